@@ -1,0 +1,33 @@
+# Everything here builds its own environment in .venv; nothing needs to be installed by hand.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types docs examples clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[app,docs,test]' --constraint constraints.txt
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/nablax learn digits --condition label --out runs/digits
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed
+	$(BIN)/mypy
+
+docs: .venv/.installed
+	$(BIN)/mkdocs build --strict
+
+examples: .venv/.installed
+	set -e; for example in examples/*.py; do echo "== $$example"; MPLBACKEND=Agg $(BIN)/python $$example; done
+
+clean:
+	rm -rf .venv site build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,5 @@
+"""Where points live: exponential and logarithm, metric, projection."""
+
+from ._euclidean import Euclidean
+
+__all__ = ["Euclidean"]

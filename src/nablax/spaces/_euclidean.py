@@ -1,0 +1,134 @@
+"""Flat space: the one where moving is adding."""
+
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._core import fault
+
+
+class Euclidean(eqx.Module):
+    r"""Real arrays of one shape with the dot product.
+
+    $$\exp_y(v) = y + v, \qquad \log_y(z) = z - y, \qquad \langle u, v \rangle_y = \sum_i u_i v_i$$
+
+    Curved spaces carry the same six members, so code written with them (a path that interpolates along
+    ``exp(y, t * log(y, z))``, say) serves both.
+
+    Args:
+        shape: shape of one point; an integer stands for a vector of that length.
+
+    Attributes:
+        shape: shape of one point, a tuple.
+        dim: number of coordinates, the product of ``shape``.
+
+    Raises:
+        ValueError: a side of the shape is not a positive integer.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax.spaces import Euclidean
+        >>> space = Euclidean(2)
+        >>> y, z = jnp.array([1.0, 2.0]), jnp.array([4.0, 6.0])
+        >>> v = space.log(y, z)
+        >>> float(space.inner(y, v, v))
+        25.0
+        >>> space.exp(y, 0.5 * v).tolist()
+        [2.5, 4.0]
+
+    Cost: every member is at most one pass over the point; no field is evaluated.
+
+    References:
+        M. do Carmo, "Riemannian Geometry", 1992, chapter 3 (exponential map), of which this is the flat case.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, shape: int | tuple[int, ...]):
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+
+    def __check_init__(self) -> None:
+        if not all(isinstance(side, int) and side > 0 for side in self.shape):
+            raise fault(
+                expected="a shape of positive integers",
+                got=self.shape,
+                mend="Give the shape of one point, without the batch axis.",
+            )
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates of a point."""
+        return math.prod(self.shape)
+
+    def exp(self, y: Float[Array, "*shape"], v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Walk from ``y`` along the tangent ``v`` for unit time: ``y + v``.
+
+        Args:
+            y: a point.
+            v: a tangent vector at ``y``.
+
+        Returns:
+            The point reached, shaped like ``y``.
+        """
+        return self._point(y) + v
+
+    def log(self, y: Float[Array, "*shape"], z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Tangent at ``y`` that ``exp`` takes to ``z``: ``z - y``.
+
+        Args:
+            y: the point where the tangent lives.
+            z: the point to reach.
+
+        Returns:
+            The tangent vector, shaped like ``y``.
+        """
+        return self._point(z) - y
+
+    def inner(
+        self, y: Float[Array, "*shape"], u: Float[Array, "*shape"], v: Float[Array, "*shape"]
+    ) -> Float[Array, ""]:
+        """Dot product of two tangents; the metric is the same at every ``y``.
+
+        Args:
+            y: the point where both tangents live.
+            u: a tangent vector.
+            v: a tangent vector.
+
+        Returns:
+            The scalar product.
+        """
+        return jnp.vdot(self._point(u), v)
+
+    def project(self, y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Nearest point of the space: ``y`` itself.
+
+        Args:
+            y: an ambient array.
+
+        Returns:
+            The point, shaped like ``y``.
+        """
+        return self._point(y)
+
+    def tangent(self, y: Float[Array, "*shape"], v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Project an ambient vector on the tangent space at ``y``: ``v`` itself.
+
+        Args:
+            y: a point.
+            v: an ambient vector.
+
+        Returns:
+            The tangent vector, shaped like ``v``.
+        """
+        return self._point(v)
+
+    def _point(self, array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        if jnp.shape(array) != self.shape:
+            raise fault(
+                expected=f"one array of shape {self.shape}",
+                got=f"shape {jnp.shape(array)}",
+                mend="For a batch, wrap the call in jax.vmap.",
+            )
+        return array
