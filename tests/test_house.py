@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import equinox as eqx
-import nablax
 import pytest
+
+import nablax
 
 SOURCE = Path(nablax.__file__).parent
 FLOORS = (

@@ -1,0 +1,33 @@
+"""The command line, data files, run folders, reports, and the scikit-learn face. An extra: ``nablax[app]``."""
+
+from typing import TYPE_CHECKING, Any
+
+from .._core import require
+
+if TYPE_CHECKING:
+    from ._density import FlowDensity as FlowDensity
+
+__all__ = ["FlowDensity", "main"]
+
+
+def main() -> None:
+    """Run the command line, ``nablax``.
+
+    Raises:
+        ImportError: the extra is not installed.
+    """
+    for package in ("typer", "rich", "polars"):
+        require(package, extra="app")
+    from ._cli import run
+
+    run()
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn's base class is needed to define the estimator: it is loaded when the estimator is asked for.
+    if name == "FlowDensity":
+        require("sklearn", extra="app")
+        from ._density import FlowDensity
+
+        return FlowDensity
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,257 @@
+"""The command line: arguments in, one of the room's functions called, plain words out."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ._errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Nablax: learn the field that generates your data; draw, score, complete and check.",
+)
+papers_app = typer.Typer(invoke_without_command=True, help="What is implemented, and whether its claim holds.")
+app.add_typer(papers_app, name="papers")
+console = Console(highlight=False)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a claim does not hold, 2 a fault in what was given.
+
+    Args:
+        arguments: in place of ``sys.argv``.
+    """
+    try:
+        app(arguments, standalone_mode=True)
+    except UserError as error:
+        print(f"nablax: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def notice(text: str) -> None:
+    """Print one line for the person."""
+    console.print(text, soft_wrap=True, markup=False)
+
+
+def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"{flag} takes COLUMN=VALUE, not {text!r}")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _names(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+
+@app.command()
+def learn(
+    source: Annotated[str, typer.Argument(help="CSV, Parquet, .npy, .npz, a folder of images, or a named set.")],
+    condition: Annotated[
+        list[str] | None, typer.Option("--condition", "-c", help="Columns to condition on; repeat or join by commas.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates.  [default: from the data]")] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="COLUMN=continuous|grid|category|omit, where the data's choice is wrong.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="mlp or transformer.")] = None,
+    width: Annotated[int | None, typer.Option(help="Units of a hidden layer.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Blocks.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows in an update.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the average of the weights; 0 for none.")] = None,
+    condition_dropout: Annotated[float | None, typer.Option(help="Share of rows trained unconditionally.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Validations without a new best; 0 never stops early.")] = None,
+    held_out: Annotated[float | None, typer.Option(help="Share of rows for the report.")] = None,
+    validation: Annotated[float | None, typer.Option(help="Share of the rest for early stopping.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Crop and scale images to this side.")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps.  [default: ten seconds' worth]")] = None,
+    coordinator: Annotated[str | None, typer.Option(help="HOST:PORT of process 0, on several hosts.")] = None,
+    processes: Annotated[int | None, typer.Option(help="How many processes, on several hosts.")] = None,
+    process: Annotated[int | None, typer.Option(help="Which of them this one is, from 0.")] = None,
+) -> None:
+    """Learn the field that generates the data, and write a run folder with samples, scores and a report."""
+    from ._config import Choices
+    from ._learn import configure, learn
+    from ._progress_bar import progress_bar
+
+    first = _join(coordinator, processes, process)
+    say = notice if first else _silent
+    choices = Choices(
+        network=network,
+        width=width,
+        depth=depth,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        ema=ema,
+        condition_dropout=condition_dropout,
+        patience=patience,
+        held_out=held_out,
+        validation=validation,
+    )
+    config, opened = configure(
+        source,
+        condition=_names(condition or []),
+        seed=seed,
+        choices=choices,
+        kinds=_pairs(kind or [], "--kind"),
+        image_size=image_size,
+    )
+    folder = out or Path("runs") / config.name
+    for line in (*opened.notices, *config.codec.get("notices", ())):
+        say(line)
+    with progress_bar(console, "learning", visible=first) as progress:
+        done = learn(config, opened, folder, notice=say, progress=progress, checkpoint_every=checkpoint_every)
+    if not first:
+        return
+    if done.finished:
+        say(f"{folder} is finished already; nothing to do. Its report: {folder / 'report.html'}")
+        return
+    from ._evaluate import evaluate
+
+    evaluate(done, opened, notice=say)
+    say(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    count: Annotated[int, typer.Option("-n", "--count", help="Rows.")] = 100,
+    condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="COLUMN=VALUE; repeat.")] = None,
+    guide: Annotated[str | None, typer.Option(help='Such as "petal_length > 5 and sepal_width < 3".')] = None,
+    guidance_scale: Annotated[float, typer.Option(help="Above 1 leans towards the condition.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")] = None,
+) -> None:
+    """Draw new rows, conditioned and steered."""
+    from ._run import load
+    from ._sample import sample, write_frame
+
+    drawn = sample(
+        load(folder),
+        count,
+        seed=seed,
+        condition=_pairs(condition or [], "--condition"),
+        guide=guide,
+        scale=guidance_scale,
+    )
+    for line in drawn.notices:
+        notice(line)
+    _deliver(drawn.frame, output, write_frame)
+
+
+@app.command()
+def score(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    data: Annotated[str, typer.Argument(help="Rows to score.")],
+    bits: Annotated[bool, typer.Option("--bits", help="Bits per dimension in place of nats.")] = False,
+    draws: Annotated[int, typer.Option(min=1, help="Of the dequantisation noise, for each row.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of those draws.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")] = None,
+) -> None:
+    """Log-likelihood of each row, its standard error, and its outlier rank (1 is the least likely)."""
+    from ._run import load
+    from ._sample import write_frame
+    from ._score import scored_frame
+    from ._sources import read_frame
+
+    model = load(folder)
+    scored = scored_frame(model, read_frame(data, model.config.kind), bits=bits, draws=draws, seed=seed)
+    _deliver(scored, output, write_frame)
+
+
+@app.command()
+def complete(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    data: Annotated[str, typer.Argument(help="Rows with missing cells.")],
+    draws: Annotated[int, typer.Option(min=2, help="Completions drawn for each row.")] = 8,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same completions.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")] = None,
+) -> None:
+    """Fill missing cells by conditional sampling; several draws, with their spread."""
+    from ._complete import complete
+    from ._run import load
+    from ._sample import write_frame
+    from ._sources import read_frame
+
+    model = load(folder)
+    completed = complete(model, read_frame(data, model.config.kind), draws=draws, seed=seed)
+    for line in completed.notices:
+        notice(line)
+    _deliver(completed.frame, output, write_frame)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    data: Annotated[str | None, typer.Argument(help="Rows to check against.  [default: those held out]")] = None,
+) -> None:
+    """The field's health, printed and written to the report."""
+    from ._evaluate import check
+
+    check(folder, data, notice=notice)
+
+
+@papers_app.callback()
+def papers(context: typer.Context) -> None:
+    """What is implemented, and whether its claim holds."""
+    if context.invoked_subcommand is None:
+        from ._papers import listing
+
+        notice(listing())
+
+
+@papers_app.command("run")
+def run_papers(
+    slugs: Annotated[list[str] | None, typer.Argument(metavar="SLUG...", help="Which papers.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The paper's own protocol; minutes, not seconds.")] = False,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+) -> None:
+    """Check the papers' own claims; ends with one line of counts, and fails when a listed claim does not hold."""
+    from ._papers import run_claims
+
+    if not run_claims(slugs or [], everything=everything, full=full, seed=seed, notice=notice):
+        raise typer.Exit(1)
+
+
+def _deliver(frame, output, write_frame) -> None:  # type: ignore[no-untyped-def]
+    if output is None:
+        sys.stdout.write(frame.drop([n for n, d in frame.schema.items() if d.is_nested()]).write_csv())
+    else:
+        write_frame(frame, output)
+        notice(f"wrote {len(frame)} rows to {output}")
+
+
+def _join(coordinator: str | None, processes: int | None, process: int | None) -> bool:
+    """Join the other processes, if any; tell whether this one is the first."""
+    given = [value is not None for value in (coordinator, processes, process)]
+    if any(given) and not all(given):
+        raise UserError("--coordinator, --processes and --process go together")
+    if not all(given):
+        return True
+    import jax
+
+    jax.distributed.initialize(coordinator, processes, process)
+    return process == 0
+
+
+def _silent(text: str) -> None:
+    """Say nothing: another process speaks."""
+
+
+__all__ = ["app", "run"]

@@ -1,0 +1,175 @@
+"""Every choice that `learn` makes, made from the data and written down with its reason."""
+
+import dataclasses
+import json
+from typing import Any
+
+from ._errors import UserError
+
+# Up to this many rows, sampling noise in the validation loss is larger than what early stopping could gain.
+_FEW_ROWS = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What the person at the keyboard asked for; None leaves the choice to the data.
+
+    Attributes:
+        network: "mlp" or "transformer".
+        width: units of a hidden layer.
+        depth: hidden layers or blocks.
+        steps: updates.
+        batch_size: rows in an update.
+        learning_rate: peak of the schedule.
+        weight_decay: of AdamW.
+        ema: decay of the average of the weights.
+        condition_dropout: share of rows trained without their condition.
+        patience: validations without improvement after which training stops; 0 for never.
+        held_out: share of the rows kept for the report.
+        validation: share of the remaining rows kept for early stopping.
+    """
+
+    network: str | None = None
+    width: int | None = None
+    depth: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    ema: float | None = None
+    condition_dropout: float | None = None
+    patience: int | None = None
+    held_out: float | None = None
+    validation: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The whole configuration of a run: with the data it determines the result.
+
+    Attributes:
+        version: of nablax.
+        source: as given on the command line, made absolute when it is a file.
+        name: of the data.
+        kind: "table" or "images".
+        rows: of the data.
+        fingerprint: of the data.
+        condition: names of the conditioning columns.
+        codec: how rows become arrays, as JSON.
+        seed: of all randomness.
+        choices: every choice, by name (see `Choices`).
+        reasons: why each was made.
+    """
+
+    version: str
+    source: str
+    name: str
+    kind: str
+    rows: int
+    fingerprint: str
+    condition: tuple[str, ...]
+    codec: dict[str, Any]
+    seed: int
+    choices: dict[str, Any]
+    reasons: dict[str, str]
+
+    def to_json(self) -> str:
+        """The configuration as indented JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "Config":
+        """Undo ``to_json``."""
+        fields = json.loads(text)
+        return Config(**{**fields, "condition": tuple(fields["condition"])})
+
+    def differences(self, other: "Config") -> list[str]:
+        """Names of what differs between two configurations, apart from wording and the way the file was named."""
+        mine, yours = dataclasses.asdict(self), dataclasses.asdict(other)
+        for side in (mine, yours):
+            for ignored in ("reasons", "source", "name", "version"):
+                side.pop(ignored)
+            side.update({f"choices.{name}": value for name, value in side.pop("choices").items()})
+            side["codec"] = json.dumps(side["codec"], sort_keys=True)
+            side["condition"] = list(side["condition"])
+        return sorted(name for name in mine.keys() | yours.keys() if mine.get(name) != yours.get(name))
+
+
+def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int) -> tuple[dict, dict]:
+    """Fill in what was not asked for, from the size of the data.
+
+    Args:
+        asked: what was.
+        kind: "table" or "images".
+        rows: rows of the data.
+        dim: coordinates of an encoded row.
+        condition_dim: length of the condition vector.
+
+    Returns:
+        Choices by name, and the reason for each.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    chosen: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+
+    def settle(name: str, value: Any, reason: str) -> Any:
+        given = getattr(asked, name)
+        chosen[name] = value if given is None else given
+        reasons[name] = reason if given is None else "asked for"
+        return chosen[name]
+
+    kept, stopped_by = shares(asked, rows)
+    held_out = settle("held_out", kept, "a fifth of the rows, at most 10 000")
+    validation = settle("validation", stopped_by, "a tenth of the rest, at most 10 000")
+    training = max(1, round(rows * (1 - held_out) * (1 - validation)))
+    settle("network", "mlp", "a fully connected residual network; cheap exact likelihoods")
+    few = rows < 10_000
+    width = 128 if dim <= 32 and few else 192 if few else 256 if dim <= 256 else 512
+    settle("width", width, f"for {dim} dimensions and {rows} rows")
+    settle("depth", 3 if dim <= 32 else 4, f"residual blocks, for {dim} dimensions")
+    settle("batch_size", min(256 if few else 512, max(16, training // 2)), f"for {training} training rows")
+    steps = 4000 if dim <= 32 and few else 6000 if few else 8000
+    settle("steps", steps, f"for {rows} rows in {dim} dimensions; early stopping may end sooner")
+    settle("learning_rate", 1e-3, "AdamW's peak, after a warm-up and before a cosine decay")
+    settle("weight_decay", 0.01, "AdamW's usual")
+    settle("ema", 0.999, "averages the last thousand steps")
+    settle("condition_dropout", 0.1 if condition_dim else 0.0, "for classifier-free guidance")
+    settle("patience", 0 if rows < _FEW_ROWS else 10, "validations without a new best")
+    _check(chosen, rows)
+    return chosen, reasons
+
+
+def shares(asked: Choices, rows: int) -> tuple[float, float]:
+    """Share of the rows held out for the report, and share of the others kept for early stopping."""
+    held_out = 0.2 if rows < 50_000 else 10_000 / rows
+    validation = 0.1 if rows < 100_000 else 10_000 / rows
+    return (
+        held_out if asked.held_out is None else asked.held_out,
+        validation if asked.validation is None else asked.validation,
+    )
+
+
+def _check(chosen: dict[str, Any], rows: int) -> None:
+    ranges = {
+        "width": (1, 16_384),
+        "depth": (1, 64),
+        "steps": (1, 10**9),
+        "batch_size": (1, rows),
+        "learning_rate": (1e-9, 10.0),
+        "weight_decay": (0.0, 10.0),
+        "ema": (0.0, 0.999999),
+        "condition_dropout": (0.0, 0.9),
+        "patience": (0, 10**6),
+        "held_out": (0.01, 0.9),
+        "validation": (0.01, 0.9),
+    }
+    for name, (low, high) in ranges.items():
+        if not low <= chosen[name] <= high:
+            raise UserError(f"--{name.replace('_', '-')} should lie between {low:g} and {high:g}, not {chosen[name]:g}")
+    if chosen["network"] not in ("mlp", "transformer"):
+        raise UserError(f"--network should be mlp or transformer, not {chosen['network']!r}")
+
+
+__all__ = ["Choices", "Config", "choose", "shares"]

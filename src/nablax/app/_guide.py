@@ -1,0 +1,174 @@
+"""Guides: rows steered to satisfy comparisons such as "petal_length > 5"."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jaxtyping import Array, Float, PyTree
+
+from ..transport import guidance, steer
+from ._codec import Codec
+from ._comparisons import Comparison, parse_guide
+from ._errors import UserError
+from ._run import Model
+from ._sample import Samples, draw
+from ._score import score
+
+_MARGIN = 0.05  # standardised units inside the boundary, so that the end of descent is on the right side
+_STEPS = 100
+_ROUNDS = 8
+_PROBED = 512  # free rows drawn to see how many satisfy the guide
+_LEAST_SHARE = 0.02
+_COMPARED = 256  # rows on which guided and free likelihoods are compared
+
+
+class _Violation(eqx.Module):
+    r"""Half the squared distance of a sample from the box $[l, u]$, in standardised units."""
+
+    lower: Float[Array, " dim"]
+    upper: Float[Array, " dim"]
+
+    def __call__(self, y: Float[Array, " dim"], args: PyTree) -> Float[Array, ""]:
+        below, above = jnp.maximum(self.lower - y, 0.0), jnp.maximum(y - self.upper, 0.0)
+        return 0.5 * jnp.sum(jnp.square(below) + jnp.square(above))
+
+
+def guided(model: Model, count: int, condition: np.ndarray, guide: str, *, seed: int, scale: float) -> Samples:
+    """Draw rows that satisfy a guide.
+
+    Free rows are drawn first: those that satisfy the guide are exact draws given it. Where at least one in fifty
+    does, the others are simply drawn again; else the rows are steered (see `transport.steer`), which reaches what free
+    rows hardly ever do, but is no draw from the conditional distribution.
+
+    Args:
+        model: the opened run.
+        count: rows.
+        condition: condition vectors [count, c].
+        guide: comparisons joined by "and".
+        seed: the same seed gives the same rows.
+        scale: classifier-free guidance.
+
+    Returns:
+        Exactly ``count`` rows that satisfy the guide, with notices that say how they were found.
+
+    Raises:
+        UserError: the guide is not understood, or contradicts itself or the data's range so that too few rows satisfy
+            it.
+    """
+    codec = model.table("--guide")
+    comparisons = parse_guide(guide, [column.name for column in codec.columns])
+    cost = _cost(codec, comparisons)
+    conditional = bool(model.codec.condition_dim)
+    pool = max(count, _PROBED)
+    given = condition[np.arange(pool) % len(condition)]
+
+    def free(number: int) -> np.ndarray:
+        return draw(model, pool, seed=_seed(seed, number), condition=given, scale=scale)
+
+    def steered(number: int) -> np.ndarray:
+        transport = model.transport
+        if scale != 1.0:
+            transport = eqx.tree_at(lambda transport: transport.field, transport, guidance(transport.field, scale))
+        args = jnp.asarray(given) if conditional else None
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        return np.asarray(steer(transport, cost, pool, key=key, args=args, steps=_STEPS)[0])
+
+    def gather(propose: Callable[[int], np.ndarray], rounds: int) -> tuple[list[Samples], float]:
+        kept: list[Samples] = []
+        found = drawn = 0
+        for number in range(rounds):
+            y = propose(number)
+            frame = model.codec.decode(y, given if conditional else None)
+            keep = np.flatnonzero(satisfies(frame, comparisons))
+            kept.append(Samples(frame[keep], y[keep], given[keep]))
+            found, drawn = found + len(keep), drawn + pool
+            if found >= count or found < _LEAST_SHARE * drawn:
+                break
+        return kept, found / drawn
+
+    kept, share = gather(free, int(2 / _LEAST_SHARE))
+    notices = [f"{share:.1%} of free rows satisfy the guide; kept those: exact draws given it"]
+    if sum(len(part.y) for part in kept) < count:
+        kept, reached = gather(steered, _ROUNDS)
+        notices = [
+            f"{share:.1%} of free rows satisfy the guide, so rows were steered towards it; {reached:.0%} arrived",
+            "steered rows are plausible where the guide is, but are no draws from the conditional distribution",
+        ]
+    frame, y, vectors = (
+        pl.concat([part.frame for part in kept])[:count],
+        np.concatenate([part.y for part in kept])[:count],
+        np.concatenate([part.condition for part in kept])[:count],
+    )
+    if len(y) < count:
+        raise UserError(
+            f"only {len(y)} of the {count} rows asked for satisfy the guide '{guide}'; "
+            "it may contradict itself, or lie outside the range of the data"
+        )
+    if len(notices) > 1:
+        notices += _pull(model, frame, vectors, seed)
+    return Samples(frame, y, vectors, tuple(notices))
+
+
+def _seed(seed: int, number: int) -> int:
+    return int(np.random.default_rng([seed, 2, number]).integers(2**31))
+
+
+def satisfies(frame: pl.DataFrame, comparisons: list[Comparison]) -> np.ndarray:
+    """Whether each row satisfies every comparison; a missing cell satisfies none."""
+    operators = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq"}
+    holds = np.ones(len(frame), bool)
+    for column, operator, value in comparisons:
+        series = frame[column]
+        wanted = str(value) if series.dtype == pl.String else value
+        holds &= getattr(series, operators[operator])(wanted).fill_null(False).to_numpy()
+    return holds
+
+
+def _cost(codec: Codec, comparisons: list[Comparison]) -> _Violation:
+    lower = np.full(codec.shape, -np.inf, np.float32)
+    upper = np.full(codec.shape, np.inf, np.float32)
+    for column, operator, value in comparisons:
+        place = codec.dims_of(column)
+        if isinstance(value, str | bool) or _is_category(codec, column):
+            vertex = codec.vertex(column, value)
+            lower[place], upper[place] = vertex, vertex
+            continue
+        coordinate = codec.standardised(column, value)
+        # Half a grid step inside: an integer above 5 is at least 6, and its cell begins at 5.5.
+        if operator in (">", ">="):
+            lower[place] = np.maximum(lower[place], coordinate + _MARGIN)
+        elif operator in ("<", "<="):
+            upper[place] = np.minimum(upper[place], coordinate - _MARGIN)
+        else:
+            lower[place] = upper[place] = coordinate
+    if np.any(lower > upper):
+        raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
+    return _Violation(jnp.asarray(lower), jnp.asarray(upper))
+
+
+def _is_category(codec: Codec, name: str) -> bool:
+    return any(column.name == name and column.kind == "category" for column in codec.columns)
+
+
+def _pull(model: Model, frame: pl.DataFrame, condition: np.ndarray, seed: int) -> list[str]:
+    """Say how likely steered rows are beside free ones: a guide can pull rows to where no data lie."""
+    vectors = condition[:_COMPARED] if model.codec.condition_dim else None
+
+    def likelihood(frame: pl.DataFrame) -> np.ndarray:
+        absent = [pl.lit(None).alias(name) for name in model.codec.condition]
+        base, _ = model.codec.encode(frame.with_columns(absent), holes=True)
+        return score(model, base, vectors, draws=1, seed=seed).log_likelihood
+
+    rows = len(frame[:_COMPARED])
+    free = likelihood(model.codec.decode(draw(model, rows, seed=_seed(seed, -1 % 2**31), condition=vectors)))
+    typical = float(np.median(likelihood(frame[:_COMPARED])))
+    lines = [f"median log-likelihood {typical:.2f} nats, of free rows {np.median(free):.2f}"]
+    if typical < np.quantile(free, 0.01):
+        lines.append("warning: the steered rows are less likely than 99 % of free ones; no such rows may exist")
+    return lines
+
+
+__all__ = ["guided", "satisfies"]

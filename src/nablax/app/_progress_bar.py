@@ -1,0 +1,70 @@
+"""Progress for the person: a bar on a terminal, a line now and then elsewhere."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..follow import Progress as State
+
+_LINES = 10  # without a terminal, one line each tenth of the way
+
+
+@contextmanager
+def progress_bar(console: Console, title: str, *, visible: bool = True) -> Iterator[Callable[[State], None]]:
+    """Show training's progress with its rate and the time left.
+
+    Args:
+        console: where.
+        title: what is going on.
+        visible: show nothing otherwise.
+
+    Yields:
+        The callback for `follow.fit`.
+    """
+    if not visible:
+        yield lambda state: None
+        return
+    if not console.is_terminal:
+        shown = -1
+
+        def line(state: State) -> None:
+            nonlocal shown
+            tenth = state.step * _LINES // state.steps
+            if tenth > shown or state.step == state.steps:
+                shown = tenth
+                console.print(f"{title}: step {state.step} of {state.steps}  {_numbers(state)}", soft_wrap=True)
+
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[numbers]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, numbers="compiling", visible=False)
+
+        def show(state: State) -> None:
+            bar.update(task, completed=state.step, total=state.steps, numbers=_numbers(state), visible=True)
+
+        yield show
+
+
+def _numbers(state: State) -> str:
+    parts = [f"loss {state.loss:.4f}"]
+    if state.validation is not None:
+        parts.append(f"validation {state.validation:.4f}")
+    if math.isfinite(state.steps_per_second):
+        parts.append(f"{state.steps_per_second:.0f} steps/s")
+    if math.isfinite(state.seconds_left):
+        minutes, seconds = divmod(round(state.seconds_left), 60)
+        parts.append(f"{minutes}:{seconds:02d} left")
+    return "  ".join(parts)
+
+
+__all__ = ["progress_bar"]

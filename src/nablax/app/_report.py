@@ -1,0 +1,370 @@
+"""The report of a run: one HTML file that opens anywhere, written from the evidence gathered."""
+
+import base64
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from . import _figures
+from ._verdict import ACCURACY, Verdict, verdict
+
+if TYPE_CHECKING:
+    from ._baselines import Likelihood
+    from ._memorised import Memorised
+    from ._two_sample import TwoSample
+
+MARGINALS = 24  # columns shown one by one; of more, those that differ most
+PAIRS = 5
+POINTS = 700  # of each colour in a scatter
+IMAGES = 48
+
+
+@dataclass
+class Training:
+    """Curves of the fit.
+
+    Attributes:
+        step: ``[k]`` steps at which the loss was recorded.
+        loss: ``[k]`` training loss.
+        validation_step: ``[v]`` steps of validation; may be empty.
+        validation: ``[v]`` validation loss.
+        best_step: step whose weights were kept; None for the last.
+        result: "completed", "stopped early" or "diverged".
+    """
+
+    step: np.ndarray
+    loss: np.ndarray
+    validation_step: np.ndarray
+    validation: np.ndarray
+    best_step: int | None = None
+    result: str = "completed"
+
+
+@dataclass
+class SolverCurve:
+    """Error of sampling against field evaluations.
+
+    Attributes:
+        evaluations: ``[k]`` field evaluations for one sample, rising.
+        error: ``[k]`` error against a much finer solution.
+        chosen: evaluations that sampling uses; None when adaptive and not known.
+        chosen_error: error there.
+        unit: of the error.
+    """
+
+    evaluations: np.ndarray
+    error: np.ndarray
+    chosen: int | None = None
+    chosen_error: float | None = None
+    unit: str = "standard deviations"
+
+
+@dataclass
+class Conservativity:
+    """How far the velocity is from a gradient.
+
+    Attributes:
+        times: ``[k]`` times.
+        ratio: ``[k]`` antisymmetric share of the Jacobian, 0 for a gradient, 1 for a rotation.
+        standard_error: ``[k]`` of ``ratio``.
+        loop_integral: share of the work along small loops that does not cancel: 0 for a gradient, up to 1
+            (``net_work`` of ``diagnose.conservativity``).
+        loop_integral_standard_error: of it.
+    """
+
+    times: np.ndarray
+    ratio: np.ndarray
+    standard_error: np.ndarray
+    loop_integral: float | None = None
+    loop_integral_standard_error: float | None = None
+
+
+@dataclass
+class PathEnergy:
+    """How far and how straight samples travel.
+
+    Attributes:
+        energy: mean of the integral of squared speed along a path, in squared standard deviations.
+        energy_standard_error: of it.
+        straightness: mean squared departure of the velocity from the path's chord, as a share of the energy: 0
+            is straight (``relative_straightness`` of ``diagnose.path_geometry``).
+        straightness_standard_error: of it.
+    """
+
+    energy: float
+    energy_standard_error: float
+    straightness: float
+    straightness_standard_error: float
+
+
+class Choice(NamedTuple):
+    """One choice in the configuration: its name, value, and why it was made."""
+
+    name: str
+    value: object
+    why: str
+
+
+class Command(NamedTuple):
+    """A command to go on with, and what it does."""
+
+    command: str
+    purpose: str
+
+
+@dataclass
+class Evidence:
+    """Everything that a report says. Fill what was measured; what stays None is said to be missing.
+
+    Attributes:
+        name: the data's name.
+        rows: rows of the data set.
+        columns: columns of the table, or pixels times channels.
+        model: the model in a few words, such as "flow matching, MLP 4 × 256".
+        when: date and time, as it shall be printed.
+        data: real rows for the pictures (held-out ones by choice). A table is a mapping from column name to a
+            one-dimensional array: numbers with NaN for missing, anything else is a category with None for
+            missing. Images are an array ``[n, height, width]`` or ``[n, height, width, channels]``.
+        samples: the model's samples, decoded, in the same form.
+        data_labels: ``[n]`` condition of each image, by which the grids are ordered; optional.
+        sample_labels: the same of the samples.
+        image_limits: pixel values of black and white.
+        held_out_rows: rows the figures below rest on.
+        unit: of the likelihoods: "nats per row" or "bits/dim".
+        training: the curves.
+        likelihoods: on held-out rows, the model first, then the baselines; build with
+            ``_baselines.likelihood``.
+        train_likelihood: the model on training rows.
+        two_sample: result of ``two_sample``.
+        memorised: result of ``memorised``.
+        closest_pairs: for images, (samples, training rows) of ``memorised.closest``, arrays of images.
+        solver_curve: error against evaluations.
+        conservativity: antisymmetry along t.
+        path_energy: energy and straightness.
+        clipped_fraction: share of sampled cells moved back into the data's range.
+        round_trip_error: largest or mean distance of rows carried to noise and back, standard deviations.
+        choices: the whole configuration.
+        notices: sentences the user must see: what was left out, repaired, or shortened.
+        commands: how to go on.
+        why_missing: field name to the reason it was not computed.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    model: str
+    when: str
+    data: Mapping[str, np.ndarray] | np.ndarray
+    samples: Mapping[str, np.ndarray] | np.ndarray
+    data_labels: np.ndarray | None = None
+    sample_labels: np.ndarray | None = None
+    image_limits: tuple[float, float] = (0.0, 255.0)
+    held_out_rows: int | None = None
+    unit: Literal["nats per row", "bits/dim"] = "nats per row"
+    training: Training | None = None
+    likelihoods: "list[Likelihood]" = field(default_factory=list)
+    train_likelihood: "Likelihood | None" = None
+    two_sample: "TwoSample | None" = None
+    memorised: "Memorised | None" = None
+    closest_pairs: tuple[np.ndarray, np.ndarray] | None = None
+    solver_curve: SolverCurve | None = None
+    conservativity: Conservativity | None = None
+    path_energy: PathEnergy | None = None
+    clipped_fraction: float | None = None
+    round_trip_error: float | None = None
+    choices: Sequence[Choice] = ()
+    notices: Sequence[str] = ()
+    commands: Sequence[Command] = ()
+    why_missing: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(path: str | Path, evidence: Evidence) -> Verdict:
+    """Write the report as one HTML file: pictures inside, no script, nothing fetched.
+
+    The file appears whole or not at all: it is written beside its place and moved there.
+
+    Args:
+        path: where to write it.
+        evidence: what was measured.
+
+    Returns:
+        The verdict that the first paragraph states.
+
+    Raises:
+        ImportError: matplotlib, Pillow or Jinja2 is not installed; the message names the extra.
+
+    Cost:
+        A few seconds, most of it drawing.
+    """
+    from .._core import require
+
+    for module in ("matplotlib", "PIL"):
+        require(module, extra="app")
+    jinja2 = require("jinja2", extra="app")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    judged = verdict(evidence)
+    page = environment.get_template("report.html.jinja").render(
+        e=evidence,
+        verdict=judged,
+        pictures=_pictures(evidence),
+        accuracy=ACCURACY,
+        colours={"data": _figures.DATA, "samples": _figures.SAMPLES, "third": _figures.THIRD},
+        missing=lambda name: evidence.why_missing.get(name, "it was not part of this run"),
+    )
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # a temporary file starts private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return judged
+
+
+def headline(evidence: Evidence) -> dict[str, str]:
+    """Say the verdict and the numbers behind it, formatted for printing.
+
+    Args:
+        evidence: what was measured; what is missing is left out.
+
+    Returns:
+        Label to text, the verdict first.
+    """
+    numbers = {"verdict": verdict(evidence).headline}
+    for score in evidence.likelihoods:
+        numbers[f"held-out, {score.name}"] = f"{score.mean:.3f} ± {score.standard_error:.3f} {evidence.unit}"
+    if (test := evidence.two_sample) is not None:
+        numbers["two-sample p-value"] = f"{test.p_value:.3g}"
+        numbers["samples told from data"] = f"{test.accuracy:.1%} ± {test.accuracy_standard_error:.1%}"
+    if (found := evidence.memorised) is not None:
+        numbers["samples near a training row"] = (
+            f"{found.share_close:.1%} (fresh rows: {found.expected_share:.1%}, p = {found.p_value:.2g})"
+        )
+    if (curve := evidence.solver_curve) is not None and curve.chosen_error is not None:
+        numbers["solver error"] = f"{curve.chosen_error:.2g} {curve.unit}"
+    if evidence.round_trip_error is not None:
+        numbers["round-trip error"] = f"{evidence.round_trip_error:.2g} standard deviations"
+    if (field_ := evidence.conservativity) is not None and len(field_.ratio):
+        numbers["antisymmetric share"] = f"{float(np.nanmean(field_.ratio)):.3g} (mean over t)"
+    return numbers
+
+
+def _pictures(evidence: Evidence) -> dict[str, Any]:
+    """Every picture of the page that its evidence allows, as markup."""
+    from markupsafe import Markup
+
+    drawn: dict[str, Any] = {}
+    if isinstance(evidence.data, Mapping) and isinstance(evidence.samples, Mapping):
+        drawn |= _table_pictures(evidence.data, evidence.samples)
+    else:
+        drawn["ink"] = ink = _figures.drawn(np.asarray(evidence.data), evidence.image_limits)
+        for name in ("data", "samples"):
+            labels = evidence.data_labels if name == "data" else evidence.sample_labels
+            drawn[f"{name}_grid"] = _grid(_some(getattr(evidence, name), labels), evidence.image_limits, 8, ink)
+        if evidence.closest_pairs is not None:
+            shown = np.concatenate([np.asarray(side)[:8] for side in evidence.closest_pairs])
+            drawn["closest"] = _grid(shown, evidence.image_limits, len(shown) // 2, ink)
+    if (curves := evidence.training) is not None:
+        drawn["training"] = Markup(
+            _figures.training_curve(
+                curves.step, curves.loss, curves.validation_step, curves.validation, curves.best_step
+            )
+        )
+    scores = [score for score in evidence.likelihoods if math.isfinite(score.mean)]
+    if scores:
+        drawn["likelihood"] = Markup(
+            _figures.likelihoods(
+                [s.name for s in scores], [s.mean for s in scores], [s.standard_error for s in scores], evidence.unit
+            )
+        )
+    if (test := evidence.two_sample) is not None:
+        drawn["null"] = Markup(_figures.permutation_null(test.null, test.energy_distance))
+        drawn["accuracy"] = Markup(_figures.accuracy_scale(test.accuracy, test.accuracy_standard_error, *ACCURACY))
+    if (found := evidence.memorised) is not None:
+        drawn["distances"] = Markup(_figures.distances(found.held_out_distance, found.sample_distance, found.threshold))
+    if (curve := evidence.solver_curve) is not None:
+        drawn["solver"] = Markup(_figures.solver_curve(curve.evaluations, curve.error, curve.chosen, curve.unit))
+    if (turning := evidence.conservativity) is not None:
+        drawn["conservativity"] = Markup(_figures.conservativity(turning.times, turning.ratio, turning.standard_error))
+    return drawn
+
+
+def _table_pictures(data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    drawn: dict[str, Any] = {}
+    names = [name for name in data if name in samples]
+    differences = {name: column_difference(data[name], samples[name]) for name in names}
+    shown = names
+    if len(names) > MARGINALS:
+        largest = set(sorted(names, key=lambda name: -differences[name])[:MARGINALS])
+        shown = [name for name in names if name in largest]
+    drawn["marginals"] = [
+        (name, differences[name], Markup(_figures.marginal(data[name], samples[name]))) for name in shown
+    ]
+    drawn["columns_left_out"] = len(names) - len(shown)
+    numbers = [name for name in names if _figures.numeric(data[name])]
+    if len(numbers) < 2:
+        return drawn
+    left, right = (_correlations(table, numbers) for table in (data, samples))
+    drawn["correlations"] = [
+        (title, Markup(_figures.correlation(matrix, numbers)))
+        for title, matrix in (("Data", left), ("Samples", right), ("Samples − data", right - left))
+    ]
+    drawn["correlation_difference"] = float(np.nanmax(np.abs(right - left), initial=0.0))
+    # The columns that are most tied to another one, or whose ties the model gets most wrong.
+    ties = np.nan_to_num(np.abs(left) + np.abs(right - left) - np.eye(len(numbers))).max(axis=1)
+    kept = sorted(np.argsort(-ties, kind="stable")[:PAIRS])
+    count = min(POINTS, *(len(table[numbers[0]]) for table in (data, samples)))  # as many of each colour
+    few = [{numbers[i]: np.asarray(table[numbers[i]], float)[:count] for i in kept} for table in (data, samples)]
+    drawn["pairs"] = Markup(_figures.pair_plot(*few))
+    return drawn
+
+
+def column_difference(data: np.ndarray, samples: np.ndarray) -> float:
+    """Kolmogorov–Smirnov distance of two numeric columns, total variation of two categorical ones, in [0, 1]."""
+    from scipy.stats import ks_2samp
+
+    if not _figures.numeric(data):
+        return sum(abs(a - b) for a, b in _figures.category_shares(data, samples).values()) / 2
+    data, samples = (v[np.isfinite(v)] for v in (np.asarray(data, float), np.asarray(samples, float)))
+    return float(ks_2samp(data, samples).statistic) if len(data) and len(samples) else 1.0
+
+
+def _correlations(table: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Pearson correlations over rows where both cells are there; NaN where a column is constant."""
+    rows = np.stack([np.asarray(table[name], float) for name in names])
+    masked = np.ma.masked_invalid(rows)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.ma.filled(np.ma.corrcoef(masked).astype(float), np.nan)
+
+
+def _some(images: Any, labels: np.ndarray | None) -> np.ndarray:
+    """Pick ``IMAGES`` images, in order of their labels when they have any, evenly over them."""
+    images = np.asarray(images)
+    order = np.arange(len(images)) if labels is None else np.argsort(np.asarray(labels), kind="stable")
+    count = min(IMAGES, len(images))
+    picked = order[np.linspace(0, len(images) - 1, count).astype(int)] if labels is not None else order[:count]
+    return images[picked]
+
+
+def _grid(images: np.ndarray, limits: tuple[float, float], columns: int, ink: bool) -> str:
+    picture = _figures.image_grid(images, limits=limits, columns=columns, invert=ink)
+    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")

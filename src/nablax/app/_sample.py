@@ -1,0 +1,174 @@
+"""`nablax sample`: new rows, conditioned and steered."""
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import polars as pl
+from jaxtyping import Array
+
+from ..transport import guidance
+from ._errors import UserError
+from ._run import Model, write_whole
+
+_ROWS_AT_ONCE = 2048
+
+
+def conditions_for(model: Model, count: int, values: Mapping[str, str], seed: int) -> np.ndarray:
+    """Condition vectors for new rows.
+
+    Args:
+        model: the opened run.
+        count: rows.
+        values: condition column to value; what is not named is drawn as it is in the training data.
+        seed: of that draw.
+
+    Returns:
+        float32 [count, c].
+    """
+    if not values:
+        picks = np.random.default_rng([seed, 1]).integers(0, len(model.conditions), count)
+        return model.conditions[picks]
+    return model.codec.encode_condition(values, count)
+
+
+def draw(
+    model: Model,
+    count: int,
+    *,
+    seed: int = 0,
+    condition: np.ndarray | None = None,
+    scale: float = 1.0,
+    steps: int | Array | None = None,
+) -> np.ndarray:
+    """Draw encoded samples.
+
+    Args:
+        model: the opened run.
+        count: how many.
+        seed: the same seed gives the same samples.
+        condition: condition vectors [count, c]; ignored when the model has none.
+        scale: classifier-free guidance.
+        steps: fixed solver steps; adaptive by default.
+
+    Returns:
+        float32 [count, ...].
+    """
+    transport = model.transport
+    if scale != 1.0:
+        transport = eqx.tree_at(lambda transport: transport.field, transport, guidance(transport.field, scale))
+    key = jax.random.key(seed)
+    parts = []
+    # Chunks of one size, the last one filled up, so that one compiled program serves them all.
+    size = min(count, _ROWS_AT_ONCE)
+    for number, start in enumerate(range(0, count, size)):
+        args: Array | None = None
+        if model.codec.condition_dim and condition is not None:
+            args = jax.numpy.asarray(_filled(condition[start : start + size], size))
+        y = transport.sample(size, key=jax.random.fold_in(key, number), args=args, steps=steps)
+        parts.append(np.asarray(y)[: count - start])
+    return np.concatenate(parts)
+
+
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)]) if len(rows) < size else rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """New rows, and what to know of them.
+
+    Attributes:
+        frame: in the table's own columns, types and ranges.
+        y: the encoded samples they were decoded from.
+        condition: their condition vectors.
+        notices: one line each.
+    """
+
+    frame: pl.DataFrame
+    y: np.ndarray
+    condition: np.ndarray
+    notices: tuple[str, ...] = ()
+
+
+def sample(
+    model: Model,
+    count: int,
+    *,
+    seed: int = 0,
+    condition: Mapping[str, str] | None = None,
+    guide: str | None = None,
+    scale: float = 1.0,
+) -> Samples:
+    """Draw new rows.
+
+    Args:
+        model: the opened run.
+        count: how many.
+        seed: the same seed gives the same rows.
+        condition: condition column to value.
+        guide: comparisons joined by "and", such as "petal_length > 5", that the rows are steered to satisfy.
+        scale: classifier-free guidance; 1 samples the learned conditional distribution.
+
+    Returns:
+        The rows; with a guide, only rows that satisfy it.
+
+    Raises:
+        UserError: an unknown column or value, or a guide that cannot be satisfied.
+    """
+    if count < 1:
+        raise UserError(f"-n should be at least 1, not {count}")
+    if scale != 1.0 and not condition:
+        raise UserError("--guidance-scale leans towards a --condition; give one")
+    vectors = conditions_for(model, count, condition or {}, seed)
+    if guide is not None:
+        from ._guide import guided
+
+        return guided(model, count, vectors, guide, seed=seed, scale=scale)
+    y = draw(model, count, seed=seed, condition=vectors, scale=scale)
+    shown = vectors if model.codec.condition_dim else None
+    return Samples(model.codec.decode(y, shown), y, vectors)
+
+
+def write_frame(frame: pl.DataFrame, path: Path, limits: tuple[float, float] | None = None) -> None:
+    """Write rows in the format that the file's ending names, whole or not at all.
+
+    Args:
+        frame: the rows.
+        path: ending in .csv, .parquet, .npz, or (images) .png.
+        limits: pixel values of black and white; by default the least and greatest there are.
+
+    Raises:
+        UserError: another ending, or a folder that cannot be written to.
+    """
+    buffer = io.BytesIO()
+    ending = path.suffix.lower()
+    has_images = "image" in frame.columns and frame["image"].dtype == pl.Array
+    if ending == ".png" and has_images:
+        from ._figures import image_grid
+
+        images = frame["image"].to_numpy()
+        buffer.write(image_grid(images, limits=limits or (float(images.min()), float(images.max()))))
+    elif ending == ".npz":
+        arrays: dict[str, Any] = {name: frame[name].to_numpy() for name in frame.columns}
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    elif ending == ".parquet":
+        frame.write_parquet(buffer)
+    elif ending == ".csv" and not has_images:
+        frame.write_csv(buffer)
+    else:
+        wanted = ".npz, .parquet or .png" if has_images else ".csv, .parquet or .npz"
+        raise UserError(f"{path.name}: the output should end in {wanted}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written", error) from None
+
+
+__all__ = ["Samples", "conditions_for", "draw", "sample", "write_frame"]

@@ -1,0 +1,7 @@
+"""Parametrised callables ``field(t, y, args)``: networks to be trained."""
+
+from ._ema import EMA
+from ._mlp import MLP
+from ._transformer import Transformer
+
+__all__ = ["EMA", "MLP", "Transformer"]

@@ -1,0 +1,262 @@
+"""Training state on disk: whole or absent, verified before it is used."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from .._core import fault, require
+from ._devices import agree, is_key, local
+
+_KEPT = 3
+_MANIFEST = "manifest"
+# What bears this prefix is being written or removed; it is swept at the next start.
+_PARTIAL = ".partial-"
+_SECONDS = 10.0
+_SHARE = 0.05
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        step: number of steps done.
+        result: of the run, empty while it goes on.
+        arrays: the training state and the history, by name.
+    """
+
+    step: int
+    result: str
+    arrays: dict[str, np.ndarray]
+
+
+def flatten(state: PyTree) -> dict[str, np.ndarray]:
+    """Arrays of a pytree on the host, by their path; random keys as their bits."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(local(state))
+    return {
+        jax.tree_util.keystr(path): np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+        for path, leaf in leaves
+    }
+
+
+def unflatten(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
+    """Put arrays by path back into the structure of ``like``.
+
+    Raises:
+        ValueError: paths, shapes or dtypes differ.
+    """
+    wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in flatten(like).items()}
+    stored = {name: (leaf.shape, leaf.dtype) for name, leaf in arrays.items()}
+    for name in [*wanted, *stored]:
+        if wanted.get(name) != stored.get(name):
+            raise fault(
+                expected=f"a checkpoint with {name}: {wanted.get(name, 'nothing')}",
+                got=stored.get(name, "nothing"),
+                mend="The model, the optimiser, ema or validation has changed: go back, or use another folder.",
+            )
+
+    def put(path: Any, leaf: Any) -> Any:
+        array = arrays[jax.tree_util.keystr(path)]
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf)) if is_key(leaf) else array
+
+    return jax.tree_util.tree_map_with_path(put, like)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[str]:
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in found if path.as_posix() != _MANIFEST)
+
+
+def _shared(read: Callable[[], Saved | None] | None) -> Saved | None:
+    """What process 0 reads, or its error, in every process."""
+    error, saved = "", None
+    if read is not None:
+        try:
+            saved = read()
+        except ValueError as fault_found:
+            error = str(fault_found)
+    arrays = {} if saved is None else saved.arrays
+    leaves = [[name, array.shape, array.dtype.name] for name, array in arrays.items()]
+    header = {"error": error, "found": saved and [saved.step, saved.result], "leaves": leaves}
+    payload = json.dumps(header).encode() + b"\n" + b"".join(array.tobytes() for array in arrays.values())
+    # Two numbers, for one of 32 bits may be too small.
+    high, low = agree(np.array(divmod(len(payload), 2**20), np.int32))
+    size = int(high) * 2**20 + int(low)
+    mine = np.frombuffer(payload, np.uint8) if read is not None else np.zeros(size, np.uint8)
+    head, _, body = agree(mine).tobytes().partition(b"\n")
+    header = json.loads(head)
+    if header["error"]:
+        raise ValueError(header["error"])
+    if header["found"] is None:
+        return None
+    arrays, offset = {}, 0
+    for name, shape, dtype in header["leaves"]:
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(body, np.dtype(dtype), count, offset).reshape(shape)
+        offset += arrays[name].nbytes
+    step, result = header["found"]
+    return Saved(step, result, arrays)
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder.
+
+    Orbax writes the arrays into a folder of its own; a manifest with the SHA-256 of every file joins them; then the
+    folder gets its name by one rename. So a name means that the checkpoint is whole, and the digests say whether it
+    still is. The newest three are kept. Only process 0 reads and writes.
+
+    Args:
+        folder: made if absent.
+        settings: what else the numbers depend on, as JSON; a checkpoint with others is refused.
+        every: steps between checkpoints; None for about every ten seconds, less often when writing is slow.
+        notice: is told when a checkpoint is passed over; None gives a warning.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        settings: dict[str, Any],
+        every: int | None,
+        notice: Callable[[str], None] | None,
+    ) -> None:
+        self._folder, self._settings, self._every = Path(folder).absolute(), settings, every
+        self._notice = notice
+        self._orbax = require("orbax.checkpoint", extra="app")
+        self._step, self._time, self._pause = 0, time.monotonic(), _SECONDS
+        self._writer = jax.process_index() == 0
+        if self._writer:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for left in self._folder.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(left)
+
+    def _checkpointer(self) -> Any:
+        orbax = self._orbax
+        # Process 0 is alone with its files; no barrier may wait for the others.
+        alone = orbax.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="nablax"
+        )
+        handler = orbax.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, multiprocessing_options=alone)
+        return orbax.Checkpointer(handler, multiprocessing_options=alone)
+
+    def next(self, step: int) -> int | None:
+        """The step after ``step`` at which one will be written for sure, if any."""
+        return None if self._every is None else (step // self._every + 1) * self._every
+
+    def due(self, step: int) -> bool:
+        """Whether it is time to write."""
+        if self._every is not None:
+            return step // self._every > self._step // self._every
+        return time.monotonic() - self._time >= self._pause
+
+    def write(self, saved: Saved) -> None:
+        """Write one checkpoint and drop those that are too old."""
+        self._step = saved.step
+        if not self._writer:
+            return
+        begun = time.monotonic()
+        # The end has a name of its own: a run may diverge right after a checkpoint of the same step.
+        name = f"step-{saved.step:010d}" + ("-end" if saved.result else "")
+        unfinished = self._folder / f"{_PARTIAL}{name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        numbered = {f"{i:05d}": array for i, array in enumerate(saved.arrays.values())}
+        with self._checkpointer() as checkpointer:
+            checkpointer.save(unfinished / "arrays", args=self._orbax.args.PyTreeSave(numbered))
+        body = json.dumps(
+            {
+                "step": saved.step,
+                "result": saved.result,
+                "settings": self._settings,
+                "names": list(saved.arrays),
+                "files": {file: _digest(unfinished / file) for file in _files(unfinished)},
+            }
+        )
+        text = hashlib.sha256(body.encode()).hexdigest() + "\n" + body
+        with (unfinished / _MANIFEST).open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.rename(self._folder / name)
+        for old in self._names()[_KEPT:]:
+            # Removed under another name, for a checkpoint is whole or absent at any instant.
+            shutil.rmtree(old.rename(self._folder / f"{_PARTIAL}{old.name}"))
+        self._time = time.monotonic()
+        self._pause = max(_SECONDS, (self._time - begun) / _SHARE)
+
+    def newest(self) -> Saved | None:
+        """The newest checkpoint that is intact, or None; every process gets that of process 0.
+
+        Raises:
+            ValueError: it was written with other settings.
+        """
+        if jax.process_count() == 1:
+            return self._newest()
+        return _shared(self._newest if self._writer else None)
+
+    def _newest(self) -> Saved | None:
+        damaged = False
+        for folder in self._names():
+            try:
+                saved, settings = self._read(folder)
+            except Exception as error:
+                self._say(f"checkpoint {folder.name} is damaged ({error}); it is set aside for the one before")
+                aside = folder.with_name(f"damaged-{folder.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                damaged = True
+                continue
+            for name in {*settings, *self._settings}:
+                if settings.get(name) != self._settings.get(name):
+                    raise fault(
+                        expected=f"{name} = {settings.get(name)} as in the checkpoint in {self._folder}",
+                        got=self._settings.get(name),
+                        mend="Go on with the same arguments, or use another folder.",
+                    )
+            self._step = saved.step
+            return saved
+        if damaged:
+            self._say("no checkpoint is intact: training starts anew")
+        return None
+
+    def _read(self, folder: Path) -> tuple[Saved, dict[str, Any]]:
+        digest, _, body = (folder / _MANIFEST).read_text().partition("\n")
+        if hashlib.sha256(body.encode()).hexdigest() != digest:
+            raise ValueError("the manifest has changed")
+        manifest = json.loads(body)
+        if _files(folder) != sorted(manifest["files"]):
+            raise ValueError("files are missing or added")
+        for file, expected in manifest["files"].items():
+            if _digest(folder / file) != expected:
+                raise ValueError(f"{file} has changed")
+        names = manifest["names"]
+        numbers = [f"{i:05d}" for i in range(len(names))]
+        as_numpy = self._orbax.RestoreArgs(restore_type=np.ndarray)
+        with self._checkpointer() as checkpointer:
+            arguments = self._orbax.args.PyTreeRestore(restore_args=dict.fromkeys(numbers, as_numpy))
+            arrays = checkpointer.restore(folder / "arrays", args=arguments)
+        by_name = {name: np.asarray(arrays[number]) for name, number in zip(names, numbers)}
+        return Saved(manifest["step"], manifest["result"], by_name), manifest["settings"]
+
+    def _names(self) -> list[Path]:
+        return sorted(self._folder.glob("step-*"), reverse=True)
+
+    def _say(self, text: str) -> None:
+        if self._notice is None:
+            warnings.warn(text, RuntimeWarning, stacklevel=5)
+        else:
+            self._notice(text)

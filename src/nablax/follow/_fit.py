@@ -1,0 +1,223 @@
+"""The training loop."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from .._core import Key, fault
+from ..fields import EMA
+from ._checkpoint import Checkpoints, unflatten
+from ._devices import is_key, local, place, spread
+from ._loop import Schedule, run
+from ._progress import History, Progress, Record
+from ._source import HostSource, Prefetch, Resident
+from ._train import Loss, Plan, State
+
+
+class Fit(eqx.Module):
+    """The outcome of training.
+
+    Attributes:
+        model: the weights to use: those with the lowest validation loss; without validation the final average
+            if there is one, else the final weights.
+        last: the final weights, not averaged. After a divergence: the last ones that were sound.
+        history: losses, step by step.
+        step: number of steps done.
+        best_step: number of steps after which ``model`` was taken.
+        result: "completed", "stopped early" (no better validation for ``patience`` validations) or "diverged"
+            (the loss or the update of the next step is not finite).
+    """
+
+    model: PyTree
+    last: PyTree
+    history: History
+    step: int
+    best_step: int
+    result: str
+
+
+def fit(
+    loss: Loss,
+    model: PyTree,
+    data: PyTree | HostSource,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batch_size: int,
+    key: Key,
+    validation: PyTree | None = None,
+    validate_every: int | None = None,
+    patience: int | None = None,
+    ema: EMA | None = None,
+    checkpoint: Path | str | None = None,
+    checkpoint_every: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> Fit:
+    r"""Minimise the mean of a loss over data by stochastic gradients.
+
+    $$
+    \theta_{k+1} = \theta_k + \mathrm{optimizer}\big(\nabla_\theta\, \ell(\theta_k, B_k, \xi_k)\big)
+    $$
+
+    with the batch $B_k$ and the noise $\xi_k$ of step $k$ determined by ``key`` and $k$ alone. Many steps run in
+    one compiled loop on the device; no Python and no host round trip per step. All devices are used: the rows of
+    a batch are spread over them, the weights are on each. Several processes joined by ``jax.distributed`` run the
+    same call.
+
+    Args:
+        loss: ``loss(model, batch, *, key) -> scalar``, the mean over the rows of the batch. Step $k$ calls it
+            with ``jax.random.fold_in(key, k)``.
+        model: any pytree; its floating arrays are trained.
+        data: pytree of arrays with the same leading axis (rows), kept on the device, drawn without replacement
+            anew in each epoch; the rows left over when ``batch_size`` does not divide their number differ from
+            epoch to epoch. Or a callable ``(first_step, count) -> pytree of arrays [count, batch_size, ...]``
+            that depends on the step numbers only; it runs in a thread ahead of the device.
+        optimizer: any Optax transformation; ``value`` (the loss) is passed as an extra argument.
+        steps: number of updates.
+        batch_size: rows in a batch; a multiple of the number of devices.
+        key: of all randomness.
+        validation: rows like those of ``data``, on which the loss is measured with always the same keys, for the
+            averaged weights where there is an average.
+        validate_every: steps between validations; by default a fiftieth of ``steps``. The final state is always
+            validated.
+        patience: number of validations without a new best after which training stops; never by default.
+        ema: average the weights so; by default not.
+        checkpoint: folder in which the training state is kept; when it holds one already, training goes on
+            from there and ends bit-identical to a run never interrupted. Needs the extra ``app``.
+        checkpoint_every: steps between checkpoints; by default one is written about every ten seconds. When they
+            are written does not influence the result.
+        progress: called with a `Progress` at most ten times a second.
+        notice: called with one line of text when a checkpoint could not be used; by default a warning is given.
+
+    Returns:
+        A `Fit` record.
+
+    Raises:
+        ValueError: an argument makes no sense, or the checkpoint belongs to another model, optimiser or data.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from nablax.follow import fit
+        >>> x = jnp.linspace(-1.0, 1.0, 64)
+        >>> def loss(model, batch, *, key):
+        ...     return jnp.mean((model["slope"] * batch["x"] - batch["y"]) ** 2)
+        >>> line = fit(
+        ...     loss, {"slope": jnp.array(0.0)}, {"x": x, "y": 3.0 * x},
+        ...     optimizer=optax.adam(0.1), steps=300, batch_size=16, key=jax.random.key(0),
+        ... )
+        >>> line.result, round(float(line.model["slope"]), 2)
+        ('completed', 3.0)
+
+    Cost: per step one value and gradient of the loss and one update; per validation one loss for each row. Memory:
+        weights, optimiser state, one copy each for the average and the best, and the data.
+    """
+    _check_numbers(steps, batch_size, validate_every, patience, checkpoint_every)
+    if patience is not None and validation is None:
+        raise fault(expected="validation rows with patience", got="none", mend="Pass validation=... as well.")
+    params, frozen = eqx.partition(model, eqx.is_inexact_array)
+    if not jax.tree.leaves(params):
+        raise fault(expected="a model with floating arrays", got="none", mend="There is nothing to train.")
+    if not callable(data):
+        _check_rows("data", data, batch_size)
+    if validation is not None:
+        _check_rows("validation", validation, 1)
+    sharding = spread(batch_size)
+    every = validate_every or max(1, steps // 50)
+    schedule = Schedule(steps, every, patience)
+    extended = optax.with_extra_args_support(optimizer)
+    plan = Plan(loss, extended, ema, frozen, key, batch_size, sharding)
+
+    source: Resident | Prefetch
+    if callable(data):
+        source = Prefetch(data, steps, batch_size, sharding)
+    else:
+        source = Resident(data, steps, batch_size, sharding)
+    dtype = _loss_dtype(plan, params, source.batch)
+    rows = None if validation is None else place(validation, sharding)
+    state = State(
+        params=params,
+        optimizer=extended.init(params),
+        ema=None if ema is None else ema.init(params),
+        best=None if validation is None else params,
+        best_loss=jnp.array(jnp.inf, dtype),
+        best_step=jnp.array(0, jnp.int32),
+        step=jnp.array(0, jnp.int32),
+    )
+    record, result, checkpoints = Record(steps, dtype), "", None
+    if checkpoint is not None:
+        settings = {
+            "batch_size": batch_size,
+            "key": np.asarray(jax.random.key_data(key) if is_key(key) else key).tolist(),
+            "rows": None if callable(data) else len(jax.tree.leaves(data)[0]),
+            "validate_every": None if validation is None else every,
+            "decay": None if ema is None else ema.decay,
+        }
+        checkpoints = Checkpoints(checkpoint, settings, checkpoint_every, notice)
+        if (saved := checkpoints.newest()) is not None:
+            if saved.step > steps:
+                raise fault(expected=f"steps >= {saved.step}, the number done", got=steps, mend="Use another folder.")
+            record.restore(saved.arrays)
+            state = unflatten(saved.arrays, state)
+            # A run that completed fewer steps goes on; the other ends are final.
+            result = "" if saved.result == "completed" and saved.step < steps else saved.result
+    state = place(state, sharding)
+    if not result:
+        state, result = run(plan, state, record, source, rows, schedule, checkpoints, progress)
+    return _outcome(local(state), frozen, record, result)
+
+
+def _check_numbers(
+    steps: int, batch_size: int, validate_every: int | None, patience: int | None, checkpoint_every: int | None
+) -> None:
+    counts = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "validate_every": validate_every,
+        "patience": patience,
+        "checkpoint_every": checkpoint_every,
+    }
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise fault(expected=f"{name} >= 1", got=count, mend=f"Pass a positive {name}.")
+
+
+def _check_rows(name: str, rows: PyTree, fewest: int) -> None:
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(rows)]
+    if not shapes or any(not shape for shape in shapes):
+        raise fault(expected=f"{name}: arrays with a leading axis of rows", got=shapes, mend="Stack the rows.")
+    if len({shape[0] for shape in shapes}) > 1:
+        raise fault(expected=f"{name}: arrays with as many rows each", got=shapes, mend="Cut them to one length.")
+    if shapes[0][0] < fewest:
+        mend = "Pass more rows or a smaller batch_size." if name == "data" else "Pass some rows."
+        raise fault(expected=f"{name}: at least {fewest} rows", got=shapes[0][0], mend=mend)
+
+
+def _loss_dtype(plan: Plan, params: PyTree, batch: PyTree) -> np.dtype:
+    """Dtype of the loss, from its shapes alone."""
+
+    def value(params: PyTree, batch: PyTree) -> PyTree:
+        return plan.loss(eqx.combine(params, plan.frozen), batch, key=plan.key)
+
+    out = jax.eval_shape(value, params, batch)
+    if not isinstance(out, jax.ShapeDtypeStruct) or out.shape or not jnp.issubdtype(out.dtype, jnp.floating):
+        raise fault(expected="a loss that returns one real number", got=out, mend="Take the mean over the batch.")
+    return out.dtype
+
+
+def _outcome(state: State, frozen: PyTree, record: Record, result: str) -> Fit:
+    step, best_step = int(state.step), int(state.best_step)
+    best = state.best
+    if best_step == 0:
+        # Nothing was validated, or nothing finite came of it.
+        best, best_step = (state.params if state.ema is None else state.ema.average), step
+    # Copies, so that the record shares no buffer with itself.
+    model = eqx.combine(jax.tree.map(jnp.copy, best), frozen)
+    last = eqx.combine(state.params, frozen)
+    return Fit(model, last, record.history(), step, best_step, result)

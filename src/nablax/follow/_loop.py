@@ -1,0 +1,88 @@
+"""The host's half of the training loop: what happens between the calls of the compiled half."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ._checkpoint import Checkpoints, Saved, flatten
+from ._devices import agree, local
+from ._progress import Pace, Progress, Record
+from ._source import Prefetch, Resident
+from ._train import LONGEST_CHUNK, Plan, State, advance, validate
+
+
+class Schedule(NamedTuple):
+    """When to do what, in steps."""
+
+    steps: int
+    validate_every: int
+    patience: int | None
+
+
+def run(
+    plan: Plan,
+    state: State,
+    record: Record,
+    source: Resident | Prefetch,
+    validation: PyTree | None,
+    schedule: Schedule,
+    checkpoints: Checkpoints | None,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[State, str]:
+    """Train until the last step, the end of patience, or a step that is not sound.
+
+    The boundaries between calls of `advance` follow the clock, except that one lies at each validation; no number
+    depends on them.
+
+    Args:
+        plan: what does not change.
+        state: where to start, donated.
+        record: the history up to there; grows.
+        source: of the batches; closed at the end.
+        validation: rows on the device.
+        schedule: when to do what.
+        checkpoints: where to keep the state.
+        progress: is told.
+
+    Returns:
+        The last sound state and the result.
+    """
+    steps, every, patience = schedule
+    pace = Pace(steps, LONGEST_CHUNK)
+    result = ""
+    try:
+        while not result:
+            block = source.block(record.step)
+            stop = min(record.step + int(agree(pace.count)), block.stop)
+            if validation is not None:
+                stop = min(stop, (record.step // every + 1) * every)
+            if checkpoints is not None:
+                stop = min(stop, checkpoints.next(record.step) or stop)
+            begun = time.monotonic()
+            first = None if block.first is None else jnp.int32(block.first)
+            state, losses, sound = advance((plan, block.data, first, jnp.int32(stop)), state)
+            taken = int(local(state.step)) - record.step
+            pace.called(taken, time.monotonic() - begun)
+            record.add(np.asarray(local(losses))[:taken])
+            if not bool(local(sound)):
+                result = "diverged"
+            elif validation is not None and (record.step % every == 0 or record.step == steps):
+                state, mean = validate((plan, validation), state)
+                record.validated(np.asarray(local(mean)))
+                stale = record.step // every - int(local(state.best_step)) // every
+                if patience is not None and stale >= patience:
+                    result = "stopped early"
+            if not result and record.step == steps:
+                result = "completed"
+            if progress is not None and (report := pace.report(record, last=bool(result))) is not None:
+                progress(report)
+            if checkpoints is not None and (result or checkpoints.due(record.step)):
+                arrays = {**flatten(state), **record.arrays()}
+                checkpoints.write(Saved(record.step, result, arrays))
+    finally:
+        source.close()
+    return state, result

@@ -1,0 +1,229 @@
+"""The table of flows in the plane: four methods, four pairs of distributions, two numbers, five seeds."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import diffrax
+import jax
+import numpy as np
+
+from .._core import Key
+from ..diagnose import path_geometry
+from ..fields import MLP
+from ..transport import independent_coupling, optimal_coupling
+from . import _plane as plane
+from ._plane import Sampler, Source
+from ._records import Check
+
+# Pairs of distributions. The first name of a column is its start.
+COLUMNS: dict[str, tuple[Sampler, Sampler]] = {
+    "normal → 8gaussians": (plane.normal, plane.ring),
+    "moons → 8gaussians": (plane.wide_moons, plane.wide_ring),
+    "normal → moons": (plane.normal, plane.moons),
+    "normal → s-curve": (plane.normal, plane.s_curve),
+}
+# Mean and standard deviation over five seeds, of W2 and of the normalised path energy, in the order of the columns.
+# Tong, Malkin, Fatras, Atanackovic, Zhang, Huguet, Wolf, Bengio (2024), Simulation-free Schrödinger bridges via score
+# and flow matching, https://arxiv.org/abs/2307.03672, table 2.
+STATED: dict[str, tuple[tuple[tuple[float, float], tuple[float, float]] | None, ...]] = {
+    "OT-CFM": (
+        ((0.303, 0.043), (0.031, 0.027)),
+        ((0.601, 0.027), (0.015, 0.010)),
+        ((0.130, 0.016), (0.083, 0.009)),
+        ((0.144, 0.028), (0.027, 0.012)),
+    ),
+    "I-CFM": (
+        ((0.373, 0.103), (0.202, 0.055)),
+        ((1.557, 0.407), (2.680, 0.292)),
+        ((0.178, 0.014), (0.891, 0.120)),
+        ((0.242, 0.141), (0.856, 0.031)),
+    ),
+    "rectified": (
+        ((0.421, 0.071), (0.044, 0.031)),
+        ((1.525, 0.330), (0.203, 0.090)),
+        ((0.283, 0.045), (0.130, 0.078)),
+        ((0.345, 0.079), (0.099, 0.066)),
+    ),
+    "FM": (
+        ((0.343, 0.058), (0.190, 0.054)),
+        None,
+        ((0.209, 0.055), (0.762, 0.099)),
+        ((0.198, 0.037), (0.743, 0.116)),
+    ),
+}
+
+
+class Size(NamedTuple):
+    """How much is done; the defaults are the paper's, but for ``pool``.
+
+    Attributes:
+        seeds: networks a cell.
+        points: rows of the training and of the test set.
+        steps: of the optimiser: 1000 epochs of 20 batches.
+        batch: pairs in a batch.
+        pool: different pairings for each network of the optimal coupling; each serves ``steps / pool`` times, with new
+            times, where the paper pairs anew at each step.
+        smoothing: standard deviation of the conditional path.
+        euler: steps of the solver.
+    """
+
+    seeds: int = 5
+    points: int = 10_000
+    steps: int = 20_000
+    batch: int = 512
+    pool: int = 5_000
+    smoothing: float = 0.1
+    euler: int = 100
+
+
+class Cell(NamedTuple):
+    """W2 and normalised path energy, one number a seed."""
+
+    method: str
+    column: str
+    distance: np.ndarray
+    energy: np.ndarray
+
+    def line(self) -> str:
+        """The measured numbers beside the stated ones, as text."""
+        stated = STATED[self.method][list(COLUMNS).index(self.column)]
+        text = f"{self.method:<10} {self.column:<20}"
+        for name, values, known in zip(("W2", "NPE"), self[2:], stated or (None, None), strict=True):
+            error = values.std(ddof=1) if len(values) > 1 else float("nan")
+            text += f"  {name} {values.mean():.3f} ± {error:.3f}"
+            text += f" (stated {known[0]:.3f} ± {known[1]:.3f})" if known else ""
+        return text
+
+
+def table(
+    key: Key,
+    *,
+    columns: Sequence[str] = tuple(COLUMNS),
+    size: Size | None = None,
+    report: Callable[[Cell], None] | None = None,
+) -> list[Cell]:
+    """Train and measure the cells of some columns.
+
+    Args:
+        key: of all randomness.
+        columns: which; by default all.
+        size: by default the paper's.
+        report: called with each cell when it is done.
+
+    Returns:
+        The cells.
+    """
+    size = Size() if size is None else size
+    cells = []
+    for number, column in enumerate(COLUMNS):
+        if column in columns:
+            for cell in _column(column, jax.random.fold_in(key, number), size):
+                cells.append(cell)
+                if report is not None:
+                    report(cell)
+    return cells
+
+
+def _column(column: str, key: Key, size: Size) -> list[Cell]:
+    start, end = COLUMNS[column]
+    seeds = range(size.seeds)
+    generators = [np.random.default_rng(int(jax.random.bits(jax.random.fold_in(key, s)))) for s in seeds]
+    train = [end(g, size.points) for g in generators]
+    begin = [None if start is plane.normal else start(g, size.points) for g in generators]
+    origin = [start(g, size.points) for g in generators]
+    test = [end(g, size.points) for g in generators]
+    least = [plane.wasserstein(a, b) ** 2 for a, b in zip(origin, test, strict=True)]
+    keys = jax.random.split(key, 5)
+
+    def source(kind: str, seed: int) -> Source:
+        coupling, pool = (optimal_coupling, size.pool) if kind == "OT-CFM" else (independent_coupling, None)
+        smoothing = 0.0 if kind in ("FM", "rectified") else size.smoothing
+        make = plane.coupled(
+            train[seed],
+            coupling,
+            size.batch,
+            key=jax.random.fold_in(keys[0], seed),
+            noise=begin[seed],
+            smoothing=smoothing,
+            pool=pool,
+        )
+        if kind != "FM":
+            return make
+
+        def shrinking(first: int, count: int) -> dict[str, np.ndarray]:
+            # The path of flow matching ends at a normal of the smoothing's width around the data, instead of keeping it.
+            batch = make(first, count)
+            return batch | {"data": batch["data"] + size.smoothing * batch["noise"]}
+
+        return shrinking
+
+    def train_all(sources: list[Source], key: Key) -> list[MLP]:
+        return plane.learn(sources, key=key, batch_size=size.batch, steps=size.steps)
+
+    def measure(method: str, networks: list[MLP]) -> Cell:
+        distance, energy = [], []
+        for network, origins, tests, squared in zip(networks, origin, test, least, strict=True):
+            distance.append(plane.wasserstein(plane.follow_euler(network, origins, size.euler), tests))
+            geometry = path_geometry(network, origins, steps=size.euler, solver=diffrax.Euler())
+            energy.append(abs(float(geometry.energy.value) - squared) / squared)
+        return Cell(method, column, np.array(distance), np.array(energy))
+
+    cells = []
+    for number, method in enumerate(("OT-CFM", "I-CFM", "FM")):
+        if STATED[method][list(COLUMNS).index(column)] is not None:
+            cells.append(measure(method, train_all([source(method, s) for s in seeds], keys[1 + number])))
+    first = train_all([source("rectified", s) for s in seeds], keys[4])
+    pairs = []
+    for seed, network in enumerate(first):
+        starts = origin[seed] if begin[seed] is None else begin[seed]
+        pairs.append({"noise": starts, "data": np.asarray(plane.follow_euler(network, starts, size.euler))})
+    cells.append(measure("rectified", train_all([_rows(p, size.batch, s) for s, p in enumerate(pairs)], keys[0])))
+    return cells
+
+
+def _rows(pairs: dict[str, np.ndarray], batch: int, seed: int) -> Source:
+    """Batches of pairs that stay together."""
+
+    def source(first: int, count: int) -> dict[str, np.ndarray]:
+        size = len(pairs["data"])
+        rows = [np.random.default_rng([seed, step]).integers(size, size=batch) for step in range(first, first + count)]
+        return {name: values[np.stack(rows)] for name, values in pairs.items()}
+
+    return source
+
+
+def checks(key: Key, *, size: Size | None = None, report: Callable[[Cell], None] | None = None) -> list[Check]:
+    """Put every number of the table to one criterion: no further from the stated mean than the two spreads allow.
+
+    Args:
+        key: of all randomness.
+        size: by default the paper's.
+        report: called with each cell when it is done.
+
+    Returns:
+        Two checks for each cell. The baseline is the stated number of another method (I-CFM for OT-CFM and the
+        rectified flow, OT-CFM for the others), which says whether the criterion tells methods apart; where the two
+        stated numbers overlap it cannot, and that is said.
+    """
+    found = []
+    for cell in table(key, size=size, report=report):
+        place = list(COLUMNS).index(cell.column)
+        other = "I-CFM" if cell.method in ("OT-CFM", "rectified") else "OT-CFM"
+        ours, theirs = STATED[cell.method][place], STATED[other][place]
+        assert ours is not None and theirs is not None
+        for name, values, stated, rival in zip(("W2", "NPE"), cell[2:], ours, theirs, strict=True):
+            spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+            allowed = 2 * float(np.hypot(spread, stated[1]))
+            apart = abs(rival[0] - stated[0]) > allowed
+            note = "" if apart else "; the stated numbers overlap, so this one cannot tell the methods apart"
+            found.append(
+                Check(
+                    f"{cell.method}, {cell.column}: {name}",
+                    f"{stated[0]:.3f} ± {stated[1]:.3f} (table 2 of arXiv 2307.03672)",
+                    f"{values.mean():.3f} ± {spread:.3f} over {len(values)} seeds",
+                    f"within twice the root of the summed squares of the two spreads, {allowed:.3f}",
+                    abs(float(values.mean()) - stated[0]) <= allowed,
+                    f"{other}: stated {rival[0]:.3f}{note}",
+                )
+            )
+    return found

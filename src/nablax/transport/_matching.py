@@ -1,0 +1,124 @@
+"""Learn the field: flow matching and denoising score matching, one regression with two targets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from .._core import Key, fault
+from ._paths import AbstractPath, View, check_view
+
+Loss = Callable[..., Float[Array, ""]]
+
+
+def flow_matching(path: AbstractPath, *, condition_dropout: float = 0.0) -> Loss:
+    r"""Regress a field on the path's velocity: $E\,\|v(t, x_t) - (\dot a x_1 + \dot b x_0)\|^2 / D$.
+
+    The minimiser is the conditional mean of the velocity given $x_t$, which carries the prior to the data. Times are
+    spread evenly over the batch with one random offset, which leaves each of them uniform and lowers the variance.
+
+    Args:
+        path: the affine path; times are uniform on ``path.times``.
+        condition_dropout: share of rows whose condition is replaced by zeros, the null condition of classifier-free
+            guidance. Default 0.
+
+    Returns:
+        ``loss(model, batch, *, key) -> scalar``, in squared units of the data per unit time. ``batch`` is an array
+        of data ``[rows, ...]``, or a dict with "data" and optionally "condition" (``args`` of the model, leading axis
+        rows) and "noise" (rows paired with the data by a coupling; default: fresh standard normal noise).
+
+    Raises:
+        ValueError: ``condition_dropout`` is not in [0, 1).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax.transport import Linear, flow_matching
+        >>> loss = flow_matching(Linear())
+        >>> value = loss(lambda t, y, args: jnp.zeros_like(y), jnp.zeros((512, 2)), key=jax.random.key(0))
+        >>> bool(0.8 < value < 1.2)  # data at zero: the velocity is minus the noise
+        True
+
+    Cost:
+        One forward pass a row; a vector-Jacobian product under ``jax.grad``.
+
+    References:
+        Lipman et al. (2023), Flow Matching for Generative Modeling, https://arxiv.org/abs/2210.02747; the evenly spread
+        times follow Kingma et al. (2021), Variational Diffusion Models, https://arxiv.org/abs/2107.00630, appendix I.1.
+    """
+    return _regression(path, "velocity", condition_dropout)
+
+
+def denoising_score_matching(path: AbstractPath, *, prediction: View = "noise", condition_dropout: float = 0.0) -> Loss:
+    r"""Regress a field on the noise, the data, or the conditional score of the path.
+
+    A score model is weighted by $b(t)^2$: $E\,\|b\,s(t, x_t) + x_0\|^2 / D$, so that every time counts alike.
+
+    Args:
+        path: the affine path; times are uniform on ``path.times``.
+        prediction: what the model returns: "noise" (default), "score", "denoiser" or "velocity".
+        condition_dropout: as in `flow_matching`.
+
+    Returns:
+        ``loss(model, batch, *, key) -> scalar``; ``batch`` as in `flow_matching`.
+
+    Raises:
+        ValueError: ``prediction`` is unknown, or ``condition_dropout`` is not in [0, 1).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax.transport import VariancePreserving, denoising_score_matching
+        >>> loss = denoising_score_matching(VariancePreserving(), prediction="score")
+        >>> value = loss(lambda t, y, args: jnp.zeros_like(y), jnp.zeros((512, 2)), key=jax.random.key(0))
+        >>> bool(0.8 < value < 1.2)
+        True
+
+    Cost:
+        One forward pass a row; a vector-Jacobian product under ``jax.grad``.
+
+    References:
+        Vincent (2011), A Connection Between Score Matching and Denoising Autoencoders; Song et al. (2021),
+        https://arxiv.org/abs/2011.13456, equation 7 with weight $b^2$.
+    """
+    check_view(prediction)
+    return _regression(path, prediction, condition_dropout)
+
+
+def _regression(path: AbstractPath, prediction: View, condition_dropout: float) -> Loss:
+    if not 0 <= condition_dropout < 1:
+        raise fault(expected="0 ≤ condition_dropout < 1", got=condition_dropout, mend="A usual value is 0.1.")
+    first, last = path.times
+
+    def residual(model: Callable[..., Array], t: Array, x0: Array, x1: Array, condition: PyTree) -> Array:
+        value = model(t, path.interpolate(t, x0, x1), condition)
+        if prediction == "velocity":
+            target = path.target(t, x0, x1)
+        elif prediction == "score":
+            value, target = path.coefficients(t)[1] * value, -x0
+        else:
+            target = x0 if prediction == "noise" else x1
+        return jnp.mean(jnp.square(value - target))
+
+    def loss(model: Callable[..., Array], batch: Any, *, key: Key) -> Float[Array, ""]:
+        if not isinstance(batch, dict):
+            batch = {"data": batch}
+        x1 = batch["data"]
+        rows = x1.shape[0]
+        time_key, noise_key, drop_key = jax.random.split(key, 3)
+        x0 = batch["noise"] if "noise" in batch else jax.random.normal(noise_key, x1.shape, x1.dtype)
+        offset = jax.random.uniform(time_key, (), x1.dtype)
+        spread = (jnp.arange(rows, dtype=x1.dtype) / rows + offset) % 1
+        times = first + (last - first) * spread
+        condition = batch.get("condition")
+        if condition is not None and condition_dropout > 0:
+            keep = jax.random.bernoulli(drop_key, 1 - condition_dropout, (rows,))
+            condition = jax.tree.map(
+                lambda c: jnp.where(keep.reshape(rows, *(1,) * (c.ndim - 1)), c, jnp.zeros_like(c)), condition
+            )
+        return jnp.mean(jax.vmap(residual, in_axes=(None, 0, 0, 0, 0))(model, times, x0, x1, condition))
+
+    return loss
+
+
+__all__ = ["denoising_score_matching", "flow_matching"]

@@ -1,0 +1,342 @@
+"""A learned transport from a prior to data: draw, score, encode, and look at it from four sides."""
+
+import math
+from typing import Literal
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._core import Field, Key, fault
+from ..calculus import value_and_divergence
+from ..follow import flow
+from ..spaces import Euclidean
+from ._paths import AbstractPath, View, check_view
+from ._priors import Normal, Prior
+
+_EXACT_UP_TO = 256  # dimensions; beyond it D Jacobian products an evaluation cost more than a few probes
+
+
+class LogProb(eqx.Module):
+    """Log-densities with what is known of their error.
+
+    Attributes:
+        value: log-density of each row, in nats.
+        standard_error: of the stochastic divergence, in nats; zero where the divergence is exact, NaN for one probe.
+        round_trip_error: root-mean-square gap, in units of the data, between each row and its encoding sent forwards
+            again; NaN when it was not asked for.
+        evaluations: of the velocity, by the solver.
+    """
+
+    value: Float[Array, " rows"]
+    standard_error: Float[Array, " rows"]
+    round_trip_error: Float[Array, " rows"]
+    evaluations: Array
+
+    def table(self) -> str:
+        """Mean over rows, as text."""
+        count = self.value.shape[0]
+        spread = float(jnp.std(self.value)) / max(count - 1, 1) ** 0.5
+        return "\n".join(
+            (
+                f"log-likelihood, mean of {count} rows   {float(jnp.mean(self.value)):.4f} ± {spread:.4f} nats",
+                f"from the divergence's probes           ± {float(jnp.mean(self.standard_error)):.2g} nats a row",
+                f"round trip                             {float(jnp.mean(self.round_trip_error)):.2g}",
+                f"evaluations of the velocity            {int(self.evaluations)}",
+            )
+        )
+
+
+class Transport(eqx.Module):
+    r"""A field that carries a prior at $t=0$ to data at $t=1$ along an affine path.
+
+    The views (`velocity`, `score`, `noise`, `denoiser`) take one sample, ``(t, y, args)``; ``jax.vmap`` them. The verbs
+    (`sample`, `log_prob`, `encode`) take a whole batch, because one step size for the batch is what makes them fast;
+    their ``args`` carry the same leading axis.
+
+    Args:
+        field: ``field(t, y, args) -> prediction`` for one sample.
+        path: the affine path it was trained on.
+        prior: the distribution at the first time; `Normal` or `Empirical`.
+        space: where the samples live; its shape is a sample's shape.
+        prediction: what ``field`` returns: "velocity" (default), "score", "noise" or "denoiser".
+        independent: whether noise and data were paired independently in training (default). With an optimal-transport
+            pairing the velocity is all that is defined: the noise given the data is no longer normal.
+
+    Raises:
+        ValueError: the shapes of ``prior`` and ``space`` differ; ``prediction`` is unknown; a view other than the
+            velocity is asked of a transport that does not define it; the velocity would be 0/0 at an end of the path
+            for this ``prediction``.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax.spaces import Euclidean
+        >>> from nablax.transport import Linear, Normal, Transport
+        >>> # The exact velocity between N(0, 1) and N(3, 1/4): both ends are normal, so it is known.
+        >>> def velocity(t, y, args):
+        ...     variance = (1 - t) ** 2 + t**2 / 4
+        ...     return 3 + (t / 4 - (1 - t)) / variance * (y - 3 * t)
+        >>> transport = Transport(velocity, Linear(), Normal((1,)), Euclidean((1,)))
+        >>> samples = transport.sample(2000, key=jax.random.key(0))
+        >>> bool(abs(samples.mean() - 3) < 0.05) and bool(abs(samples.std() - 0.5) < 0.05)
+        True
+        >>> round(float(transport.log_prob(jnp.full((1, 1), 3.0)).value[0]), 3)  # -log(0.5 sqrt(2π))
+        -0.226
+
+    Cost:
+        A view is one forward pass. See each verb.
+
+    References:
+        Song et al. (2021), https://arxiv.org/abs/2011.13456 (probability flow and its likelihood); Lipman et al.
+        (2023), https://arxiv.org/abs/2210.02747; Albergo, Boffi, Vanden-Eijnden (2023), Stochastic Interpolants,
+        https://arxiv.org/abs/2303.08797 (the conversions).
+    """
+
+    field: Field
+    path: AbstractPath
+    prior: Prior
+    space: Euclidean
+    prediction: View = eqx.field(static=True, default="velocity")
+    independent: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self) -> None:
+        check_view(self.prediction)
+        if self.prior.shape != self.space.shape:
+            raise fault(
+                expected=f"a prior over the space's shape {self.space.shape}",
+                got=f"shape {self.prior.shape}",
+                mend="Give both the shape of one sample.",
+            )
+        if self.prediction != "velocity":
+            self._check_defined(self.prediction)
+            self._check_finite_ends()
+
+    def velocity(self, t: Array, y: Float[Array, "*shape"], args: PyTree = None) -> Float[Array, "*shape"]:
+        r"""Return $\dot x_t$'s conditional mean, the velocity of the flow."""
+        return self._view(t, y, args, "velocity")
+
+    def score(self, t: Array, y: Float[Array, "*shape"], args: PyTree = None) -> Float[Array, "*shape"]:
+        r"""Return $\nabla \log p_t(y)$."""
+        return self._view(t, y, args, "score")
+
+    def noise(self, t: Array, y: Float[Array, "*shape"], args: PyTree = None) -> Float[Array, "*shape"]:
+        r"""Return $E[x_0 | x_t = y]$."""
+        return self._view(t, y, args, "noise")
+
+    def denoiser(self, t: Array, y: Float[Array, "*shape"], args: PyTree = None) -> Float[Array, "*shape"]:
+        r"""Return $E[x_1 | x_t = y]$."""
+        return self._view(t, y, args, "denoiser")
+
+    @eqx.filter_jit
+    def sample(
+        self,
+        count: int,
+        *,
+        key: Key,
+        args: PyTree = None,
+        steps: int | Int[Array, ""] | None = None,
+        solver: diffrax.AbstractSolver | None = None,
+        rtol: float | Array = 1e-4,
+        atol: float | Array = 1e-4,
+        per_sample: bool = False,
+    ) -> Float[Array, "count *shape"]:
+        """Draw samples by following the velocity from the prior.
+
+        Args:
+            count: how many.
+            key: for the prior; the flow itself draws nothing.
+            args: condition, leading axis ``count``, or None.
+            steps: fixed number of steps. Default: adaptive.
+            solver: a Diffrax solver. Default: as in `follow.flow`.
+            rtol: relative tolerance.
+            atol: absolute tolerance, in units of the data.
+            per_sample: let every sample control its own step, instead of one step size for the batch.
+
+        Returns:
+            Samples, leading axis ``count``.
+
+        Cost:
+            The solver's evaluations of the field on the whole batch.
+        """
+        y0 = jax.vmap(self.prior.sample)(jax.random.split(key, count))
+        first, last = self.path.times
+        return self._follow(y0, args, first, last, steps, solver, rtol, atol, per_sample)
+
+    @eqx.filter_jit
+    def encode(
+        self,
+        ys: Float[Array, "rows *shape"],
+        args: PyTree = None,
+        *,
+        steps: int | Int[Array, ""] | None = None,
+        solver: diffrax.AbstractSolver | None = None,
+        rtol: float | Array = 1e-4,
+        atol: float | Array = 1e-4,
+        per_sample: bool = False,
+    ) -> Float[Array, "rows *shape"]:
+        """Follow the velocity backwards, from data to the point of the prior that would become it.
+
+        Args:
+            ys: data, leading axis over rows.
+            args: condition, the same leading axis, or None.
+            steps: fixed number of steps. Default: adaptive.
+            solver: a Diffrax solver. Default: as in `follow.flow`.
+            rtol: relative tolerance.
+            atol: absolute tolerance, in units of the data.
+            per_sample: let every row control its own step.
+
+        Returns:
+            The codes, shaped like ``ys``.
+
+        Cost:
+            The solver's evaluations of the field on the whole batch.
+        """
+        first, last = self.path.times
+        return self._follow(ys, args, last, first, steps, solver, rtol, atol, per_sample)
+
+    @eqx.filter_jit
+    def log_prob(
+        self,
+        ys: Float[Array, "rows *shape"],
+        args: PyTree = None,
+        *,
+        divergence: Literal["auto", "exact", "stochastic"] = "auto",
+        probes: int = 8,
+        key: Key | None = None,
+        steps: int | Int[Array, ""] | None = None,
+        solver: diffrax.AbstractSolver | None = None,
+        rtol: float | Array = 1e-5,
+        atol: float | Array = 1e-5,
+        round_trip: bool = False,
+    ) -> LogProb:
+        r"""Log-density of the flow's samples, $\log p_1(x_1) = \log p_0(x_0) - \int_0^1 \nabla\cdot v\,dt$.
+
+        Args:
+            ys: data, leading axis over rows.
+            args: condition, the same leading axis, or None.
+            divergence: "exact" (D Jacobian-vector products an evaluation), "stochastic" (Hutchinson's estimate with
+                Rademacher probes held fixed along each trajectory), or "auto": exact up to 256 dimensions.
+            probes: of the stochastic divergence. Default 8.
+            key: for the probes.
+            steps: fixed number of steps. Default: adaptive, one step size for the batch.
+            solver: a Diffrax solver. Default: as in `follow.flow`.
+            rtol: relative tolerance.
+            atol: absolute tolerance, in units of the data and in nats.
+            round_trip: also send the codes forwards again and report the gap.
+
+        Returns:
+            A `LogProb`: nats, standard error, round-trip error.
+
+        Raises:
+            ValueError: the prior has no density; stochastic divergence without ``key`` or with ``probes < 1``.
+
+        Cost:
+            An evaluation is one forward pass and D (exact) or ``probes`` Jacobian-vector products; memory is rows × D
+            (or rows × probes) activations of the field.
+        """
+        if not isinstance(self.prior, Normal):
+            raise fault(expected="a prior with a density", got="Empirical", mend="Use a Normal prior for likelihoods.")
+        if divergence not in ("auto", "exact", "stochastic"):
+            raise fault(expected="auto, exact or stochastic", got=repr(divergence), mend="Use the default, auto.")
+        rows = ys.shape[0]
+        first, last = self.path.times
+        exact = divergence == "exact" or (divergence == "auto" and self.space.dim <= _EXACT_UP_TO)
+        if exact:
+            per_row = value_and_divergence(self.velocity)
+            trace0 = jnp.zeros((rows,), ys.dtype)
+
+            def augmented(t: Array, state: PyTree, args: PyTree) -> PyTree:
+                return jax.vmap(per_row, in_axes=(None, 0, 0))(t, state[0], args)
+        else:
+            if key is None or probes < 1:
+                raise fault(
+                    expected="a key and probes ≥ 1 for the stochastic divergence",
+                    got=f"key={'given' if key is not None else None}, probes={probes}",
+                    mend="Pass key=jax.random.key(...), or divergence='exact'.",
+                )
+            trace0 = jnp.zeros((rows, probes), ys.dtype)
+            directions = jax.random.rademacher(key, (rows, probes, *self.space.shape), ys.dtype)
+
+            def augmented(t: Array, state: PyTree, args: PyTree) -> PyTree:
+                return jax.vmap(self._probed, in_axes=(None, 0, 0, 0))(t, state[0], args, directions)
+
+        solved = flow(augmented, (ys, trace0), last, first, args=args, solver=solver, steps=steps, rtol=rtol, atol=atol)
+        codes, integral = solved.ys  # the integral runs backwards, so it is minus that of the formula above
+        log_prior = jax.vmap(self.prior.log_prob)(codes)
+        if exact:
+            value, error = log_prior + integral, jnp.zeros_like(log_prior)
+        else:
+            value = log_prior + jnp.mean(integral, axis=1)
+            error = jnp.full_like(value, jnp.nan) if probes == 1 else jnp.std(integral, axis=1, ddof=1) / probes**0.5
+        gap = jnp.full_like(value, jnp.nan)
+        if round_trip:
+            back = self._follow(codes, args, first, last, steps, solver, rtol, atol, False)
+            gap = jnp.sqrt(jnp.mean(jnp.square(back - ys).reshape(rows, -1), axis=1))
+        return LogProb(value, error, gap, solved.stats["num_evaluations"])
+
+    def _probed(self, t: Array, y: Array, args: PyTree, directions: Array) -> tuple[Array, Array]:
+        velocity, product = jax.linearize(lambda y: self.velocity(t, y, args), y)
+        return velocity, jax.vmap(lambda e: jnp.vdot(e, product(e)))(directions)
+
+    def _follow(
+        self,
+        ys: Array,
+        args: PyTree,
+        start: float,
+        end: float,
+        steps: int | Int[Array, ""] | None,
+        solver: diffrax.AbstractSolver | None,
+        rtol: float | Array,
+        atol: float | Array,
+        per_sample: bool,
+    ) -> Array:
+        def solve(field: Field, y: Array, args: PyTree) -> Array:
+            return flow(field, y, start, end, args=args, solver=solver, steps=steps, rtol=rtol, atol=atol).ys
+
+        if per_sample:
+            return jax.vmap(lambda y, args: solve(self.velocity, y, args))(ys, args)
+
+        def batched(t: Array, ys: Array, args: PyTree) -> Array:
+            return jax.vmap(self.velocity, in_axes=(None, 0, 0))(t, ys, args)
+
+        return solve(batched, ys, args)
+
+    def _view(self, t: Array, y: Array, args: PyTree, view: View) -> Array:
+        if view != self.prediction:
+            self._check_defined(view)
+        return self.path.convert(t, y, self.field(t, y, args), source=self.prediction, target=view)
+
+    def _check_defined(self, view: str) -> None:
+        if view == "velocity":
+            return
+        if not (self.independent and isinstance(self.prior, Normal)):
+            raise fault(
+                expected=f"normal noise paired independently with the data, for the {view}",
+                got=f"prior {type(self.prior).__name__}, independent={self.independent}",
+                mend="Only the velocity is defined here; train with an independent coupling to have the other views.",
+            )
+        if view == "score" and not math.isclose(self.prior.scale, self.path.prior_scale, rel_tol=1e-3):
+            raise fault(
+                expected=f"a prior of the path's own scale {self.path.prior_scale}, for the score",
+                got=f"scale {self.prior.scale}",
+                mend="The score is minus the noise over b only for standard normal noise; use Normal(shape, scale="
+                "path.prior_scale), or ask for the noise.",
+            )
+
+    def _check_finite_ends(self) -> None:
+        # The velocity needs the pair (noise, denoiser); where a or b is zero the state says nothing of one of them.
+        with jax.ensure_compile_time_eval():
+            start, _, _, _ = self.path.coefficients(jnp.asarray(self.path.times[0]))
+            _, end, _, _ = self.path.coefficients(jnp.asarray(self.path.times[1]))
+            singular = float(end if self.prediction == "denoiser" else start) < 1e-6
+        if singular:
+            raise fault(
+                expected=f"a path that keeps clear of its {'last' if self.prediction == 'denoiser' else 'first'} time",
+                got=f"{type(self.path).__name__} with times {self.path.times} and prediction={self.prediction!r}",
+                mend=f"The velocity is 0/0 there: use {type(self.path).__name__}(margin=1e-3).",
+            )
+
+
+__all__ = ["LogProb", "Transport"]

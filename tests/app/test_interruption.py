@@ -1,0 +1,56 @@
+"""A run that is killed and started again ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+KILLS = 20
+COMMAND = [
+    sys.executable, "-m", "nablax", "learn", "moons",
+    "--steps", "400", "--width", "16", "--depth", "1", "--batch-size", "64", "--checkpoint-every", "20",
+]  # fmt: skip
+KEPT = ("config.json", "weights.safetensors", "metrics.csv", "training.json", "samples.csv", "scores.csv")
+
+
+def start(folder):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [*COMMAND, "--out", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants_it_ends_bit_identical(tmp_path):
+    begun = time.monotonic()
+    whole = start(tmp_path / "whole")
+    output, _ = whole.communicate()
+    assert whole.returncode == 0, output.decode()
+    duration = time.monotonic() - begun
+
+    chance = random.Random(0)
+    killed = 0
+    while killed < KILLS:
+        run = start(tmp_path / "killed")
+        # From the start of the interpreter to the writing of the report.
+        time.sleep(chance.uniform(0.05, 1.0) * duration)
+        if run.poll() is None:
+            run.send_signal(signal.SIGKILL)
+            killed += 1
+        run.communicate()
+        report = tmp_path / "killed" / "report.html"
+        if report.exists():
+            # Finished between two kills: take the end away, and now and then the whole training.
+            report.unlink()
+            if killed % 3 == 0:
+                (tmp_path / "killed" / "weights.safetensors").unlink()
+    last = start(tmp_path / "killed")
+    output, _ = last.communicate()
+    assert last.returncode == 0, output.decode()
+    for name in KEPT:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert not list((tmp_path / "killed").glob("*.part"))

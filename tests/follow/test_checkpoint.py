@@ -1,0 +1,234 @@
+"""Checkpoints: whole or absent, verified, and a resumed run is the run."""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nablax.fields import EMA
+from nablax.follow import fit
+
+# One problem for this process and for those that are killed.
+PROBLEM = """
+import jax, jax.numpy as jnp, optax, sys, time
+from nablax.fields import EMA
+from nablax.follow import fit
+
+ADAM = optax.adam(0.01)
+
+def loss(model, batch, *, key):
+    noise = 0.1 * jax.random.normal(key, batch["y"].shape)
+    hidden = jnp.tanh(batch["x"] @ model["in"])
+    return jnp.mean((hidden @ model["out"] + noise - batch["y"]) ** 2)
+
+def problem(key=jax.random.key(5), **settings):
+    a, b, c = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(a, (64, 4))
+    data = {"x": x, "y": jnp.sin(x[:, 0])}
+    model = {"in": jax.random.normal(b, (4, 8)), "out": jax.random.normal(c, (8,))}
+    arguments = dict(steps=300, optimizer=ADAM, batch_size=16, key=key, ema=EMA(0.99))
+    arguments |= dict(validation=data, validate_every=50)
+    return fit(loss, model, data, **{**arguments, **settings})
+"""
+exec(PROBLEM)
+
+RUN = (
+    PROBLEM
+    + """
+from nablax.follow import _loop
+# Calls of a few steps, so that a kill finds the loop everywhere.
+_loop.LONGEST_CHUNK = 40
+problem(
+    steps=int(sys.argv[2]), checkpoint=sys.argv[1], checkpoint_every=25,
+    progress=lambda report: print(report.step, flush=True),
+)
+"""
+)
+
+
+def same(one, other):
+    assert (one.step, one.best_step, one.result) == (other.step, other.best_step, other.result)
+    jax.tree.map(np.testing.assert_array_equal, (one.model, one.last), (other.model, other.last))
+    jax.tree.map(np.testing.assert_array_equal, one.history, other.history)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return problem()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder left by a run of 200 of the 300 steps, as if cut off there."""
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    problem(steps=200, checkpoint=folder, checkpoint_every=50)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def test_a_resumed_run_is_bit_identical_and_a_finished_one_does_nothing(whole, folder):
+    assert names(folder) == ["step-0000000100", "step-0000000150", "step-0000000200-end"]
+    same(problem(checkpoint=folder), whole)
+    assert len(names(folder)) == 3 and names(folder)[-1] == "step-0000000300-end"
+    reports = []
+    same(problem(checkpoint=folder, progress=reports.append), whole)
+    assert reports == []
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+DAMAGE = {
+    "flipped": lambda run: [flip(file) for file in run.rglob("d/*") if file.is_file()],
+    "cut": lambda run: [cut(file) for file in run.rglob("d/*") if file.is_file()],
+    "emptied": lambda run: [file.write_bytes(b"") for file in run.rglob("manifest.ocdbt")],
+    "missing file": lambda run: (run / "arrays" / "_METADATA").unlink(),
+    "manifest flipped": lambda run: flip(run / "manifest"),
+    "manifest cut": lambda run: cut(run / "manifest"),
+    "manifest missing": lambda run: (run / "manifest").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_falls_back_and_says_so(damage, whole, folder):
+    DAMAGE[damage](folder / "step-0000000200-end")
+    said, first = [], []
+    out = problem(checkpoint=folder, notice=said.append, progress=lambda report: first.append(report.step))
+    assert len(said) == 1 and said[0].startswith("checkpoint step-0000000200-end is damaged")
+    assert 150 < first[0] <= 160  # it went on from 150
+    same(out, whole)
+    assert "damaged-step-0000000200-end" in names(folder)
+
+
+def test_nothing_intact_starts_anew(whole, folder):
+    for run in folder.iterdir():
+        cut(run / "manifest")
+    with pytest.warns(RuntimeWarning) as caught:
+        out = problem(checkpoint=folder)
+    assert "training starts anew" in str(caught[-1].message) and len(caught) == 4
+    same(out, whole)
+
+
+def test_every_byte_of_a_manifest_counts(folder):
+    manifest = folder / "step-0000000200-end" / "manifest"
+    digest, _, body = manifest.read_text().partition("\n")
+    changed = json.loads(body)
+    changed["step"] = 100
+    manifest.write_text(digest + "\n" + json.dumps(changed))
+    said = []
+    problem(checkpoint=folder, notice=said.append)
+    assert "the manifest has changed" in said[0]
+
+
+def test_what_a_kill_left_half_written_is_ignored_and_swept(whole, folder):
+    left = folder / ".partial-step-0000000250"
+    left.mkdir()
+    (left / "part").write_bytes(b"x")
+    same(problem(checkpoint=folder), whole)
+    assert not left.exists()
+
+
+OTHER = {
+    "optimizer": ({"optimizer": optax.sgd(0.1)}, "has changed"),
+    "no average": ({"ema": None}, "decay"),
+    "batch": ({"batch_size": 8}, "batch_size = 16"),
+    "key": ({"key": jax.random.key(6)}, "key = "),
+    "validation": ({"validation": None}, "validate_every = 50"),
+    "steps": ({"steps": 100}, "expected steps >= 200"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_another_run_is_refused_and_the_folder_left_alone(case, folder):
+    change, message = OTHER[case]
+    before = names(folder)
+    with pytest.raises(ValueError, match=message):
+        problem(checkpoint=folder, **change)
+    assert names(folder) == before
+
+
+def test_another_model_is_refused(folder):
+    def linear(model, batch, *, key):
+        return jnp.mean((batch["x"] @ model["in"][:, 0] - batch["y"]) ** 2)
+
+    data = {"x": jnp.zeros((64, 4)), "y": jnp.zeros(64)}
+    with pytest.raises(ValueError, match=r"expected a checkpoint with .*'in'.*\(4, 3\)"):
+        fit(
+            linear, {"in": jnp.zeros((4, 3)), "out": jnp.zeros(8)}, data, steps=300, optimizer=ADAM, batch_size=16,
+            key=jax.random.key(5), validation=data, validate_every=50, ema=EMA(0.99), checkpoint=folder,
+        )  # fmt: skip
+
+
+def test_loading_runs_no_code(whole, folder, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("pickle was used")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    # Finished is loaded from the file alone.
+    monkeypatch.setattr("nablax.follow._fit.run", refuse)
+    out = problem(checkpoint=folder, steps=200)
+    assert out.step == 200
+    np.testing.assert_array_equal(out.history.loss, whole.history.loss[:200])
+
+
+def test_divergence_is_remembered(tmp_path):
+    optimizer = optax.sgd(lambda step: jnp.where(step == 20, jnp.inf, 0.01))
+    settings = {"optimizer": optimizer, "checkpoint": tmp_path / "run", "checkpoint_every": 20}
+    out = problem(**settings)
+    assert (out.result, out.step) == ("diverged", 20)
+    assert names(tmp_path / "run") == ["step-0000000020", "step-0000000020-end"]
+    same(problem(**settings), out)
+
+
+def test_a_run_killed_at_random_instants_ends_bit_identical(tmp_path):
+    steps, folder = 4000, tmp_path / "run"
+    command = [sys.executable, "-c", RUN, str(folder), str(steps)]
+    seed = random.SystemRandom().randrange(10**6)
+    draw, kills = random.Random(seed), 0
+    for _ in range(3):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        if child.stdout.readline():
+            time.sleep(draw.uniform(0.0, 0.4))
+            child.send_signal(signal.SIGKILL)
+            kills += child.wait() == -signal.SIGKILL
+        child.stdout.close()
+        child.wait()
+    assert kills == 3, f"seed {seed}"
+    assert any(name.startswith("step-") for name in names(folder)), f"seed {seed}"
+    resumed = problem(steps=steps, checkpoint=folder)
+    same(resumed, problem(steps=steps))
+
+
+def test_orbax_absent_says_which_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"nablax\[app\]"):
+        problem(checkpoint=tmp_path / "run")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,224 @@
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nablax.follow import flow
+
+RATE, WIDTH = 1.3, 0.7  # of the Ornstein–Uhlenbeck process dx = -RATE x dt + WIDTH dW
+
+
+def decay(t, y, args):
+    return -y
+
+
+def swing(t, y, args):
+    return y * jnp.cos(3 * t)  # solution y0 exp(sin(3t) / 3)
+
+
+def test_adaptive_solution_meets_its_tolerance(x64):
+    for tolerance in (1e-4, 1e-9):
+        end = flow(swing, jnp.array([1.0, -2.0]), 0.0, 2.0, rtol=tolerance, atol=tolerance).ys
+        error = np.abs(end - np.array([1.0, -2.0]) * np.exp(np.sin(6.0) / 3)).max()
+        assert error < 30 * tolerance
+
+
+@pytest.mark.parametrize("solver, order", [(diffrax.Euler(), 1), (diffrax.Heun(), 2), (None, 2), (diffrax.Tsit5(), 5)])
+def test_fixed_steps_converge_at_the_solvers_order(x64, solver, order):
+    def error(steps):
+        end = flow(lambda t, y, args: y * (1 - y), jnp.array(0.1), 0.0, 4.0, steps=steps, solver=solver).ys
+        return float(abs(end - 1 / (1 + 9 * np.exp(-4.0))))
+
+    coarse, fine = (10, 20) if order == 5 else (50, 100)
+    assert abs(np.log2(error(coarse) / error(fine)) - order) < (0.5 if order == 5 else 0.15)
+
+
+@pytest.mark.parametrize("steps", [None, 500])
+def test_backwards_undoes_forwards(x64, steps):
+    start = jnp.array([0.3, -1.2])
+    end = flow(swing, start, 0.2, 1.7, steps=steps, rtol=1e-9, atol=1e-9).ys
+    back = flow(swing, end, 1.7, 0.2, steps=steps, rtol=1e-9, atol=1e-9).ys
+    np.testing.assert_allclose(back, start, rtol=1e-5 if steps else 1e-8)
+    assert np.abs(end - start).max() > 0.1
+
+
+@pytest.mark.parametrize("steps", [None, 200])
+def test_states_at_the_times_asked_for(x64, steps):
+    ts = jnp.array([0.0, 0.31, 0.7, 1.0])
+    solution = flow(decay, jnp.ones(2), 0.0, 1.0, ts=ts, steps=steps, rtol=1e-8, atol=1e-8)
+    assert solution.ys.shape == (4, 2)
+    np.testing.assert_array_equal(solution.ts, ts)
+    np.testing.assert_allclose(solution.ys[:, 0], np.exp(-np.asarray(ts)), rtol=1e-5)
+    # Backwards, times fall.
+    solution = flow(decay, jnp.ones(2), 1.0, 0.0, ts=ts[::-1], steps=steps, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(solution.ys[:, 0], np.exp(1 - np.asarray(ts[::-1])), rtol=2e-5)
+
+
+def test_without_times_the_end_alone_comes_back():
+    solution = flow(decay, jnp.ones((4, 2)), 0.0, 1.0)
+    assert solution.ys.shape == (4, 2) and solution.ts.shape == ()
+    assert float(solution.ts) == 1.0
+
+
+def test_state_may_be_a_pytree_and_args_reach_the_field(x64):
+    def oscillator(t, state, args):
+        return {"position": state["speed"], "speed": -(args["frequency"] ** 2) * state["position"]}
+
+    start = {"position": jnp.ones(3), "speed": jnp.zeros(3)}
+    frequency = jnp.array([1.0, 2.0, 3.0])
+    end = flow(oscillator, start, 0.0, 1.5, args={"frequency": frequency}, rtol=1e-9, atol=1e-9).ys
+    np.testing.assert_allclose(end["position"], np.cos(1.5 * np.asarray(frequency)), atol=1e-7)
+    np.testing.assert_allclose(end["speed"], -frequency * np.sin(1.5 * np.asarray(frequency)), atol=1e-6)
+
+
+@pytest.mark.parametrize("steps, span", [(1, (0.0, 1.0)), (7, (1.0, 0.0)), (100, (0.0, 0.999)), (1000, (0.1, 0.3))])
+def test_fixed_steps_are_as_many_as_asked_for_in_single_precision(steps, span):
+    # Adding up a float32 step would end with a sliver.
+    solution = jax.jit(lambda y: flow(lambda t, y, args: jnp.ones_like(y), y, *span, steps=steps))(jnp.zeros(1))
+    assert int(solution.stats["num_steps"]) == steps
+    np.testing.assert_allclose(solution.ys, span[1] - span[0], rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "solver, steps", [(diffrax.Euler(), 9), (None, 9), (None, None)]
+)
+def test_number_of_evaluations_is_the_true_one(solver, steps):
+    calls = []
+
+    def counted(t, y, args):
+        jax.debug.callback(lambda: calls.append(1))
+        return -y
+
+    solution = flow(counted, jnp.ones(1), 0.0, 3.0, solver=solver, steps=steps)
+    jax.effects_barrier()
+    # First-same-as-last solvers need one more at the start, and the first adaptive step is chosen with two.
+    assert 0 <= len(calls) - int(solution.stats["num_evaluations"]) <= 3
+
+
+def test_gradients_flow_through(x64):
+    def end(rate):
+        return flow(lambda t, y, args: -args * y, jnp.array(2.0), 0.0, 1.0, args=rate, steps=300).ys
+
+    np.testing.assert_allclose(jax.grad(end)(jnp.array(0.7)), -2 * np.exp(-0.7), rtol=1e-5)
+
+    def noisy(width, key):
+        solution = flow(
+            lambda t, y, args: jnp.zeros_like(y), jnp.array(0.0), 0.0, 1.0, steps=5, noise=lambda t, y, a: width, key=key
+        )
+        return solution.ys
+
+    # x(1) = width W(1), so that the derivative is W(1) itself.
+    np.testing.assert_allclose(jax.grad(noisy)(0.3, jax.random.key(1)), noisy(1.0, jax.random.key(1)), rtol=1e-12)
+
+
+def ornstein_uhlenbeck(key, count, steps, start=2.0):
+    solution = flow(
+        lambda t, y, args: -RATE * y,
+        jnp.full((count,), start),
+        0.0,
+        1.0,
+        steps=steps,
+        noise=lambda t, y, args: jnp.asarray(WIDTH),
+        key=key,
+    )
+    return solution.ys
+
+
+@pytest.mark.parametrize("steps", [4, 64])
+def test_noisy_flow_has_the_moments_of_its_scheme(x64, steps, key):
+    # Euler–Maruyama of this process is an autoregression whose moments are known exactly.
+    count, shrink, start = 40_000, 1 - RATE / steps, 2.0
+    ends = ornstein_uhlenbeck(key, count, steps, start)
+    mean = start * shrink**steps
+    variance = WIDTH**2 / steps * (1 - shrink ** (2 * steps)) / (1 - shrink**2)
+    assert abs(ends.mean() - mean) < 4 * np.sqrt(variance / count)
+    assert abs(ends.var() - variance) < 4 * variance * np.sqrt(2 / count)
+    if steps == 64:  # and these approach the process's own
+        assert abs(mean - start * np.exp(-RATE)) < 0.01
+        assert abs(variance - WIDTH**2 / (2 * RATE) * (1 - np.exp(-2 * RATE))) < 0.003
+
+
+def test_noise_is_independent_over_steps_and_components_and_scaled_by_time(x64, key):
+    ts = jnp.linspace(0.5, 2.5, 6)
+
+    def path(key):
+        return flow(
+            lambda t, y, args: jax.tree.map(jnp.zeros_like, y),
+            {"a": jnp.zeros(2), "b": jnp.zeros(())},
+            0.5,
+            2.5,
+            steps=5,
+            ts=ts,
+            noise=lambda t, y, args: 3.0,
+            key=key,
+        ).ys
+
+    paths = jax.vmap(path)(jax.random.split(key, 20_000))
+    states = np.concatenate([paths["a"], paths["b"][..., None]], axis=-1)
+    increments = np.diff(states, axis=1).reshape(20_000, 15)
+    covariance = np.cov(increments.T)
+    np.testing.assert_allclose(covariance, 9 * 0.4 * np.eye(15), atol=5 * 3.6 * (2 / 20_000) ** 0.5)
+
+
+def test_noise_that_depends_on_the_state_is_read_in_itos_sense(x64, key):
+    # dx = x dW is a martingale; in Stratonovich's sense its mean would be exp(1/2).
+    def end(key):
+        return flow(lambda t, y, a: jnp.zeros_like(y), jnp.ones(()), 0.0, 1.0, steps=64, noise=lambda t, y, a: y, key=key).ys
+
+    ends = jax.vmap(end)(jax.random.split(key, 20_000))
+    assert abs(ends.mean() - 1) < 4 * np.sqrt((np.e - 1) / 20_000)
+
+
+def test_same_key_same_path():
+    draw = jax.jit(lambda key: ornstein_uhlenbeck(key, 5, 8))
+    first, second, other = (draw(jax.random.key(k)) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first, second)
+    assert np.all(first != other)
+
+
+def test_reaching_the_step_limit_raises_or_reports():
+    with pytest.raises(eqx.EquinoxRuntimeError, match="maximum number of solver steps"):
+        flow(swing, jnp.ones(2), 0.0, 2.0, rtol=1e-6, max_steps=3)
+    solution = flow(swing, jnp.ones(2), 0.0, 2.0, rtol=1e-6, max_steps=3, throw=False)
+    assert solution.result == diffrax.RESULTS.max_steps_reached
+    assert flow(swing, jnp.ones(2), 0.0, 2.0).result == diffrax.RESULTS.successful
+
+
+def test_a_field_that_explodes_is_not_followed_silently():
+    with pytest.raises(eqx.EquinoxRuntimeError):
+        flow(lambda t, y, args: y**2, jnp.ones(1), 0.0, 2.0)  # infinite at t = 1
+
+
+@pytest.mark.parametrize("steps, noise", [(None, None), (10, None), (10, lambda t, y, args: 0.1)])
+def test_single_precision_is_kept_under_x64(x64, steps, noise):
+    key = None if noise is None else jax.random.key(0)
+    solution = flow(decay, jnp.ones(2, jnp.float32), 0.0, 1.0, steps=steps, noise=noise, key=key)
+    assert solution.ys.dtype == jnp.float32 and solution.ts.dtype == jnp.float32
+
+
+def test_mapped_trajectories_control_their_own_steps():
+    def solve(rate):
+        return flow(lambda t, y, args: -rate * (y - jnp.cos(rate * t)), jnp.zeros(1), 0.0, 1.0)
+
+    rates = jnp.array([0.1, 30.0])
+    together = jax.jit(jax.vmap(solve))(rates)
+    apart = [solve(rate) for rate in rates]
+    slow, fast = (int(n) for n in together.stats["num_steps"])
+    assert slow <= 5 and fast >= 50
+    np.testing.assert_allclose(together.ys, jnp.stack([s.ys for s in apart]), rtol=1e-4, atol=1e-5)
+
+
+def test_errors_say_what_is_wrong(key):
+    y = jnp.ones(2)
+    with pytest.raises(ValueError, match="steps ≥ 1"):
+        flow(decay, y, 0.0, 1.0, steps=0)
+    with pytest.raises(ValueError, match="`steps` and `key` with `noise`"):
+        flow(decay, y, 0.0, 1.0, noise=lambda t, y, args: 1.0, key=key)
+    with pytest.raises(ValueError, match="`steps` and `key` with `noise`"):
+        flow(decay, y, 0.0, 1.0, noise=lambda t, y, args: 1.0, steps=5)
+    with pytest.raises(ValueError, match="no `key` without `noise`"):
+        flow(decay, y, 0.0, 1.0, key=key)
+    with pytest.raises(ValueError, match="floating-point"):
+        flow(decay, jnp.ones(2, int), 0.0, 1.0)
