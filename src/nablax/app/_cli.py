@@ -73,6 +73,7 @@ def learn(
     weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the average of the weights; 0 for none.")] = None,
     condition_dropout: Annotated[float | None, typer.Option(help="Share of rows trained unconditionally.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Samples' default; above 1 leans to the label.")] = None,
     patience: Annotated[int | None, typer.Option(help="Validations without a new best; 0 never stops early.")] = None,
     held_out: Annotated[float | None, typer.Option(help="Share of rows for the report.")] = None,
     validation: Annotated[float | None, typer.Option(help="Share of the rest for early stopping.")] = None,
@@ -99,6 +100,7 @@ def learn(
         weight_decay=weight_decay,
         ema=ema,
         condition_dropout=condition_dropout,
+        guidance_scale=guidance_scale,
         patience=patience,
         held_out=held_out,
         validation=validation,
@@ -133,7 +135,9 @@ def sample(
     count: Annotated[int, typer.Option("-n", "--count", help="Rows.")] = 100,
     condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="COLUMN=VALUE; repeat.")] = None,
     guide: Annotated[str | None, typer.Option(help='Such as "petal_length > 5 and sepal_width < 3".')] = None,
-    guidance_scale: Annotated[float, typer.Option(help="Above 1 leans towards the condition.")] = 1.0,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Above 1 leans towards the condition.  [default: the run's]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")] = None,
 ) -> None:

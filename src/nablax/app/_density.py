@@ -1,5 +1,6 @@
 """The scikit-learn face: a density estimator for arrays."""
 
+import functools
 from typing import Any, Self
 
 import equinox as eqx
@@ -109,14 +110,12 @@ class FlowDensity(DensityMixin, BaseEstimator):
         shape = (X.shape[1],)
         field = MLP(shape, width=self.width, depth=self.depth, time_features=32, residual=True, key=init_key)
         transport = Transport(field, Linear(), Normal(shape), Euclidean(shape))
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0, self.learning_rate, max(1, self.steps // 20), max(2, self.steps), self.learning_rate / 100
-        )
+        loss, optimizer = _recipe(self.steps, self.learning_rate, self.weight_decay)
         trained = fit(
-            flow_matching(transport.path),
+            loss,
             field,
             rows,
-            optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=self.weight_decay)),
+            optimizer=optimizer,
             steps=self.steps,
             batch_size=min(self.batch_size, len(rows)),
             key=fit_key,
@@ -169,6 +168,16 @@ class FlowDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         key = jax.random.key(check_random_state(random_state).randint(2**31 - 1))
         return np.asarray(self.transport_.sample(n_samples, key=key), np.float64) * self.scale_ + self.mean_
+
+
+@functools.cache
+def _recipe(steps: int, learning_rate: float, weight_decay: float) -> tuple[Any, optax.GradientTransformation]:
+    """Loss and optimiser: the same objects for the same numbers, so that fits of one shape share a compiled program."""
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, max(1, steps // 20), max(2, steps), learning_rate / 100
+    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=weight_decay))
+    return flow_matching(Linear()), optimizer
 
 
 @eqx.filter_jit

@@ -103,7 +103,7 @@ def sample(
     seed: int = 0,
     condition: Mapping[str, str] | None = None,
     guide: str | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
 ) -> Samples:
     """Draw new rows.
 
@@ -113,7 +113,7 @@ def sample(
         seed: the same seed gives the same rows.
         condition: condition column to value.
         guide: comparisons joined by "and", such as "petal_length > 5", that the rows are steered to satisfy.
-        scale: classifier-free guidance; 1 samples the learned conditional distribution.
+        scale: classifier-free guidance; 1 samples the learned conditional distribution; the run's own by default.
 
     Returns:
         The rows; with a guide, only rows that satisfy it.
@@ -123,8 +123,10 @@ def sample(
     """
     if count < 1:
         raise UserError(f"-n should be at least 1, not {count}")
-    if scale != 1.0 and not condition:
-        raise UserError("--guidance-scale leans towards a --condition; give one")
+    if scale is None:
+        scale = float(model.config.choices["guidance_scale"])
+    if scale != 1.0 and not model.codec.condition_dim:
+        raise UserError("--guidance-scale leans towards a condition, and this model has none")
     vectors = conditions_for(model, count, condition or {}, seed)
     if guide is not None:
         from ._guide import guided

@@ -159,11 +159,33 @@ def coupled(
     return source
 
 
+def together(pairs: dict[str, np.ndarray], batch_size: int, *, key: Key) -> Source:
+    """Batches of pairs that are drawn whole, with replacement.
+
+    Args:
+        pairs: "noise" and "data", one row a pair.
+        batch_size: pairs in a batch.
+        key: of the draws.
+
+    Returns:
+        A source of batches.
+    """
+    seed = int(jax.random.bits(key))
+    size = len(pairs["data"])
+
+    def source(first: int, count: int) -> dict[str, np.ndarray]:
+        steps = range(first, first + count)
+        rows = np.stack([np.random.default_rng([seed, step]).integers(size, size=batch_size) for step in steps])
+        return {name: values[rows] for name, values in pairs.items()}
+
+    return source
+
+
 @eqx.filter_jit
-def follow_euler(field: MLP, starts: Float[Array, "points 2"], steps: int = 100) -> Float[Array, "points 2"]:
+def follow_euler(field: MLP, starts: Array | np.ndarray, steps: int = 100) -> Float[Array, "points 2"]:
     """Ends of the flow from some points, by Euler steps of equal size."""
 
     def velocity(t: Array, ys: Array, args: None) -> Array:
         return jax.vmap(field, in_axes=(None, 0))(t, ys)
 
-    return flow(velocity, starts, 0.0, 1.0, steps=steps, solver=diffrax.Euler()).ys
+    return flow(velocity, jnp.asarray(starts), 0.0, 1.0, steps=steps, solver=diffrax.Euler()).ys

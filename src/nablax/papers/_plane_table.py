@@ -151,7 +151,7 @@ def _column(column: str, key: Key, size: Size) -> list[Cell]:
             return make
 
         def shrinking(first: int, count: int) -> dict[str, np.ndarray]:
-            # The path of flow matching ends at a normal of the smoothing's width around the data, instead of keeping it.
+            # Flow matching's own path narrows to a normal of this width around the data instead of keeping one width.
             batch = make(first, count)
             return batch | {"data": batch["data"] + size.smoothing * batch["noise"]}
 
@@ -175,21 +175,12 @@ def _column(column: str, key: Key, size: Size) -> list[Cell]:
     first = train_all([source("rectified", s) for s in seeds], keys[4])
     pairs = []
     for seed, network in enumerate(first):
-        starts = origin[seed] if begin[seed] is None else begin[seed]
+        given = begin[seed]
+        starts = origin[seed] if given is None else given
         pairs.append({"noise": starts, "data": np.asarray(plane.follow_euler(network, starts, size.euler))})
-    cells.append(measure("rectified", train_all([_rows(p, size.batch, s) for s, p in enumerate(pairs)], keys[0])))
+    again = [plane.together(p, size.batch, key=jax.random.fold_in(keys[4], s)) for s, p in enumerate(pairs)]
+    cells.append(measure("rectified", train_all(again, keys[0])))
     return cells
-
-
-def _rows(pairs: dict[str, np.ndarray], batch: int, seed: int) -> Source:
-    """Batches of pairs that stay together."""
-
-    def source(first: int, count: int) -> dict[str, np.ndarray]:
-        size = len(pairs["data"])
-        rows = [np.random.default_rng([seed, step]).integers(size, size=batch) for step in range(first, first + count)]
-        return {name: values[np.stack(rows)] for name, values in pairs.items()}
-
-    return source
 
 
 def checks(key: Key, *, size: Size | None = None, report: Callable[[Cell], None] | None = None) -> list[Check]:

@@ -43,7 +43,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     Args:
         key: of all randomness.
-        full: also reproduce the table of flows in the plane: 15 cells, five seeds each, about an hour on two idle cores.
+        full: also reproduce the table of flows in the plane: 15 cells of five seeds, an hour or two on two cores.
 
     Returns:
         Six checks; with ``full`` one more for each number of the table.
@@ -64,7 +64,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ]
     networks = dict(zip(couplings, learn(sources, key=keys[2], batch_size=_BATCH, steps=steps), strict=True))
 
-    ends = {name: follow_euler(network, starts, _EULER) for name, network in networks.items()}
+    ends = {name: np.asarray(follow_euler(network, starts, _EULER)) for name, network in networks.items()}
     w = {name: wasserstein(end, test) for name, end in ends.items()}
     few = {name: wasserstein(follow_euler(networks[name], starts, 3), test) for name in ("independent", "optimal")}
     bend, variance = {}, {}
