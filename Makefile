@@ -24,7 +24,7 @@ types: .venv/.installed
 	$(BIN)/mypy
 
 docs: .venv/.installed
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 examples: .venv/.installed
 	set -e; for example in examples/*.py; do echo "== $$example"; MPLBACKEND=Agg $(BIN)/python $$example; done

@@ -16,7 +16,9 @@ def eight_gaussians(count: int, seed: int) -> np.ndarray:
 
 def save_weights(field, folder: Path, name: str) -> None:
     layers = [field.inlet, *field.layers, field.outlet]
-    arrays = {f"{kind}{i}": np.asarray(getattr(layer, kind)) for i, layer in enumerate(layers) for kind in ("weight", "bias")}
+    arrays = {
+        f"{kind}{i}": np.asarray(getattr(layer, kind)) for i, layer in enumerate(layers) for kind in ("weight", "bias")
+    }
     np.savez(folder / f"{name}.npz", **arrays)
 
 
@@ -24,15 +26,20 @@ def our_field(folder: Path, name: str, dim: int):
     import equinox as eqx
     import jax
     import jax.numpy as jnp
+
     from nablax.fields import MLP
 
     field = MLP(dim, width=WIDTH, depth=LAYERS, activation="selu", key=jax.random.key(0))
     arrays = np.load(folder / f"{name}.npz")
 
     def leaves(field):
-        return [getattr(layer, kind) for layer in (field.inlet, *field.layers, field.outlet) for kind in ("weight", "bias")]
+        return [
+            getattr(layer, kind) for layer in (field.inlet, *field.layers, field.outlet) for kind in ("weight", "bias")
+        ]
 
-    return eqx.tree_at(leaves, field, [jnp.asarray(arrays[f"{k}{i}"]) for i in range(LAYERS + 1) for k in ("weight", "bias")])
+    return eqx.tree_at(
+        leaves, field, [jnp.asarray(arrays[f"{k}{i}"]) for i in range(LAYERS + 1) for k in ("weight", "bias")]
+    )
 
 
 def peer_field(folder: Path, name: str, dim: int):
@@ -63,6 +70,7 @@ def train(dim: int, data: np.ndarray, steps: int = 3000):
     """Our training; used where a benchmark needs a trained field."""
     import jax
     import optax
+
     from nablax.fields import MLP
     from nablax.follow import fit
     from nablax.transport import Linear, flow_matching

@@ -49,6 +49,7 @@ def ours(folder: Path, per_sample: bool = PER_SAMPLE) -> dict:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
+
     from nablax.follow import flow
 
     field = _plane.our_field(folder, "plane", 2)
@@ -83,7 +84,12 @@ def peer(folder: Path) -> dict:
     def run():
         with torch.no_grad():
             return solver.sample(
-                x_init=noise, step_size=None, method="dopri5", atol=TOLERANCE, rtol=TOLERANCE, time_grid=torch.tensor([0.0, 1.0])
+                x_init=noise,
+                step_size=None,
+                method="dopri5",
+                atol=TOLERANCE,
+                rtol=TOLERANCE,
+                time_grid=torch.tensor([0.0, 1.0]),
             )
 
     start = time.perf_counter()

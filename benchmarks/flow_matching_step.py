@@ -26,6 +26,7 @@ def train_ours(data, batch_size: int, steps: int) -> tuple[float, float, object]
     """Rate after compilation, seconds before the first report, and the fitted model."""
     import jax
     import optax
+
     from nablax.fields import MLP
     from nablax.follow import fit
     from nablax.transport import Linear, flow_matching

@@ -29,6 +29,7 @@ def prepare(folder: Path, dim: int = 2) -> dict:
 
 def ours(folder: Path, dim: int = 2) -> dict:
     import jax.numpy as jnp
+
     from nablax.spaces import Euclidean
     from nablax.transport import Linear, Normal, Transport
 

@@ -31,6 +31,7 @@ def _w2(samples: np.ndarray) -> float:
 def ours(folder: Path) -> dict:
     import equinox as eqx
     import jax
+
     from nablax.spaces import Euclidean
     from nablax.transport import Linear, Normal, Transport, coupled_batches, optimal_coupling
 

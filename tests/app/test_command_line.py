@@ -65,7 +65,7 @@ def test_a_run_folder_holds_what_it_should(folder):
 def test_the_report_opens_offline(folder):
     page = (folder / "run" / "report.html").read_text()
     body = page.replace("http://www.w3.org", "")
-    assert "src=\"http" not in body and "href=\"http" not in body and "url(http" not in body
+    assert 'src="http' not in body and 'href="http' not in body and "url(http" not in body
     assert "<script" not in body
 
 
@@ -195,7 +195,7 @@ def test_no_code_is_executed_on_loading():
     for path in Path(nablax.__file__).parent.rglob("*.py"):
         text = path.read_text()
         for word in ("import pickle", "pickle.load", "allow_pickle=True", "joblib", "dill", "eval(", "exec("):
-            assert word not in text.replace("mode=\"eval\"", "").replace("_eval(", ""), f"{path.name}: {word}"
+            assert word not in text.replace('mode="eval"', "").replace("_eval(", ""), f"{path.name}: {word}"
 
 
 def test_the_model_can_be_opened_from_python(folder):

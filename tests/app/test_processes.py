@@ -33,8 +33,10 @@ def test_two_devices_and_two_processes_give_the_one_device_loss(tmp_path):
         subprocess.run([*COMMAND, "--out", str(tmp_path / name)], env=environment(devices), check=True)
     pair = [
         subprocess.Popen(
-            [*COMMAND, "--out", str(tmp_path / "pair"), "--coordinator", f"127.0.0.1:{port}"]
-            + ["--processes", "2", "--process", str(number)],
+            [
+                *(*COMMAND, "--out", str(tmp_path / "pair"), "--coordinator", f"127.0.0.1:{port}"),
+                *("--processes", "2", "--process", str(number)),
+            ],
             env=environment(1),
         )
         for number in range(2)

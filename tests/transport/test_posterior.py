@@ -104,7 +104,8 @@ def test_completion_recovers_two_modes_with_their_weights(key):
         assert (nearest < 3.5).mean() > 0.98
         assert abs(float(posterior.log_evidence[i]) - log_density) < 0.1
         # The conditional mean, the usual way to fill a hole, lies where there are no data.
-        assert np.abs((weights @ means - means) / deviations).min() > 3 or weights.max() > 0.95
+        between = np.abs((weights @ means - means) / deviations).min()
+        assert between > 3.5 or weights.max() > 0.8
 
 
 def test_few_steps_and_equal_weights_where_the_data_are_normal(key):
@@ -187,7 +188,7 @@ def test_every_mask_and_path(key):
             )
         )
         everything, nothing = run(jnp.array([True, True])), run(jnp.array([False, False]))
-        assert jnp.all(everything.draws == row)
+        assert jnp.all(everything.draws == row[None])
         inverse = np.linalg.inv(covariance)
         log_density = -0.5 * row @ inverse @ row - 0.5 * np.log(np.linalg.det(2 * np.pi * covariance))
         assert abs(float(everything.log_evidence) - log_density) < 0.02

@@ -79,6 +79,9 @@ def learn(
     validation: Annotated[float | None, typer.Option(help="Share of the rest for early stopping.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Crop and scale images to this side.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps.  [default: ten seconds' worth]")] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(min=0, help="MiB of data above which rows stay on disk.  [default: 1024]")
+    ] = None,
     coordinator: Annotated[str | None, typer.Option(help="HOST:PORT of process 0, on several hosts.")] = None,
     processes: Annotated[int | None, typer.Option(help="How many processes, on several hosts.")] = None,
     process: Annotated[int | None, typer.Option(help="Which of them this one is, from 0.")] = None,
@@ -112,6 +115,7 @@ def learn(
         choices=choices,
         kinds=_pairs(kind or [], "--kind"),
         image_size=image_size,
+        memory_limit=None if memory_limit is None else int(memory_limit * 2**20),
     )
     folder = out or Path("runs") / config.name
     for line in (*opened.notices, *config.codec.get("notices", ())):

@@ -126,12 +126,16 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     held_out = settle("held_out", kept, "a fifth of the rows, at most 10 000")
     validation = settle("validation", stopped_by, "a tenth of the rest, at most 10 000")
     training = max(1, round(rows * (1 - held_out) * (1 - validation)))
-    settle("network", "mlp", "a fully connected residual network; cheap exact likelihoods")
     few = rows < 10_000
+    large = kind == "images" and dim > 256
+    why = "for images this large, attention between patches" if large else "fully connected; cheap exact likelihoods"
+    network = settle("network", "transformer" if large else "mlp", why)
     width = 128 if dim <= 32 and few else 192 if few else 256 if dim <= 256 else 512
+    width = 64 if network == "transformer" else width
     settle("width", width, f"for {dim} dimensions and {rows} rows")
     settle("depth", 3 if dim <= 32 else 4, f"residual blocks, for {dim} dimensions")
-    settle("batch_size", min(256 if few else 512, max(16, training // 2)), f"for {training} training rows")
+    batch = 64 if network == "transformer" else 256 if few else 512
+    settle("batch_size", min(batch, max(16, training // 2)), f"for {training} training rows")
     steps = 4000 if dim <= 32 and few else 6000 if few else 8000
     settle("steps", steps, f"for {rows} rows in {dim} dimensions; early stopping may end sooner")
     settle("learning_rate", 1e-3, "AdamW's peak, after a warm-up and before a cosine decay")

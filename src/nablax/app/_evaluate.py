@@ -129,7 +129,7 @@ def _evaluate(
         name=config.name,
         rows=config.rows,
         columns=codec.cells,
-        model=f"flow matching, residual MLP {config.choices['depth']} × {config.choices['width']}",
+        model=f"flow matching, {config.choices['network']} {config.choices['depth']} × {config.choices['width']}",
         when=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         data=_shown(real),
         samples=_shown(drawn),

@@ -36,6 +36,7 @@ def configure(
     choices: Choices | None = None,
     kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
+    memory_limit: int | None = None,
 ) -> "tuple[Config, Any]":
     """Read the data's shape and make every choice.
 
@@ -46,6 +47,7 @@ def configure(
         choices: what was asked for.
         kinds: column to kind, where that is not to be chosen from the data.
         image_size: side to which images are cropped and scaled.
+        memory_limit: bytes of data above which rows are read from disk batch by batch; 1 GiB by default.
 
     Returns:
         The configuration, and the opened source.
@@ -56,7 +58,8 @@ def configure(
     from ._codec import fit_codec
     from ._images import fit_image_codec
 
-    opened = read(source, condition=tuple(condition), image_size=image_size)
+    limit = {} if memory_limit is None else {"memory_limit": memory_limit}
+    opened = read(source, condition=tuple(condition), image_size=image_size, **limit)
     codec: Codec | ImageCodec
     if opened.kind == "images":
         held_out, validation = shares(choices or Choices(), opened.rows)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from .._core import require
-from ..fields import MLP
+from ..fields import MLP, Transformer
 from ..spaces import Euclidean
 from ..transport import Linear, Normal, Transport
 from ._config import Config
@@ -180,18 +180,28 @@ def codec_of(config: Config) -> "Codec | ImageCodec":
 def build(config: Config, codec: "Codec | ImageCodec", key: Any) -> Transport:
     """A fresh, untrained transport as configured."""
     chosen = config.choices
+    sizes = {"condition": codec.condition_dim, "width": chosen["width"], "depth": chosen["depth"], "key": key}
+    field: MLP | Transformer
     if chosen["network"] == "transformer":
-        raise UserError("--network transformer is for images")
-    field = MLP(
-        codec.shape,
-        condition=codec.condition_dim,
-        width=chosen["width"],
-        depth=chosen["depth"],
-        time_features=64,
-        residual=True,
-        key=key,
-    )
+        if len(codec.shape) != 3:
+            raise UserError("--network transformer is for images")
+        field = Transformer(codec.shape, patch=_patch(codec.shape), **sizes)
+    else:
+        field = MLP(codec.shape, time_features=16, residual=True, **sizes)
     return Transport(field, PATH, Normal(codec.shape), Euclidean(codec.shape))
+
+
+def _patch(shape: tuple[int, ...]) -> int:
+    """The smallest patch that leaves at most 256 of them and divides the image."""
+    height, width = shape[:2]
+    for side in range(1, min(height, width) + 1):
+        if (
+            height % side == width % side == 0
+            and height * width <= 256 * side**2
+            and (side > 1 or height * width <= 64)
+        ):
+            return side
+    raise UserError(f"images of {height}×{width} do not divide into at most 256 patches; give --image-size")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

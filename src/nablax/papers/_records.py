@@ -112,7 +112,7 @@ class Outcome:
             (sum(not c.expected and not c.holds for c in checks), "listed as not reproducing"),
             (sum(c.expected and not c.holds for c in checks), "FAIL"),
             (sum(not c.expected and c.holds for c in checks), "HOLD though listed as not reproducing"),
-            (len(self.errors), "papers stopped with an error"),
+            (len(self.errors), "stopped with an error"),
         )
         # The first two are always said; the others only when there is something to mend.
         parts = [f"{count} {words}" for i, (count, words) in enumerate(counts) if count or i < 2]

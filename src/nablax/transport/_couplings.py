@@ -210,7 +210,10 @@ def coupled_batches(
         )
     seed = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes()[:8], "little")
 
-    def pair(step: int, rows: Int[np.ndarray, " batch"]) -> dict[str, np.ndarray]:
+    def pair(step: int) -> dict[str, np.ndarray]:
+        # One program for every step: a vectorised one would be compiled anew for each number of steps.
+        rows, step_key = _draw(np.uint32(step), size, batch_size, key)
+        rows = np.asarray(rows)
         generator = np.random.Generator(np.random.Philox(key=[seed, step]))
         batch = {"data": np.asarray(table[rows])}
         if starts is None:
@@ -221,21 +224,19 @@ def coupled_batches(
         labels = None
         if conditions is not None:
             labels = batch["condition"] = conditions[rows]
-        batch["noise"] = drawn[coupling(drawn, batch["data"], key=jax.random.fold_in(key, step), labels=labels)]
+        batch["noise"] = drawn[coupling(drawn, batch["data"], key=step_key, labels=labels)]
         return batch
 
     def source(first_step: int, count: int) -> dict[str, np.ndarray]:
-        steps = np.arange(first_step, first_step + count)
-        found = np.asarray(_find_rows(steps, size, batch_size, key))
-        batches = [pair(int(step), rows) for step, rows in zip(steps, found, strict=True)]
+        batches = [pair(step) for step in range(first_step, first_step + count)]
         return {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
 
     return source
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _find_rows(steps: Int[Array, " steps"], size: int, batch_size: int, key: Key) -> Int[Array, "steps batch"]:
-    return jax.vmap(lambda step: rows_of(step, size, batch_size, key=key))(steps)
+def _draw(step: Int[Array, ""], size: int, batch_size: int, key: Key) -> tuple[Int[Array, " batch"], Key]:
+    return rows_of(step.astype("int32"), size, batch_size, key=key), jax.random.fold_in(key, step)
 
 
 def _flat(rows: Rows) -> np.ndarray:

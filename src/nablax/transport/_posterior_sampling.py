@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from .._core import Key, fault
 from ._transport import Transport
 
-_BLEND = 0.05  # below this a(t), the Jacobian is too small to say what the covariance is
+_BLEND = 0.15  # below this a(t), the Jacobian is too small to say what the covariance is
 _FLOOR = 1e-3  # smallest eigenvalue of the covariance, in units of an isotropic one's
 _RESAMPLE_BELOW = 0.5  # effective sample size, as a share of the particles
 
@@ -198,6 +198,7 @@ class _Ahead(NamedTuple):
     log_twist: Array
 
 
+@eqx.filter_jit
 def _twisted(
     transport: Transport,
     matrix: Array,

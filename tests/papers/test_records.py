@@ -1,0 +1,116 @@
+"""The records say what came out, and the run fails exactly when an outcome is not the one listed."""
+
+import dataclasses
+import importlib
+import pkgutil
+
+import jax
+import pytest
+
+import nablax.papers
+from nablax import papers
+from nablax.papers import Check, Outcome, Paper, _runner
+
+PAPER = Paper("a-paper", "A Paper", 2020, "https://example.org", ("transport",), 1)
+KEY = jax.random.key(0)
+
+
+def check(holds, expected=True, **changes):
+    return Check("it falls", "0.1 in table 1", "0.12 ± 0.01", "below 0.2", holds, "plain: 0.5", expected, **changes)
+
+
+def outcome(*checks, errors=None):
+    return Outcome((PAPER,), {"a-paper": list(checks)}, errors or {})
+
+
+@pytest.mark.parametrize(
+    ("holds", "expected", "verdict", "ok"),
+    [
+        (True, True, "holds", True),
+        (False, True, "FAILS, listed as holding", False),
+        (False, False, "does not reproduce, as listed", True),
+        (True, False, "HOLDS, listed as not reproducing", False),
+    ],
+)
+def test_the_run_fails_when_the_outcome_is_not_the_listed_one(holds, expected, verdict, ok):
+    one = check(holds, expected)
+    assert one.verdict == verdict
+    assert one.surprise is not ok
+    assert outcome(one).ok is ok
+    assert outcome(check(True), one).ok is ok
+
+
+def test_an_error_fails_the_run():
+    assert not Outcome((PAPER,), {}, {"a-paper": "ValueError: no"}).ok
+    assert "stopped with an error: ValueError: no" in Outcome((PAPER,), {}, {"a-paper": "ValueError: no"}).table()
+
+
+def test_the_table_shows_the_evidence_and_ends_with_one_line_of_counts():
+    text = outcome(check(True), check(False, False, tried="three rates"), check(False), check(True, False)).table()
+    for part in ("A Paper", "0.1 in table 1", "0.12 ± 0.01", "below 0.2", "plain: 0.5", "three rates"):
+        assert part in text
+    assert text.splitlines()[-1] == (
+        "1 paper, 4 claims: 1 hold, 1 listed as not reproducing, 1 FAIL, 1 HOLD though listed as not reproducing"
+    )
+    assert max(map(len, text.splitlines())) <= 120
+    assert outcome(check(True)).summary() == "1 paper, 1 claim: 1 hold, 0 listed as not reproducing"
+
+
+def test_every_module_holds_a_paper_by_its_name():
+    found = papers.available()
+    assert [paper.row for paper in found] == sorted(paper.row for paper in found)
+    assert len({paper.slug for paper in found}) == len(found)
+    names = [m.name for m in pkgutil.iter_modules(nablax.papers.__path__) if not m.name.startswith("_")]
+    assert len(names) == len(found)
+    for name in names:
+        paper = importlib.import_module(f"nablax.papers.{name}").PAPER
+        assert paper.slug == name.replace("_", "-")
+        assert paper.link.startswith("https://") and paper.rooms
+
+
+def test_unknown_slugs_are_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="rectified-flow"):
+        papers.run("rectified-flaw", key=KEY)
+    started = []
+    with pytest.raises(ValueError, match="rectified-flaw"):
+        papers.run_all(["rectified-flow", "rectified-flaw"], key=KEY, progress=started.append)
+    assert started == []
+
+
+class FakeModule:
+    def __init__(self, slug, checks):
+        self.PAPER = dataclasses.replace(PAPER, slug=slug)
+        self.checks = checks
+
+
+def test_one_paper_that_stops_does_not_keep_the_others_from_running(monkeypatch):
+    def broken(key, *, full=False):
+        raise FloatingPointError("nan")
+
+    def sound(key, *, full=False):
+        return [check(True), check(full)]
+
+    modules = {"broken": FakeModule("broken", broken), "sound": FakeModule("sound", sound)}
+    monkeypatch.setattr(_runner, "_modules", lambda: modules)
+    started = []
+    quick = papers.run_all(key=KEY, progress=started.append)
+    assert started == ["broken", "sound"]
+    assert quick.errors == {"broken": "FloatingPointError: nan"}
+    assert [c.holds for c in quick.checks["sound"]] == [True, False]
+    assert "1 stopped with an error" in quick.summary() and not quick.ok
+    assert papers.run_all(["sound"], key=KEY, full=True).ok
+    assert len(papers.run("sound", key=KEY)) == 2
+    with pytest.raises(FloatingPointError):
+        papers.run("broken", key=KEY)
+
+
+def test_a_recorded_outcome_comes_back_and_replaces_only_its_own_papers(tmp_path):
+    path = tmp_path / "results.json"
+    assert papers.recorded(path) == {}
+    papers.record(Outcome((PAPER,), {"a": [check(True)], "b": [check(False, False, tried="ü")]}, {}), path)
+    papers.record(Outcome((PAPER,), {"a": [check(False)]}, {}), path)
+    assert papers.recorded(path) == {"a": [check(False)], "b": [check(False, False, tried="ü")]}
+
+
+def test_what_ships_as_recorded_belongs_to_papers_that_exist():
+    assert set(papers.recorded()) <= {paper.slug for paper in papers.available()}
