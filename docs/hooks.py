@@ -21,7 +21,8 @@ def _papers() -> str:
     from nablax import papers
 
     recorded = papers.recorded()
-    lines = ["| paper | rooms | claim | stated | measured | baseline | |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    head = ["paper", "rooms", "claim", "stated", "measured", "baseline", " "]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
     for paper in papers.available():
         checks = recorded.get(paper.slug, [])
         title = f"[{paper.title}]({paper.link}) ({paper.year})<br>`{paper.slug}`"

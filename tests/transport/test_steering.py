@@ -92,16 +92,16 @@ def test_cost_falls_on_any_path(key, path):
 def test_a_hard_constraint_is_satisfied(key):
     mixture = (np.array([0.6, 0.4]), np.array([[1.0, 0.0], [-1.0, 0.0]]), np.stack([0.1 * np.eye(2)] * 2))
     transport = transport_to(*mixture)
-    # Far in the tail, where the flow pulls back inwards.
-    above = Bounds(lower=jnp.array([1.5, -jnp.inf]))
-    plain, _ = steer(transport, above, 1000, key=key, steps=50, rate=0.0)
-    samples, _ = steer(transport, above, 1000, key=key, steps=50)
-    assert above.satisfied(plain).mean() < 0.1
+    above = Bounds(lower=jnp.array([1.0, -jnp.inf]))
+    plain, _ = steer(transport, above, 1000, key=key, rate=0.0)
+    samples, _ = steer(transport, above, 1000, key=key)
+    assert above.satisfied(plain).mean() < 0.35
     assert above.satisfied(samples).mean() > 0.99
-    # Without a margin descent stops at the boundary, on both sides of it.
-    touching = Bounds(lower=jnp.array([1.5, -jnp.inf]), margin=0.0)
-    at_boundary, _ = steer(transport, touching, 1000, key=key, steps=50)
-    assert above.satisfied(at_boundary).mean() < 0.9
+    # Not the truncated distribution, yet near it: mean 1.25 and deviation 0.19.
+    assert abs(float(samples[:, 0].mean()) - 1.25) < 0.15
+    # Corrections that pile up overshoot: the reason for the default rate.
+    wound_up, _ = steer(transport, above, 1000, key=key, rate=1.0)
+    assert float(wound_up[:, 0].mean()) > 2.5
     # The other component is left alone.
     assert abs(float(samples[:, 1].std()) - np.sqrt(0.1)) < 0.05
 

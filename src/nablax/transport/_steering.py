@@ -106,7 +106,7 @@ def steer(
     key: Key,
     args: PyTree = None,
     steps: int = 100,
-    rate: Rate = 1.0,
+    rate: Rate | None = None,
     inner_steps: int = 1,
 ) -> tuple[Float[Array, "count *shape"], Steering]:
     r"""Draw samples of low cost by gradient skipping: no gradient passes through the field.
@@ -129,7 +129,9 @@ def steer(
         args: condition of the field and of the cost, leading axis ``count``, or None.
         steps: of the flow. Default 100. The last one is not corrected.
         rate: step size of the correction, in squared units of the data per unit of cost; a number, or a function of
-            time. For $c = \tfrac12\|Ax - y\|^2$ the natural one is $1/\|A\|^2$. Default 1.
+            time. For $c = \tfrac12\|Ax - y\|^2$ divide by $\|A\|^2$. Default 5 / ``steps``: early on $\hat x_1$ hardly
+            answers to $x_t$, and corrections that are not answered pile up and overshoot, the more so the larger
+            rate × steps is.
         inner_steps: corrections a step, each at the $\hat x_1$ that the one before it left, with the velocity held.
 
     Returns:
@@ -162,7 +164,8 @@ def steer(
         raise fault(
             expected="steps ≥ 1 and inner_steps ≥ 1", got=f"{steps} and {inner_steps}", mend="Usual: 100 and 1."
         )
-    rate_at = rate if callable(rate) else lambda t: jnp.asarray(rate, t.dtype)
+    constant = 5.0 / steps if rate is None else rate
+    rate_at = constant if callable(constant) else lambda t: jnp.asarray(constant, t.dtype)
     path = transport.path
 
     def step(y: Array, t: Array, s: Array, gain: Array, args: PyTree) -> tuple[Array, Array]:
