@@ -25,14 +25,13 @@ def test_adaptive_solution_meets_its_tolerance(x64):
         assert error < 30 * tolerance
 
 
-@pytest.mark.parametrize("solver, order", [(diffrax.Euler(), 1), (diffrax.Heun(), 2), (None, 2), (diffrax.Tsit5(), 5)])
+@pytest.mark.parametrize("solver, order", [(diffrax.Euler(), 1), (diffrax.Heun(), 2), (None, 2), (diffrax.Bosh3(), 3)])
 def test_fixed_steps_converge_at_the_solvers_order(x64, solver, order):
     def error(steps):
         end = flow(lambda t, y, args: y * (1 - y), jnp.array(0.1), 0.0, 4.0, steps=steps, solver=solver).ys
         return float(abs(end - 1 / (1 + 9 * np.exp(-4.0))))
 
-    coarse, fine = (10, 20) if order == 5 else (50, 100)
-    assert abs(np.log2(error(coarse) / error(fine)) - order) < (0.5 if order == 5 else 0.15)
+    assert abs(np.log2(error(50) / error(100)) - order) < 0.15
 
 
 @pytest.mark.parametrize("steps", [None, 500])
@@ -81,9 +80,7 @@ def test_fixed_steps_are_as_many_as_asked_for_in_single_precision(steps, span):
     np.testing.assert_allclose(solution.ys, span[1] - span[0], rtol=2e-5)
 
 
-@pytest.mark.parametrize(
-    "solver, steps", [(diffrax.Euler(), 9), (None, 9), (None, None)]
-)
+@pytest.mark.parametrize("solver, steps", [(diffrax.Euler(), 9), (None, 9), (None, None)])
 def test_number_of_evaluations_is_the_true_one(solver, steps):
     calls = []
 
@@ -105,7 +102,13 @@ def test_gradients_flow_through(x64):
 
     def noisy(width, key):
         solution = flow(
-            lambda t, y, args: jnp.zeros_like(y), jnp.array(0.0), 0.0, 1.0, steps=5, noise=lambda t, y, a: width, key=key
+            lambda t, y, args: jnp.zeros_like(y),
+            jnp.array(0.0),
+            0.0,
+            1.0,
+            steps=5,
+            noise=lambda t, y, a: width,
+            key=key,
         )
         return solution.ys
 
@@ -165,7 +168,9 @@ def test_noise_is_independent_over_steps_and_components_and_scaled_by_time(x64, 
 def test_noise_that_depends_on_the_state_is_read_in_itos_sense(x64, key):
     # dx = x dW is a martingale; in Stratonovich's sense its mean would be exp(1/2).
     def end(key):
-        return flow(lambda t, y, a: jnp.zeros_like(y), jnp.ones(()), 0.0, 1.0, steps=64, noise=lambda t, y, a: y, key=key).ys
+        return flow(
+            lambda t, y, a: jnp.zeros_like(y), jnp.ones(()), 0.0, 1.0, steps=64, noise=lambda t, y, a: y, key=key
+        ).ys
 
     ends = jax.vmap(end)(jax.random.split(key, 20_000))
     assert abs(ends.mean() - 1) < 4 * np.sqrt((np.e - 1) / 20_000)

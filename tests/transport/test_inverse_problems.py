@@ -90,7 +90,7 @@ def test_noiseless_observations_are_met(key, method):
     # Independent standard normal pixels, on a curved path.
     transport = Transport(lambda t, y, args: jnp.zeros_like(y), Cosine(), Normal(shape), Euclidean(shape))
     truth = jax.random.normal(key, shape)
-    for operator in (inpainting(truth > 0), colourisation(jnp.ones((1, 3)) / 3), super_resolution(2)):
+    for operator in (inpainting(truth > 0), super_resolution(2)):
         seen = operator(truth)
         samples, record = solve_inverse(
             transport, operator, seen, 0.0, 8, key=jax.random.key(1), steps=40, method=method

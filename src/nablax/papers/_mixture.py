@@ -8,7 +8,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 from scipy.spatial.distance import cdist
 
-from .._core import Key
+from .._core import Field, Key
 from ..spaces import Euclidean
 from ..transport import AbstractPath, Normal, Transport
 
@@ -51,7 +51,7 @@ class Mixture(eqx.Module):
         return score_transport(score, path, self.means.shape[1])
 
 
-def score_transport(score: eqx.Module, path: AbstractPath, dim: int) -> Transport:
+def score_transport(score: Field, path: AbstractPath, dim: int) -> Transport:
     """A transport from the path's own prior by a score."""
     return Transport(score, path, Normal((dim,), path.prior_scale), Euclidean((dim,)), "score")
 

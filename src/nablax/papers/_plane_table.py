@@ -71,7 +71,7 @@ class Size(NamedTuple):
     points: int = 10_000
     steps: int = 20_000
     batch: int = 512
-    pool: int = 5_000
+    pool: int = 2_500
     smoothing: float = 0.1
     euler: int = 100
 

@@ -137,8 +137,8 @@ def solve_inverse(
 ) -> tuple[Float[Array, "count *shape"], Steering]:
     r"""Draw samples that agree with a linear observation $y = A x + \sigma\varepsilon$, by either approximate method.
 
-    "posterior guidance" is `pseudoinverse_guidance`: a gradient through the field at each step; spread and noise level are
-    taken account of, to the extent that the data are like $N(\mu, I)$. "steering" is `steer` on
+    "posterior guidance" is `pseudoinverse_guidance`: a gradient through the field at each step; spread and noise level
+    are taken account of, to the extent that the data are like $N(\mu, I)$. "steering" is `steer` on
     $\tfrac12\|A x - y\|^2$ at the rate $10 / (\mathrm{steps}\,\|A\|^2)$, at most $1/\|A\|^2$: no gradient through the
     field, and what is observed is met exactly, noise and all. Which one comes closer to the posterior depends on the
     problem; neither reaches it. For small samples `sample_posterior` does.
@@ -220,8 +220,7 @@ def _power_iteration(operator: Operator, example: Array) -> Array:
     start = jax.random.normal(jax.random.key(0), example.shape, example.dtype)
 
     def body(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        vector, _ = carry
-        product = transpose(operator(vector))[0]
+        product = transpose(operator(carry[0]))[0]
         norm = jnp.sqrt(jnp.sum(jnp.square(product)))
         return product / jnp.maximum(norm, jnp.finfo(example.dtype).tiny), norm
 

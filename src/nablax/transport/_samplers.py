@@ -1,4 +1,4 @@
-"""Stochastic samplers: the reverse-time equation, and predictor–corrector. The probability flow is `Transport.sample`."""
+"""Stochastic samplers: the reverse-time equation and predictor–corrector; the flow itself is `Transport.sample`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -151,7 +151,9 @@ def predictor_corrector(
         )
     if predictor not in ("reverse diffusion", "probability flow"):
         raise fault(
-            expected="'reverse diffusion' or 'probability flow'", got=repr(predictor), mend="Leave it out for the first."
+            expected="'reverse diffusion' or 'probability flow'",
+            got=repr(predictor),
+            mend="The first is the default.",
         )
     prior_key, noise_key = jax.random.split(key)
     y0 = jax.vmap(transport.prior.sample)(jax.random.split(prior_key, count))
