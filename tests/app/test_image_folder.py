@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from nablax.app._cli import app
-from nablax.app._run import load
 from PIL import Image
 from typer.testing import CliRunner
+
+from nablax.app._cli import app
+from nablax.app._run import load
 
 
 def call(*arguments):

@@ -113,7 +113,8 @@ def test_gradients_flow_through(x64):
         return solution.ys
 
     # x(1) = width W(1), so that the derivative is W(1) itself.
-    np.testing.assert_allclose(jax.grad(noisy)(0.3, jax.random.key(1)), noisy(1.0, jax.random.key(1)), rtol=1e-12)
+    value, slope = jax.value_and_grad(noisy)(0.3, jax.random.key(1))
+    np.testing.assert_allclose(slope, value / 0.3, rtol=1e-12)
 
 
 def ornstein_uhlenbeck(key, count, steps, start=2.0):
@@ -188,7 +189,7 @@ def test_reaching_the_step_limit_raises_or_reports():
         flow(swing, jnp.ones(2), 0.0, 2.0, rtol=1e-6, max_steps=3)
     solution = flow(swing, jnp.ones(2), 0.0, 2.0, rtol=1e-6, max_steps=3, throw=False)
     assert solution.result == diffrax.RESULTS.max_steps_reached
-    assert flow(swing, jnp.ones(2), 0.0, 2.0).result == diffrax.RESULTS.successful
+    assert int(solution.stats["num_steps"]) == 3
 
 
 def test_a_field_that_explodes_is_not_followed_silently():
@@ -209,7 +210,8 @@ def test_mapped_trajectories_control_their_own_steps():
 
     rates = jnp.array([0.1, 30.0])
     together = jax.jit(jax.vmap(solve))(rates)
-    apart = [solve(rate) for rate in rates]
+    alone = jax.jit(solve)
+    apart = [alone(rate) for rate in rates]
     slow, fast = (int(n) for n in together.stats["num_steps"])
     assert slow <= 5 and fast >= 50
     np.testing.assert_allclose(together.ys, jnp.stack([s.ys for s in apart]), rtol=1e-4, atol=1e-5)

@@ -54,7 +54,11 @@ STATED: dict[str, tuple[tuple[tuple[float, float], tuple[float, float]] | None, 
 
 
 class Size(NamedTuple):
-    """How much is done; the defaults are the paper's, but for ``pool``.
+    """How much is done; the defaults follow the paper where it says.
+
+    ``pool`` is smaller than the paper's, and ``smoothing`` is that of the authors' public runner, since the paper gives
+    none. The sets themselves are inferred from the stated path energies (see `_plane`). The full table has not been
+    run to its end here: what it claims is not yet recorded.
 
     Attributes:
         seeds: networks a cell.

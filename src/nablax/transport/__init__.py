@@ -7,13 +7,14 @@ from ._inverse_problems import colourisation, inpainting, solve_inverse, super_r
 from ._matching import denoising_score_matching, flow_matching
 from ._paths import AbstractPath, Cosine, Linear
 from ._posterior_guidance import posterior_guidance, pseudoinverse_guidance
-from ._posterior_sampling import Posterior, complete, sample_posterior
+from ._posterior_sampling import complete, sample_posterior
 from ._priors import Empirical, Normal
 from ._reflow import reflow
 from ._samplers import predictor_corrector, sample_sde
 from ._sinkhorn import Plan, SinkhornCoupling
 from ._steering import Bounds, Steering, steer
 from ._transport import LogProb, Transport
+from ._twisted import Posterior
 
 __all__ = [
     "AbstractPath",
