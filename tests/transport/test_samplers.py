@@ -137,7 +137,7 @@ def test_both_samplers_reach_a_mixture(mixture, key):
 @pytest.mark.parametrize("corrector_steps", [0, 2])
 def test_predictor_corrector_has_the_moments_of_songs_rule(x64, corrector_steps, key):
     # For a centred normal law the norms are half-normal, so ε = 2 r² σ⁴ / V and the variance obeys a recursion.
-    path, steps, ratio = VarianceExploding(0.1, 5.0), 8, 0.3
+    path, steps, ratio = VarianceExploding(0.1, 5.0), 8, 0.5
 
     def score(t, y, args):
         return -y / (SPREAD**2 + path.coefficients(t)[1] ** 2)
