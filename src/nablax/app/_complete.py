@@ -18,7 +18,7 @@ from ._score import encode_frame
 
 _PARTICLES = 32
 _STEPS = 24
-_ROWS_AT_ONCE = 32
+_ROWS_AT_ONCE = 8  # few: batched factorisations of thousands of matrices can lock up a pool of two threads
 _FEW_LINEAGES = 2.0
 
 

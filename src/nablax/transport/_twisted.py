@@ -104,8 +104,8 @@ def twisted(
         shrink = to_end**2 * ahead.spectrum + spread
         innovation = ahead.basis.T @ (moved - to_end * ahead.mean - to_now * y)
         mean = ahead.mean + ahead.basis @ (to_end * ahead.spectrum / shrink * innovation)
-        foreseen = log_density(factorise(ahead.basis, ahead.spectrum * spread / shrink), mean)
-        then = look(s, moved)
+        foreseen = log_density(factorise(ahead.basis, _after(ahead.spectrum * spread / shrink, innovation)), mean)
+        then = look(s, _after(moved, foreseen))
         return moved, then, then.log_twist - foreseen
 
     def body(carry: tuple, now: tuple[Array, Array, Key]) -> tuple[tuple, Array]:
@@ -142,6 +142,12 @@ def twisted(
     shares = jnp.zeros((particles,), dtype).at[lineage].add(jax.nn.softmax(log_weights))
     smallest = jnp.min(jnp.append(sizes, _effective(log_weights)))
     return Posterior(ends.reshape(draws, *shape), smallest, 1 / jnp.sum(jnp.square(shares)), log_evidence)
+
+
+def _after(value: Array, first: Array) -> Array:
+    # On processors two batched factorisations at once may deadlock: each blocks a thread of the pool whose threads the
+    # other needs (jaxlib 0.10). So they are chained. A float times zero is not folded away, for it may be NaN.
+    return value + 0.0 * jnp.nan_to_num(first, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _effective(log_weights: Array) -> Array:
