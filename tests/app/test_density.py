@@ -24,11 +24,11 @@ def fitted():
     rows = random.standard_normal((2000, 2)) @ mix.T + np.array([100.0, -3.0])
     density = FlowDensity(steps=1500, width=64, depth=2, random_state=0).fit(rows)
     fresh = random.standard_normal((500, 2)) @ mix.T + np.array([100.0, -3.0])
-    return density, mix, fresh
+    return density, mix, fresh, np.cov(rows.T)
 
 
 def test_log_density_of_a_normal(fitted):
-    density, mix, fresh = fitted
+    density, mix, fresh, _ = fitted
     whitened = np.linalg.solve(mix, (fresh - np.array([100.0, -3.0])).T)
     truth = -0.5 * np.square(whitened).sum(0) - math.log(2 * math.pi) - np.linalg.slogdet(mix)[1]
     found = density.score_samples(fresh)
@@ -38,10 +38,11 @@ def test_log_density_of_a_normal(fitted):
 
 
 def test_samples_have_the_datas_moments(fitted):
-    density, mix, _ = fitted
+    density, mix, _, covariance = fitted
     drawn = density.sample(4000, random_state=1)
     np.testing.assert_allclose(drawn.mean(0), [100.0, -3.0], atol=3 * np.sqrt(np.diag(mix @ mix.T) / 1000))
-    np.testing.assert_allclose(np.cov(drawn.T), mix @ mix.T, rtol=0.15)
+    # Of the rows it was learnt from: their own sampling error is no fault of the fit.
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, rtol=0.15)
     np.testing.assert_array_equal(drawn, density.sample(4000, random_state=1))
 
 
