@@ -174,7 +174,7 @@ def test_images_are_shown_as_they_are():
 def test_a_failure_leaves_the_old_report(tmp_path, evidence, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")
-    monkeypatch.setattr(_report.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_report(path, evidence)
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1

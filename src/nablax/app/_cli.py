@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ._errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +22,9 @@ app = typer.Typer(
 papers_app = typer.Typer(invoke_without_command=True, help="What is implemented, and whether its claim holds.")
 app.add_typer(papers_app, name="papers")
 console = Console(highlight=False)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")]
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -135,7 +141,7 @@ def learn(
 
 @app.command()
 def sample(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: RunFolder,
     count: Annotated[int, typer.Option("-n", "--count", help="Rows.")] = 100,
     condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="COLUMN=VALUE; repeat.")] = None,
     guide: Annotated[str | None, typer.Option(help='Such as "petal_length > 5 and sepal_width < 3".')] = None,
@@ -143,11 +149,11 @@ def sample(
         float | None, typer.Option(help="Above 1 leans towards the condition.  [default: the run's]")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")] = None,
+    output: Output = None,
 ) -> None:
     """Draw new rows, conditioned and steered."""
     from ._run import load
-    from ._sample import sample, write_frame
+    from ._sample import sample
 
     drawn = sample(
         load(folder),
@@ -159,53 +165,51 @@ def sample(
     )
     for line in drawn.notices:
         notice(line)
-    _deliver(drawn.frame, output, write_frame)
+    _deliver(drawn.frame, output)
 
 
 @app.command()
 def score(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: RunFolder,
     data: Annotated[str, typer.Argument(help="Rows to score.")],
     bits: Annotated[bool, typer.Option("--bits", help="Bits per dimension in place of nats.")] = False,
     draws: Annotated[int, typer.Option(min=1, help="Of the dequantisation noise, for each row.")] = 4,
     seed: Annotated[int, typer.Option(help="Of those draws.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")] = None,
+    output: Output = None,
 ) -> None:
     """Log-likelihood of each row, its standard error, and its outlier rank (1 is the least likely)."""
     from ._run import load
-    from ._sample import write_frame
     from ._score import scored_frame
     from ._sources import read_frame
 
     model = load(folder)
     scored = scored_frame(model, read_frame(data, model.config.kind), bits=bits, draws=draws, seed=seed)
-    _deliver(scored, output, write_frame)
+    _deliver(scored, output)
 
 
 @app.command()
 def complete(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: RunFolder,
     data: Annotated[str, typer.Argument(help="Rows with missing cells.")],
     draws: Annotated[int, typer.Option(min=2, help="Completions drawn for each row.")] = 8,
     seed: Annotated[int, typer.Option(help="The same seed gives the same completions.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")] = None,
+    output: Output = None,
 ) -> None:
     """Fill missing cells by conditional sampling; several draws, with their spread."""
     from ._complete import complete
     from ._run import load
-    from ._sample import write_frame
     from ._sources import read_frame
 
     model = load(folder)
     completed = complete(model, read_frame(data, model.config.kind), draws=draws, seed=seed)
     for line in completed.notices:
         notice(line)
-    _deliver(completed.frame, output, write_frame)
+    _deliver(completed.frame, output)
 
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    folder: RunFolder,
     data: Annotated[str | None, typer.Argument(help="Rows to check against.  [default: those held out]")] = None,
 ) -> None:
     """The field's health, printed and written to the report."""
@@ -237,7 +241,9 @@ def run_papers(
         raise typer.Exit(1)
 
 
-def _deliver(frame, output, write_frame) -> None:  # type: ignore[no-untyped-def]
+def _deliver(frame: "pl.DataFrame", output: Path | None) -> None:
+    from ._sample import write_frame
+
     if output is None:
         sys.stdout.write(frame.drop([n for n, d in frame.schema.items() if d.is_nested()]).write_csv())
     else:

@@ -17,6 +17,7 @@ from ..fields import EMA, MLP
 from ..follow import fit
 from ..spaces import Euclidean
 from ..transport import Linear, Normal, Transport, flow_matching
+from ._optimizer import recipe
 
 # Rows are scored in chunks of one size and each controls its own steps: a row's score does not depend on its company.
 _CHUNK = 128
@@ -173,11 +174,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
 @functools.cache
 def _recipe(steps: int, learning_rate: float, weight_decay: float) -> tuple[Any, optax.GradientTransformation]:
     """Loss and optimiser: the same objects for the same numbers, so that fits of one shape share a compiled program."""
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, max(1, steps // 20), max(2, steps), learning_rate / 100
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=weight_decay))
-    return flow_matching(Linear()), optimizer
+    return flow_matching(Linear()), recipe(steps, steps // 20, learning_rate, weight_decay)
 
 
 @eqx.filter_jit

@@ -105,10 +105,11 @@ def _evaluate(
     conditional = bool(codec.condition_dim)
     real = _decode(model, base, condition)
 
-    scores = score(model, base, None, draws=1, seed=seed)
-    given = score(model, base, condition, draws=1, seed=seed) if conditional else None
+    # All with the round trip that only the first needs: one compiled program serves the three.
+    scores = score(model, base, None, draws=1, seed=seed, round_trip=True)
+    given = score(model, base, condition, draws=1, seed=seed, round_trip=True) if conditional else None
     train_rows = rows.take(rows.train[:_TRAIN])
-    train_scores = score(model, train_rows["base"], None, draws=1, seed=seed)
+    train_scores = score(model, train_rows["base"], None, draws=1, seed=seed, round_trip=True)
     searched = np.asarray(rows.base[np.sort(rows.train[:_SEARCHED])])
     likelihoods = _likelihoods(model, scores, given, searched, base, seed)
     notice("drawing samples")
@@ -117,7 +118,7 @@ def _evaluate(
     scale = float(config.choices["guidance_scale"])
     y = draw(model, count, seed=seed, condition=drawn_condition, scale=scale)
     drawn = codec.decode(y, drawn_condition if conditional else None)
-    drawn_base = _base_of(model, drawn)
+    drawn_base, _ = encode_frame(model, drawn)
     notice("comparing them with held-out rows")
     held, made, trained = (_features(model, part) for part in (base, drawn_base, searched))
     values = tuple(_values(model, part) for part in (searched, base, drawn_base))
@@ -185,11 +186,6 @@ def _likelihood(model: Model, name: str, nats: np.ndarray, note: str = "") -> Li
 def _decode(model: Model, base: np.ndarray, condition: np.ndarray) -> pl.DataFrame:
     y, _ = model.codec.dequantise(jnp.asarray(base), jax.random.key(0))
     return model.codec.decode(np.asarray(y), condition if model.codec.condition_dim else None)
-
-
-def _base_of(model: Model, frame: pl.DataFrame) -> np.ndarray:
-    absent = [pl.lit(None).alias(name) for name in model.codec.condition if name not in frame.columns]
-    return model.codec.encode(frame.with_columns(absent))[0]
 
 
 def _features(model: Model, base: np.ndarray) -> np.ndarray:

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from jaxtyping import Array, Float, PyTree
 
-from ..transport import guidance, steer
+from ..transport import Bounds, steer
 from ._codec import Codec
 from ._comparisons import Comparison, parse_guide
 from ._errors import UserError
 from ._run import Model
 from ._sample import Samples, draw
-from ._score import score
+from ._score import encode_frame, score
 
 _MARGIN = 0.05  # standardised units inside the boundary, so that the end of descent is on the right side
 _STEPS = 100
@@ -23,17 +21,6 @@ _ROUNDS = 8
 _PROBED = 512  # free rows drawn to see how many satisfy the guide
 _LEAST_SHARE = 0.02
 _COMPARED = 256  # rows on which guided and free likelihoods are compared
-
-
-class _Violation(eqx.Module):
-    r"""Half the squared distance of a sample from the box $[l, u]$, in standardised units."""
-
-    lower: Float[Array, " dim"]
-    upper: Float[Array, " dim"]
-
-    def __call__(self, y: Float[Array, " dim"], args: PyTree) -> Float[Array, ""]:
-        below, above = jnp.maximum(self.lower - y, 0.0), jnp.maximum(y - self.upper, 0.0)
-        return 0.5 * jnp.sum(jnp.square(below) + jnp.square(above))
 
 
 def guided(model: Model, count: int, condition: np.ndarray, guide: str, *, seed: int, scale: float) -> Samples:
@@ -69,12 +56,9 @@ def guided(model: Model, count: int, condition: np.ndarray, guide: str, *, seed:
         return draw(model, pool, seed=_seed(seed, number), condition=given, scale=scale)
 
     def steered(number: int) -> np.ndarray:
-        transport = model.transport
-        if scale != 1.0:
-            transport = eqx.tree_at(lambda transport: transport.field, transport, guidance(transport.field, scale))
         args = jnp.asarray(given) if conditional else None
         key = jax.random.fold_in(jax.random.key(seed), number)
-        return np.asarray(steer(transport, cost, pool, key=key, args=args, steps=_STEPS)[0])
+        return np.asarray(steer(model.guided(scale), cost, pool, key=key, args=args, steps=_STEPS)[0])
 
     def gather(propose: Callable[[int], np.ndarray], rounds: int) -> tuple[list[Samples], float]:
         kept: list[Samples] = []
@@ -127,7 +111,7 @@ def satisfies(frame: pl.DataFrame, comparisons: list[Comparison]) -> np.ndarray:
     return holds
 
 
-def _cost(codec: Codec, comparisons: list[Comparison]) -> _Violation:
+def _cost(codec: Codec, comparisons: list[Comparison]) -> Bounds:
     lower = np.full(codec.shape, -np.inf, np.float32)
     upper = np.full(codec.shape, np.inf, np.float32)
     for column, operator, value in comparisons:
@@ -137,7 +121,6 @@ def _cost(codec: Codec, comparisons: list[Comparison]) -> _Violation:
             lower[place], upper[place] = vertex, vertex
             continue
         coordinate = codec.standardised(column, value)
-        # Half a grid step inside: an integer above 5 is at least 6, and its cell begins at 5.5.
         if operator in (">", ">="):
             lower[place] = np.maximum(lower[place], coordinate + _MARGIN)
         elif operator in ("<", "<="):
@@ -146,7 +129,7 @@ def _cost(codec: Codec, comparisons: list[Comparison]) -> _Violation:
             lower[place] = upper[place] = coordinate
     if np.any(lower > upper):
         raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
-    return _Violation(jnp.asarray(lower), jnp.asarray(upper))
+    return Bounds(jnp.asarray(lower), jnp.asarray(upper), margin=0.0)  # inside already, where there is an inside
 
 
 def _is_category(codec: Codec, name: str) -> bool:
@@ -158,8 +141,7 @@ def _pull(model: Model, frame: pl.DataFrame, condition: np.ndarray, seed: int) -
     vectors = condition[:_COMPARED] if model.codec.condition_dim else None
 
     def likelihood(frame: pl.DataFrame) -> np.ndarray:
-        absent = [pl.lit(None).alias(name) for name in model.codec.condition]
-        base, _ = model.codec.encode(frame.with_columns(absent), holes=True)
+        base, _ = encode_frame(model, frame, holes=True)
         return score(model, base, vectors, draws=1, seed=seed).log_likelihood
 
     rows = len(frame[:_COMPARED])

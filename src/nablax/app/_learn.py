@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import optax
 from jaxtyping import Array
 
 from .. import __version__
@@ -17,6 +16,7 @@ from ..follow import Fit, Progress, fit
 from ..transport import Transport, flow_matching
 from ._config import Choices, Config, choose, shares
 from ._errors import UserError
+from ._optimizer import recipe
 from ._rows import Rows, encode, split
 from ._run import PATH, Run, build, codec_of
 from ._sources import read
@@ -146,15 +146,12 @@ def _train(
     chosen = config.choices
     init_key, fit_key = jax.random.split(jax.random.key(config.seed))
     transport = build(config, codec, init_key)
-    steps, peak = chosen["steps"], chosen["learning_rate"]
-    # A short warm-up, then a cosine to nearly nothing: the last steps only average.
-    rate = optax.warmup_cosine_decay_schedule(0.0, peak, max(1, min(500, steps // 20)), steps, peak / 100)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=chosen["weight_decay"]))
+    steps = chosen["steps"]
     trained = fit(
         matching_loss(codec, chosen["condition_dropout"]),
         transport.field,
         rows.training(chosen["batch_size"], config.seed),
-        optimizer=optimizer,
+        optimizer=recipe(steps, min(500, steps // 20), chosen["learning_rate"], chosen["weight_decay"]),
         steps=steps,
         batch_size=chosen["batch_size"],
         key=fit_key,

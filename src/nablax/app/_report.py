@@ -2,8 +2,6 @@
 
 import base64
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from . import _figures
+from ._run import write_whole
 from ._verdict import ACCURACY, Verdict, verdict
 
 if TYPE_CHECKING:
@@ -223,18 +222,7 @@ def write_report(path: str | Path, evidence: Evidence) -> Verdict:
         colours={"data": _figures.DATA, "samples": _figures.SAMPLES, "third": _figures.THIRD},
         missing=lambda name: evidence.why_missing.get(name, "it was not part of this run"),
     )
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # a temporary file starts private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(Path(path), page)
     return judged
 
 

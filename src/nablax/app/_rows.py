@@ -86,6 +86,11 @@ def split(rows: int, seed: int, held_out: float, validation: float) -> tuple[np.
     return order[reported + validated :], order[reported : reported + validated], order[:reported]
 
 
+def filled(rows: np.ndarray, size: int) -> np.ndarray:
+    """Repeat the last row until there are ``size``: chunks of one shape share one compiled program."""
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)]) if len(rows) < size else rows
+
+
 def encode(opened: Any, codec: "Codec | ImageCodec", config: Config, run: Run) -> Rows:
     """Encode a source, into memory or (when it is too large for that) into a mapped file in the run folder.
 
@@ -105,4 +110,4 @@ def encode(opened: Any, codec: "Codec | ImageCodec", config: Config, run: Run) -
     return Rows(base, condition, *parts, resident)
 
 
-__all__ = ["Rows", "encode", "split"]
+__all__ = ["Rows", "encode", "filled", "split"]

@@ -15,7 +15,7 @@ import numpy as np
 from .._core import require
 from ..fields import MLP, Transformer
 from ..spaces import Euclidean
-from ..transport import Linear, Normal, Transport
+from ..transport import Linear, Normal, Transport, guidance
 from ._config import Config
 from ._errors import UserError
 
@@ -115,6 +115,11 @@ class Model:
     transport: Transport
     conditions: np.ndarray
 
+    def guided(self, scale: float) -> Transport:
+        """The learned transport under classifier-free guidance of this scale."""
+        field = guidance(self.transport.field, scale)
+        return eqx.tree_at(lambda transport: transport.field, self.transport, field)
+
     def table(self, command: str) -> "Codec":
         """The codec of a table.
 
@@ -207,11 +212,15 @@ def _patch(shape: tuple[int, ...]) -> int:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file beside its place and move it there, so that it is whole or absent."""
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _named_arrays(model: Any) -> dict[str, np.ndarray]:

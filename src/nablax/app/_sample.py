@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 import polars as pl
 from jaxtyping import Array
 
-from ..transport import guidance
 from ._errors import UserError
 from ._run import Model, write_whole
 
@@ -59,9 +57,7 @@ def draw(
     Returns:
         float32 [count, ...].
     """
-    transport = model.transport
-    if scale != 1.0:
-        transport = eqx.tree_at(lambda transport: transport.field, transport, guidance(transport.field, scale))
+    transport = model.guided(scale)
     key = jax.random.key(seed)
     parts = []
     # Chunks of one size, the last one filled up, so that one compiled program serves them all.
@@ -69,14 +65,10 @@ def draw(
     for number, start in enumerate(range(0, count, size)):
         args: Array | None = None
         if model.codec.condition_dim and condition is not None:
-            args = jax.numpy.asarray(_filled(condition[start : start + size], size))
+            args = jax.numpy.asarray(filled(condition[start : start + size], size))
         y = transport.sample(size, key=jax.random.fold_in(key, number), args=args, steps=steps)
         parts.append(np.asarray(y)[: count - start])
     return np.concatenate(parts)
-
-
-def _filled(rows: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)]) if len(rows) < size else rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +129,13 @@ def sample(
     return Samples(model.codec.decode(y, shown), y, vectors)
 
 
+def _array(series: pl.Series) -> np.ndarray:
+    """A column as an array that needs no pickle: text has a width, and a missing text is empty."""
+    if series.dtype in (pl.String, pl.Categorical, pl.Enum):
+        return np.array(series.cast(pl.String).fill_null("").to_list(), dtype=np.str_)
+    return series.to_numpy()
+
+
 def write_frame(frame: pl.DataFrame, path: Path, limits: tuple[float, float] | None = None) -> None:
     """Write rows in the format that the file's ending names, whole or not at all.
 
@@ -157,7 +156,7 @@ def write_frame(frame: pl.DataFrame, path: Path, limits: tuple[float, float] | N
         images = frame["image"].to_numpy()
         buffer.write(image_grid(images, limits=limits or (float(images.min()), float(images.max()))))
     elif ending == ".npz":
-        arrays: dict[str, Any] = {name: frame[name].to_numpy() for name in frame.columns}
+        arrays: dict[str, Any] = {name: _array(frame[name]) for name in frame.columns}
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
     elif ending == ".parquet":
         frame.write_parquet(buffer)

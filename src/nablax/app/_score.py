@@ -11,6 +11,7 @@ import polars as pl
 from jaxtyping import Array
 
 from .._core import Key
+from ._rows import filled
 from ._run import Model
 
 # Activations of D Jacobian products a row: this many numbers of one layer at a time.
@@ -25,7 +26,8 @@ class Scores:
     Attributes:
         log_likelihood: nats per row: density in the columns' own units, probability for categories and integers.
         standard_error: of the dequantisation draws and the divergence's probes, nats; 0 where nothing was drawn.
-        round_trip_error: root-mean-square gap of each row after encoding and back, in standardised units.
+        round_trip_error: root-mean-square gap of each row after encoding and back, in standardised units; NaN where
+            it was not asked for.
     """
 
     log_likelihood: np.ndarray
@@ -38,7 +40,15 @@ class Scores:
         return -self.log_likelihood / unit, self.standard_error / unit
 
 
-def score(model: Model, base: np.ndarray, condition: np.ndarray | None, *, draws: int = 4, seed: int = 0) -> Scores:
+def score(
+    model: Model,
+    base: np.ndarray,
+    condition: np.ndarray | None,
+    *,
+    draws: int = 4,
+    seed: int = 0,
+    round_trip: bool = False,
+) -> Scores:
     """Score encoded rows.
 
     Args:
@@ -47,6 +57,7 @@ def score(model: Model, base: np.ndarray, condition: np.ndarray | None, *, draws
         condition: condition vectors, or None for the likelihood that ignores conditions.
         draws: of the dequantisation noise; one is taken where the rows need none.
         seed: of the draws.
+        round_trip: also send each row to noise and back, which costs a second solution.
 
     Returns:
         The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c].
@@ -60,15 +71,9 @@ def score(model: Model, base: np.ndarray, condition: np.ndarray | None, *, draws
     key = jax.random.key(seed)
     parts = []
     for number, start in enumerate(range(0, len(base), size)):
-        chunk, given = base[start : start + size], vectors[start : start + size]
-        spare = size - len(chunk)
-        if spare:
-            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], spare, axis=0)])
-            given = np.concatenate([given, np.repeat(given[-1:], spare, axis=0)])
+        chunk, given = (jnp.asarray(filled(part[start : start + size], size)) for part in (base, vectors))
         results = [
-            _score_chunk(
-                model, jnp.asarray(chunk), jnp.asarray(given), jax.random.fold_in(key, number * draws + i), i == 0
-            )
+            _score_chunk(model, chunk, given, jax.random.fold_in(key, number * draws + i), round_trip)
             for i in range(draws)
         ]
         values = np.stack([np.asarray(value, np.float64) for value, _, _ in results])
