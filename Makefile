@@ -14,7 +14,7 @@ demo: .venv/.installed
 	$(BIN)/nablax learn digits --condition label --out runs/digits
 
 test: .venv/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

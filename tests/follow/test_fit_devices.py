@@ -52,7 +52,7 @@ np.savez(out, devices=len(jax.devices()), step=fits[0].step, best=fits[0].best_s
 
 
 def start(out, devices=1, port=0, process=0, folder="-"):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", RUN, str(out), str(port), str(process), str(folder), "host"]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -101,6 +101,39 @@ def test_mixture_density_is_exact_and_integrates_to_one(mixture):
     assert np.abs(value - expected)[likely].max() < 0.01
 
 
+def test_the_integration_error_bounds_what_few_panels_miss(mixture, key):
+    ys = mixture.sample(key, 200)
+    expected = jax.vmap(mixture.log_prob)(ys)
+    smooth = transport_of(mixture, Linear()).log_prob(ys, rtol=1e-6, atol=1e-6)
+    assert np.abs(smooth.value - expected).max() < 2e-3 and smooth.integration_error.mean() < 1e-2
+
+    # A divergence that jumps by 2 where y = 1: rows that cross do so at times known in closed form.
+    kinked = Transport(lambda t, y, args: 0.5 + jnp.abs(y - 1), Linear(), Normal((1,)), Euclidean((1,)))
+    ys = jnp.linspace(-1.0, 3.0, 101)[:, None]
+
+    def back(y):  # y' = 0.5 + |y - 1| backwards for unit time: z = y - 1 crosses zero after log(1 + 2z)
+        z = y - 1
+        above = jnp.log1p(2 * jnp.maximum(z, 0.0))
+        after = jnp.maximum(1 - above, 0.0)
+        stays = jnp.minimum(above, 1.0)
+        end = jnp.where(z > 0, (z + 0.5) * jnp.exp(-stays) - 0.5, z)
+        rest = jnp.where(z > 0, after, 1.0)
+        low = jnp.where(z > 0, jnp.minimum(end, 0.0), z)
+        low = 0.5 - (0.5 - low) * jnp.exp(rest)
+        return 1 + jnp.where(rest > 0, low, end), rest - jnp.where(z > 0, stays, 0.0)
+
+    codes, integral = back(ys)
+    truth = jax.scipy.stats.norm.logpdf(codes[:, 0]) + integral[:, 0]
+    errors = []
+    for panels in (2, 16):
+        result = kinked.log_prob(ys, panels=panels, rtol=1e-6, atol=1e-6)
+        errors.append(np.sqrt(np.mean((result.value - truth) ** 2)))
+        assert errors[-1] < np.sqrt(np.mean(result.integration_error**2)) < 10 * errors[-1]
+    assert errors[1] < errors[0] / 3
+    with pytest.raises(ValueError, match="panels"):
+        kinked.log_prob(ys, panels=0)
+
+
 def test_stochastic_log_density_has_an_honest_error(make_mixture, key):
     # Strongly coupled coordinates: the Jacobian's off-diagonal part is what the probes are uncertain of.
     root = np.random.default_rng(0).normal(size=(8, 8)) / 3

@@ -6,12 +6,13 @@ and samples orange throughout, a pair that colour-blind readers tell apart.
 
 import io
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+from .._core import svg_text
 
 DATA, SAMPLES, THIRD = "#3B82C4", "#E0762B", "#7A8794"
 _INKS = {"#010203": "var(--ink)", "#040506": "var(--muted)", "#070809": "var(--rule)"}
@@ -34,7 +35,6 @@ _STYLE = {
     "legend.fontsize": 9.0,
     "svg.fonttype": "none",
     "svg.hashsalt": "nablax",
-    "savefig.transparent": True,
 }
 
 
@@ -385,16 +385,7 @@ def _figure(width: float = _WIDTH, height: float = 2.8) -> Iterator[tuple[Any, C
 
 
 def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = "<svg" + buffer.getvalue().partition("<svg")[2]
+    text = svg_text(figure)
     for ink, variable in _INKS.items():
         text = text.replace(ink, variable)
-    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    # The page sets the size.
-    for size in ("width", "height"):
-        text = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", text, count=1)
-    # Two figures on one page must not share names.
-    mark = f"f{zlib.crc32(text.encode()):08x}"
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{mark}-", text)
+    return re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)

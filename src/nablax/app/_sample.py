@@ -12,6 +12,7 @@ import polars as pl
 from jaxtyping import Array
 
 from ._errors import UserError
+from ._rows import filled
 from ._run import Model, write_whole
 
 _ROWS_AT_ONCE = 2048

@@ -4,6 +4,7 @@ from ._couplings import Coupling, class_aware_coupling, coupled_batches, indepen
 from ._diffusion_paths import SubVariancePreserving, VarianceExploding, VariancePreserving
 from ._guidance import guidance
 from ._inverse_problems import colourisation, inpainting, solve_inverse, super_resolution
+from ._likelihood import LogProb
 from ._matching import denoising_score_matching, flow_matching
 from ._paths import AbstractPath, Cosine, Linear
 from ._posterior_guidance import posterior_guidance, pseudoinverse_guidance
@@ -13,7 +14,7 @@ from ._reflow import reflow
 from ._samplers import predictor_corrector, sample_sde
 from ._sinkhorn import Plan, SinkhornCoupling
 from ._steering import Bounds, Steering, steer
-from ._transport import LogProb, Transport
+from ._transport import Transport
 from ._twisted import Posterior
 
 __all__ = [
