@@ -7,6 +7,26 @@ import pytest
 
 from nablax import calculus
 
+
+def energy(field, t):
+    return lambda z: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(field(t, z, None)))
+
+
+def of_hessian(function):
+    """A function of a linear map, given the Hessian of the field's square."""
+    return lambda field: lambda t, y, key: function(lambda v: calculus.hessian_product(energy(field, t))(y, v), y, key)
+
+
+def in_the_plane(operator, field, t, y):
+    """The operator applied to the field's first two components as functions of the first two coordinates."""
+    flat, unravel = jax.flatten_util.ravel_pytree(y)
+
+    def plane(t, z, args):
+        return jax.flatten_util.ravel_pytree(field(t, unravel(flat.at[:2].set(z)), args))[0][:2]
+
+    return operator(plane)(t, flat[:2])
+
+
 # Each row turns a field into a function of (t, y, key), so that one suite serves them all.
 OPERATORS = {
     "jvp": lambda field: lambda t, y, key: calculus.jvp(field)(t, y, y),
@@ -22,10 +42,25 @@ OPERATORS = {
         )
     ),
     "antisymmetry": lambda field: lambda t, y, key: calculus.antisymmetry(field, probes=3)(t, y, key=key),
-    "laplacian": lambda field: (
-        lambda t, y, key: calculus.laplacian(
-            lambda z: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(field(t, z, None)))
-        )(y)
+    "laplacian": lambda field: lambda t, y, key: calculus.laplacian(energy(field, t))(y),
+    "curl": lambda field: lambda t, y, key: in_the_plane(calculus.curl, field, t, y),
+    "hessian_product": lambda field: lambda t, y, key: calculus.hessian_product(energy(field, t))(y, y),
+    "gauss_newton_product": lambda field: (
+        lambda t, y, key: calculus.gauss_newton_product(lambda z: field(t, z, None), energy(lambda t, o, args: o, t))(
+            y, y
+        )
+    ),
+    "fisher_product": lambda field: (
+        lambda t, y, key: calculus.fisher_product(lambda z: jax.flatten_util.ravel_pytree(field(t, z, None))[0])(y, y)
+    ),
+    "lanczos": of_hessian(
+        lambda product, y, key: (lambda r: (r.diagonal, r.off_diagonal))(calculus.lanczos(product, y, steps=3))
+    ),
+    "top_eigenvalues": of_hessian(
+        lambda product, y, key: calculus.top_eigenvalues(product, y, count=2, steps=4, key=key).values
+    ),
+    "spectral_density": of_hessian(
+        lambda product, y, key: calculus.spectral_density(product, y, steps=3, probes=2, key=key).trace()
     ),
 }
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())
@@ -46,8 +81,10 @@ def sample(dtype):
 
 
 def test_every_operator_has_a_row():
-    records = {"Estimate", "Antisymmetry"}
-    assert set(calculus.__all__) - records == set(OPERATORS)
+    records = {name for name in calculus.__all__ if name[0].isupper()}
+    # These take no field, but a grid of values, a matrix, or a scalar function.
+    others = {"helmholtz", "matrix_square_root", "polynomial_operators", "softmax_radius", "taylor_coefficients"}
+    assert set(calculus.__all__) - records - others == set(OPERATORS)
 
 
 @operators
