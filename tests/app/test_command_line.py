@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from nablax.app._cli import app
 from nablax.app._errors import UserError
+from nablax.app._health import shifted
 from nablax.app._run import load
+from nablax.app._score import encode_frame
 
 SMALL = ["--steps", "1500", "--width", "32", "--depth", "2", "--batch-size", "64"]
 
@@ -169,10 +171,15 @@ def test_complete_refuses_a_table_without_holes(folder):
     assert "nothing to fill" in call("complete", folder / "run", folder / "whole.csv", code=2)
 
 
-def test_check_prints_the_fields_health(folder):
-    said = call("check", folder / "run")
+def test_check_prints_the_fields_health_and_names_the_column_that_has_shifted(folder):
+    other = mixed(300, seed=4)
+    other.with_columns(other["length"].shuffle(seed=0)).write_csv(folder / "other.csv")
+    said = call("check", folder / "run", folder / "other.csv")
     for words in ("verdict", "two-sample p-value", "antisymmetric share", "round-trip error", "held-out, this model"):
         assert words in said
+    assert "Lipschitz constant" in said and "straightness" in said
+    shifted = said[said.index("columns have shifted") :]
+    assert "length" in shifted.splitlines()[1], shifted
 
 
 def test_weights_that_are_damaged_are_refused(folder, tmp_path):
@@ -253,3 +260,10 @@ def test_flags_out_of_range_are_named(folder):
     message = call("learn", folder / "table.csv", "--out", folder / "other", "--width", "0", code=2)
     assert "--width" in message
     assert not (folder / "other").exists()
+
+
+def test_a_shift_that_cannot_be_tested_is_said_in_one_line(folder):
+    model = load(folder / "run")
+    base, _ = encode_frame(model, mixed(20))
+    (line,) = shifted(model, base, base[:1], 0)
+    assert line.startswith("column shift was not measured: expected at least 2 rows")

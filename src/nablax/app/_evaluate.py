@@ -15,6 +15,7 @@ import polars as pl
 from .. import diagnose
 from ._baselines import Baseline, Likelihood, gaussian_mixture, kernel_density, likelihood
 from ._errors import UserError
+from ._health import field_health, shifted
 from ._memorised import memorised
 from ._report import (
     Choice,
@@ -86,14 +87,19 @@ def check(folder: Path, data: str | None, *, notice: Notice) -> Evidence:
     if opened.fingerprint != model.config.fingerprint:
         raise UserError(f"{model.config.source} has changed since {folder} was learnt from it")
     rows = encode(opened, model.codec, model.config, model.run)
-    if data is None:
-        positions = rows.held_out[:_HELD_OUT]
-        base, condition = np.asarray(rows.base[positions]), np.asarray(rows.condition[positions])
-    else:
-        frame = read_frame(data, model.config.kind)
-        base, given = encode_frame(model, frame.head(_HELD_OUT))
+    positions = rows.held_out[:_HELD_OUT]
+    base, condition = np.asarray(rows.base[positions]), np.asarray(rows.condition[positions])
+    seed, lines = model.config.seed + 2, []
+    if data is not None:
+        held_out = base
+        base, given = encode_frame(model, read_frame(data, model.config.kind).head(_HELD_OUT))
         condition = np.zeros((len(base), model.codec.condition_dim), np.float32) if given is None else given
-    return _evaluate(model, rows, base, condition, opened.notices, notice)
+        lines = shifted(model, held_out, base, seed)
+    evidence = _evaluate(model, rows, base, condition, (*opened.notices, *lines), notice)
+    notice(field_health(model, condition, seed))
+    for line in lines:
+        notice(line)
+    return evidence
 
 
 def _evaluate(

@@ -1,7 +1,8 @@
 """Parametrised callables ``field(t, y, args)``: networks to be trained."""
 
 from ._ema import EMA
+from ._from_torch import from_torch
 from ._mlp import MLP
 from ._transformer import Transformer
 
-__all__ = ["EMA", "MLP", "Transformer"]
+__all__ = ["EMA", "MLP", "Transformer", "from_torch"]

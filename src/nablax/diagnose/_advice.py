@@ -1,0 +1,258 @@
+"""What a check-up's numbers mean, in plain words."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ._checkup import Checkup
+
+LEVELS = ("fault", "warning", "note")
+
+# Top eigenvalue over threshold from which the step is called near, or beyond, the edge.
+NEAR, BEYOND = 0.8, 1.1
+# Noise scale over batch size from which the batch is called small, or far too small; and its inverse for too large.
+SMALL, FAR_TOO_SMALL, LARGE = 4.0, 16.0, 16.0
+# Cosine between gradients, and ratio of their lengths, from which they are mentioned.
+OPPOSED, UNEVEN = -0.1, 10.0
+TURNING = 0.1
+# Share by which the mean of the rows' losses may miss the loss, where all rows were taken, and where only a part.
+MISMATCH, PARTLY = 0.05, 0.5
+LISTED = 4
+
+
+class Finding(NamedTuple):
+    """One thing that a check-up has to say.
+
+    Attributes:
+        level: "fault" (mend it now), "warning" or "note".
+        topic: "not finite", "learning rate", "step", "softmax", "batch", "conflict", "rotation" or "layers".
+        text: a sentence or two, with the numbers and what to do.
+    """
+
+    level: str
+    topic: str
+    text: str
+
+
+def findings(record: "Checkup") -> list[Finding]:
+    """All findings of a check-up, the gravest first."""
+    broken = record.layers.not_finite()
+    if broken or not np.isfinite(record.loss):
+        where = f": {_list(broken)}" if broken else ""
+        text = (
+            f"The loss is {float(record.loss):.4g} and there are numbers that are not finite{where}. Do not make this "
+            "step; go back to the last good state, and look at the first parameter named."
+        )
+        return [Finding("fault", "not finite", text)]
+    found = [
+        *_learning_rate(record),
+        *_step(record),
+        *_batch(record),
+        *_conflicts(record),
+        *_rotation(record),
+        *_layers(record),
+    ]
+    if not any(finding.level != "note" for finding in found):
+        found.insert(0, Finding("note", "step", "Nothing here needs mending."))
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def _learning_rate(record: "Checkup") -> list[Finding]:
+    part = record.sharpness
+    ratio, rate = float(part.ratio.value), float(part.rule.learning_rate)
+    if np.isnan(ratio):
+        return [
+            Finding("note", "learning rate", f"How near the edge of stability is cannot be said: {part.rule.name()}.")
+        ]
+    error = "" if np.isnan(part.ratio.standard_error) else f" ± {float(part.ratio.standard_error):.2g}"
+    said = f"{ratio:.3g}{error} of the largest that {part.rule.name()} can bear"
+    target = "" if np.isnan(rate) else f", from {rate:.3g} to below {rate / ratio:.2g}" if ratio > 0 else ""
+    if ratio > BEYOND:
+        text = (
+            f"The learning rate is too high: curvature times rate is {said}. Divide the rate by {ratio:.2g} or "
+            f"more{target}, or warm it up; otherwise the steps overshoot further each time."
+        )
+        return [Finding("fault", "learning rate", text)]
+    if ratio > NEAR:
+        text = (
+            f"At the edge of stability: curvature times rate is {said}. Full-batch training hovers here; there is no "
+            "room for a larger rate."
+        )
+        return [Finding("warning" if ratio > 1 else "note", "learning rate", text)]
+    text = f"Curvature times rate is {said}"
+    if ratio > 0:
+        text += f"; by curvature alone it could be {float(part.headroom.value):.2g} times higher"
+    return [Finding("note", "learning rate", text + ".")]
+
+
+def _step(record: "Checkup") -> list[Finding]:
+    part = record.step
+    if part is None:
+        return []
+    found = []
+    actual, predicted = float(part.actual.value), float(part.predicted.value)
+    if not np.isfinite(actual):
+        text = (
+            f"After this step the loss is {float(part.loss) + actual:.4g}: do not make it. Lower the rate or clip it."
+        )
+        return [Finding("fault", "step", text)]
+    best, holds = float(part.best), float(part.holds)
+    error = 0.0 if np.isnan(part.actual.standard_error) else float(part.actual.standard_error)
+    rounding = 64 * np.finfo(np.asarray(part.loss).dtype).eps * abs(float(part.loss))
+    if actual > rounding:
+        where = f"of the multiples tried, {best:g} times the step lowers it most" if best else "so does every multiple"
+        sure = "fault" if actual > 2 * error else "warning"
+        text = (
+            f"This step raises the loss on its own batch by {actual:.3g}{f' ± {error:.1g}' if error else ''} (the "
+            f"quadratic model said {predicted:+.3g}); {where}."
+        )
+        found.append(Finding(sure, "step", text))
+    elif holds < 1:
+        model = f"it holds up to {holds:g} of it" if holds else "not even an eighth of it is within the model"
+        text = (
+            f"The step goes beyond its quadratic model ({model}): predicted {predicted:+.3g}, actual {actual:+.3g}. "
+            "Conclusions from curvature are worth little at this step size."
+        )
+        found.append(Finding("warning", "step", text))
+    elif best >= 4:
+        text = f"The step is short: along it the loss of this batch is lowest at {best:g} times its length."
+        found.append(Finding("note", "step", text))
+    radius = float(part.radius)
+    if radius < 1:
+        text = (
+            f"The step is {1 / radius:.3g} times the convergence radius of the softmax's series ("
+            f"{_percent(float(part.rows_beyond))} of rows are beyond theirs). Scale it by {radius:.2g} to be safe."
+        )
+        found.append(Finding("warning", "softmax", text))
+    return found
+
+
+def _batch(record: "Checkup") -> list[Finding]:
+    part, size = record.noise, record.batch_size
+    if part is None or size is None:
+        return []
+    mean, loss = float(part.mean_loss), float(record.loss)
+    share = MISMATCH if part.rows == part.batch else PARTLY
+    if abs(mean - loss) > share * max(abs(mean), abs(loss)):
+        text = (
+            f"The loss ({loss:.4g}) is not the mean of its rows' losses ({mean:.4g}): noise and standard errors are "
+            "not to be relied on. Pass example_losses=."
+        )
+        return [Finding("warning", "batch", text)]
+    value, error = float(part.preconditioned.value), float(part.preconditioned.standard_error)
+    suggested = part.suggested
+    if not np.isfinite(suggested):
+        return []
+    if not part.resolved:
+        level = "fault" if suggested >= 4 * size else "warning"
+        text = (
+            f"The gradient does not stand out of its noise in {part.rows} rows: the noise scale is at least "
+            f"{suggested:g}, against {size} rows a step. Raise the batch to {max(suggested, 4 * size):g} or average "
+            "over steps (lower rate, more momentum); near the end of training this is how it has to be."
+        )
+        return [Finding(level, "batch", text)]
+    said = f"the noise scale is {value:.3g} ± {error:.2g} rows, against {size} rows a step"
+    if value > SMALL * size:
+        noise = value / size
+        text = (
+            f"The batch is {'far too small' if value > FAR_TOO_SMALL * size else 'small'}: {said}, so that a step is "
+            f"{_percent(noise / (1 + noise))} noise. Up to about {suggested:g} rows, larger batches save nearly as "
+            "many steps as they cost rows; with this one lower the rate."
+        )
+        return [Finding("fault" if value > FAR_TOO_SMALL * size else "warning", "batch", text)]
+    if size > LARGE * max(value, 1):
+        text = f"The batch could be smaller: {said}; {suggested:g} rows would do nearly as well a step."
+        return [Finding("note", "batch", text)]
+    return [Finding("note", "batch", f"{said[0].upper()}{said[1:]}.")]
+
+
+def _conflicts(record: "Checkup") -> list[Finding]:
+    part = record.conflicts
+    if part is None:
+        return []
+    found = []
+    cosines, errors = np.asarray(part.cosines.value), np.asarray(part.cosines.standard_error)
+    slopes, changes = np.asarray(part.first_order.value), np.asarray(part.changes)
+    slope_errors = np.nan_to_num(np.asarray(part.first_order.standard_error))
+    for i in range(len(part.names)):
+        for j in range(i):
+            if cosines[i, j] > OPPOSED or cosines[i, j] + 2 * np.nan_to_num(errors[i, j]) > 0:
+                continue
+            paying = [k for k in (i, j) if slopes[k] > 2 * slope_errors[k] and changes[k] > 0]
+            text = (
+                f"{part.names[j]} and {part.names[i]} pull against one another (cosine {cosines[i, j]:.2f}"
+                f"{'' if np.isnan(errors[i, j]) else f' ± {errors[i, j]:.1g}'})"
+            )
+            for k in paying:
+                text += f"; this step raises {part.names[k]} by {changes[k]:.3g}"
+            text += ". Put an aggregator (UPGrad, PCGrad, MGDA) before the optimiser, so that no step pays with one."
+            found.append(Finding("fault" if paying else "warning", "conflict", text))
+    norms = np.asarray(part.norms.value)
+    if len(norms) and norms.max() > UNEVEN * norms.min():
+        most, least = part.names[int(norms.argmax())], part.names[int(norms.argmin())]
+        times = f"{norms.max() / norms.min():.3g} times" if norms.min() > 0 else "infinitely many times"
+        text = f"The gradient of {most} is {times} that of {least}: {least} hardly counts. Weigh the losses."
+        found.append(Finding("warning", "conflict", text))
+    return found
+
+
+def _rotation(record: "Checkup") -> list[Finding]:
+    part = record.rotation
+    if part is None:
+        return []
+    share, error = float(part.share.value), float(part.share.standard_error)
+    if share - 2 * error > TURNING:
+        text = (
+            f"The field that is followed is no gradient: {_percent(share)} of its Jacobian turns. Plain steps spiral; "
+            "use extragradient, optimistic or two-time-scale steps."
+        )
+        return [Finding("warning", "rotation", text)]
+    return []
+
+
+def _layers(record: "Checkup") -> list[Finding]:
+    part = record.layers
+    found = []
+    if exploding := part.exploding():
+        text = "Exploding: the gradient of " + _list([f"{n} is {r:.2g} times" for n, r in exploding])
+        text += " the median parameter's. Look at the scale of the weights between it and the loss."
+        found.append(Finding("fault", "layers", text))
+    if vanishing := part.vanishing():
+        text = "Vanishing: the gradient of " + _list([f"{n} is {r:.1g} times" for n, r in vanishing])
+        text += " the median parameter's: it hardly learns."
+        found.append(Finding("warning", "layers", text))
+    if large := part.large_steps():
+        text = "One step changes " + _list([f"{n} by {_percent(r)}" for n, r in large]) + " of its size."
+        found.append(Finding("warning", "layers", text))
+    dead = part.without_gradient()
+    whole = [name for name, axis, _, _ in dead if axis < 0]
+    if whole:
+        text = f"No gradient at all reaches {_list(whole)} from any row: frozen, unused, or behind dead units."
+        found.append(Finding("warning", "layers", text))
+    # A vector's elements are units; a slice of a matrix may as well be an input that is always zero.
+    shapes = dict(zip(part.names, part.shapes))
+    units = [f"{name}: {count} of {of}" for name, axis, count, of in dead if axis >= 0 and len(shapes[name]) == 1]
+    if units:
+        text = (
+            f"Dead units (no gradient from any row): {_list(units)}. Smaller steps, leaky activations or fresh weights."
+        )
+        found.append(Finding("warning", "layers", text))
+    slices = [
+        f"{name}: {count} of {of} on axis {axis}"
+        for name, axis, count, of in dead
+        if axis >= 0 and len(shapes[name]) > 1
+    ]
+    if slices:
+        text = f"Rows or columns without gradient: {_list(slices)} (dead units, or inputs that are always zero)."
+        found.append(Finding("note", "layers", text))
+    return found

@@ -1,0 +1,350 @@
+"""What an Optax optimiser does to a gradient, read from its own response: rates, momentum, stability threshold."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .._core import fault
+
+ADAM = (optax.ScaleByAdamState, optax.ScaleByAmsgradState)
+MOMENTUM = (optax.TraceState,)
+SQUARES = (optax.ScaleByRmsState, optax.ScaleByRStdDevState, optax.ScaleByRssState)
+READABLE = (*ADAM, *MOMENTUM, *SQUARES)
+
+# Second moment at which no ε matters.
+LARGE = 1e12
+# The rule is believed where it predicts the optimiser's own update to within this share.
+TOLERANCE = 0.01
+
+
+class UpdateRule(eqx.Module):
+    r"""A step as the linear recurrence it is while its preconditioner stands still.
+
+    Attributes:
+        rates: step per unit of gradient for each element, :math:`R=\eta P^{-1}`: a tree like the parameters. Ones
+            where the rule is not known.
+        momentum: :math:`\beta`, no unit; 0 without.
+        threshold: the largest eigenvalue of :math:`R^{1/2}HR^{1/2}` at which the recurrence is stable, no unit:
+            2 for gradient descent, 2 + 2β for heavy ball, (2 + 2β)/(1 + 2β) for Nesterov's momentum,
+            (2 + 2β₁)/(1 − β₁) for the Adam family. NaN where the rule is not known.
+        learning_rate: the common factor :math:`\eta`, NaN where there is none or it is not known.
+        mismatch: how far the rule's prediction is from the optimiser's actual update, as a share; NaN where there is
+            no update.
+        nesterov: whether the momentum is Nesterov's.
+        kind: "gradient descent", "momentum", "Adam", "RMSProp" or "unknown".
+        reason: why the rule is not known; empty otherwise. A rule that was recognised by its state and yet fails
+            to predict the update keeps its kind and has ``known`` False.
+    """
+
+    rates: PyTree
+    momentum: Float[Array, ""]
+    threshold: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    mismatch: Float[Array, ""]
+    nesterov: Bool[Array, ""]
+    kind: str = eqx.field(static=True)
+    reason: str = eqx.field(static=True, default="")
+
+    @property
+    def known(self) -> Bool[Array, ""]:
+        """Whether the rule predicts the optimiser's update."""
+        return self.mismatch <= TOLERANCE
+
+    def name(self) -> str:
+        """The rule in words."""
+        if self.reason:
+            return f"unknown: {self.reason}"
+        if bool(jnp.isnan(self.mismatch)):
+            return "unknown: the optimiser makes no step here (rate zero?)"
+        if not bool(self.known):
+            return f"unknown: looked like {self.kind}, but does not predict the update ({float(self.mismatch):.2g} off)"
+        if self.kind == "momentum":
+            return f"{'Nesterov' if bool(self.nesterov) else 'heavy ball'}, momentum {float(self.momentum):.3g}"
+        if self.kind == "Adam":
+            return f"Adam family, β₁ {float(self.momentum):.3g}"
+        return self.kind
+
+
+def update_rule(
+    optimizer: optax.GradientTransformation, opt_state: PyTree, params: PyTree, gradient: PyTree, **extra: Any
+) -> UpdateRule:
+    r"""Read rates and momentum off an optimiser by asking it what it would do.
+
+    Learning rate and betas are hidden in an Optax optimiser's closures, but its update is a function that can be
+    called: with the moments in its state set to chosen values the answer gives, exactly and element by element,
+
+    .. math::
+        \beta = \frac{\partial m'}{\partial m}, \qquad
+        R = -\frac{1-\beta_1^t}{\beta_1}\frac{\partial u}{\partial m} = \frac{\eta}{\sqrt{\hat\nu}+\epsilon}
+        \;\;\text{(Adam)}, \qquad
+        R = -\frac1\beta\frac{\partial u}{\partial m} = \eta \;\;\text{(heavy ball)}
+
+    with schedules, injected hyperparameters and rates of their own for some parameters included. The rule so found
+    has to predict the update for the actual gradient and state; one that does not is reported as not known.
+
+    Recognised are chains with exactly one of Optax's Adam, AMSGrad, trace (momentum), RMSProp, centred RMSProp or
+    Adagrad states and no other state of the parameters' size, and chains without such state whose update is linear
+    in the gradient or parallel to it (a clipped gradient: the rate is then that of this step).
+
+    Args:
+        optimizer: an Optax transformation whose update is added to the parameters.
+        opt_state: its state before the step.
+        params: parameters; inexact leaves are those that move.
+        gradient: of the step, shaped like the inexact leaves of ``params``.
+        **extra: passed on to the optimiser's update (``value``, ``value_fn``, …).
+
+    Returns:
+        An `UpdateRule`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from nablax.diagnose import update_rule
+        >>> optimizer, params = optax.sgd(0.1, momentum=0.9), jnp.ones(3)
+        >>> rule = update_rule(optimizer, optimizer.init(params), params, jnp.ones(3))
+        >>> rule.name(), round(float(rule.learning_rate), 6), round(float(rule.threshold), 4)
+        ('heavy ball, momentum 0.9', 0.1, 3.8)
+
+    Cost:
+        Three to six updates of the optimiser; no pass through the model.
+
+    References:
+        - Cohen et al., "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability", 2021,
+          https://arxiv.org/abs/2103.00065 (thresholds with momentum)
+        - Cohen et al., "Adaptive Gradient Methods at the Edge of Stability", 2022,
+          https://arxiv.org/abs/2207.14484 (the preconditioned Hessian and Adam's threshold; reading the rule off
+          the optimiser's response is ours)
+    """
+    moving = eqx.filter(params, eqx.is_inexact_array)
+    held = [s for s in jax.tree.leaves(opt_state, is_leaf=_readable) if _readable(s)]
+    rest = jax.tree.map(lambda s: None if _readable(s) else s, opt_state, is_leaf=_readable)
+    large = [x for x in jax.tree.leaves(rest) if eqx.is_inexact_array(x) and x.ndim > 0]
+    if large:
+        return unknown_rule(moving, "the optimiser keeps state that this check does not know")
+    if len(held) > 1:
+        return unknown_rule(moving, "the optimiser keeps more than one set of moments")
+    expected: Any = jax.tree.structure(moving)
+    if held and any(jax.tree.structure(f) != expected for f in held[0] if f is not None and not _is_count(f)):
+        return unknown_rule(moving, "only a part of the parameters has moments")
+
+    transform = optax.with_extra_args_support(optimizer)
+
+    def ask(gradient: PyTree, at: PyTree = moving, **moments: PyTree) -> tuple[PyTree, Any]:
+        """The update, and the recognised state after it, with moments (and parameters) replaced."""
+        state = jax.tree.map(lambda s: s._replace(**moments) if _readable(s) else s, opt_state, is_leaf=_readable)
+        update, after = transform.update(gradient, state, at, **extra)
+        found = [s for s in jax.tree.leaves(after, is_leaf=_readable) if _readable(s)]
+        return update, (found[0] if found else None)
+
+    if not held:
+        return _stateless(ask, gradient)
+    if isinstance(held[0], SQUARES):
+        return _squares(ask, gradient)
+    return _moments(ask, gradient, moving, held[0])
+
+
+def given_rule(params: PyTree, learning_rate: Any, momentum: Any = None) -> UpdateRule:
+    """Gradient descent or heavy ball by its numbers.
+
+    Args:
+        params: parameters; inexact leaves are those that move.
+        learning_rate: scalar.
+        momentum: of heavy ball; None for plain gradient descent.
+
+    Returns:
+        An `UpdateRule`.
+    """
+    moving = eqx.filter(params, eqx.is_inexact_array)
+    dtype = jnp.result_type(*jax.tree.leaves(moving))
+    rate, beta = jnp.asarray(learning_rate, dtype), jnp.asarray(0 if momentum is None else momentum, dtype)
+    return UpdateRule(
+        rates=jax.tree.map(lambda leaf: jnp.broadcast_to(rate, leaf.shape).astype(leaf.dtype), moving),
+        momentum=beta,
+        threshold=2 + 2 * beta,
+        learning_rate=rate,
+        mismatch=jnp.zeros((), dtype),
+        nesterov=jnp.zeros((), bool),
+        kind="gradient descent" if momentum is None else "momentum",
+    )
+
+
+def unknown_rule(moving: PyTree, reason: str) -> UpdateRule:
+    """A rule about which nothing is claimed; its rates are ones, so that curvature is that of the bare Hessian."""
+    leaves = jax.tree.leaves(moving)
+    if not leaves:
+        raise fault(expected="parameters with inexact leaves", got="none", mend="Pass the model that is trained.")
+    nan = jnp.full((), jnp.nan, jnp.result_type(*leaves))
+    return UpdateRule(
+        rates=jax.tree.map(jnp.ones_like, moving),
+        momentum=nan,
+        threshold=nan,
+        learning_rate=nan,
+        mismatch=nan,
+        nesterov=jnp.zeros((), bool),
+        kind="unknown",
+        reason=reason,
+    )
+
+
+def _readable(state: Any) -> bool:
+    return isinstance(state, READABLE)
+
+
+def _is_count(field: Any) -> bool:
+    return eqx.is_array(field) and jnp.issubdtype(field.dtype, jnp.integer) and field.ndim == 0
+
+
+def _zeros(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def _largest(tree: PyTree) -> Float[Array, ""]:
+    # A maximum rather than a sum of squares, which would leave float32 at small gradients.
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]))
+
+
+def _common(values: Float[Array, " dim"]) -> Float[Array, ""]:
+    """The value that all elements share to a part in a thousand; NaN if they do not."""
+    low, high = jnp.min(values), jnp.max(values)
+    return jnp.where(high - low <= 1e-3 * jnp.abs(high), (low + high) / 2, jnp.nan)
+
+
+def _quotient(numerator: PyTree, denominator: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b)), numerator, denominator)
+
+
+def _minus(a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: x - y, a, b)
+
+
+def _scaled(scale: Any, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: (scale * leaf).astype(leaf.dtype), tree)
+
+
+def _finish(kind: str, rates: PyTree, mismatch: Array, threshold: Array, **numbers: Array) -> UpdateRule:
+    # A step up the gradient, or a gate that lets nothing through, is no descent.
+    lowest = jnp.min(jnp.stack([jnp.min(leaf, initial=jnp.inf) for leaf in jax.tree.leaves(rates)]))
+    highest = _largest(rates)
+    sound = (lowest >= -1e-3 * highest) & (highest > 0) & (mismatch <= TOLERANCE)
+    dtype = highest.dtype
+    return UpdateRule(
+        rates=jax.tree.map(lambda r: jnp.where(sound, jnp.maximum(r, 0), 1).astype(r.dtype), rates),
+        momentum=jnp.asarray(numbers["momentum"], dtype),
+        threshold=jnp.where(sound, threshold, jnp.nan).astype(dtype),
+        learning_rate=jnp.where(sound, numbers["learning_rate"], jnp.nan).astype(dtype),
+        mismatch=jnp.where(sound, mismatch, jnp.maximum(mismatch, 1)).astype(dtype),
+        nesterov=jnp.asarray(numbers.get("nesterov", False)),
+        kind=kind,
+    )
+
+
+def _filled(gradient: PyTree) -> PyTree:
+    """The gradient with its zeros replaced by something small, so that every element can be asked."""
+    largest = _largest(gradient)
+    small = jnp.where(largest > 0, 1e-3 * largest, 1)
+    return jax.tree.map(lambda g: jnp.where(g == 0, small.astype(g.dtype), g), gradient)
+
+
+def _stateless(ask: Callable, gradient: PyTree) -> UpdateRule:
+    probe = _filled(gradient)
+    offset, _ = ask(_zeros(gradient))
+    step = _minus(ask(probe)[0], offset)
+    half = _minus(ask(_scaled(0.5, probe))[0], offset)
+    size = _largest(step)
+    linear = _largest(_minus(half, _scaled(0.5, step))) / size
+    # Clipped by its norm the update is not linear, but still parallel: the rate of this step.
+    scale = _largest(probe)
+    unit = _scaled(1 / scale, probe)
+    factor = optax.tree.vdot(unit, step) / optax.tree.vdot(unit, unit)
+    parallel = _largest(_minus(step, _scaled(factor, unit))) / size
+    own = _scaled(-1, _quotient(step, probe))
+    rates = jax.tree.map(lambda r: jnp.where(linear <= TOLERANCE, r, -factor / scale).astype(r.dtype), own)
+    mismatch = jnp.minimum(linear, parallel)
+    return _finish(
+        "gradient descent",
+        rates,
+        mismatch,
+        jnp.asarray(2.0),
+        momentum=jnp.zeros(()),
+        learning_rate=_common(ravel_pytree(rates)[0]),
+    )
+
+
+def _squares(ask: Callable, gradient: PyTree) -> UpdateRule:
+    probe = _filled(gradient)
+    offset, _ = ask(_zeros(gradient))
+    rates = _scaled(-1, _quotient(_minus(ask(probe)[0], offset), probe))
+    zero = jnp.zeros(())
+    return _finish("RMSProp", rates, zero, jnp.asarray(2.0), momentum=zero, learning_rate=jnp.full((), jnp.nan))
+
+
+def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> UpdateRule:
+    adam = isinstance(state, ADAM)
+    name = "mu" if adam else "trace"
+    moment = getattr(state, name)
+    # Moments of the size of the true ones, nowhere zero.
+    pushed = jax.tree.map(
+        lambda m, g: jnp.where((m == 0) & (g == 0), 1, jnp.abs(m) + jnp.abs(g)).astype(m.dtype), moment, gradient
+    )
+    none, nothing = _zeros(moment), _zeros(gradient)
+    # The optimiser is asked all questions at once: gradient, first moment and, of Adam, second moment.
+    at_rest = _zeros(params)
+    questions: list[tuple[PyTree, PyTree, dict[str, PyTree]]] = [
+        *((gradient, params, {name: m}) for m in (moment, pushed, none)),
+        (nothing, params, {name: none}),
+    ]
+    if adam:
+        for _, _, given in questions:
+            given["nu"] = state.nu
+        large = jax.tree.map(lambda leaf: jnp.full_like(leaf, LARGE), state.nu)
+        # Away from the parameters, whose decay would drown steps that small.
+        questions += [(nothing, at_rest, {name: m, "nu": large}) for m in (pushed, none)]
+        if hasattr(state, "nu_max"):
+            for _, _, given in questions:
+                given["nu_max"] = _zeros(state.nu_max) if given["nu"] is large else state.nu_max
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *questions)
+    updates, after = jax.vmap(lambda question: ask(question[0], question[1], **question[2]))(stacked)
+    flat, back = _flatten(updates)
+    moments, _ = _flatten(getattr(after, name))
+    push, before = ravel_pytree(pushed)[0], ravel_pytree(moment)[0]
+    actual, with_push, without, offset = flat[0], flat[1], flat[2], flat[3]
+
+    beta = _common((moments[1] - moments[2]) / push)
+    correction = 1 - beta ** after.count[0].astype(beta.dtype) if adam else jnp.ones_like(beta)
+    # Without momentum the moment is the gradient itself, and the response is taken there.
+    moved = moments[2] - moments[3]
+    bare = jnp.where(moved == 0, 0, (without - offset) / jnp.where(moved == 0, 1, moved))
+    safe = jnp.where(beta > 0, beta, 1)
+    rates = -correction * jnp.where(beta > 0, (with_push - without) / (push * safe), bare)
+    new, step = moments[0] - moments[3], actual - offset
+    # At a gradient and moments of zero there is no step to predict, and the response to the push sets the scale.
+    size = jnp.max(jnp.abs(step))
+    size = jnp.where(size > 0, size, jnp.max(jnp.abs(with_push - without)))
+    mismatch = jnp.max(jnp.abs(step + rates * new / correction)) / size
+    if adam:
+        # Second moments so large that ε is nothing beside them: what is left is their root and the learning rate.
+        decay = _common(_flatten(after.nu)[0][4]) / LARGE
+        second = jnp.sqrt(LARGE * decay / (1 - decay ** after.count[0].astype(decay.dtype)))
+        rate = _common(-correction / beta * second * (flat[4] - flat[5]) / push)
+        threshold = (2 + 2 * beta) / (1 - beta)
+        return _finish("Adam", back(rates), mismatch, threshold, momentum=beta, learning_rate=rate)
+    # Nesterov: u = -η(g + β m'), with g = m' - β m.
+    other_rates = rates / safe
+    other = jnp.max(jnp.abs(step + other_rates * ((1 + beta) * new - beta * before))) / size
+    nesterov = (other < mismatch) & (beta > 0)
+    rates = jnp.where(nesterov, other_rates, rates)
+    threshold = jnp.where(nesterov, (2 + 2 * beta) / (1 + 2 * beta), 2 + 2 * beta)
+    mismatch = jnp.where(nesterov, other, mismatch)
+    numbers = {"momentum": beta, "learning_rate": _common(rates), "nesterov": nesterov}
+    return _finish("momentum", back(rates), mismatch, threshold, **numbers)
+
+
+def _flatten(stacked: PyTree) -> tuple[Float[Array, "questions dim"], Callable[[Array], PyTree]]:
+    """Trees stacked along the leading axis as rows; and the way back of one row."""
+    _, back = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], stacked))
+    return jax.vmap(lambda tree: ravel_pytree(tree)[0])(stacked), back

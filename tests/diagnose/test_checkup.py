@@ -1,0 +1,252 @@
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nablax.calculus import Estimate
+from nablax.diagnose import checkup, watch
+
+RANDOM = np.random.default_rng(0)
+X = jnp.asarray(RANDOM.normal(size=(48, 5)), jnp.float32)
+Y = jnp.asarray(RANDOM.integers(0, 3, size=48))
+BATCH = (X, Y)
+KEY = jax.random.key(1)
+OPTIMIZER = optax.adam(1e-3)
+
+
+class Net(eqx.Module):
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+    act: object
+    count: jax.Array
+
+    def __init__(self, key):
+        a, b = jax.random.split(key)
+        self.first, self.second = eqx.nn.Linear(5, 8, key=a), eqx.nn.Linear(8, 3, key=b)
+        self.act, self.count = jax.nn.relu, jnp.arange(3)
+
+    def __call__(self, x):
+        return self.second(self.act(self.first(x)))
+
+
+def as_dict(net):
+    """A nested tree of plain arrays, as Flax and Haiku keep them."""
+    return {
+        "params": {
+            "first": {"kernel": net.first.weight.T, "bias": net.first.bias},
+            "second": {"kernel": net.second.weight.T, "bias": net.second.bias},
+        }
+    }
+
+
+def module_logits(net, batch):
+    return jax.vmap(net)(batch[0])
+
+
+def dict_logits(variables, batch):
+    first, second = variables["params"]["first"], variables["params"]["second"]
+    hidden = jax.nn.relu(batch[0] @ first["kernel"] + first["bias"][None])
+    return hidden @ second["kernel"] + second["bias"][None]
+
+
+def cross_entropy(logits):
+    return lambda params, batch: jnp.mean(
+        optax.softmax_cross_entropy_with_integer_labels(logits(params, batch), batch[1])
+    )
+
+
+def decay(params, batch):
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(eqx.filter(params, eqx.is_inexact_array)))
+
+
+TRACES = []
+
+
+def counted(params, batch):
+    TRACES.append(None)
+    return cross_entropy(dict_logits)(params, batch)
+
+
+MODULE_LOSS, DICT_LOSS = cross_entropy(module_logits), cross_entropy(dict_logits)
+LOSSES = {"fit": counted, "decay": decay}
+FIELD = jax.grad(DICT_LOSS)
+
+
+def examine(params, batch=BATCH, opt_state=None, key=KEY):
+    return checkup(
+        counted,
+        params,
+        batch,
+        optimizer=OPTIMIZER,
+        opt_state=opt_state,
+        key=key,
+        losses=LOSSES,
+        logits=dict_logits,
+        field=FIELD,
+    )
+
+
+NET = Net(jax.random.key(0))
+PLAIN = as_dict(NET)
+
+
+@pytest.fixture(scope="module")
+def record():
+    return examine(PLAIN, opt_state=OPTIMIZER.init(PLAIN))
+
+
+def test_parts_are_right(record):
+    gradient = jax.grad(DICT_LOSS)(PLAIN, BATCH)
+    update, _ = OPTIMIZER.update(gradient, OPTIMIZER.init(PLAIN), PLAIN)
+    moved = optax.apply_updates(PLAIN, update)
+    np.testing.assert_allclose(record.loss, DICT_LOSS(PLAIN, BATCH), rtol=1e-6)
+    np.testing.assert_allclose(record.step.slope.value, optax.tree.vdot(gradient, update), rtol=1e-4)
+    np.testing.assert_allclose(record.step.actual.value, DICT_LOSS(moved, BATCH) - record.loss, atol=1e-6)
+    np.testing.assert_allclose(record.noise.mean_loss, record.loss, rtol=1e-5)
+    # The gradient of one loss does not turn.
+    assert abs(record.rotation.share.value) < 1e-4
+    np.testing.assert_allclose(record.conflicts.values[1], decay(PLAIN, BATCH), rtol=1e-6)
+    assert record.conflicts.names == ("fit", "decay") and record.step.radius > 1
+    assert record.sharpness.rule.kind == "Adam" and record.notes == ()
+
+
+def test_repeated_calls_trace_once(record):
+    examine(PLAIN, opt_state=OPTIMIZER.init(PLAIN))
+    before = len(TRACES)
+    other = jax.tree.map(lambda leaf: 2 * leaf, PLAIN)
+    examine(other, (X + 1, Y), OPTIMIZER.init(other), jax.random.key(5))
+    assert len(TRACES) == before
+
+
+def test_modules_and_plain_trees_agree(record):
+    # A module with functions and whole numbers among its leaves: those stay where they are.
+    moving = eqx.filter(NET, eqx.is_inexact_array)
+    state = OPTIMIZER.init(moving)
+    other = checkup(MODULE_LOSS, NET, BATCH, optimizer=OPTIMIZER, opt_state=state, key=KEY, rows=0)
+    for part in ("ratio", "headroom", "sharpness"):
+        expected = getattr(record.sharpness, part).value
+        np.testing.assert_allclose(getattr(other.sharpness, part).value, expected, rtol=2e-2)
+    assert other.noise is None and "rows=0" in other.notes[0]
+    np.testing.assert_allclose(other.step.predicted.value, record.step.predicted.value, rtol=1e-3)
+    assert other.layers.names == ("first.weight", "first.bias", "second.weight", "second.bias")
+    assert record.layers.names[0] == "params.first.bias"
+    assert np.isnan(other.step.radius) and other.conflicts is None and other.rotation is None
+
+
+def test_planted_faults_are_named(record):
+    dead = {"params": {**PLAIN["params"], "first": dict(PLAIN["params"]["first"])}}
+    dead["params"]["first"]["bias"] = PLAIN["params"]["first"]["bias"].at[jnp.array([2, 5])].set(-100.0)
+    found = examine(dead, opt_state=OPTIMIZER.init(dead))
+    assert ("params.first.bias", 0, 2, 8) in found.layers.without_gradient()
+    assert any("params.first.bias: 2 of 8" in text for text in found.advice)
+    assert not any(name == "params.first.bias" for name, *_ in record.layers.without_gradient())
+
+    broken = {"params": {**PLAIN["params"], "second": dict(PLAIN["params"]["second"])}}
+    broken["params"]["second"]["kernel"] = PLAIN["params"]["second"]["kernel"].at[0, 0].set(jnp.nan)
+    found = examine(broken, opt_state=OPTIMIZER.init(broken))
+    assert found.findings[0].topic == "not finite" and "params.second.kernel (1 of 24)" in found.advice[0]
+    found.table(), found.to_html()
+
+    # The last weights ten thousand times too large: what lies before them gets gradients that explode.
+    steep = {"params": {**PLAIN["params"], "second": dict(PLAIN["params"]["second"])}}
+    steep["params"]["second"]["kernel"] = PLAIN["params"]["second"]["kernel"] * 1e5
+    found = examine(steep, opt_state=OPTIMIZER.init(steep))
+    ratio = found.layers.gradient / found.layers.gradient[2]
+    assert ratio[0] > 1e3 and any(name.startswith("params.first") for name, _ in found.layers.exploding())
+
+
+def test_without_optimiser_rows_or_update_it_says_so():
+    record = checkup(lambda p, b: jnp.sum((p - 1) ** 2 * jnp.array([1.0, 3.0])), jnp.zeros(2), None, key=KEY)
+    assert record.step is None and record.noise is None and len(record.notes) == 2
+    assert np.isnan(record.sharpness.ratio.value) and "unknown" in record.sharpness.rule.name()
+    # Unknown is the threshold, not the curvature.
+    np.testing.assert_allclose(record.sharpness.sharpness.value, 6.0, rtol=1e-5)
+    assert "cannot be said" in " ".join(record.advice)
+    record.table(), record.to_html()
+    with pytest.raises(ValueError, match="both"):
+        checkup(DICT_LOSS, PLAIN, BATCH, optimizer=OPTIMIZER, learning_rate=0.1, key=KEY)
+    with pytest.raises(ValueError, match="learning_rate with momentum"):
+        checkup(DICT_LOSS, PLAIN, BATCH, momentum=0.9, key=KEY)
+
+
+def test_a_loss_that_is_no_mean_over_rows_is_noticed():
+    def coupled(p, batch):
+        return jnp.var(batch @ p)
+
+    record = checkup(coupled, jnp.ones(5), X, learning_rate=0.1, key=KEY)
+    assert any("not the mean of its rows" in text for text in record.advice)
+
+
+def test_watch_collects(record, tmp_path):
+    watching = watch(counted, every=2, key=KEY, optimizer=OPTIMIZER, losses=LOSSES, logits=dict_logits, field=FIELD)
+    params, state = PLAIN, OPTIMIZER.init(PLAIN)
+    for number in range(5):
+        found = watching.step(params, BATCH, state)
+        assert (found is None) == (number % 2 == 1)
+        updates, state = OPTIMIZER.update(jax.grad(DICT_LOSS)(params, BATCH), state, params)
+        params = optax.apply_updates(params, updates)
+    assert [number for number, _ in watching.records] == [0, 2, 4]
+    losses = [float(r.loss) for _, r in watching.records]
+    assert losses[2] < losses[0]
+    # The record handed out is whole; the one kept holds nothing of the parameters' size.
+    assert found.sharpness.rule.rates is not None
+    assert all(r.sharpness.rule.rates is None for _, r in watching.records)
+    assert len(watching.table().splitlines()) > 4
+    page = watching.to_html(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == page
+    assert page.count("<svg") >= 5 and "http://" not in page.replace("http://www.w3.org", "")
+    with pytest.raises(ValueError, match="every"):
+        watch(counted, every=0, key=KEY)
+
+
+def test_page_and_table_hold_the_numbers(record):
+    page, table = record.to_html(), record.table()
+    for text in record.advice:
+        assert text in table
+    assert f"{record.sharpness.ratio.value:.3g}" in page and page.count("<svg") >= 4
+    assert "nan" not in page.split("<details>")[0].lower().replace("finance", "")
+
+
+def test_noise_that_hides_the_gradient_has_no_scale(record):
+    part = record.noise
+    hidden = Estimate(jnp.asarray(-1e-3), jnp.asarray(1e-3))
+    hidden = eqx.tree_at(lambda n: (n.signal, n.preconditioned.value), part, (hidden, jnp.asarray(-40.0)))
+    hidden = eqx.tree_at(lambda r: r.noise, record, hidden)
+    assert f"≥ {hidden.noise.suggested:.3g}" in hidden.to_html() and "e+29" not in hidden.to_html()
+    clear = eqx.tree_at(lambda r: r.noise.signal.value, record, jnp.asarray(1.0))
+    assert clear.to_html().count("<svg") == hidden.to_html().count("<svg") + 1 == 5
+    watching = watch(counted, key=KEY)
+    watching.records.append((0, hidden))
+    assert f"≥ {hidden.noise.suggested:.3g}" in watching.table() and "-40" not in watching.table()
+    watching.to_html()
+
+
+def test_a_step_after_which_the_loss_is_no_number_is_a_fault(record):
+    for change in (jnp.nan, jnp.inf):
+        broken = eqx.tree_at(lambda r: r.step.actual.value, record, jnp.asarray(change))
+        first = broken.findings[0]
+        assert first.level == "fault" and first.topic == "step" and f"the loss is {change}" in first.text
+
+
+def test_a_sum_over_rows_is_noticed_from_a_part_of_them(record):
+    # As many rows again were not looked at: their mean may differ somewhat, but not by the number of rows.
+    for factor, noticed in ((1 / 96, True), (0.8, False)):
+        part = replace(record.noise, batch=96, mean_loss=record.loss * factor)
+        found = eqx.tree_at(lambda r: r.noise, record, part, is_leaf=lambda n: n is record.noise)
+        assert any("not the mean of its rows" in text for text in found.advice) == noticed
+
+
+def test_a_loss_that_falls_after_all_is_not_said_to_pay(record):
+    values = (jnp.array([[1.0, -0.9], [-0.9, 1.0]]), jnp.array([1e-3, -1.0]), jnp.array([-9.0, -1.0]))
+    part = eqx.tree_at(
+        lambda c: (c.cosines.value, c.first_order.value, c.changes, c.cosines.standard_error),
+        record.conflicts,
+        (*values, jnp.zeros((2, 2))),
+    )
+    part = eqx.tree_at(lambda c: c.first_order.standard_error, part, jnp.zeros(2))
+    said = [f for f in eqx.tree_at(lambda r: r.conflicts, record, part).findings if "pull against" in f.text]
+    assert said[0].level == "warning" and "raises" not in said[0].text

@@ -1,0 +1,205 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nablax.diagnose import sharpness, update_rule
+
+PARAMS = {"a": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array([[0.3, -0.4]])}
+SCALES = {"a": jnp.array([1.0, 10.0, 0.1]), "b": jnp.array([[3.0, 0.5]])}
+
+
+def gradient_at(params):
+    return jax.tree.map(lambda p, s: s * p, params, SCALES)
+
+
+def state_after(optimizer, steps=4):
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for _ in range(steps):
+        updates, state = optimizer.update(gradient_at(params), state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def rule_of(optimizer):
+    params, state = state_after(optimizer)
+    return update_rule(optimizer, state, params, gradient_at(params)), params, state
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name", "rate", "momentum", "threshold"),
+    [
+        (optax.sgd(0.05), "gradient descent", 0.05, 0.0, 2.0),
+        (optax.sgd(0.05, momentum=0.9), "heavy ball", 0.05, 0.9, 3.8),
+        (optax.sgd(0.05, momentum=0.8, nesterov=True), "Nesterov", 0.05, 0.8, 3.6 / 2.6),
+        (optax.adam(2e-3, b1=0.9), "Adam", 2e-3, 0.9, 38.0),
+        (optax.adamw(2e-3, b1=0.8, weight_decay=0.1), "Adam", 2e-3, 0.8, 18.0),
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-2)), "Adam", 1e-2, 0.9, 38.0),
+        (optax.amsgrad(3e-3), "Adam", 3e-3, 0.9, 38.0),
+        (optax.inject_hyperparams(optax.adam)(learning_rate=4e-3), "Adam", 4e-3, 0.9, 38.0),
+        (optax.sgd(optax.linear_schedule(0.1, 0.0, 8)), "gradient descent", 0.05, 0.0, 2.0),
+    ],
+    ids=["sgd", "heavy", "nesterov", "adam", "adamw", "clipped", "amsgrad", "injected", "schedule"],
+)
+def test_rate_momentum_and_threshold_are_read(optimizer, name, rate, momentum, threshold):
+    rule, _, _ = rule_of(optimizer)
+    assert bool(rule.known) and rule.name().startswith(name)
+    np.testing.assert_allclose(rule.learning_rate, rate, rtol=1e-3)
+    np.testing.assert_allclose(rule.momentum, momentum, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rule.threshold, threshold, rtol=1e-3)
+
+
+def test_adams_preconditioner_is_that_of_its_next_step():
+    optimizer = optax.adam(1e-2, b2=0.99, eps=1e-3)
+    rule, params, state = rule_of(optimizer)
+    _, after = optimizer.update(gradient_at(params), state, params)
+    moments = after[0]
+    for name in PARAMS:
+        corrected = moments.nu[name] / (1 - 0.99 ** int(moments.count))
+        np.testing.assert_allclose(rule.rates[name], 1e-2 / (np.sqrt(corrected) + 1e-3), rtol=1e-4)
+
+
+def test_rates_of_their_own_for_some_parameters():
+    labels = {"a": "slow", "b": "fast"}
+    optimizer = optax.chain(
+        optax.trace(0.9), optax.multi_transform({"slow": optax.scale(-0.01), "fast": optax.scale(-0.1)}, labels)
+    )
+    rule, _, _ = rule_of(optimizer)
+    assert bool(rule.known) and np.isnan(rule.learning_rate)
+    np.testing.assert_allclose(rule.rates["a"], 0.01, rtol=1e-4)
+    np.testing.assert_allclose(rule.rates["b"], 0.1, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.sign_sgd(0.1),
+        optax.lion(0.1),
+        optax.nadam(0.1),
+        optax.adabelief(0.1),
+        optax.chain(optax.adam(0.1), optax.clip_by_global_norm(1e-3)),
+        optax.chain(optax.trace(0.9), optax.trace(0.5), optax.scale(-0.1)),
+        optax.chain(optax.sgd(0.1), optax.scale(-1.0)),
+    ],
+    ids=["sign", "lion", "nadam", "adabelief", "clipped after", "two traces", "ascent"],
+)
+def test_what_cannot_be_read_is_not_guessed(optimizer):
+    rule, params, _ = rule_of(optimizer)
+    assert not bool(rule.known) and rule.name().startswith("unknown")
+    assert np.isnan(rule.threshold) and np.isnan(rule.learning_rate)
+    assert all(np.all(leaf == 1) for leaf in jax.tree.leaves(rule.rates))
+
+
+def test_a_rate_of_zero_is_named():
+    assert rule_of(optax.sgd(0.0))[0].name() == "unknown: the optimiser makes no step here (rate zero?)"
+
+
+def test_a_clipped_gradient_has_the_rate_of_this_step():
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1))
+    rule, params, _ = rule_of(optimizer)
+    assert bool(rule.known)
+    norm = float(optax.tree.norm(gradient_at(params)))
+    np.testing.assert_allclose(rule.learning_rate, 0.1 * 0.5 / norm, rtol=1e-3)
+
+
+def quadratic(params, scales):
+    return jnp.sum(scales * params**2) / 2
+
+
+def growth(optimizer, scales, steps=600):
+    """How much longer than before the end of a run is, for a state held at the given preconditioner."""
+
+    def body(carry, _):
+        params, state = carry
+        update, state = optimizer.update(scales * params, state, params)
+        return (params + update, state), jnp.max(jnp.abs(params))
+
+    start = jnp.ones_like(scales)
+    _, sizes = jax.lax.scan(body, (start, optimizer.init(start)), None, length=steps)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rate: optax.sgd(rate),
+        lambda rate: optax.sgd(rate, momentum=0.7),
+        lambda rate: optax.sgd(rate, momentum=0.7, nesterov=True),
+    ],
+    ids=["gradient descent", "heavy ball", "Nesterov"],
+)
+def test_ratio_one_is_where_simulated_runs_turn(x64, key, make):
+    scales = jnp.array([0.1, 1.0, 7.0])
+    for share, grows in ((0.98, False), (1.02, True)):
+        # The rate at which the ratio should be `share`, by the record itself.
+        optimizer = make(0.1)
+        rule = update_rule(optimizer, optimizer.init(scales), jnp.ones(3), scales)
+        headroom = sharpness(quadratic, jnp.ones(3), scales, rule=rule, key=key).headroom.value
+        sizes = growth(make(0.1 * share * float(headroom)), scales)
+        assert bool(sizes[-1] > 1.0) == grows
+        assert bool(sizes[-1] < 0.1) == (not grows)
+
+
+def test_ratio_one_is_where_adam_with_its_preconditioner_turns(x64, key):
+    # With ε large the preconditioner stands still at ε: Adam's edge is then that of a known linear recurrence.
+    scales = jnp.array([0.1, 1.0, 7.0])
+    start = 1e-9 * jnp.ones(3)
+    for share, grows in ((0.98, False), (1.02, True)):
+        rate = 0.1
+        for _ in range(2):
+            optimizer = optax.adam(rate, b1=0.8, eps=1.0)
+            rule = update_rule(optimizer, optimizer.init(start), start, scales * start)
+            record = sharpness(quadratic, start, scales, rule=rule, key=key)
+            rate = rate * float(record.headroom.value) * share
+        np.testing.assert_allclose(record.threshold, 18.0 / (rate / (share * record.headroom.value)), rtol=1e-3)
+        optimizer = optax.adam(rate, b1=0.8, eps=1.0)
+
+        def body(carry, _, optimizer=optimizer):
+            params, state = carry
+            update, state = optimizer.update(scales * params, state, params)
+            return (params + update, state), jnp.max(jnp.abs(params))
+
+        _, sizes = jax.lax.scan(body, (start, optimizer.init(start)), None, length=800)
+        assert bool(sizes[-1] > 10 * sizes[200]) == grows
+        assert bool(sizes[-1] < sizes[200]) == (not grows)
+
+
+def ratios(loss, params, optimizer, key, times, length):
+    """The ratio at the end of each of several stretches of full-batch training."""
+
+    def body(carry, _):
+        params, state = carry
+        update, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, update), state), None
+
+    def stretch(carry, _):
+        (params, state), _ = jax.lax.scan(body, carry, None, length=length)
+        rule = update_rule(optimizer, state, params, jax.grad(loss)(params))
+        return (params, state), sharpness(loss, params, rule=rule, key=key).ratio.value
+
+    return jax.jit(lambda c: jax.lax.scan(stretch, c, None, length=times)[1])((params, optimizer.init(params)))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optax.sgd(0.12), optax.sgd(0.2, momentum=0.5)], ids=["gradient descent", "heavy ball"]
+)
+def test_training_settles_at_the_edge(x64, key, optimizer):
+    # The nearest minimum of (x²y² − 1)²/4 from here has curvature 18.2, more than either can bear: both go on along the
+    # valley of minima to where they can.
+    found = ratios(lambda p: (p[0] ** 2 * p[1] ** 2 - 1) ** 2 / 4, jnp.array([3.0, 0.3]), optimizer, key, 1, 4000)
+    assert 0.95 < found[-1] < 1.02
+
+
+def test_adam_hovers_at_its_edge(x64, key):
+    x = jnp.linspace(-1.0, 1.0, 20)[:, None]
+
+    def loss(params):
+        hidden = jnp.tanh(x * params["w"][None] + params["b"][None])
+        return jnp.mean((hidden @ params["v"] - jnp.sin(3 * x[:, 0]) - 0.5 * x[:, 0]) ** 2)
+
+    keys = jax.random.split(key, 3)
+    params = {n: jax.random.normal(k, (16,)) * s for n, k, s in zip("wbv", keys, (1.0, 0.5, 0.3))}
+    found = ratios(loss, params, optax.adam(0.01), key, 16, 250)
+    # It starts far below, and is from then on pushed back from above one.
+    assert found[0] < 0.6 and abs(jnp.mean(found[6:]) - 1) < 0.1 and jnp.max(found) < 1.15
