@@ -137,7 +137,7 @@ def test_concrete_classes_are_final():
 def test_the_library_needs_no_extra():
     """Importing every room but the app loads no package of the extras."""
     code = (
-        "import sys, nablax.spaces, nablax.calculus, nablax.fields, nablax.follow, nablax.diagnose, nablax.transport,"
+        "import sys, nablax.spaces, nablax.calculus, nablax.fields, nablax.regulate, nablax.follow, nablax.diagnose, nablax.transport,"
         " nablax.papers, nablax.app\n"
         "extras = {'polars', 'sklearn', 'typer', 'rich', 'jinja2', 'matplotlib', 'PIL', 'orbax', 'safetensors'}\n"
         "print(sorted(extras & set(sys.modules)))"

@@ -1,0 +1,138 @@
+"""Gradient(s) in, gradient out, and no learning rate: aggregators of several objectives, regulators of one.
+
+Every aggregator and regulator is an ``optax.GradientTransformationExtraArgs``. An aggregator takes gradients whose
+leaves have a leading axis of K objectives and returns them without it, so that it is the first link of
+``optax.chain``; a regulator takes one gradient and returns one. Unknown extra arguments are ignored by both. Gradients
+are real.
+"""
+
+from ._aggregator import AggregatorState, Weights
+from ._aligned_mtl import aligned_mtl, aligned_mtl_weights
+from ._averages import mean, sum
+from ._bloop import bloop
+from ._cagrad import cagrad, cagrad_weights
+from ._classp import ClasspState, classp
+from ._dual_ascent import DualAscentState, dual_ascent
+from ._equal_angles import config, config_weights, imtl_g, imtl_g_weights
+from ._fairness import fairgrad, fairgrad_weights, nash_mtl, nash_mtl_weights
+from ._fish import FishState, fish
+from ._gcond import gcond
+from ._ghost_step import GhostStepState, ghost_step
+from ._graddrop import graddrop
+from ._gradient_norm import flooding, gradient_norm
+from ._gradient_projection import GradientProjectionState, extend_bases, gradient_projection
+from ._gramian import gramian
+from ._guard import GuardState, guard
+from ._homeostasis import HomeostasisState, homeostasis
+from ._importance_sampling import ImportanceSamplingState, importance_draw, importance_sampling
+from ._manifold_smoothness import ManifoldSmoothnessState, manifold_affinity, manifold_smoothness
+from ._meta_regulation import MetaRegulation, learned_regulation, meta_adapt, meta_loss, meta_regulation
+from ._mgda import mgda, mgda_weights
+from ._modality_modulation import (
+    ModalityModulationState,
+    modality_competition,
+    modality_modulation,
+    modality_responses,
+    modality_value_and_grad,
+)
+from ._objectives import multi_value_and_grad
+from ._pcgrad import gradvac, pcgrad, pcgrad_weights
+from ._pixelwise_clip import pixelwise_clip
+from ._recurrent import Unrolled, VanishingGradientState, unrolled_value_and_grad, vanishing_gradient
+from ._relaxed_projection import RelaxedProjectionState, relax_bases, relaxed_projection
+from ._robust import krum, krum_weights, trimmed_mean
+from ._robust_projection import RobustProjectionState, robust_projection
+from ._sam_gs import sam_gs
+from ._spectral_decoupling import SpectralDecouplingState, spectral_decoupling
+from ._tract import tract
+from ._upgrad import dual_projection, dual_projection_weights, upgrad, upgrad_weights
+from ._variational_binary import VariationalBinaryState, binary_divergence, binary_preactivation, variational_binary
+from ._weight_conditioning import weight_conditioning
+
+__all__ = [
+    "AggregatorState",
+    "ClasspState",
+    "DualAscentState",
+    "FishState",
+    "GhostStepState",
+    "GradientProjectionState",
+    "GuardState",
+    "HomeostasisState",
+    "ImportanceSamplingState",
+    "ManifoldSmoothnessState",
+    "MetaRegulation",
+    "ModalityModulationState",
+    "RelaxedProjectionState",
+    "RobustProjectionState",
+    "SpectralDecouplingState",
+    "Unrolled",
+    "VanishingGradientState",
+    "VariationalBinaryState",
+    "Weights",
+    "aligned_mtl",
+    "aligned_mtl_weights",
+    "binary_divergence",
+    "binary_preactivation",
+    "bloop",
+    "cagrad",
+    "cagrad_weights",
+    "classp",
+    "config",
+    "config_weights",
+    "dual_ascent",
+    "dual_projection",
+    "dual_projection_weights",
+    "extend_bases",
+    "fairgrad",
+    "fairgrad_weights",
+    "fish",
+    "flooding",
+    "gcond",
+    "ghost_step",
+    "graddrop",
+    "gradient_norm",
+    "gradient_projection",
+    "gradvac",
+    "gramian",
+    "guard",
+    "homeostasis",
+    "importance_draw",
+    "importance_sampling",
+    "imtl_g",
+    "imtl_g_weights",
+    "krum",
+    "krum_weights",
+    "learned_regulation",
+    "manifold_affinity",
+    "manifold_smoothness",
+    "mean",
+    "meta_adapt",
+    "meta_loss",
+    "meta_regulation",
+    "mgda",
+    "mgda_weights",
+    "modality_competition",
+    "modality_modulation",
+    "modality_responses",
+    "modality_value_and_grad",
+    "multi_value_and_grad",
+    "nash_mtl",
+    "nash_mtl_weights",
+    "pcgrad",
+    "pcgrad_weights",
+    "pixelwise_clip",
+    "relax_bases",
+    "relaxed_projection",
+    "robust_projection",
+    "sam_gs",
+    "spectral_decoupling",
+    "sum",
+    "tract",
+    "trimmed_mean",
+    "unrolled_value_and_grad",
+    "upgrad",
+    "upgrad_weights",
+    "vanishing_gradient",
+    "variational_binary",
+    "weight_conditioning",
+]

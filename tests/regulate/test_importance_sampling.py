@@ -1,0 +1,69 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nablax.regulate import importance_draw, importance_sampling
+
+GRADS = jnp.array([[1.0, 0.0], [0.0, -2.0], [4.0, 3.0]])
+
+
+def learnt(uniform):
+    aggregator = importance_sampling(3, uniform=uniform)
+    _, state = aggregator.update(GRADS, aggregator.init(GRADS[0]), indices=jnp.arange(3))
+    return aggregator, state
+
+
+def test_the_law_is_the_norms_and_the_mean_is_unbiased(x64):
+    aggregator, state = learnt(0.2)
+    p = 0.8 * np.array([1, 2, 5]) / 8 + 0.2 / 3
+    np.testing.assert_allclose(state.probabilities, p, rtol=1e-6)
+    total = np.zeros(2)
+    for pair in itertools.product(range(3), repeat=2):  # every draw of two, with its probability
+        updates, _ = aggregator.update(GRADS[jnp.array(pair)], state, indices=jnp.array(pair))
+        total += p[pair[0]] * p[pair[1]] * np.asarray(updates)
+    np.testing.assert_allclose(total, GRADS.mean(0), rtol=1e-6)
+
+
+def test_no_law_has_a_smaller_variance(x64):
+    aggregator, state = learnt(1e-9)
+    grads, mean = np.asarray(GRADS, np.float64), np.asarray(GRADS, np.float64).mean(0)
+
+    def variance(p):
+        return sum(p[i] * np.sum((grads[i] / (3 * p[i]) - mean) ** 2) for i in range(3))
+
+    grid = np.linspace(0.01, 0.98, 98)
+    best = min(variance((a, b, 1 - a - b)) for a in grid for b in grid if a + b < 0.995)
+    ours = variance(np.asarray(state.probabilities))
+    # Closed form: (Σ‖g‖)² / N² - ‖mean‖².
+    np.testing.assert_allclose(ours, 64 / 9 - mean @ mean, rtol=1e-6)
+    assert ours <= best * (1 + 1e-9) and best < ours * 1.01 and ours < 0.7 * variance([1 / 3] * 3)
+
+
+def test_unseen_items_count_as_average_and_draws_follow_the_law():
+    aggregator = importance_sampling(4, uniform=0.1)
+    state = aggregator.init(GRADS[0])
+    np.testing.assert_allclose(state.probabilities, 0.25)
+    _, state = aggregator.update(GRADS[1:], state, indices=jnp.array([0, 2]))  # norms 2 and 5
+    np.testing.assert_allclose(state.probabilities, 0.9 * np.array([2, 3.5, 5, 3.5]) / 14 + 0.025, rtol=1e-5)
+    drawn = importance_draw(state, 20_000, key=jax.random.key(0))
+    np.testing.assert_allclose(np.bincount(drawn) / 20_000, state.probabilities, atol=0.015)
+
+
+def test_items_without_gradient_leave_a_uniform_law():
+    aggregator = importance_sampling(3)
+    _, state = aggregator.update(0 * GRADS, aggregator.init(GRADS[0]), indices=jnp.arange(3))
+    np.testing.assert_allclose(state.probabilities, 1 / 3, rtol=1e-6)
+
+
+def test_faults():
+    with pytest.raises(ValueError, match="uniform"):
+        importance_sampling(3, uniform=0.0)
+    aggregator = importance_sampling(3)
+    with pytest.raises(ValueError, match="indices"):
+        aggregator.update(GRADS, aggregator.init(GRADS[0]), indices=jnp.arange(2))
+    for outside in (-1, 3):
+        with pytest.raises(Exception, match="from 0 to 2"):
+            aggregator.update(GRADS, aggregator.init(GRADS[0]), indices=jnp.array([0, 1, outside]))
