@@ -19,7 +19,9 @@ digits = digits.reshape(-1, 8, 8) / 16
 
 def scenes(generator, rows):
     """A digit in one quarter of 16 × 16 pixels, and digits with shuffled pixels in the others."""
-    quarters = generator.permuted(digits[generator.integers(len(digits), size=(4, len(rows)))].reshape(4, -1, 64), axis=2)
+    quarters = generator.permuted(
+        digits[generator.integers(len(digits), size=(4, len(rows)))].reshape(4, -1, 64), axis=2
+    )
     quarters = quarters.reshape(4, -1, 8, 8)
     where = generator.integers(4, size=len(rows))
     quarters[where, np.arange(len(rows))] = digits[rows]

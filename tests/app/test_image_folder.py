@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
             picture[:, at] += 180
         (where / "data" / label).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.astype(np.uint8)).save(where / "data" / label / f"{number}.png")
-    flags = ["--network", "transformer", "--width", "32", "--depth", "2", "--steps", "600", "--batch-size", "32"]
+    flags = ["--network", "mlp", "--width", "128", "--depth", "2", "--steps", "2000", "--batch-size", "64"]
     call("learn", where / "data", "--condition", "label", "--out", where / "run", *flags)
     return where
 

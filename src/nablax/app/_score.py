@@ -65,8 +65,8 @@ def score(
     codec, dim = model.codec, int(np.prod(model.codec.shape))
     draws = draws if codec.noisy else 1
     width = max(int(model.config.choices["width"]), dim)
-    # One size for every call, the last chunk filled up, so that one compiled program serves them all.
-    size = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // (dim * width)))
+    # Chunks of one size, a power of two where the rows are few, and filled up: few compiled programs serve all calls.
+    size = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // (dim * width), 1 << (len(base) - 1).bit_length()))
     vectors = np.zeros((len(base), codec.condition_dim), np.float32) if condition is None else condition
     key = jax.random.key(seed)
     parts = []

@@ -57,7 +57,7 @@ def from_torch(module: Callable[..., Any]) -> Field:
         raise fault(
             expected="a module in evaluation mode, whose value depends on its arguments alone",
             got="one in training mode",
-            mend="Call module.eval() first.",
+            mend="Put it in evaluation mode first: module.train(False).",
         )
     host = _Host(torch, module)
 

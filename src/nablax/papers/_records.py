@@ -62,10 +62,14 @@ class Check:
     expected: bool = True
     tried: str = ""
 
+    def __post_init__(self) -> None:
+        # Comparisons of arrays give scalars of NumPy's or JAX's own.
+        object.__setattr__(self, "holds", bool(self.holds))
+
     @property
     def surprise(self) -> bool:
         """Whether the outcome differs from the one listed."""
-        return bool(self.holds) != self.expected
+        return self.holds != self.expected
 
     @property
     def verdict(self) -> str:

@@ -1,0 +1,86 @@
+"""A whole check-up against one training step at the same batch; the peer is our own training step."""
+
+import statistics
+import time
+from pathlib import Path
+
+TITLE = "whole check-up, 16.5k-parameter classifier, batch 512"
+PEER = "one training step of the same batch (ours)"
+UNIT = "ms"
+TARGET = "at most 60 steps"
+BETTER = "higher"  # so that the ratio is ours over the peer's: how many steps a check-up costs (fewer is better)
+ROUNDS, STEPS = 7, 200
+
+
+def prepare(folder: Path) -> dict:
+    return {}
+
+
+def _setting():
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(512, 64)), jnp.float32)
+    y = jnp.asarray(random.integers(0, 10, size=512))
+    model = eqx.nn.MLP(64, 10, 96, 2, key=jax.random.key(0))
+    optimizer = optax.adam(1e-3)
+    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+
+    def logits(model, batch):
+        return jax.vmap(model)(batch[0])
+
+    def loss(model, batch):
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(model, batch), batch[1]))
+
+    @eqx.filter_jit
+    def step(model, state, batch):
+        gradient = eqx.filter_grad(loss)(model, batch)
+        updates, state = optimizer.update(gradient, state, model)
+        return eqx.apply_updates(model, updates), state
+
+    for _ in range(20):
+        model, state = step(model, state, (x, y))
+    return model, state, (x, y), optimizer, loss, logits, step
+
+
+def ours(folder: Path) -> dict:
+    import jax
+
+    from nablax.diagnose import checkup
+
+    model, state, batch, optimizer, loss, logits, _ = _setting()
+
+    def run(seed: int):
+        key = jax.random.key(seed)
+        return checkup(loss, model, batch, optimizer=optimizer, opt_state=state, key=key, logits=logits)
+
+    start = time.perf_counter()
+    run(0)
+    compile_time, values = time.perf_counter() - start, []
+    for round_ in range(ROUNDS):
+        start = time.perf_counter()
+        record = run(round_)
+        values.append(1e3 * (time.perf_counter() - start))
+    ratio, noise = record.sharpness.ratio, record.noise.simple
+    said = f"ratio {ratio.value:.3f} ± {ratio.standard_error:.3f}, noise scale {noise.value:.0f} ± {noise.standard_error:.0f}"
+    return {"values": values, "compile": compile_time, "accuracy": said}
+
+
+def peer(folder: Path) -> dict:
+    import jax
+
+    model, state, batch, *_, step = _setting()
+    start, values = time.perf_counter(), []
+    jax.block_until_ready(step(model, state, batch))
+    first = time.perf_counter() - start
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _ in range(STEPS // ROUNDS):
+            model, state = step(model, state, batch)
+        jax.block_until_ready(model)
+        values.append(1e3 * (time.perf_counter() - start) / (STEPS // ROUNDS))
+    return {"values": values, "compile": first, "accuracy": f"median {statistics.median(values):.3g} ms"}
