@@ -53,7 +53,8 @@ def test_pictures_of_the_label_asked_for(folder):
 
 def test_a_grid_of_samples_and_scores(folder):
     call("sample", folder / "run", "-n", 16, "-o", folder / "grid.png")
-    assert min(Image.open(folder / "grid.png").size) > 20
+    with Image.open(folder / "grid.png") as grid:
+        assert min(grid.size) > 20
     call("score", folder / "run", folder / "data", "--bits", "--draws", "2", "-o", folder / "scored.csv")
     import polars as pl
 

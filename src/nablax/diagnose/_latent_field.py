@@ -224,10 +224,14 @@ def trajectory_score(
 
 @eqx.filter_jit
 def _iterate(encode: Callable, decode: Callable, starts: Array, tolerance: float, max_steps: int) -> tuple:
+    def settled(z: Array, step: Array) -> Array:
+        # A code that has run so far that its norm overflows has not settled there.
+        return jnp.isfinite(jnp.linalg.norm(z)) & (step <= tolerance * (1 + jnp.linalg.norm(z)))
+
     def follow(start: Array) -> tuple[Array, Array, Array]:
         def going(state: tuple) -> Array:
             z, step, count = state
-            return (count < max_steps) & ~(step <= tolerance * (1 + jnp.linalg.norm(z))) & jnp.all(jnp.isfinite(z))
+            return (count < max_steps) & ~settled(z, step) & jnp.isfinite(jnp.linalg.norm(z))
 
         def advance(state: tuple) -> tuple:
             z, _, count = state
@@ -236,8 +240,7 @@ def _iterate(encode: Callable, decode: Callable, starts: Array, tolerance: float
 
         infinite = jnp.asarray(jnp.inf, start.dtype)
         z, step, count = jax.lax.while_loop(going, advance, (start, infinite, jnp.zeros((), jnp.int32)))
-        # A code that has run off to infinity, or so far that its norm is, has not settled there.
-        return z, jnp.isfinite(step) & (step <= tolerance * (1 + jnp.linalg.norm(z))), count
+        return z, settled(z, step), count
 
     return jax.vmap(follow)(starts)
 
