@@ -1,6 +1,7 @@
 """Which pixels does a classifier look at? A digit among scrambled ones, found by four saliency maps, as a picture."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 import equinox as eqx
@@ -104,6 +105,6 @@ for row, i in enumerate(np.flatnonzero(np.asarray(right))[:3]):
         axis.imshow(picture[i], cmap="gray_r" if name.startswith("a ") else "magma")
         axis.set_title(name if row == 0 or name.startswith("a ") else "", fontsize=10)
         axis.set_axis_off()
-path = Path(sys.argv[1] if len(sys.argv) > 1 else "saliency.png")
+path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp()) / "saliency.png"
 figure.savefig(path, dpi=110)
 print(f"\npictures: {path}")
