@@ -14,7 +14,7 @@ from .._core import fault
 from ._table import table
 
 Layer = Callable[[Array], Array]
-Affine = tuple[Float[Array, "outputs inputs"], Float[Array, "outputs"]]
+Affine = tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]
 
 
 class SpatialCertificate(eqx.Module):
@@ -337,8 +337,8 @@ def _planes(values: Float[Array, "corners ..."], displacement: float) -> tuple[t
 
 
 def _substitute(
-    affine: list[Affine], lower: Float[Array, "inputs"], upper: Float[Array, "inputs"], label: Int[Array, ""]
-) -> tuple[Float[Array, "outputs inputs"], Float[Array, "outputs"]]:
+    affine: list[Affine], lower: Float[Array, " inputs"], upper: Float[Array, " inputs"], label: Int[Array, ""]
+) -> tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]:
     """Rows and constants with margin ≥ rows · x + constants for inputs between the bounds."""
 
     def back(rows: Array, constants: Array, depth: int, hidden: list) -> tuple[Array, Array]:

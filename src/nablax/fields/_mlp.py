@@ -78,8 +78,8 @@ class Block(eqx.Module):
         self.outer = eqx.nn.Linear(width, width, key=outer_key)
 
     def __call__(
-        self, h: Float[Array, "width"], context: Float[Array, "width"], activation: Callable[[Array], Array]
-    ) -> Float[Array, "width"]:
+        self, h: Float[Array, " width"], context: Float[Array, " width"], activation: Callable[[Array], Array]
+    ) -> Float[Array, " width"]:
         scale, shift = jnp.split(self.modulation(context), 2)
         return h + self.outer(activation(self.inner(h * (1 + scale)) + shift))
 

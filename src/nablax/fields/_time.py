@@ -28,7 +28,7 @@ def check_time_features(features: int) -> None:
         )
 
 
-def time_features(t: Float[Array, ""], features: int) -> Float[Array, "features"]:
+def time_features(t: Float[Array, ""], features: int) -> Float[Array, " features"]:
     r"""Sines and cosines of t at geometrically spaced frequencies; the raw t for ``features=0``.
 
     $$\left(\sin \omega_k t, \cos \omega_k t\right)_k, \qquad
@@ -66,11 +66,11 @@ def time_features(t: Float[Array, ""], features: int) -> Float[Array, "features"
 
 def outside_features(
     t: Float[Array, ""],
-    args: Float[Array, "condition"] | None,
+    args: Float[Array, " condition"] | None,
     features: int,
     condition: int,
     dtype: jnp.dtype,
-) -> Float[Array, "outside"]:
+) -> Float[Array, " outside"]:
     """Join the features of time and the condition vector; no condition (None) is the null one, all zeros.
 
     Args:
@@ -107,5 +107,7 @@ class Context(eqx.Module):
         self.first = eqx.nn.Linear(outside, width, key=first_key)
         self.second = eqx.nn.Linear(width, width, key=second_key)
 
-    def __call__(self, outside: Float[Array, "outside"], activation: Callable[[Array], Array]) -> Float[Array, "width"]:
+    def __call__(
+        self, outside: Float[Array, " outside"], activation: Callable[[Array], Array]
+    ) -> Float[Array, " width"]:
         return activation(self.second(activation(self.first(outside))))

@@ -33,7 +33,7 @@ class Block(eqx.Module):
     def __call__(
         self,
         h: Float[Array, "patches width"],
-        context: Float[Array, "width"],
+        context: Float[Array, " width"],
         activation: Callable[[Array], Array],
     ) -> Float[Array, "patches width"]:
         scale, shift, inner_scale, inner_shift = jnp.split(self.modulation(context)[None], 4, axis=1)

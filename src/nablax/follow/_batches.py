@@ -20,7 +20,7 @@ def _mix(x: UInt[Array, "..."]) -> UInt[Array, "..."]:
     return x ^ (x >> 16)
 
 
-def permute(positions: Int[Array, "count"], size: int, *, key: Key) -> Int[Array, "count"]:
+def permute(positions: Int[Array, " count"], size: int, *, key: Key) -> Int[Array, " count"]:
     r"""Image of some positions under a pseudo-random permutation of ``range(size)``.
 
     A Feistel network on a grid $a \times b \ge$ ``size``: alternately $l \leftarrow l + F(r) \bmod a$ and
@@ -70,7 +70,7 @@ def permute(positions: Int[Array, "count"], size: int, *, key: Key) -> Int[Array
     return image.astype(jnp.int32)
 
 
-def rows_of(step: Int[Array, ""], size: int, batch_size: int, *, key: Key) -> Int[Array, "batch"]:
+def rows_of(step: Int[Array, ""], size: int, batch_size: int, *, key: Key) -> Int[Array, " batch"]:
     """Row numbers of the batch of one step.
 
     An epoch is ``size // batch_size`` steps under one permutation: each row comes at most once an epoch, and the
@@ -91,7 +91,7 @@ def rows_of(step: Int[Array, ""], size: int, batch_size: int, *, key: Key) -> In
     return permute(positions, size, key=jax.random.fold_in(key, epoch))
 
 
-def take(data: PyTree, rows: Int[Array, "batch"]) -> PyTree:
+def take(data: PyTree, rows: Int[Array, " batch"]) -> PyTree:
     """Gather rows from the leading axis of every array of ``data``."""
     # Rows are known to be inside, so the gather needs no clamp.
     return jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), data)

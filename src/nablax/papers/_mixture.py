@@ -30,14 +30,14 @@ class Mixture(eqx.Module):
         index = jax.random.randint(choice_key, (count,), 0, self.means.shape[0])
         return self.means[index] + self.scale * jax.random.normal(noise_key, (count, self.means.shape[1]))
 
-    def log_parts(self, y: Float[Array, "dim"], a: Array | float = 1.0, b: Array | float = 0.0) -> Array:
+    def log_parts(self, y: Float[Array, " dim"], a: Array | float = 1.0, b: Array | float = 0.0) -> Array:
         """Joint log-density of the point and each component, in nats."""
         components, dim = self.means.shape
         variance = a**2 * self.scale**2 + b**2
         squares = jnp.sum(jnp.square(y[None] - a * self.means), axis=1)
         return -0.5 * squares / variance - 0.5 * dim * jnp.log(2 * jnp.pi * variance) - np.log(components)
 
-    def log_density(self, y: Float[Array, "dim"], a: Array | float = 1.0, b: Array | float = 0.0) -> Array:
+    def log_density(self, y: Float[Array, " dim"], a: Array | float = 1.0, b: Array | float = 0.0) -> Array:
         """Log-density in nats."""
         return logsumexp(self.log_parts(y, a, b))
 

@@ -55,10 +55,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         targets = inputs @ jnp.ones(_DIM) + 0.5 * jax.random.normal(noise_key, (_EXAMPLES,))
         point = 3 * jax.random.normal(point_key, (_DIM,))
 
-        def main(x: Float[Array, "dim"]) -> Array:
+        def main(x: Float[Array, " dim"]) -> Array:
             return jnp.mean((inputs @ x - targets) ** 2) / 2
 
-        def auxiliary(x: Float[Array, "dim"]) -> Array:
+        def auxiliary(x: Float[Array, " dim"]) -> Array:
             return jnp.sum((x - point) ** 2) / 2
 
         # The minimisers of the main loss nearest to the point: what the bilevel problem asks for.

@@ -26,7 +26,7 @@ PAPER = Paper(
 DEPTH = 4
 
 
-def _loss(w: Float[Array, "depth"]) -> Float[Array, ""]:
+def _loss(w: Float[Array, " depth"]) -> Float[Array, ""]:
     return 0.5 * (jnp.prod(w) - 1) ** 2
 
 

@@ -97,7 +97,7 @@ def _expansion(key: Key) -> tuple[Float[Array, ""], Float[Array, ""]]:
     return jnp.linalg.norm(beyond - expected) / size, jnp.linalg.norm(expected) / size
 
 
-def _toy(key: Key) -> Float[Array, "methods"]:
+def _toy(key: Key) -> Float[Array, " methods"]:
     """Test accuracy of Fish, of its walk over mixed batches, and of pooled descent, all by logistic regression."""
     train_key, test_key, mix_key, order_key = jax.random.split(key, 4)
 

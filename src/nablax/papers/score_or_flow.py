@@ -38,7 +38,7 @@ class _Gradient(eqx.Module):
 
     network: MLP
 
-    def __call__(self, t: Array, y: Float[Array, "dim"], args: None = None) -> Float[Array, "dim"]:
+    def __call__(self, t: Array, y: Float[Array, " dim"], args: None = None) -> Float[Array, " dim"]:
         return jax.grad(lambda y: 0.5 * jnp.sum(jnp.square(y - self.network(t, y, None))))(y)
 
 

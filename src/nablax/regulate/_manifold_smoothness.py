@@ -71,7 +71,7 @@ def manifold_affinity(points: Float[Array, "points dim"], width: float) -> Float
 
 
 def manifold_smoothness(
-    outputs: Callable[[PyTree], Float[Array, "points *features"]],
+    outputs: Callable[[PyTree], Float[Array, " points *features"]],
     affinity: Float[Array, "points points"],
     *,
     level: float | Float[Array, ""],

@@ -134,7 +134,7 @@ def solve_inverse(
     args: PyTree = None,
     steps: int = 100,
     method: Literal["posterior guidance", "steering"] = "posterior guidance",
-) -> tuple[Float[Array, "count *shape"], Steering]:
+) -> tuple[Float[Array, " count *shape"], Steering]:
     r"""Draw samples that agree with a linear observation $y = A x + \sigma\varepsilon$, by either approximate method.
 
     "posterior guidance" is `pseudoinverse_guidance`: a gradient through the field at each step; spread and noise level

@@ -85,7 +85,7 @@ class LogProb(eqx.Module):
 def divergence_along(
     velocity: Field,
     divergence: Callable[[Array, PyTree, PyTree], Float[Array, " rows *probes"]],
-    ys: Float[Array, "rows *shape"],
+    ys: Float[Array, " rows *shape"],
     args: PyTree,
     start: float,
     end: float,

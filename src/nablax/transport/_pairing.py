@@ -13,7 +13,7 @@ _WORTH_A_WARM_START = 48  # points; below it the plain solver is quicker
 
 def cheapest_pairing(
     left: Float[np.ndarray, "points dim"], right: Float[np.ndarray, "points dim"]
-) -> Int[np.ndarray, "points"]:
+) -> Int[np.ndarray, " points"]:
     r"""Permutation $\pi$ that minimises $\sum_i \|\mathrm{left}_{\pi(i)} - \mathrm{right}_i\|^2$.
 
     Only $-\langle \mathrm{left}_j, \mathrm{right}_i \rangle$ depends on the pairing. Subtracting from it potentials of

@@ -26,7 +26,7 @@ def posterior_guidance(
     args: PyTree = None,
     steps: int = 100,
     rate: float = 1.0,
-) -> tuple[Float[Array, "count *shape"], Steering]:
+) -> tuple[Float[Array, " count *shape"], Steering]:
     r"""Draw samples guided by a cost through the denoiser (diffusion posterior sampling).
 
     The cost is read as a negative log-likelihood. The score of the flow is corrected by
@@ -89,7 +89,7 @@ def pseudoinverse_guidance(
     args: PyTree = None,
     steps: int = 100,
     data_scale: float = 1.0,
-) -> tuple[Float[Array, "count *shape"], Steering]:
+) -> tuple[Float[Array, " count *shape"], Steering]:
     r"""Draw samples guided by a linear observation $y = A x_1 + \sigma\varepsilon$ (pseudoinverse guidance, ΠGDM).
 
     What $x_1$ may still become is taken to be $N(\hat x_1, r_t^2 I)$ with $r_t^2 = s^2 b^2 / (s^2 a^2 + b^2)$, so that

@@ -66,7 +66,7 @@ class Empirical(eqx.Module):
         None of the model.
     """
 
-    samples: Float[Array, "samples *shape"]
+    samples: Float[Array, " samples *shape"]
 
     def __check_init__(self) -> None:
         if self.samples.ndim < 1 or self.samples.shape[0] == 0:

@@ -26,7 +26,7 @@ def sample_sde(
     steps: int,
     diffusion: Diffusion | None = None,
     denoise: bool = False,
-) -> Float[Array, "count *shape"]:
+) -> Float[Array, " count *shape"]:
     r"""Draw samples by the stochastic equation that has the marginals of the probability flow.
 
     $$dx = \big[v(t, x) + \tfrac12 g(t)^2 \nabla\log p_t(x)\big]\,dt + g(t)\,dW$$
@@ -99,7 +99,7 @@ def predictor_corrector(
     signal_to_noise: float = 0.16,
     predictor: Literal["reverse diffusion", "probability flow"] = "reverse diffusion",
     denoise: bool = False,
-) -> Float[Array, "count *shape"]:
+) -> Float[Array, " count *shape"]:
     r"""Draw samples by turns: correct at a time by Langevin steps, then predict the state at the next time.
 
     A Langevin step at fixed $t$ is $x \leftarrow x + \epsilon s + \sqrt{2\epsilon}\,z$ with

@@ -81,7 +81,7 @@ class SinkhornCoupling(eqx.Module):
             )
 
     @eqx.filter_jit
-    def plan(self, noise: Float[Array, "noise *shape"], data: Float[Array, "data *shape"]) -> Plan:
+    def plan(self, noise: Float[Array, " noise *shape"], data: Float[Array, " data *shape"]) -> Plan:
         """Find the plan.
 
         Args:
@@ -130,8 +130,8 @@ class SinkhornCoupling(eqx.Module):
 
     def __call__(
         self,
-        noise: Float[Array, "batch *shape"],
-        data: Float[Array, "batch *shape"],
+        noise: Float[Array, " batch *shape"],
+        data: Float[Array, " batch *shape"],
         *,
         key: Key,
         labels: PyTree = None,

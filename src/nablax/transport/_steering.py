@@ -89,7 +89,7 @@ class Bounds(eqx.Module):
         above = jnp.maximum(y - self._like(self.upper, y) + self.margin, 0.0)
         return 0.5 * jnp.sum(jnp.square(below) + jnp.square(above))
 
-    def satisfied(self, ys: Float[Array, "count *shape"]) -> Bool[Array, " count"]:
+    def satisfied(self, ys: Float[Array, " count *shape"]) -> Bool[Array, " count"]:
         """Whether each sample is inside the box, the margin not counted. Its mean is the share satisfied."""
         return jax.vmap(lambda y: jnp.all((y >= self._like(self.lower, y)) & (y <= self._like(self.upper, y))))(ys)
 
@@ -108,7 +108,7 @@ def steer(
     steps: int = 100,
     rate: Rate | None = None,
     inner_steps: int = 1,
-) -> tuple[Float[Array, "count *shape"], Steering]:
+) -> tuple[Float[Array, " count *shape"], Steering]:
     r"""Draw samples of low cost by gradient skipping: no gradient passes through the field.
 
     At each step the velocity gives the predicted ends of the path, $\hat x_1 = x_t + (1 - t) v$ on the straight one (on

@@ -112,7 +112,7 @@ class Transport(eqx.Module):
         rtol: float | Array = 1e-4,
         atol: float | Array = 1e-4,
         per_sample: bool = False,
-    ) -> Float[Array, "count *shape"]:
+    ) -> Float[Array, " count *shape"]:
         """Draw samples by following the velocity from the prior.
 
         Args:
@@ -138,7 +138,7 @@ class Transport(eqx.Module):
     @eqx.filter_jit
     def encode(
         self,
-        ys: Float[Array, "rows *shape"],
+        ys: Float[Array, " rows *shape"],
         args: PyTree = None,
         *,
         steps: int | Int[Array, ""] | None = None,
@@ -146,7 +146,7 @@ class Transport(eqx.Module):
         rtol: float | Array = 1e-4,
         atol: float | Array = 1e-4,
         per_sample: bool = False,
-    ) -> Float[Array, "rows *shape"]:
+    ) -> Float[Array, " rows *shape"]:
         """Follow the velocity backwards, from data to the point of the prior that would become it.
 
         Args:
@@ -170,7 +170,7 @@ class Transport(eqx.Module):
     @eqx.filter_jit
     def log_prob(
         self,
-        ys: Float[Array, "rows *shape"],
+        ys: Float[Array, " rows *shape"],
         args: PyTree = None,
         *,
         divergence: Literal["auto", "exact", "stochastic"] = "auto",

@@ -26,7 +26,7 @@ class Posterior(eqx.Module):
         log_evidence: log-density of what was observed, in nats of its unit; its exponential is unbiased.
     """
 
-    draws: Float[Array, "draws *shape"]
+    draws: Float[Array, " draws *shape"]
     effective_sample_size: Float[Array, ""]
     lineages: Float[Array, ""]
     log_evidence: Float[Array, ""]
