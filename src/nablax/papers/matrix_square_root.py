@@ -32,10 +32,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     Args:
         key: of the matrices.
-        full: a batch of 256 instead of 16.
+        full: a batch of 256 instead of 16, and the time, which depends on the machine and on what else it does.
 
     Returns:
-        Three checks.
+        Two checks; three in full.
     """
     batch = 256 if full else 16
     factors = jax.random.normal(key, (batch, _DIM, 4 * _DIM))
@@ -55,7 +55,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         slopes[name], seconds[name] = slope, took
     gradients = {name: float(jnp.mean(_relative(slope, slopes["eigenvectors"]))) for name, slope in slopes.items()}
     times = {name: f"{1e3 * took / batch:.2f} ms" for name, took in seconds.items()}
-    return [
+    found = [
         Check(
             "the Padé approximant is more accurate than the Taylor polynomial",
             "stated in words and a figure",
@@ -72,19 +72,23 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             errors["Padé"] <= 0.5 * errors["Newton-Schulz"] and gradients["Padé"] <= 0.5 * gradients["Newton-Schulz"],
             f"Newton-Schulz: {errors['Newton-Schulz']:.1e}, {gradients['Newton-Schulz']:.1e}",
         ),
-        Check(
-            "root and gradient together are faster than by the eigendecomposition",
-            "stated in words and tables (on graphics cards)",
-            f"{times['Padé']} a matrix; Newton-Schulz for comparison {times['Newton-Schulz']}",
-            "at most two thirds of the eigendecomposition's time",
-            seconds["Padé"] <= 2 / 3 * seconds["eigenvectors"],
-            f"eigenvectors: {times['eigenvectors']}",
-            # The claim is about graphics cards, where eigendecompositions of small matrices are slow.
-            expected=jax.default_backend() != "cpu",
-            tried="one core of a processor, where LAPACK is quick and the backward iteration, some ten steps of six "
-            "products, costs as much as the eigendecomposition",
-        ),
     ]
+    if full:
+        found.append(
+            Check(
+                "root and gradient together are faster than by the eigendecomposition",
+                "stated in words and tables (on graphics cards)",
+                f"{times['Padé']} a matrix; Newton-Schulz for comparison {times['Newton-Schulz']}",
+                "at most two thirds of the eigendecomposition's time",
+                seconds["Padé"] <= 2 / 3 * seconds["eigenvectors"],
+                f"eigenvectors: {times['eigenvectors']}",
+                # The claim is about graphics cards, where eigendecompositions of small matrices are slow.
+                expected=jax.default_backend() != "cpu",
+                tried="one core of a processor, where LAPACK is quick and the backward iteration, some ten steps of "
+                "six products, costs as much as the eigendecomposition",
+            )
+        )
+    return found
 
 
 def _measure(

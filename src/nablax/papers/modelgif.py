@@ -97,6 +97,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "every copy nearer than every network trained apart",
             bool(max(near) < min(far) and max(weights[0]) >= min(weights[1])),
             f"1 − cosine of the weights: {_span(weights[0])} against {_span(weights[1])}",
+            expected=False,
+            tried="the reordered copy is at 0.000, but copies trained on for a tenth of the steps, with the other half "
+            "of the images, are at 0.03: farther than networks trained apart on the same images; so with three keys",
         ),
         Check(
             "Students taught by a model's outputs are nearer to it than networks trained apart.",
