@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from nablax.diagnose import box_margins, deform, spatial_certificate
-from nablax.diagnose._spatial_certificate import _corners, _least_work, _planes
+from nablax.diagnose._deformation import bounding_planes, corner_values
+from nablax.diagnose._spatial_certificate import _least_work
 
 
 def network(key, shape=(6, 5, 2), classes=4):
@@ -41,9 +42,9 @@ def smoothed(u, smoothness):
 @pytest.mark.parametrize("reach", [0.4, 1.3])
 def test_no_deformation_leaves_the_bounds_and_every_bound_is_reached(key, reach):
     images = jax.random.uniform(key, (2, 6, 5, 2))
-    values = _corners(images, reach)
+    values = corner_values(images, reach)
     lower, upper = values.min(0), values.max(0)
-    (low, low_rest), (high, high_rest) = _planes(values, reach)
+    (low, low_rest), (high, high_rest) = bounding_planes(values, reach)
     u = fields(jax.random.key(1), 500, (6, 5), reach)
     seen = jax.jit(jax.vmap(jax.vmap(deform, (None, 0)), (0, None)))(images, u)
     assert np.all(seen >= lower[:, None] - 1e-5) and np.all(seen <= upper[:, None] + 1e-5)

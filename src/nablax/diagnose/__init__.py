@@ -8,6 +8,7 @@ from ._checkup import Checkup, checkup
 from ._conflicts import Conflicts, conflicts
 from ._conservativity import Conservativity, conservativity
 from ._continuity import Continuity, continuity
+from ._deformation import deform
 from ._discretisation_drift import DiscretisationDrift, discretisation_drift, modified_flow
 from ._feature_shift import FeatureShift, feature_shift
 from ._field import FieldHealth, field
@@ -28,7 +29,7 @@ from ._rotation import Rotation, rotation
 from ._sensitivity import Sensitivity, sensitivity
 from ._sharpness import Sharpness, sharpness
 from ._smoothgrad import SmoothGrad, smoothgrad
-from ._spatial_certificate import SpatialCertificate, box_margins, deform, spatial_certificate
+from ._spatial_certificate import SpatialCertificate, box_margins, spatial_certificate
 from ._step import Step, step
 from ._stiffness import Stiffness, stiffness
 from ._subspace import Subspace, subspace

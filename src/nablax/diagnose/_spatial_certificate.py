@@ -1,9 +1,8 @@
 """Certificates that no small deformation of an image changes what a ReLU network says of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -11,10 +10,9 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array, vstack
 
 from .._core import fault
+from ._affine_bounds import Layer, affine_maps, bends, box_bounds, forward
+from ._deformation import bounding_planes, corner_values
 from ._table import table
-
-Layer = Callable[[Array], Array]
-Affine = tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]
 
 
 class SpatialCertificate(eqx.Module):
@@ -54,46 +52,6 @@ class SpatialCertificate(eqx.Module):
             ],
             [f"{self.margin.shape[0]} images"],
         )
-
-
-def deform(
-    image: Float[Array, "height width channels"], displacement: Float[Array, "height width 2"]
-) -> Float[Array, "height width channels"]:
-    """Read each pixel where a vector field points, by bilinear interpolation, the edge continued outwards.
-
-    Args:
-        image: the image.
-        displacement: of each pixel, down and to the right, in pixels.
-
-    Returns:
-        The deformed image.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nablax.diagnose import deform
-        >>> image = jnp.array([[[0.0], [1.0]]])
-        >>> deform(image, jnp.full((1, 2, 2), 0.25))[..., 0].tolist()
-        [[0.25, 1.0]]
-
-    Cost:
-        Four reads a pixel.
-    """
-    height, width, _ = image.shape
-    rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
-    down, down_share = _between_pixels(rows + displacement[..., 0], height)
-    right, right_share = _between_pixels(columns + displacement[..., 1], width)
-    top, bottom = (
-        image[row, right[0]] * (1 - right_share) + image[row, right[1]] * right_share for row in (down[0], down[1])
-    )
-    return top * (1 - down_share) + bottom * down_share
-
-
-def _between_pixels(at: Float[Array, "height width"], size: int) -> tuple[tuple[Array, Array], Array]:
-    """The pixels before and after a place along an axis, and the share of the second."""
-    at = jnp.clip(at, 0, size - 1)
-    before = jnp.floor(at)
-    index = before.astype(jnp.int32)
-    return (index, jnp.minimum(index + 1, size - 1)), (at - before)[..., None]
 
 
 def spatial_certificate(
@@ -183,17 +141,17 @@ def spatial_certificate(
 @eqx.filter_jit
 def _analyse(layers: tuple[Layer, ...], images: Array, labels: Array, displacement: float, planes: bool) -> dict:
     """All but the linear programs, in one program of its own."""
-    affine = _matrices(layers, images.shape[1:], images.dtype)
-    values = _corners(images, displacement)
+    affine = affine_maps(layers, images.shape[1:], images.dtype)
+    values = corner_values(images, displacement)
     lower, upper = jnp.min(values, 0), jnp.max(values, 0)
-    defects = _defects(layers, affine, jnp.concatenate([images, lower, upper]))
+    defects = bends(layers, affine, jnp.concatenate([images, lower, upper]))
     flat = [x.reshape(len(images), -1) for x in (lower, upper)]
-    rows, constants, free = _box(affine, flat[0], flat[1], labels)
-    exact = _forward(affine, images.reshape(len(images), -1))
+    rows, constants, free = box_bounds(affine, flat[0], flat[1], labels)
+    exact = forward(affine, images.reshape(len(images), -1))
     plain = jnp.take_along_axis(exact, labels[:, None], axis=1) - exact
     result = {"lower": lower, "upper": upper, "free": free, "plain": plain, "defects": defects}
     if planes:
-        (low, low_offset), (high, high_offset) = _planes(values, displacement)
+        (low, low_offset), (high, high_offset) = bounding_planes(values, displacement)
         under, over = (
             x.reshape(*rows.shape[:2], *images.shape[1:]) for x in (jnp.maximum(rows, 0), jnp.minimum(rows, 0))
         )
@@ -248,9 +206,9 @@ def box_margins(
 
 @eqx.filter_jit
 def _between(layers: tuple[Layer, ...], lower: Array, upper: Array, labels: Array) -> tuple[Array, Array]:
-    affine = _matrices(layers, lower.shape[1:], lower.dtype)
-    defects = _defects(layers, affine, jnp.concatenate([lower, upper]))
-    return _box(affine, lower.reshape(len(lower), -1), upper.reshape(len(upper), -1), labels)[2], defects
+    affine = affine_maps(layers, lower.shape[1:], lower.dtype)
+    defects = bends(layers, affine, jnp.concatenate([lower, upper]))
+    return box_bounds(affine, lower.reshape(len(lower), -1), upper.reshape(len(upper), -1), labels)[2], defects
 
 
 def _least(margins: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -266,108 +224,6 @@ def _check(defects: Float[Array, " layers"]) -> None:
             got=f"a layer {wrong[0]} that is not",
             mend="Split it where it bends.",
         )
-
-
-def _box(
-    affine: list[Affine], lower: Float[Array, "images inputs"], upper: Float[Array, "images inputs"], labels: Array
-) -> tuple[Array, Array, Array]:
-    rows, constants = jax.vmap(_substitute, (None, 0, 0, 0))(affine, lower, upper, labels)
-    least = jnp.einsum("nkp,np->nk", jnp.maximum(rows, 0), lower)
-    return rows, constants, constants + least + jnp.einsum("nkp,np->nk", jnp.minimum(rows, 0), upper)
-
-
-def _matrices(layers: Sequence[Layer], shape: tuple[int, ...], dtype: np.dtype) -> list[Affine]:
-    """Each layer as matrix and vector, by its value and derivative at zero."""
-    affine = []
-    for layer in layers:
-        origin = jnp.zeros(shape, dtype)
-        shift, matrix = layer(origin), jax.jacfwd(layer)(origin)
-        affine.append((matrix.reshape(shift.size, -1), shift.reshape(-1)))
-        shape = shift.shape
-    return affine
-
-
-def _defects(
-    layers: Sequence[Layer], affine: list[Affine], points: Float[Array, "points height width channels"]
-) -> Float[Array, " layers"]:
-    """How far each layer is from its matrix, at random and where the points lead; relative to each output's terms."""
-    defects = []
-    for number, (layer, (matrix, shift)) in enumerate(zip(layers, affine, strict=True)):
-        probe = jax.random.normal(jax.random.key(number), (1, *points.shape[1:]), points.dtype)
-        inputs = jnp.concatenate([probe, points])
-        outputs, flat = jax.vmap(layer)(inputs), inputs.reshape(len(inputs), -1)
-        gap = jnp.abs(outputs.reshape(len(inputs), -1) - _forward([(matrix, shift)], flat))
-        size = _forward([(jnp.abs(matrix), jnp.abs(shift))], jnp.abs(flat))
-        defects.append(jnp.max(gap / jnp.where(size > 0, size, 1)))
-        points = jax.nn.relu(outputs[1:])
-    return jnp.stack(defects)
-
-
-def _forward(affine: list[Affine], xs: Float[Array, "images inputs"]) -> Float[Array, "images outputs"]:
-    for number, (matrix, shift) in enumerate(affine):
-        xs = (jax.nn.relu(xs) if number else xs) @ matrix.T + shift[None]
-    return xs
-
-
-def _offsets(displacement: float) -> np.ndarray:
-    """Where along an axis the interpolation bends within reach, and the ends."""
-    whole = np.arange(-np.floor(displacement), np.floor(displacement) + 1)
-    return np.unique(np.concatenate([[-displacement], whole, [displacement]]))
-
-
-def _corners(images: Float[Array, "images height width channels"], displacement: float) -> Float[Array, "corners ..."]:
-    """The pixels' values at the corners of all pieces of their squares."""
-    offsets = _offsets(displacement)
-    grid = jnp.asarray(np.stack(np.meshgrid(offsets, offsets, indexing="ij"), -1).reshape(-1, 2), images.dtype)
-
-    def moved(offset: Float[Array, "2"]) -> Array:
-        return jax.vmap(lambda image: deform(image, jnp.broadcast_to(offset, (*image.shape[:2], 2))))(images)
-
-    return jax.lax.map(moved, grid)
-
-
-def _planes(values: Float[Array, "corners ..."], displacement: float) -> tuple[tuple[Array, Array], ...]:
-    """Planes under and over each pixel's value: slopes [..., 2] and offsets, parallel, by least squares."""
-    offsets = _offsets(displacement)
-    grid = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), -1).reshape(-1, 2)
-    fit = jnp.asarray(np.linalg.pinv(np.concatenate([grid, np.ones((len(grid), 1))], 1))[:2], values.dtype)
-    slopes = jnp.einsum("ak,k...->...a", fit, values)
-    rest = values - jnp.einsum("ka,...a->k...", jnp.asarray(grid, values.dtype), slopes)
-    return (slopes, jnp.min(rest, 0)), (slopes, jnp.max(rest, 0))
-
-
-def _substitute(
-    affine: list[Affine], lower: Float[Array, " inputs"], upper: Float[Array, " inputs"], label: Int[Array, ""]
-) -> tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]:
-    """Rows and constants with margin ≥ rows · x + constants for inputs between the bounds."""
-
-    def back(rows: Array, constants: Array, depth: int, hidden: list) -> tuple[Array, Array]:
-        """From a lower bound by the outputs of affine layer ``depth`` to one by the inputs."""
-        for number in range(depth, -1, -1):
-            matrix, shift = affine[number]
-            rows, constants = rows @ matrix, constants + rows @ shift
-            if number:
-                low, high = hidden[number - 1]
-                crossing = (low < 0) & (high > 0)
-                above = jnp.where(crossing, high / jnp.where(crossing, high - low, 1), (low >= 0).astype(low.dtype))
-                # Under an undecided ReLU the nearer of its two arms.
-                below = jnp.where(crossing, (high > -low).astype(low.dtype), above)
-                constants = constants - jnp.minimum(rows, 0) @ jnp.where(crossing, above * low, 0)
-                rows = jnp.maximum(rows, 0) * below[None] + jnp.minimum(rows, 0) * above[None]
-        return rows, constants
-
-    hidden: list[tuple[Array, Array]] = []
-    for depth, (matrix, _) in enumerate(affine[:-1]):
-        unit = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-        bounds = []
-        for sign in (1, -1):
-            rows, constants = back(sign * unit, jnp.zeros(len(unit), unit.dtype), depth, hidden)
-            bounds.append(sign * (constants + jnp.maximum(rows, 0) @ lower + jnp.minimum(rows, 0) @ upper))
-        hidden.append((bounds[0], bounds[1]))
-    outputs = affine[-1][0].shape[0]
-    unit = jnp.eye(outputs, dtype=lower.dtype)
-    margins = unit[label][None] - unit
-    return back(margins, jnp.zeros(outputs, lower.dtype), len(affine) - 1, hidden)
 
 
 def _least_work(slopes: np.ndarray, displacement: float, smoothness: float) -> np.ndarray:
@@ -408,4 +264,4 @@ def _least_work(slopes: np.ndarray, displacement: float, smoothness: float) -> n
     return result
 
 
-__all__ = ["SpatialCertificate", "box_margins", "deform", "spatial_certificate"]
+__all__ = ["SpatialCertificate", "box_margins", "spatial_certificate"]
