@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-TITLE = "whole learn on moons to equal held-out nats"
+TITLE = "whole learn on 8k rows of moons to equal held-out nats"
 PEER = "flowjax 19.1.2, rational-quadratic coupling flow"
 UNIT = "s"
 TARGET = "1×"
 BETTER = "lower"
-STEPS = 4000
+# Two residual blocks of 64 units: enough for a plane. The peer keeps its defaults: eight couplings, early stopping.
+SETTINGS = {"width": 64, "depth": 2, "batch_size": 512, "learning_rate": 3e-3, "steps": 3000}
 
 
 def prepare(folder: Path) -> dict:
@@ -28,7 +29,7 @@ def ours(folder: Path) -> dict:
 
     train, held_out = np.load(folder / "train.npy"), np.load(folder / "held_out.npy")
     start = time.perf_counter()
-    density = FlowDensity(steps=STEPS, random_state=0).fit(train)
+    density = FlowDensity(**SETTINGS, random_state=0).fit(train)
     seconds = time.perf_counter() - start
     return {"values": [seconds], "compile": 0.0, "accuracy": f"{density.score(held_out):.3f} nats"}
 

@@ -13,7 +13,7 @@ UNIT = "s"
 TARGET = "4×"
 BETTER = "lower"
 COUNT, TOLERANCE, REPEATS = 2_000, 1e-5, 5
-PANELS = {2: 32, 64: 4}  # as many as bring the error of a row to the peer's
+PANELS = {2: 32, 64: 8}  # as many as bring the error of a row to the peer's
 
 
 def prepare(folder: Path, dim: int = 2) -> dict:

@@ -175,3 +175,39 @@ def test_what_does_not_depend_on_the_vector_leaves_the_loop(key):
     start = count(jax.make_jaxpr(lambda v: lanczos(lambda u: u, v, steps=4))(weights).jaxpr)
     run = count(jax.make_jaxpr(lambda v: lanczos(lambda u: product(weights, u), v, steps=4))(weights).jaxpr)
     assert 0 < run - start <= 0.75 * whole
+
+
+def test_a_tolerance_saves_products_and_is_kept(x64, key):
+    values = jnp.concatenate([jnp.array([9.0, 7.0, -20.0]), jnp.linspace(-0.5, 0.5, 57)])
+    matrix = symmetric(key, 60, values)
+
+    @eqx.filter_jit
+    def find(tolerance):
+        return top_eigenvalues(lambda v: matrix @ v, jnp.zeros(60), count=2, steps=40, tolerance=tolerance, key=key)
+
+    loose, tight, never = find(1e-2), find(1e-8), find(1e-30)
+    assert 4 <= loose.products < tight.products < never.products == 40
+    for found, tolerance in ((loose, 1e-2), (tight, 1e-8)):
+        direct = np.linalg.norm(matrix @ found.vectors.T - found.vectors.T * found.values[None], axis=0)
+        np.testing.assert_allclose(found.residuals, direct, rtol=1e-4, atol=1e-12)
+        assert found.residuals.max() <= tolerance * 9
+        # The error of a value goes with the square of its residual, over the gap to the others.
+        np.testing.assert_allclose(found.values, [9, 7], atol=2 * float(found.residuals.max()) ** 2)
+        assert found.products % 4 == 0
+    # Never small enough is the iteration without a tolerance; four steps earlier the tight one was not there yet.
+    plain = top_eigenvalues(lambda v: matrix @ v, jnp.zeros(60), count=2, steps=40, key=key)
+    np.testing.assert_allclose(never.values, plain.values, rtol=1e-14)
+    short = top_eigenvalues(lambda v: matrix @ v, jnp.zeros(60), count=2, steps=int(tight.products) - 4, key=key)
+    assert short.residuals.max() > 1e-8 * 9
+    with pytest.raises(ValueError, match="a positive tolerance"):
+        find(0.0)
+
+
+def test_a_tolerance_and_a_product_that_is_not_finite(key):
+    found = top_eigenvalues(lambda v: v * jnp.nan, jnp.zeros(20), count=2, steps=12, tolerance=1e-3, key=key)
+    assert found.products == 12 and np.isnan(found.values).all()
+    # All values negative: rows without a step must not count as zeros.
+    found = top_eigenvalues(
+        lambda v: -(1 + jnp.arange(50.0)) * v, jnp.zeros(50), count=1, steps=50, tolerance=1e-2, key=key
+    )
+    assert found.products < 50 and abs(found.values[0] + 1) < 0.2

@@ -1,13 +1,19 @@
 """The algebraically largest eigenvalues of a symmetric linear map on pytrees."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core import Key, fault
-from ._lanczos import iterate, norm, tridiagonal
+from ._lanczos import Carry, Iteration, Row, gathered, iterate, loop, norm, tridiagonal
 from ._ravel import Product, flat_product, space
+
+# Steps between two looks at the residuals: a look is a dense eigenproblem of ``steps`` rows.
+_EVERY = 4
 
 
 class Eigenvalues(eqx.Module):
@@ -19,14 +25,26 @@ class Eigenvalues(eqx.Module):
             that are not inexact arrays.
         residuals: :math:`\lVert A v - \lambda v\rVert`, units of the map. For a symmetric map an eigenvalue lies
             within this distance of the value.
+        products: number of products spent.
     """
 
     values: Float[Array, " count"]
     vectors: PyTree
     residuals: Float[Array, " count"]
+    products: Int[Array, ""]
 
 
-def top_eigenvalues(product: Product, like: PyTree, *, count: int = 5, steps: int = 40, key: Key) -> Eigenvalues:
+class _Pairs(NamedTuple):
+    """Ritz values, their vectors' coordinates in the basis, and residuals."""
+
+    values: Float[Array, " count"]
+    coordinates: Float[Array, "count steps"]
+    residuals: Float[Array, " count"]
+
+
+def top_eigenvalues(
+    product: Product, like: PyTree, *, count: int = 5, steps: int = 40, tolerance: float | None = None, key: Key
+) -> Eigenvalues:
     r"""Find the algebraically largest eigenvalues of a symmetric linear map, and their vectors.
 
     .. math:: T s_i = \lambda_i s_i, \qquad v_i = Q^{\top} s_i, \qquad
@@ -49,13 +67,17 @@ def top_eigenvalues(product: Product, like: PyTree, *, count: int = 5, steps: in
         count: how many, 5 by default; at most the number of parameters.
         steps: products to spend, 40 by default; no more than the number of parameters are used, and with
             that many the answer is exact. More make the residuals smaller.
+        tolerance: stop as soon as every residual is at most this share of the largest value's magnitude, looking
+            every fourth step; the error of a value is then about the square of it. By default all steps are taken,
+            which reverse-mode differentiation asks for.
         key: of the random start.
 
     Returns:
         An :class:`Eigenvalues`.
 
     Raises:
-        ValueError: fewer than one value, or more than there are steps or parameters; and as :func:`lanczos`.
+        ValueError: fewer than one value, or more than there are steps or parameters; a tolerance that is not
+            positive; and as :func:`lanczos`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -65,7 +87,7 @@ def top_eigenvalues(product: Product, like: PyTree, *, count: int = 5, steps: in
         [8.0, 7.0]
 
     Cost:
-        ``steps`` products, as :func:`lanczos`.
+        ``steps`` products, as :func:`lanczos`; fewer with a tolerance.
 
     References:
         - Saad, "Numerical Methods for Large Eigenvalue Problems", 2011, https://doi.org/10.1137/1.9781611970739
@@ -79,11 +101,54 @@ def top_eigenvalues(product: Product, like: PyTree, *, count: int = 5, steps: in
             got=str(count),
             mend="Ask for fewer, or take more steps.",
         )
+    if tolerance is not None and not tolerance > 0:
+        raise fault(expected="a positive tolerance", got=str(tolerance), mend="1e-3 gives six digits or so.")
     start = jax.random.normal(key, vectors.flat.shape, vectors.flat.dtype)
-    result = iterate(flat_product(product, like, vectors), start, start, steps)
-    values, coordinates = jnp.linalg.eigh(tridiagonal(result.diagonal, result.off_diagonal))
+    flat = flat_product(product, like, vectors)
+    if tolerance is None:
+        result = iterate(flat, start, start, steps)
+        pairs = _ritz(result, count)
+    else:
+        result, pairs = _until(flat, start, count, steps, tolerance)
+    return Eigenvalues(pairs.values, vectors.rows(pairs.coordinates @ result.basis), pairs.residuals, result.taken)
+
+
+def _ritz(result: Iteration, count: int) -> _Pairs:
+    """The largest eigenvalues of the projection, and what each misses of being one of the map's."""
+    size = result.diagonal.size
+    # Where no step was taken there is no eigenvalue: those go below all others.
+    lowest = -1 - 4 * jnp.max(jnp.abs(result.projected))
+    diagonal = jnp.where(jnp.arange(size) < result.taken, result.diagonal, lowest)
+    values, coordinates = jnp.linalg.eigh(tridiagonal(diagonal, result.off_diagonal))
     values, coordinates = values[: -count - 1 : -1], coordinates[:, : -count - 1 : -1].T
     inside = coordinates @ result.projected - values[:, None] * coordinates
     leaving = jnp.abs(coordinates) @ result.dropped
-    residuals = jax.vmap(norm)(jnp.concatenate([inside, leaving[:, None]], axis=1))
-    return Eigenvalues(values, vectors.rows(coordinates @ result.basis), residuals)
+    return _Pairs(values, coordinates, jax.vmap(norm)(jnp.concatenate([inside, leaving[:, None]], axis=1)))
+
+
+def _until(
+    product: Callable[[Array], Array], start: Float[Array, " dim"], count: int, steps: int, tolerance: float
+) -> tuple[Iteration, _Pairs]:
+    """The iteration, left as soon as the residuals are small."""
+    begin, body = loop(product, start, start, steps)
+    rows: Row = (jnp.zeros((steps, steps), start.dtype), jnp.zeros((steps,), start.dtype), jnp.zeros((steps,), bool))
+    values, coordinates = jnp.zeros((count,), start.dtype), jnp.zeros((count, steps), start.dtype)
+    none = _Pairs(values, coordinates, residuals=jnp.full_like(values, jnp.inf))
+    State = tuple[Int[Array, ""], Carry, Row, _Pairs]
+
+    def going(state: State) -> Bool[Array, ""]:
+        taken, _, _, pairs = state
+        # Written so that what is not a number goes on to the end, where the user sees it.
+        return (taken < steps) & ~jnp.all(pairs.residuals <= tolerance * jnp.max(jnp.abs(pairs.values)))
+
+    def turn(state: State) -> State:
+        taken, carry, rows, pairs = state
+        carry, row = body(carry, taken)
+        rows = jax.tree.map(lambda stack, one: stack.at[taken].set(one), rows, row)
+        taken = taken + 1
+        look = (taken % _EVERY == 0) | (taken == steps)
+        pairs = jax.lax.cond(look, lambda: _ritz(gathered(carry[0], rows, taken), count), lambda: pairs)
+        return taken, carry, rows, pairs
+
+    taken, (basis, _, _), rows, pairs = jax.lax.while_loop(going, turn, (jnp.array(0), begin, rows, none))
+    return gathered(basis, rows, taken), pairs

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._core import fault
 from ._ravel import Product, flat_product, space
@@ -93,8 +93,9 @@ class Iteration(NamedTuple):
 
     Attributes:
         projected: row j holds the coordinates of the map's value at basis vector j in the basis; what lies outside
-            the tridiagonal part shows how far the map is from symmetric.
+            the tridiagonal part shows how far the map is from symmetric. Zero where no step was taken.
         dropped: norm of the rest of that value, where no further basis vector carries it.
+        taken: number of steps that were taken, all of them unless the loop was left early.
     """
 
     diagonal: Float[Array, " steps"]
@@ -103,12 +104,28 @@ class Iteration(NamedTuple):
     restarted: Bool[Array, " steps"]
     projected: Float[Array, "steps steps"]
     dropped: Float[Array, " steps"]
+    taken: Int[Array, ""]
+
+
+# Basis, next basis vector and largest number so far; coordinates of one product, what is left of it, and whether
+# that is rounding alone.
+Carry = tuple[Float[Array, "steps dim"], Float[Array, " dim"], Float[Array, ""]]
+Row = tuple[Float[Array, " steps"], Float[Array, ""], Bool[Array, ""]]
 
 
 def iterate(
     product: Callable[[Array], Array], start: Float[Array, " dim"], spare: Float[Array, " dim"], steps: int
 ) -> Iteration:
     """The loop, on vectors. Restarts are drawn from ``spare``, which may be the start itself if that is random."""
+    begin, body = loop(product, start, spare, steps)
+    (basis, _, _), rows = jax.lax.scan(body, begin, jnp.arange(steps))
+    return gathered(basis, rows, jnp.array(steps))
+
+
+def loop(
+    product: Callable[[Array], Array], start: Float[Array, " dim"], spare: Float[Array, " dim"], steps: int
+) -> tuple[Carry, Callable[[Carry, Int[Array, ""]], tuple[Carry, Row]]]:
+    """Beginning and body of the loop."""
     dimension = start.size
     if not 1 <= steps <= dimension:
         raise fault(
@@ -130,7 +147,7 @@ def iterate(
         # Shifted, so that no two restarts are the same.
         return unit(outside(basis, jnp.roll(spare, step + 1))[1])
 
-    def body(carry: tuple[Array, Array, Array], step: Array) -> tuple[tuple[Array, Array, Array], tuple]:
+    def body(carry: Carry, step: Int[Array, ""]) -> tuple[Carry, Row]:
         basis, vector, scale = carry
         basis = basis.at[step].set(vector)
         image = product(vector)
@@ -142,16 +159,23 @@ def iterate(
         following = jax.lax.cond(ended, lambda: afresh(basis, step), lambda: unit(image))
         return (basis, following, scale), (coordinates, remainder, ended)
 
-    begin = (jnp.zeros((steps, dimension), start.dtype), unit(start), jnp.zeros((), start.dtype))
-    (basis, _, _), (projected, remainders, ended) = jax.lax.scan(body, begin, jnp.arange(steps))
-    off_diagonal = jnp.where(ended, 0, remainders)[:-1]
+    return (jnp.zeros((steps, dimension), start.dtype), unit(start), jnp.zeros((), start.dtype)), body
+
+
+def gathered(basis: Float[Array, "steps dim"], rows: Row, taken: Int[Array, ""]) -> Iteration:
+    """What the first ``taken`` turns of the body leave; ``rows`` are stacked, zero where none was taken."""
+    projected, remainders, ended = rows
+    # Nothing carries on what the last step leaves.
+    cut = ended.at[taken - 1].set(True)
+    off_diagonal = jnp.where(cut, 0, remainders)[:-1]
     return Iteration(
         diagonal=jnp.diagonal(projected),
         off_diagonal=off_diagonal,
         basis=basis,
         restarted=jnp.concatenate([jnp.zeros((1,), bool), ended[:-1]]),
         projected=projected + jnp.diag(off_diagonal, 1),
-        dropped=jnp.where(ended.at[-1].set(True), remainders, 0),
+        dropped=jnp.where(cut, remainders, 0),
+        taken=taken,
     )
 
 
