@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs examples clean
+.PHONY: demo test docstrings lint types docs examples clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,9 @@ demo: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+docstrings: .venv/.installed
+	$(BIN)/python -m pytest --numprocesses 2 --quiet --doctest-modules src/nablax
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

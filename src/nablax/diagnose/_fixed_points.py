@@ -95,7 +95,7 @@ def fixed_points(
         >>> from nablax.diagnose import fixed_points
         >>> record = fixed_points(lambda t, y, args: y - y**3, jnp.array([[-2.0], [0.1], [2.0], [2.5]]))
         >>> [(round(float(y), 3), kind) for y, kind in zip(record.points[:, 0], record.kinds)]
-        [(1.0, 'stable node'), (-1.0, 'stable node'), (0.0, 'unstable node')]
+        [(1.0, 'stable node'), (0.0, 'unstable node'), (-1.0, 'stable node')]
 
     Cost:
         A start: up to ``max_steps`` × (D JVPs and a dense solve), 256 starts at once; a point: D JVPs and a dense
