@@ -64,7 +64,11 @@ def ours(folder: Path) -> dict:
 
     key = jax.random.key(1)
     found, first, times = _digits.timed(lambda: jax.block_until_ready(find(*arguments, key)), REPEATS)
-    return {"values": times, "compile": first, "accuracy": f"{_accuracy(found.values, folder)}, {found.products} products"}
+    return {
+        "values": times,
+        "compile": first,
+        "accuracy": f"{_accuracy(found.values, folder)}, {found.products} products",
+    }
 
 
 def peer(folder: Path) -> dict:

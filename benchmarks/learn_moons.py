@@ -11,7 +11,7 @@ UNIT = "s"
 TARGET = "1×"
 BETTER = "lower"
 # Two residual blocks of 64 units: enough for a plane. The peer keeps its defaults: eight couplings, early stopping.
-SETTINGS = {"width": 64, "depth": 2, "batch_size": 512, "learning_rate": 3e-3, "steps": 3000}
+SETTINGS = {"width": 64, "depth": 2, "batch_size": 512, "learning_rate": 3e-3, "steps": 2500}
 
 
 def prepare(folder: Path) -> dict:

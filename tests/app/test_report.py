@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from nablax.app import _report
+from nablax.app import _report_pictures
 from nablax.app._baselines import likelihood
 from nablax.app._memorised import memorised
 from nablax.app._report import (
@@ -18,10 +18,10 @@ from nablax.app._report import (
     PathEnergy,
     SolverCurve,
     Training,
-    column_difference,
     headline,
     write_report,
 )
+from nablax.app._report_pictures import column_difference
 from nablax.app._two_sample import two_sample
 
 
@@ -159,7 +159,7 @@ def test_images_are_shown_as_they_are():
 
     from PIL import Image
 
-    from nablax.app._figures import image_grid
+    from nablax.app._data_figures import image_grid
 
     images = np.arange(3 * 2 * 2, dtype=float).reshape(3, 2, 2)
     picture = np.asarray(Image.open(io.BytesIO(image_grid(images, limits=(0, 11), columns=2))))
@@ -184,7 +184,7 @@ def test_many_columns_show_those_that_differ(evidence):
     generator = np.random.default_rng(2)
     data, samples = ({f"c{i}": generator.normal(size=80) for i in range(40)} for _ in range(2))
     samples["c39"] = samples["c39"] + 3.0
-    drawn = _report._table_pictures(data, samples)
+    drawn = _report_pictures._table_pictures(data, samples)
     assert len(drawn["marginals"]) == 24 and drawn["columns_left_out"] == 16
     assert "c39" in [name for name, _, _ in drawn["marginals"]]
 

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import equinox as eqx
@@ -209,6 +210,34 @@ def test_page_and_table_hold_the_numbers(record):
         assert text in table
     assert f"{record.sharpness.ratio.value:.3g}" in page and page.count("<svg") >= 4
     assert "nan" not in page.split("<details>")[0].lower().replace("finance", "")
+
+
+def test_names_are_escaped():
+    name = '<i>w</i> & "v"'
+    losses = {
+        "<b>fit</b> & 'co'": lambda p, b: jnp.mean((b @ p[name] - 1) ** 2),
+        "size": lambda p, b: 1e3 * jnp.sum(p[name] ** 2),  # so uneven that the advice names both
+    }
+    loss = losses["<b>fit</b> & 'co'"]
+    made = checkup(loss, {name: jnp.ones(5)}, X, learning_rate=0.1, key=KEY, losses=losses)
+    watching = watch(loss, key=KEY)
+    watching.records.append((0, made))
+    for page in (made.to_html(), watching.to_html()):
+        assert "<i>" not in page and "<b>fit" not in page and "&lt;b&gt;fit&lt;/b&gt; &amp; " in page
+        assert "&lt;svg" not in page and page.count("<svg") >= 4
+    assert "&lt;i&gt;w&lt;/i&gt; &amp; &#34;v&#34;</td>" in made.to_html()
+
+
+def test_a_watch_without_check_ups_says_so():
+    page = watch(counted, key=KEY).to_html()
+    assert "No check-up yet" in page and "<ul" not in page and "<section" not in page
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_a_page_without_its_packages_names_the_extra(record, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"'{package}'.*pip install 'nablax\[app\]'"):
+        record.to_html()
 
 
 def test_noise_that_hides_the_gradient_has_no_scale(record):

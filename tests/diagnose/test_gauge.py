@@ -68,13 +68,13 @@ def test_what_the_basis_cannot_express_is_not_passed_off_as_gauge(key):
 
 
 def test_a_remainder_that_moves_probability_has_a_small_p_value(ys, key):
-    from nablax.diagnose import _gauge
+    from nablax.diagnose import _gauge, _potential
 
     def turned(t, y, args):
         return score(t, y, args) + turn(y)
 
     right = gauge(turned, ys, waves=16, key=key)
-    trial = _gauge._empty(ys, 32, key)
+    trial = _potential.random_potential(ys, 32, key)
     moment, field = jnp.zeros(()), lambda t, y, args: jnp.tanh(3 * y)
     numbers = _gauge._measure(field, None, None, right.potential, None, trial, ys, moment, None, 32)
     poor = _gauge._record(numbers, right.potential, len(ys))

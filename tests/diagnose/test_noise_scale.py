@@ -97,7 +97,7 @@ def test_a_gradient_lost_in_noise_is_said_to_be(key):
 def test_chunks_and_own_row_losses_change_nothing(key, monkeypatch):
     batch = draw(key, 50)
     whole = noise_scale(squared, jnp.asarray(OFFSET), batch, key=key)
-    monkeypatch.setattr("nablax.diagnose._noise_scale.NUMBERS", {"cpu": 3 * 12})
+    monkeypatch.setattr("nablax.diagnose._row_gradients.NUMBERS", {"cpu": 3 * 12})
     losses = lambda params, batch: (batch[0] @ params - batch[1]) ** 2 / 2  # noqa: E731
     pieces = noise_scale(squared, jnp.asarray(OFFSET), batch, losses=losses, key=key)
     assert whole.rows == 50 and pieces.rows == 50

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nablax.diagnose import conflicts, layers, rotation, sharpness, step, subspace
-from nablax.diagnose._update_rule import given_rule
+from nablax.diagnose._recurrence import given_rule
 
 MATRIX = np.random.default_rng(0).normal(size=(12, 12))
 MATRIX = MATRIX @ MATRIX.T / 12 + np.diag([9.0, 5.0, *np.zeros(10)])

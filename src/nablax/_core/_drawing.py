@@ -25,3 +25,9 @@ def svg_text(figure: Any) -> str:
     # Two figures on one page must not share names.
     mark = f"f{zlib.crc32(text.encode()):08x}"
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{mark}-", text)
+
+
+def short(name: str, length: int) -> str:
+    """A user's word as matplotlib is to draw it: cut to a length, the cut shown, and a dollar a dollar."""
+    text = name if len(name) <= length else name[: length - 1] + "…"
+    return text.replace("$", r"\$")

@@ -18,6 +18,7 @@ from ..follow import fit
 from ..spaces import Euclidean
 from ..transport import Linear, Normal, Transport, flow_matching
 from ._optimizer import recipe
+from ._rows import repeats
 
 # Rows are scored in chunks of one size and each controls its own steps: a row's score does not depend on its company.
 _CHUNK = 128
@@ -106,7 +107,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         kept = round(self.validation_fraction * len(rows))
         if len(rows) >= 50 and kept >= 2:
             rows = rows[random.permutation(len(rows))]
-            validation, rows = rows[:kept], rows[kept:]
+            validation, rows = np.tile(rows[:kept], (repeats(kept), 1)), rows[kept:]
         init_key, fit_key = jax.random.split(jax.random.key(random.randint(2**31 - 1)))
         shape = (X.shape[1],)
         field = MLP(shape, width=self.width, depth=self.depth, time_features=32, residual=True, key=init_key)

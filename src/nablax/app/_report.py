@@ -1,15 +1,15 @@
 """The report of a run: one HTML file that opens anywhere, written from the evidence gathered."""
 
-import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from . import _figures
+from .._core import render, require
+from ._figure_style import DATA, SAMPLES, THIRD
+from ._report_pictures import pictures
 from ._run import write_whole
 from ._verdict import ACCURACY, Verdict, verdict
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from ._baselines import Likelihood
     from ._memorised import Memorised
     from ._two_sample import TwoSample
-
-MARGINALS = 24  # columns shown one by one; of more, those that differ most
-PAIRS = 5
-POINTS = 700  # of each colour in a scatter
-IMAGES = 48
 
 
 @dataclass
@@ -201,25 +196,17 @@ def write_report(path: str | Path, evidence: Evidence) -> Verdict:
     Cost:
         A few seconds, most of it drawing.
     """
-    from .._core import require
-
-    for module in ("matplotlib", "PIL"):
+    for module in ("matplotlib", "PIL", "jinja2"):
         require(module, extra="app")
-    jinja2 = require("jinja2", extra="app")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     judged = verdict(evidence)
-    page = environment.get_template("report.html.jinja").render(
+    page = render(
+        Path(__file__).parent / "templates",
+        "report.html.jinja",
         e=evidence,
         verdict=judged,
-        pictures=_pictures(evidence),
+        pictures=pictures(evidence),
         accuracy=ACCURACY,
-        colours={"data": _figures.DATA, "samples": _figures.SAMPLES, "third": _figures.THIRD},
+        colours={"data": DATA, "samples": SAMPLES, "third": THIRD},
         missing=lambda name: evidence.why_missing.get(name, "it was not part of this run"),
     )
     write_whole(Path(path), page)
@@ -252,107 +239,3 @@ def headline(evidence: Evidence) -> dict[str, str]:
     if (field_ := evidence.conservativity) is not None and len(field_.ratio):
         numbers["antisymmetric share"] = f"{float(np.nanmean(field_.ratio)):.3g} (mean over t)"
     return numbers
-
-
-def _pictures(evidence: Evidence) -> dict[str, Any]:
-    """Every picture of the page that its evidence allows, as markup."""
-    from markupsafe import Markup
-
-    drawn: dict[str, Any] = {}
-    if isinstance(evidence.data, Mapping) and isinstance(evidence.samples, Mapping):
-        drawn |= _table_pictures(evidence.data, evidence.samples)
-    else:
-        drawn["ink"] = ink = _figures.drawn(np.asarray(evidence.data), evidence.image_limits)
-        for name in ("data", "samples"):
-            labels = evidence.data_labels if name == "data" else evidence.sample_labels
-            drawn[f"{name}_grid"] = _grid(_some(getattr(evidence, name), labels), evidence.image_limits, 8, ink)
-        if evidence.closest_pairs is not None:
-            shown = np.concatenate([np.asarray(side)[:8] for side in evidence.closest_pairs])
-            drawn["closest"] = _grid(shown, evidence.image_limits, len(shown) // 2, ink)
-    if (curves := evidence.training) is not None:
-        drawn["training"] = Markup(
-            _figures.training_curve(
-                curves.step, curves.loss, curves.validation_step, curves.validation, curves.best_step
-            )
-        )
-    scores = [score for score in evidence.likelihoods if math.isfinite(score.mean)]
-    if scores:
-        drawn["likelihood"] = Markup(
-            _figures.likelihoods(
-                [s.name for s in scores], [s.mean for s in scores], [s.standard_error for s in scores], evidence.unit
-            )
-        )
-    if (test := evidence.two_sample) is not None:
-        drawn["null"] = Markup(_figures.permutation_null(test.null, test.energy_distance))
-        drawn["accuracy"] = Markup(_figures.accuracy_scale(test.accuracy, test.accuracy_standard_error, *ACCURACY))
-    if (found := evidence.memorised) is not None:
-        drawn["distances"] = Markup(_figures.distances(found.held_out_distance, found.sample_distance, found.threshold))
-    if (curve := evidence.solver_curve) is not None:
-        drawn["solver"] = Markup(_figures.solver_curve(curve.evaluations, curve.error, curve.chosen, curve.unit))
-    if (turning := evidence.conservativity) is not None:
-        drawn["conservativity"] = Markup(_figures.conservativity(turning.times, turning.ratio, turning.standard_error))
-    return drawn
-
-
-def _table_pictures(data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    from markupsafe import Markup
-
-    drawn: dict[str, Any] = {}
-    names = [name for name in data if name in samples]
-    differences = {name: column_difference(data[name], samples[name]) for name in names}
-    shown = names
-    if len(names) > MARGINALS:
-        largest = set(sorted(names, key=lambda name: -differences[name])[:MARGINALS])
-        shown = [name for name in names if name in largest]
-    drawn["marginals"] = [
-        (name, differences[name], Markup(_figures.marginal(data[name], samples[name]))) for name in shown
-    ]
-    drawn["columns_left_out"] = len(names) - len(shown)
-    numbers = [name for name in names if _figures.numeric(data[name])]
-    if len(numbers) < 2:
-        return drawn
-    left, right = (_correlations(table, numbers) for table in (data, samples))
-    drawn["correlations"] = [
-        (title, Markup(_figures.correlation(matrix, numbers)))
-        for title, matrix in (("Data", left), ("Samples", right), ("Samples − data", right - left))
-    ]
-    drawn["correlation_difference"] = float(np.nanmax(np.abs(right - left), initial=0.0))
-    # The columns that are most tied to another one, or whose ties the model gets most wrong.
-    ties = np.nan_to_num(np.abs(left) + np.abs(right - left) - np.eye(len(numbers))).max(axis=1)
-    kept = sorted(np.argsort(-ties, kind="stable")[:PAIRS])
-    count = min(POINTS, *(len(table[numbers[0]]) for table in (data, samples)))  # as many of each colour
-    few = [{numbers[i]: np.asarray(table[numbers[i]], float)[:count] for i in kept} for table in (data, samples)]
-    drawn["pairs"] = Markup(_figures.pair_plot(*few))
-    return drawn
-
-
-def column_difference(data: np.ndarray, samples: np.ndarray) -> float:
-    """Kolmogorov–Smirnov distance of two numeric columns, total variation of two categorical ones, in [0, 1]."""
-    from scipy.stats import ks_2samp
-
-    if not _figures.numeric(data):
-        return sum(abs(a - b) for a, b in _figures.category_shares(data, samples).values()) / 2
-    data, samples = (v[np.isfinite(v)] for v in (np.asarray(data, float), np.asarray(samples, float)))
-    return float(ks_2samp(data, samples).statistic) if len(data) and len(samples) else 1.0
-
-
-def _correlations(table: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """Pearson correlations over rows where both cells are there; NaN where a column is constant."""
-    rows = np.stack([np.asarray(table[name], float) for name in names])
-    masked = np.ma.masked_invalid(rows)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.ma.filled(np.ma.corrcoef(masked).astype(float), np.nan)
-
-
-def _some(images: Any, labels: np.ndarray | None) -> np.ndarray:
-    """Pick ``IMAGES`` images, in order of their labels when they have any, evenly over them."""
-    images = np.asarray(images)
-    order = np.arange(len(images)) if labels is None else np.argsort(np.asarray(labels), kind="stable")
-    count = min(IMAGES, len(images))
-    picked = order[np.linspace(0, len(images) - 1, count).astype(int)] if labels is not None else order[:count]
-    return images[picked]
-
-
-def _grid(images: np.ndarray, limits: tuple[float, float], columns: int, ink: bool) -> str:
-    picture = _figures.image_grid(images, limits=limits, columns=columns, invert=ink)
-    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")

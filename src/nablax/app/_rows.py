@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ._images import ImageCodec
 
 _KEPT_CONDITIONS = 4096
+# Few validation rows are gone through several times, each time with noise of their own, or the weights that are kept
+# would be those with the luckiest noise: so many rows in all, but no row more often than so.
+_VALIDATED, _REPEATS = 4096, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Rows:
         return self.take(self.train) if self.resident else self._reader(batch_size, seed)
 
     def validating(self) -> dict[str, np.ndarray]:
-        """The validation rows."""
-        return self.take(self.validation)
+        """The validation rows, few of them several times."""
+        return self.take(np.tile(self.validation, repeats(len(self.validation))))
 
     def conditions(self) -> np.ndarray:
         """Condition vectors of some training rows, to draw conditions from later."""
@@ -66,6 +69,11 @@ class Rows:
             return {name: rows.reshape(count, batch_size, *rows.shape[1:]) for name, rows in flat.items()}
 
         return batches
+
+
+def repeats(rows: int) -> int:
+    """How often to go through so many validation rows for the noise drawn on them to average out."""
+    return min(_REPEATS, -(-_VALIDATED // max(rows, 1)))
 
 
 def split(rows: int, seed: int, held_out: float, validation: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -152,7 +152,7 @@ def write_frame(frame: pl.DataFrame, path: Path, limits: tuple[float, float] | N
     ending = path.suffix.lower()
     has_images = "image" in frame.columns and frame["image"].dtype == pl.Array
     if ending == ".png" and has_images:
-        from ._figures import image_grid
+        from ._data_figures import image_grid
 
         images = frame["image"].to_numpy()
         buffer.write(image_grid(images, limits=limits or (float(images.min()), float(images.max()))))

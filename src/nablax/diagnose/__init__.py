@@ -14,7 +14,7 @@ from ._feature_shift import FeatureShift, feature_shift
 from ._field import FieldHealth, field
 from ._fixed_points import FixedPoints, fixed_points
 from ._flow_sharpness import FlowSharpness, flow_sharpness
-from ._gauge import Gauge, Potential, gauge
+from ._gauge import Gauge, gauge
 from ._generalisation_gap import GeneralisationGap, generalisation_gap
 from ._intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
 from ._latent_field import LatentAttractors, latent_attractors, latent_field, trajectory_score
@@ -25,6 +25,8 @@ from ._noether import Motion, Noether, learning_flow, noether, rescaling, scalin
 from ._noise_scale import NoiseScale, noise_scale
 from ._normgrad import NormGrad, class_sensitivity, normgrad
 from ._path_geometry import PathGeometry, path_geometry
+from ._potential import Potential
+from ._recurrence import UpdateRule
 from ._rotation import Rotation, rotation
 from ._sensitivity import Sensitivity, sensitivity
 from ._sharpness import Sharpness, sharpness
@@ -33,7 +35,7 @@ from ._spatial_certificate import SpatialCertificate, box_margins, spatial_certi
 from ._step import Step, step
 from ._stiffness import Stiffness, stiffness
 from ._subspace import Subspace, subspace
-from ._update_rule import UpdateRule, update_rule
+from ._update_rule import update_rule
 from ._watch import Watch, watch
 
 __all__ = [

@@ -15,13 +15,15 @@ from ._advice import Finding, findings
 from ._along import Point, directional, row_count
 from ._conflicts import Conflicts, Losses, compare, named
 from ._layers import Layers, layers
-from ._noise_scale import Curved, NoiseScale, row_gradients, scales
+from ._noise_scale import Curved, NoiseScale, scales
 from ._page import page
+from ._recurrence import given_rule, unknown_rule
 from ._rotation import Rotation, turning
+from ._row_gradients import row_gradients
 from ._sharpness import Sharpness, curvature, edge, hessian, top_direction, trace_probes
 from ._step import MULTIPLES, RowChanges, Step, against_model
 from ._subspace import Subspace, shares
-from ._update_rule import given_rule, unknown_rule, update_rule
+from ._update_rule import update_rule
 
 PROBES = 4
 
@@ -84,7 +86,7 @@ class Checkup(eqx.Module):
             The page.
 
         Raises:
-            ImportError: matplotlib is not installed; the message names the extra.
+            ImportError: matplotlib or Jinja2 is not installed; the message names the extra.
         """
         text = page(self)
         if path is not None:

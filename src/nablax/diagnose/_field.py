@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, PyTree
 from .._core import Field, Key, fault
 from ._conservativity import Conservativity, conservativity
 from ._continuity import Continuity, continuity
-from ._gauge import Gauge, gauge, least_samples
+from ._gauge import Gauge, gauge
 from ._path_geometry import PathGeometry, path_geometry
+from ._potential import least_samples
 from ._samples import align
 from ._stiffness import Stiffness, stiffness
 

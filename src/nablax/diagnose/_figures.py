@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core import require, svg_text
+from .._core import require, short, svg_text
 
 COLOURS = ("#2f5d9b", "#c2571a", "#3c8a4e", "#8a4f9e", "#777777", "#b8902f")
 MARK = "#b3261e"
@@ -135,8 +135,8 @@ def heat(values: np.ndarray, names: Sequence[str]) -> str:
         axis = figure.subplots()
         axis.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
         axis.grid(visible=False)
-        axis.set_xticks(range(len(names)), [name[:12] for name in names])
-        axis.set_yticks(range(len(names)), [name[:17] for name in names])
+        axis.set_xticks(range(len(names)), [short(name, 12) for name in names])
+        axis.set_yticks(range(len(names)), [short(name, 17) for name in names])
         for (i, j), value in np.ndenumerate(values):
             axis.text(j, i, f"{value:.2f}", ha="center", va="center", color="w" if abs(value) > 0.55 else "#222222")
         return text()

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, PyTree
 from .._core import Key, fault
 from ..calculus import Estimate, SpectralDensity, hessian_product, lanczos
 from ._along import Moved, Point, directional, ratio, rescaled
+from ._recurrence import UpdateRule
 from ._table import table
-from ._update_rule import UpdateRule
 
 TRACE_PROBES = 3
 

@@ -1,4 +1,4 @@
-"""What an Optax optimiser does to a gradient, read from its own response: rates, momentum, stability threshold."""
+"""What an Optax optimiser does to a gradient, read from its own response."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from .._core import fault
+from ._recurrence import TOLERANCE, UpdateRule, checked_rule, largest, unknown_rule
 
 ADAM = (optax.ScaleByAdamState, optax.ScaleByAmsgradState)
 MOMENTUM = (optax.TraceState,)
@@ -19,56 +19,6 @@ READABLE = (*ADAM, *MOMENTUM, *SQUARES)
 
 # Second moment at which no ε matters.
 LARGE = 1e12
-# The rule is believed where it predicts the optimiser's own update to within this share.
-TOLERANCE = 0.01
-
-
-class UpdateRule(eqx.Module):
-    r"""A step as the linear recurrence it is while its preconditioner stands still.
-
-    Attributes:
-        rates: step per unit of gradient for each element, :math:`R=\eta P^{-1}`: a tree like the parameters. Ones
-            where the rule is not known.
-        momentum: :math:`\beta`, no unit; 0 without.
-        threshold: the largest eigenvalue of :math:`R^{1/2}HR^{1/2}` at which the recurrence is stable, no unit:
-            2 for gradient descent, 2 + 2β for heavy ball, (2 + 2β)/(1 + 2β) for Nesterov's momentum,
-            (2 + 2β₁)/(1 − β₁) for the Adam family. NaN where the rule is not known.
-        learning_rate: the common factor :math:`\eta`, NaN where there is none or it is not known.
-        mismatch: how far the rule's prediction is from the optimiser's actual update, as a share; NaN where there is
-            no update.
-        nesterov: whether the momentum is Nesterov's.
-        kind: "gradient descent", "momentum", "Adam", "RMSProp" or "unknown".
-        reason: why the rule is not known; empty otherwise. A rule that was recognised by its state and yet fails
-            to predict the update keeps its kind and has ``known`` False.
-    """
-
-    rates: PyTree
-    momentum: Float[Array, ""]
-    threshold: Float[Array, ""]
-    learning_rate: Float[Array, ""]
-    mismatch: Float[Array, ""]
-    nesterov: Bool[Array, ""]
-    kind: str = eqx.field(static=True)
-    reason: str = eqx.field(static=True, default="")
-
-    @property
-    def known(self) -> Bool[Array, ""]:
-        """Whether the rule predicts the optimiser's update."""
-        return self.mismatch <= TOLERANCE
-
-    def name(self) -> str:
-        """The rule in words."""
-        if self.reason:
-            return f"unknown: {self.reason}"
-        if bool(jnp.isnan(self.mismatch)):
-            return "unknown: the optimiser makes no step here (rate zero?)"
-        if not bool(self.known):
-            return f"unknown: looked like {self.kind}, but does not predict the update ({float(self.mismatch):.2g} off)"
-        if self.kind == "momentum":
-            return f"{'Nesterov' if bool(self.nesterov) else 'heavy ball'}, momentum {float(self.momentum):.3g}"
-        if self.kind == "Adam":
-            return f"Adam family, β₁ {float(self.momentum):.3g}"
-        return self.kind
 
 
 def update_rule(
@@ -148,64 +98,12 @@ def update_rule(
     return _moments(ask, gradient, moving, held[0])
 
 
-def given_rule(params: PyTree, learning_rate: Any, momentum: Any = None) -> UpdateRule:
-    """Gradient descent or heavy ball by its numbers.
-
-    Args:
-        params: parameters; inexact leaves are those that move.
-        learning_rate: scalar.
-        momentum: of heavy ball; None for plain gradient descent.
-
-    Returns:
-        An `UpdateRule`.
-    """
-    moving = eqx.filter(params, eqx.is_inexact_array)
-    dtype = jnp.result_type(*jax.tree.leaves(moving))
-    rate, beta = jnp.asarray(learning_rate, dtype), jnp.asarray(0 if momentum is None else momentum, dtype)
-    return UpdateRule(
-        rates=jax.tree.map(lambda leaf: jnp.broadcast_to(rate, leaf.shape).astype(leaf.dtype), moving),
-        momentum=beta,
-        threshold=2 + 2 * beta,
-        learning_rate=rate,
-        mismatch=jnp.zeros((), dtype),
-        nesterov=jnp.zeros((), bool),
-        kind="gradient descent" if momentum is None else "momentum",
-    )
-
-
-def unknown_rule(moving: PyTree, reason: str) -> UpdateRule:
-    """A rule about which nothing is claimed; its rates are ones, so that curvature is that of the bare Hessian."""
-    leaves = jax.tree.leaves(moving)
-    if not leaves:
-        raise fault(expected="parameters with inexact leaves", got="none", mend="Pass the model that is trained.")
-    nan = jnp.full((), jnp.nan, jnp.result_type(*leaves))
-    return UpdateRule(
-        rates=jax.tree.map(jnp.ones_like, moving),
-        momentum=nan,
-        threshold=nan,
-        learning_rate=nan,
-        mismatch=nan,
-        nesterov=jnp.zeros((), bool),
-        kind="unknown",
-        reason=reason,
-    )
-
-
 def _readable(state: Any) -> bool:
     return isinstance(state, READABLE)
 
 
 def _is_count(field: Any) -> bool:
     return eqx.is_array(field) and jnp.issubdtype(field.dtype, jnp.integer) and field.ndim == 0
-
-
-def _zeros(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.zeros_like, tree)
-
-
-def _largest(tree: PyTree) -> Float[Array, ""]:
-    # A maximum rather than a sum of squares, which would leave float32 at small gradients.
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]))
 
 
 def _common(values: Float[Array, " dim"]) -> Float[Array, ""]:
@@ -218,54 +116,33 @@ def _quotient(numerator: PyTree, denominator: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(b == 0, 0, a / jnp.where(b == 0, 1, b)), numerator, denominator)
 
 
-def _minus(a: PyTree, b: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, y: x - y, a, b)
-
-
 def _scaled(scale: Any, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: (scale * leaf).astype(leaf.dtype), tree)
 
 
-def _finish(kind: str, rates: PyTree, mismatch: Array, threshold: Array, **numbers: Array) -> UpdateRule:
-    # A step up the gradient, or a gate that lets nothing through, is no descent.
-    lowest = jnp.min(jnp.stack([jnp.min(leaf, initial=jnp.inf) for leaf in jax.tree.leaves(rates)]))
-    highest = _largest(rates)
-    sound = (lowest >= -1e-3 * highest) & (highest > 0) & (mismatch <= TOLERANCE)
-    dtype = highest.dtype
-    return UpdateRule(
-        rates=jax.tree.map(lambda r: jnp.where(sound, jnp.maximum(r, 0), 1).astype(r.dtype), rates),
-        momentum=jnp.asarray(numbers["momentum"], dtype),
-        threshold=jnp.where(sound, threshold, jnp.nan).astype(dtype),
-        learning_rate=jnp.where(sound, numbers["learning_rate"], jnp.nan).astype(dtype),
-        mismatch=jnp.where(sound, mismatch, jnp.maximum(mismatch, 1)).astype(dtype),
-        nesterov=jnp.asarray(numbers.get("nesterov", False)),
-        kind=kind,
-    )
-
-
 def _filled(gradient: PyTree) -> PyTree:
     """The gradient with its zeros replaced by something small, so that every element can be asked."""
-    largest = _largest(gradient)
-    small = jnp.where(largest > 0, 1e-3 * largest, 1)
+    size = largest(gradient)
+    small = jnp.where(size > 0, 1e-3 * size, 1)
     return jax.tree.map(lambda g: jnp.where(g == 0, small.astype(g.dtype), g), gradient)
 
 
 def _stateless(ask: Callable, gradient: PyTree) -> UpdateRule:
     probe = _filled(gradient)
-    offset, _ = ask(_zeros(gradient))
-    step = _minus(ask(probe)[0], offset)
-    half = _minus(ask(_scaled(0.5, probe))[0], offset)
-    size = _largest(step)
-    linear = _largest(_minus(half, _scaled(0.5, step))) / size
+    offset, _ = ask(optax.tree.zeros_like(gradient))
+    step = optax.tree.sub(ask(probe)[0], offset)
+    half = optax.tree.sub(ask(_scaled(0.5, probe))[0], offset)
+    size = largest(step)
+    linear = largest(optax.tree.sub(half, _scaled(0.5, step))) / size
     # Clipped by its norm the update is not linear, but still parallel: the rate of this step.
-    scale = _largest(probe)
+    scale = largest(probe)
     unit = _scaled(1 / scale, probe)
     factor = optax.tree.vdot(unit, step) / optax.tree.vdot(unit, unit)
-    parallel = _largest(_minus(step, _scaled(factor, unit))) / size
+    parallel = largest(optax.tree.sub(step, _scaled(factor, unit))) / size
     own = _scaled(-1, _quotient(step, probe))
     rates = jax.tree.map(lambda r: jnp.where(linear <= TOLERANCE, r, -factor / scale).astype(r.dtype), own)
     mismatch = jnp.minimum(linear, parallel)
-    return _finish(
+    return checked_rule(
         "gradient descent",
         rates,
         mismatch,
@@ -277,10 +154,10 @@ def _stateless(ask: Callable, gradient: PyTree) -> UpdateRule:
 
 def _squares(ask: Callable, gradient: PyTree) -> UpdateRule:
     probe = _filled(gradient)
-    offset, _ = ask(_zeros(gradient))
-    rates = _scaled(-1, _quotient(_minus(ask(probe)[0], offset), probe))
+    offset, _ = ask(optax.tree.zeros_like(gradient))
+    rates = _scaled(-1, _quotient(optax.tree.sub(ask(probe)[0], offset), probe))
     zero = jnp.zeros(())
-    return _finish("RMSProp", rates, zero, jnp.asarray(2.0), momentum=zero, learning_rate=jnp.full((), jnp.nan))
+    return checked_rule("RMSProp", rates, zero, jnp.asarray(2.0), momentum=zero, learning_rate=jnp.full((), jnp.nan))
 
 
 def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> UpdateRule:
@@ -291,9 +168,9 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> Upd
     pushed = jax.tree.map(
         lambda m, g: jnp.where((m == 0) & (g == 0), 1, jnp.abs(m) + jnp.abs(g)).astype(m.dtype), moment, gradient
     )
-    none, nothing = _zeros(moment), _zeros(gradient)
+    none, nothing = optax.tree.zeros_like(moment), optax.tree.zeros_like(gradient)
     # The optimiser is asked all questions at once: gradient, first moment and, of Adam, second moment.
-    at_rest = _zeros(params)
+    at_rest = optax.tree.zeros_like(params)
     questions: list[tuple[PyTree, PyTree, dict[str, PyTree]]] = [
         *((gradient, params, {name: m}) for m in (moment, pushed, none)),
         (nothing, params, {name: none}),
@@ -306,7 +183,7 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> Upd
         questions += [(nothing, at_rest, {name: m, "nu": large}) for m in (pushed, none)]
         if hasattr(state, "nu_max"):
             for _, _, given in questions:
-                given["nu_max"] = _zeros(state.nu_max) if given["nu"] is large else state.nu_max
+                given["nu_max"] = optax.tree.zeros_like(state.nu_max) if given["nu"] is large else state.nu_max
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *questions)
     updates, after = jax.vmap(lambda question: ask(question[0], question[1], **question[2]))(stacked)
     flat, back = _flatten(updates)
@@ -332,7 +209,7 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> Upd
         second = jnp.sqrt(LARGE * decay / (1 - decay ** after.count[0].astype(decay.dtype)))
         rate = _common(-correction / beta * second * (flat[4] - flat[5]) / push)
         threshold = (2 + 2 * beta) / (1 - beta)
-        return _finish("Adam", back(rates), mismatch, threshold, momentum=beta, learning_rate=rate)
+        return checked_rule("Adam", back(rates), mismatch, threshold, momentum=beta, learning_rate=rate)
     # Nesterov: u = -η(g + β m'), with g = m' - β m.
     other_rates = rates / safe
     other = jnp.max(jnp.abs(step + other_rates * ((1 + beta) * new - beta * before))) / size
@@ -341,7 +218,7 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> Upd
     threshold = jnp.where(nesterov, (2 + 2 * beta) / (1 + 2 * beta), 2 + 2 * beta)
     mismatch = jnp.where(nesterov, other, mismatch)
     numbers = {"momentum": beta, "learning_rate": _common(rates), "nesterov": nesterov}
-    return _finish("momentum", back(rates), mismatch, threshold, **numbers)
+    return checked_rule("momentum", back(rates), mismatch, threshold, **numbers)
 
 
 def _flatten(stacked: PyTree) -> tuple[Float[Array, "questions dim"], Callable[[Array], PyTree]]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from .._core import Key, fault
 from ._checkup import Checkup, checkup
 from ._noise_scale import NoiseScale
-from ._page import advice, curves, document
+from ._watch_page import watch_page
 
 
 class Watch:
@@ -104,19 +104,9 @@ class Watch:
             The page.
 
         Raises:
-            ImportError: matplotlib is not installed; the message names the extra.
+            ImportError: matplotlib or Jinja2 is not installed; the message names the extra.
         """
-        if not self.records:
-            body = "<h1>No check-up yet</h1>"
-        else:
-            numbers, records = [n for n, _ in self.records], [r for _, r in self.records]
-            body = (
-                f"<h1>{len(records)} check-ups</h1>"
-                f"<p class='sub'>Steps {numbers[0]} to {numbers[-1]}; what follows was said at the last.</p>"
-                + advice(records[-1])
-                + curves(numbers, records)
-            )
-        text = document("Check-ups", body)
+        text = watch_page([number for number, _ in self.records], [record for _, record in self.records])
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text

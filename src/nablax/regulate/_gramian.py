@@ -12,8 +12,9 @@ from jax.extend.core import Literal
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._core import fault
-from ._gramian_axes import Node, Plan, Program, flatten, propagate
+from ._gramian_axes import Plan, propagate
 from ._gramian_layers import Entry, Indices, Lift, gradients, inner_products, layout, products, single, sizes
+from ._gramian_program import Node, Program, flatten
 
 # Operations that only rearrange a parameter: inner products of gradients stay what they are.
 _REARRANGES = {"transpose", "reshape", "squeeze", "copy", "broadcast_in_dim", "convert_element_type"}

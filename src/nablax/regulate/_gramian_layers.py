@@ -10,7 +10,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ._aggregator import exact
-from ._gramian_axes import Axis, Node
+from ._gramian_axes import Axis
+from ._gramian_program import Node
 
 Indices = Int[Array, " rows"] | None
 
