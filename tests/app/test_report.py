@@ -22,6 +22,7 @@ from nablax.app._report import (
     write_report,
 )
 from nablax.app._report_pictures import column_difference
+from nablax.app._rows import Rows, repeats
 from nablax.app._two_sample import two_sample
 
 
@@ -187,6 +188,20 @@ def test_many_columns_show_those_that_differ(evidence):
     drawn = _report_pictures._table_pictures(data, samples)
     assert len(drawn["marginals"]) == 24 and drawn["columns_left_out"] == 16
     assert "c39" in [name for name, _, _ in drawn["marginals"]]
+
+
+def test_dollars_in_a_column_name_are_no_formula():
+    random = np.random.default_rng(0)
+    data = {name: random.normal(size=50) for name in (r"$\frac$", "in $", "b")}
+    drawn = _report_pictures._table_pictures(data, data)
+    for picture in (drawn["pairs"], drawn["correlations"][0][1]):
+        assert r"$\frac$" in picture and "in $" in picture
+
+
+def test_few_validation_rows_are_gone_through_several_times():
+    assert [repeats(rows) for rows in (0, 15, 144, 800, 5000)] == [8, 8, 8, 6, 1]
+    rows = Rows(np.arange(6.0)[:, None], np.zeros((6, 0)), *map(np.array, ([0, 1], [2, 3, 4], [5])), resident=True)
+    assert rows.validating()["base"].tolist() == [[2.0], [3.0], [4.0]] * 8
 
 
 def test_column_difference():

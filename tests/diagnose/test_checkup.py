@@ -214,11 +214,12 @@ def test_page_and_table_hold_the_numbers(record):
 
 def test_names_are_escaped():
     name = '<i>w</i> & "v"'
+    fit = r"<b>fit</b> & 'co' $\frac$"  # no formula, and none to be made of it
     losses = {
-        "<b>fit</b> & 'co'": lambda p, b: jnp.mean((b @ p[name] - 1) ** 2),
+        fit: lambda p, b: jnp.mean((b @ p[name] - 1) ** 2),
         "size": lambda p, b: 1e3 * jnp.sum(p[name] ** 2),  # so uneven that the advice names both
     }
-    loss = losses["<b>fit</b> & 'co'"]
+    loss = losses[fit]
     made = checkup(loss, {name: jnp.ones(5)}, X, learning_rate=0.1, key=KEY, losses=losses)
     watching = watch(loss, key=KEY)
     watching.records.append((0, made))
