@@ -241,6 +241,16 @@ def test_samples_stay_in_range_and_the_clipped_fraction_is_reported():
     assert codec.out_of_range(dequantise(codec, base, 1)[0])["tenths"] == 0.0
 
 
+def test_what_fills_missing_cells_is_not_out_of_range():
+    random = np.random.default_rng(0)
+    frame = pl.DataFrame({"x": np.where(random.random(2000) < 0.5, np.nan, random.random(2000))})
+    codec = fit_codec(table(frame))
+    y, _ = dequantise(codec, codec.encode(frame)[0])
+    assert codec.out_of_range(y)["x"] < 0.005  # rounding may carry the two extremes over
+    assert codec.out_of_range(5.0 * y)["x"] > 0.5
+    assert codec.out_of_range(-jnp.abs(y))["x"] == 0.0  # no cell is present
+
+
 def test_jit_equals_eager_and_traces_once(key):
     frame = mixed()
     codec = fit_codec(table(frame))

@@ -8,10 +8,13 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from nablax.app import _guide
 from nablax.app._cli import app
+from nablax.app._complete import complete
 from nablax.app._errors import UserError
 from nablax.app._health import shifted
 from nablax.app._run import load
+from nablax.app._sample import sample
 from nablax.app._score import encode_frame
 
 SMALL = ["--steps", "1500", "--width", "32", "--depth", "2", "--batch-size", "64"]
@@ -121,6 +124,23 @@ def test_guides(folder):
     assert "not understood" in call("sample", folder / "run", "--guide", "__import__('os')", code=2)
 
 
+def test_a_guide_is_sought_under_every_condition_and_anew_in_each_round(folder, monkeypatch):
+    model, seeds = load(folder / "run"), []
+    for seed in range(2):
+        (line,) = sample(model, 1, guide="length > 7.5", seed=seed).notices
+        # Half the rows are of the group that is long, and 0.84 of those satisfy the guide.
+        assert 30 < float(line.split("%")[0]) < 55 and "exact draws" in line
+    conditions_for = _guide.conditions_for
+
+    def recorded(model, count, values, seed):
+        seeds.append(seed)
+        return conditions_for(model, count, values, seed)
+
+    monkeypatch.setattr(_guide, "conditions_for", recorded)
+    assert len(sample(model, 400, guide="length > 7.5").frame) == 400
+    assert len(seeds) == len(set(seeds)) > 1
+
+
 def test_scores_name_their_unit_and_find_the_odd_row(folder):
     odd = mixed(60, seed=1)
     odd[7, "length"] = 5.0  # between the groups
@@ -166,6 +186,45 @@ def test_holes_are_filled_from_the_other_cells(folder):
     assert (filled.filter(~there)["length_spread"] > 0).all()
 
 
+def test_what_is_there_stays_as_it_is(folder):
+    model = load(folder / "run")
+    colours = pl.Enum(["blue", "red", "green"])
+    whole = mixed(20, seed=5).with_columns(
+        pl.col("weight").fill_null(60.0), pl.col("count").cast(pl.Float64), pl.col("colour").cast(colours)
+    )
+    whole[1, "count"], whole[2, "colour"] = 3.7, "green"  # no training row had such cells
+    holes = whole.clone()
+    holes[0, "count"], holes[0, "colour"] = None, None
+    filled = complete(model, holes).frame
+    assert filled.columns == ["length", "count", "count_spread", "colour", "colour_spread", "weight", "group"]
+    assert filled.select(whole.columns)[1:].equals(whole[1:])
+    assert filled[0, "count"] in range(1, 15) and filled[0, "colour"] in ("red", "blue")
+    with pytest.raises(UserError, match="a column 'count_spread' already"):
+        complete(model, holes.with_columns(count_spread=pl.lit(0.0)))
+
+
+def test_every_row_is_scored_and_filled(folder):
+    lines = mixed(4, seed=6).write_csv().splitlines()
+    (folder / "empty.csv").write_text("\n".join([*lines[:3], ",,,,a", *lines[3:], ""]))
+    holes = pl.read_csv(folder / "empty.csv").drop("group")
+    holes.write_csv(folder / "empty.csv")
+    call("complete", folder / "run", folder / "empty.csv", "-o", folder / "full.csv")
+    filled = pl.read_csv(folder / "full.csv")
+    assert len(filled) == 5 and filled["length"][[0, 1, 3, 4]].equals(holes["length"][[0, 1, 3, 4]])
+    assert filled["length"].null_count() == 0
+    assert "missing cells" in call("score", folder / "run", folder / "empty.csv", code=2)
+
+
+def test_only_the_table_goes_to_stdout(folder):
+    mixed(4, seed=6).with_columns(colour=pl.lit(None)).write_csv(folder / "holes.csv")
+    guided = ["sample", folder / "run", "-n", 3, "--guide", "length > 7.5"]
+    for arguments, words in ((["complete", folder / "run", folder / "holes.csv"], "filled 4 rows"), (guided, "exact")):
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert done.stdout.startswith("length,") and len(done.stdout.splitlines()) in (4, 5)
+        assert words in done.stderr and words not in done.stdout
+    assert "exact" in CliRunner().invoke(app, [*map(str, guided), "-o", str(folder / "three.csv")]).stdout
+
+
 def test_complete_refuses_a_table_without_holes(folder):
     mixed(30).drop_nulls().write_csv(folder / "whole.csv")
     assert "nothing to fill" in call("complete", folder / "run", folder / "whole.csv", code=2)
@@ -192,6 +251,9 @@ def test_weights_that_are_damaged_are_refused(folder, tmp_path):
     weights.unlink()
     assert "not trained yet" in call("sample", tmp_path / "run", code=2)
     assert "no run folder" in call("sample", tmp_path, code=2)
+    message = call("score", folder / "table.csv", folder / "run", code=2)
+    assert message == f"{folder / 'table.csv'} is a file, not a run folder"
+    assert call("learn", folder / "table.csv", "--out", folder / "table.csv", code=2) == message
 
 
 def test_no_code_is_executed_on_loading():
@@ -267,3 +329,12 @@ def test_a_shift_that_cannot_be_tested_is_said_in_one_line(folder):
     base, _ = encode_frame(model, mixed(20))
     (line,) = shifted(model, base, base[:1], 0)
     assert line.startswith("column shift was not measured: expected at least 2 rows")
+
+
+def test_few_rows_are_checked_without_a_two_sample_test(folder, tmp_path):
+    mixed(6, seed=3).write_csv(tmp_path / "six.csv")
+    call("check", folder / "run", tmp_path / "six.csv")
+    assert "it takes 10 rows, and there are 6" in (folder / "run" / "report.html").read_text()
+    # One draw of the noise tells nothing of its spread: the cell is empty, not zero.
+    scores = pl.read_csv(folder / "run" / "scores.csv")
+    assert scores["log_likelihood_nats_standard_error"].null_count() == len(scores) == 6

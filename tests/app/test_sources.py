@@ -199,6 +199,24 @@ def test_memory_stays_flat(tmp_path, ending):
     assert grown < 60, f"memory grew by {grown:.0f} MiB"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_to_score_are_kept_however_empty(tmp_path, end):
+    path = tmp_path / "a.csv"
+    path.write_bytes(end.join(["a,b", "1,2", ",", "", "3,4", "", ""]).encode())
+    assert read_frame(path, "table").rows() == [(1, 2), (None, None), (3, 4)]  # blank lines are no rows here
+    path.write_bytes(end.join(["1,2", "", ",", "3,4"]).encode())
+    assert read_frame(path, "table").rows() == [(1, 2), (None, None), (3, 4)]
+    path.write_bytes(end.join(["a", "1", "", "3", "", ""]).encode())
+    assert read_frame(path, "table")["a"].to_list() == [1, None, 3, None]
+    path.write_bytes(end.join(["a,b,c", "1,2,3", ",", ""]).encode())
+    with pytest.raises(UserError, match="line 3 has 2 cells"):
+        read_frame(path, "table")
+    # Training goes without them, and says so.
+    path.write_bytes(end.join(["a,b", ",", *(f"{k},{k}" for k in range(30))]).encode())
+    source = read(path)
+    assert source.rows == 30 == len(source.frame) and "1 empty rows skipped" in source.notices[0]
+
+
 def test_rows_to_score_are_of_the_models_kind(tmp_path):
     mixed(n=3).write_csv(tmp_path / "a.csv")
     assert len(read_frame(tmp_path / "a.csv", "table")) == 3

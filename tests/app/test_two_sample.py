@@ -92,5 +92,5 @@ def test_same_seed_same_answer():
 def test_unusable_rows_are_refused():
     with pytest.raises(ValueError, match="one width"):
         two_sample(np.zeros((20, 2)), np.zeros((20, 3)))
-    with pytest.raises(ValueError, match="ten rows"):
+    with pytest.raises(ValueError, match="at least 10 rows"):
         two_sample(np.zeros((20, 2)), np.zeros((9, 2)))

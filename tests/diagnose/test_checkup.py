@@ -246,7 +246,7 @@ def test_noise_that_hides_the_gradient_has_no_scale(record):
     hidden = Estimate(jnp.asarray(-1e-3), jnp.asarray(1e-3))
     hidden = eqx.tree_at(lambda n: (n.signal, n.preconditioned.value), part, (hidden, jnp.asarray(-40.0)))
     hidden = eqx.tree_at(lambda r: r.noise, record, hidden)
-    assert f"≥ {hidden.noise.suggested:.3g}" in hidden.to_html() and "e+29" not in hidden.to_html()
+    assert f"≥ {hidden.noise.at_least:.3g}" in hidden.to_html() and "e+29" not in hidden.to_html()
     clear = eqx.tree_at(lambda r: r.noise.signal.value, record, jnp.asarray(1.0))
     assert clear.to_html().count("<svg") == hidden.to_html().count("<svg") + 1 == 5
     watching = watch(counted, key=KEY)
@@ -280,3 +280,85 @@ def test_a_loss_that_falls_after_all_is_not_said_to_pay(record):
     part = eqx.tree_at(lambda c: c.first_order.standard_error, part, jnp.zeros(2))
     said = [f for f in eqx.tree_at(lambda r: r.conflicts, record, part).findings if "pull against" in f.text]
     assert said[0].level == "warning" and "raises" not in said[0].text
+
+
+def test_a_part_of_the_rows_stands_for_the_whole_batch():
+    """Rows in order of their class, one unit alive in one row only, and a fifteenth of them looked at."""
+    batch = jnp.stack([jnp.linspace(-2, 2, 480), jnp.zeros(480).at[7].set(1.0)], axis=1)
+
+    def losses(p, batch):
+        return (batch @ p - 1) ** 2
+
+    loss = lambda p, batch: jnp.mean(losses(p, batch))  # noqa: E731
+    record = checkup(loss, jnp.ones(2), batch, learning_rate=0.1, key=KEY, rows=32)
+    assert record.layers.without_gradient() == []
+    # Standard errors are those of the mean over all rows, for that is the value; the mean is near that of all rows.
+    update = -0.1 * jax.grad(loss)(jnp.ones(2), batch)
+    changes = losses(jnp.ones(2) + update, batch) - losses(jnp.ones(2), batch)
+    expected = np.std(changes) / np.sqrt(480)
+    assert 0.5 * expected < record.step.actual.standard_error < 1.6 * expected
+    rows = 2 * batch[:, 0] ** 2 / 20
+    expected = np.std(rows) / np.sqrt(480)
+    assert 0.4 * expected < record.sharpness.ratio.standard_error < 2 * expected
+    assert abs(record.noise.mean_loss - record.loss) < 0.3 * record.loss
+
+
+def test_rows_masked_to_nothing_are_noticed():
+    weights = jnp.ones(48).at[::3].set(0.0)
+
+    def masked(p, batch):
+        x, w = batch
+        return jnp.sum(w * (x @ p - 1) ** 2) / jnp.sum(w)
+
+    record = checkup(masked, jnp.ones(5), (X.at[:, 4].set(0.0), weights), learning_rate=0.1, key=KEY)
+    said = [f for f in record.findings if f.topic == "batch"]
+    assert said[0].level == "warning" and "masked" in said[0].text and "rows=0" in said[0].text
+    # The dead input shows in the rows that do have numbers.
+    assert record.layers.without_gradient() == [("params", 0, 1, 5)]
+    # An error that is not known is not one of zero.
+    worse = eqx.tree_at(lambda r: r.step.actual.value, record, jnp.asarray(0.1))
+    assert [f.level for f in worse.findings if "raises the loss" in f.text] == ["warning"]
+
+
+def test_coupled_rows_are_sent_elsewhere():
+    def losses(p, batch):
+        return -jnp.diagonal(jax.nn.log_softmax((batch * p[None]) @ batch.T))
+
+    loss = lambda p, batch: jnp.mean(losses(p, batch))  # noqa: E731
+    record = checkup(loss, jnp.ones(5), X, example_losses=losses, learning_rate=1e-3, key=KEY)
+    said = [f.text for f in record.findings if f.topic == "batch"]
+    assert len(said) == 1 and "rows=0" in said[0] and "example_losses=" not in said[0]
+    assert record.layers.without_gradient() == []
+
+
+def test_a_gradient_that_few_rows_hide_is_no_reason_for_more_rows(record):
+    """The bound is below the batch there is: only more measured rows can tell."""
+    numbers = (Estimate(jnp.asarray(s), jnp.asarray(e)) for s, e in ((300.0, 40.0), (-2.0, 9.0)))
+    noise = replace(record.noise, rows=128, batch=4096, noise=next(numbers), signal=next(numbers))
+    few = replace(record, noise=replace(noise, mean_loss=record.loss), batch_size=4096)
+    said = next(f for f in few.findings if f.topic == "batch")
+    assert said.level == "note" and "rows=4096" in said.text and "Raise" not in said.text
+    assert few.noise.suggested == 16  # 300 / 18 = 16.7
+    said = next(f for f in replace(few, batch_size=2).findings if f.topic == "batch")
+    assert said.level == "fault" and "at least 16.7" in said.text and "Raise the batch to 16 " in said.text
+
+
+def test_curvature_that_is_no_number_is_named(record):
+    broken = eqx.tree_at(lambda r: r.sharpness.ratio.value, record, jnp.asarray(jnp.nan))
+    said = next(f for f in broken.findings if f.topic == "learning rate")
+    assert said.level == "warning" and "curvature is not finite" in said.text
+
+
+def test_a_step_lost_in_rounding_is_not_held_against_the_model(record):
+    lost = eqx.tree_at(lambda r: (r.step.lost, r.step.holds), record, (jnp.asarray(0.9), jnp.asarray(0.0)))
+    said = [f.text for f in lost.findings if f.topic == "step"]
+    assert len(said) == 1 and "float32 copy" in said[0] and "quadratic" not in said[0]
+
+
+def test_a_conflict_whose_error_is_not_known_is_a_note(record):
+    cosines, nan = jnp.array([[1.0, -0.9], [-0.9, 1.0]]), jnp.full((2, 2), jnp.nan)
+    part = eqx.tree_at(lambda c: (c.cosines.value, c.cosines.standard_error), record.conflicts, (cosines, nan))
+    slopes = Estimate(jnp.ones(2), jnp.full(2, jnp.nan))
+    part = eqx.tree_at(lambda c: (c.first_order, c.changes), part, (slopes, jnp.ones(2)))
+    said = next(f for f in eqx.tree_at(lambda r: r.conflicts, record, part).findings if "pull against" in f.text)
+    assert said.level == "note" and "not known" in said.text

@@ -100,3 +100,18 @@ def test_edges():
     assert np.isnan(unmoved.adjusted_rate[0]) and float(unmoved.step[0]) == 0.0
     with pytest.raises(ValueError, match="2 learning rates"):
         modified_flow((lambda z: z[0], lambda z: z[1]), 0.1)
+
+
+def test_a_schedule_is_compiled_once(key):
+    traced = []
+
+    def loss(params, x):
+        traced.append(x)
+        return 0.5 * jnp.sum((params - x) ** 2)
+
+    xs = jax.random.normal(key, (5, 2))
+    for rate in (0.1, 0.2):
+        once = len(traced)
+        record = discretisation_drift(loss, jnp.ones(2), xs[0], learning_rates=rate)
+        np.testing.assert_allclose(record.ratio[0], rate / 2, rtol=1e-5)
+    assert len(traced) == once > 0

@@ -53,3 +53,20 @@ def test_only_too_few_samples_become_a_note(key):
 
     with pytest.raises(ValueError, match="the caller's own fault"):
         diagnose.field(lambda t, y, args: -y, ys, steps=4, score=wrong, waves=4, key=key)
+
+
+def test_the_same_call_is_compiled_once(key):
+    traced = []
+
+    def density(t, y, args):
+        traced.append(t)
+        return log_density(t, y, args)
+
+    def field(t, y, args):
+        return -y
+
+    ys = jax.random.normal(key, (60, 2))
+    for _ in range(2):
+        once = len(traced)
+        record = diagnose.field(field, ys, log_density=density, steps=4, waves=4, key=key)
+    assert record.gauge.condition is not None and len(traced) == once > 0

@@ -82,6 +82,11 @@ def test_a_remainder_that_moves_probability_has_a_small_p_value(ys, key):
     assert right.p_value > 0.01
 
 
+def test_a_field_that_is_no_number_has_no_p_value(key):
+    record = gauge(lambda t, y, args: jnp.nan * y, jax.random.normal(key, (200, 2)), waves=4, tests=5, key=key)
+    assert np.isnan(record.p_value) and np.isnan(record.remainder.value)
+
+
 def test_trees_table_and_faults(key):
     ys = {"a": jax.random.normal(key, (200,)), "b": jax.random.normal(key, (200, 2))}
     record = gauge(lambda t, y, args: jax.tree.map(jnp.negative, y), ys, waves=4, tests=5, key=key)

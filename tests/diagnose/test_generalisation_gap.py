@@ -77,3 +77,18 @@ def test_edges(key):
     record = generalisation_gap(squared, jnp.ones(2), xs, learning_rate=0.1, key=key)
     np.testing.assert_allclose(record.covariance_trace.value, np.var(xs, axis=0, ddof=1).sum(), rtol=1e-5)
     assert record.gap.value.dtype == jnp.float32
+
+
+def test_a_schedule_is_compiled_once(key):
+    traced = []
+
+    def loss(params, x):
+        traced.append(x)
+        return 0.5 * jnp.sum((params - x) ** 2)
+
+    xs = jax.random.normal(key, (5, 2))
+    for rate in (0.1, 0.2):
+        once = len(traced)
+        record = generalisation_gap(loss, jnp.ones(2), xs, learning_rate=rate, key=key)
+        np.testing.assert_allclose(record.gap.value, rate * record.covariance_trace.value / 5, rtol=1e-5)
+    assert len(traced) == once > 0

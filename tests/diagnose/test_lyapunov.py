@@ -62,3 +62,18 @@ def test_faults_speak(key):
         lyapunov(lambda t, y, args: y, jnp.ones(2), t1=1.0, steps=10, key=key)
     with pytest.raises(ValueError, match="t1 > t0"):
         lyapunov(lambda t, y, args: y, jnp.ones(2), t1=-1.0, steps=100, key=key)
+
+
+def test_the_same_call_is_compiled_once(key):
+    traced = []
+
+    def field(t, y, args):
+        traced.append(t)
+        return jax.tree.map(lambda leaf: -args * leaf, y)
+
+    for rate, start in ((1.0, 1.0), (2.0, 0.5)):
+        once = len(traced)
+        y0 = {"a": jnp.full(2, start)}
+        record = lyapunov(field, y0, jnp.asarray(rate), t1=1.0, steps=64, key=key)
+        np.testing.assert_allclose(record.exponents.value, -rate, rtol=1e-3)
+    assert len(traced) == once > 0

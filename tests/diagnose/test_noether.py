@@ -80,3 +80,21 @@ def test_a_generator_that_is_no_symmetry_is_found_out(key):
     assert abs(record.motions["scale"].asymmetry) > 0.01
     with pytest.raises(ValueError, match="positive learning rate"):
         learning_flow(loss, 0.0)
+
+
+def test_a_schedule_is_compiled_once(key):
+    traced = []
+
+    def loss(params, x):
+        traced.append(x)
+        return 0.5 * jnp.sum((params - x) ** 2)
+
+    xs = jax.random.normal(key, (5, 2))
+    generators = {"scale": scaling()}
+    for rate in (0.1, 0.2):
+        once = len(traced)
+        record = noether(loss, xs[0], xs[1], xs[2], generators=generators, learning_rate=rate, momentum=0.5)
+        np.testing.assert_allclose(
+            record.motions["scale"].friction, -2 / 3 / rate * record.motions["scale"].charge, rtol=1e-5
+        )
+    assert len(traced) == once > 0

@@ -60,6 +60,13 @@ def test_step_errors_are_over_rows(x64, key):
     np.testing.assert_allclose(record.actual.standard_error, np.std(changes, ddof=1) / np.sqrt(500), rtol=1e-8)
 
 
+def test_a_step_below_the_rounding_of_its_parameters_is_lost():
+    loss = lambda p: jnp.sum(p**2)  # noqa: E731
+    for kind, size, lost in ((jnp.bfloat16, 1e-3, 1.0), (jnp.bfloat16, 0.1, 0.0), (jnp.float32, 1e-3, 0.0)):
+        record = step(loss, jnp.ones(8, kind), jnp.full(8, -size, kind).at[0].set(0))
+        assert record.lost == lost
+
+
 def test_radius_of_a_linear_classifier(x64):
     x = jnp.array([[1.0], [-3.0]])
     logits = lambda p, x: x * p["w"][None]  # noqa: E731
@@ -137,6 +144,18 @@ def test_conflicts_by_hand(x64):
         np.testing.assert_allclose(other.cosines.value, record.cosines.value, rtol=1e-10)
         assert np.all(np.isnan(other.first_order.value))
     assert "cosine 0, 1" in conflicts(named, jnp.zeros(2), rows).table()
+
+
+def test_conflicts_without_errors_say_so(monkeypatch):
+    monkeypatch.setattr("nablax.diagnose._conflicts.NUMBERS", 5)
+    record = conflicts(lambda p, rows: jnp.mean(rows, axis=0) * p, jnp.ones(2), jnp.ones((16, 2)))
+    assert np.all(np.isnan(record.cosines.standard_error)) and "no standard errors" in record.table()
+
+
+def test_losses_that_are_no_vector_are_refused():
+    for losses in (lambda p, b: p[0], lambda p, b: jnp.outer(p, p), lambda p, b: {"a": p}, [lambda p, b: p]):
+        with pytest.raises(ValueError, match="a vector"):
+            conflicts(losses, jnp.ones(2), None)
 
 
 def test_rotation_between_gradient_and_game(x64, key):

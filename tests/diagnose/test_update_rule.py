@@ -39,8 +39,18 @@ def rule_of(optimizer):
         (optax.amsgrad(3e-3), "Adam", 3e-3, 0.9, 38.0),
         (optax.inject_hyperparams(optax.adam)(learning_rate=4e-3), "Adam", 4e-3, 0.9, 38.0),
         (optax.sgd(optax.linear_schedule(0.1, 0.0, 8)), "gradient descent", 0.05, 0.0, 2.0),
+        (optax.adam(2e-3, b1=0.0), "Adam", 2e-3, 0.0, 2.0),
+        (optax.radam(2e-3), "Adam", 2e-3, 0.9, 38.0),
+        # It divides by a largest gradient, not by the root of a mean square.
+        (optax.adamax(2e-3), "Adam", np.nan, 0.9, 38.0),
+        (optax.rmsprop(2e-3), "RMSProp", np.nan, 0.0, 2.0),
+        (optax.rmsprop(2e-3, centered=True), "RMSProp", np.nan, 0.0, 2.0),
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.adagrad(0.1)), "RMSProp", np.nan, 0.0, 2.0),
     ],
-    ids=["sgd", "heavy", "nesterov", "adam", "adamw", "clipped", "amsgrad", "injected", "schedule"],
+    ids=[
+        *("sgd", "heavy", "nesterov", "adam", "adamw", "clipped", "amsgrad", "injected", "schedule"),
+        *("b1=0", "radam", "adamax", "rms", "centred", "adagrad"),
+    ],
 )
 def test_rate_momentum_and_threshold_are_read(optimizer, name, rate, momentum, threshold):
     rule, _, _ = rule_of(optimizer)
@@ -81,8 +91,9 @@ def test_rates_of_their_own_for_some_parameters():
         optax.chain(optax.adam(0.1), optax.clip_by_global_norm(1e-3)),
         optax.chain(optax.trace(0.9), optax.trace(0.5), optax.scale(-0.1)),
         optax.chain(optax.sgd(0.1), optax.scale(-1.0)),
+        optax.chain(optax.scale_by_rms(), optax.scale_by_sign(), optax.scale(-0.1)),
     ],
-    ids=["sign", "lion", "nadam", "adabelief", "clipped after", "two traces", "ascent"],
+    ids=["sign", "lion", "nadam", "adabelief", "clipped after", "two traces", "ascent", "sign of RMSProp"],
 )
 def test_what_cannot_be_read_is_not_guessed(optimizer):
     rule, params, _ = rule_of(optimizer)
@@ -93,6 +104,47 @@ def test_what_cannot_be_read_is_not_guessed(optimizer):
 
 def test_a_rate_of_zero_is_named():
     assert rule_of(optax.sgd(0.0))[0].name() == "unknown: the optimiser makes no step here (rate zero?)"
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("optimizer", "dtype", "rate", "momentum", "threshold"),
+    [
+        (optax.adam(1e-2), "bfloat16", 1e-2, 0.9, 38.0),
+        (optax.adam(1e-2, mu_dtype="bfloat16"), "float32", 1e-2, 0.9, 38.0),
+        (optax.adam(1e-2), "float16", 1e-2, 0.9, 38.0),
+        (optax.sgd(0.05, momentum=0.9), "bfloat16", 0.05, 0.9, 3.8),
+        (optax.rmsprop(1e-2), "bfloat16", np.nan, 0.0, 2.0),
+        (optax.chain(optax.clip_by_global_norm(100.0), optax.sgd(0.05)), "float16", 0.05, 0.0, 2.0),
+    ],
+    ids=["adam", "adam's moment", "adam, float16", "heavy", "rms", "sgd, float16"],
+)
+def test_half_precision_is_read_to_its_own_rounding(key, optimizer, dtype, rate, momentum, threshold):
+    params = jax.random.normal(key, (64,), dtype) + jnp.asarray(2, dtype)
+    state = optimizer.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+    rule = update_rule(optimizer, state, params, params)
+    assert bool(rule.known), rule.name()
+    assert rule.rates.dtype == dtype and rule.threshold.dtype == jnp.float32
+    # 0.9 is 0.8984 in bfloat16.
+    np.testing.assert_allclose(rule.learning_rate, rate, rtol=0.01)
+    np.testing.assert_allclose(rule.momentum, momentum, rtol=0.002)
+    np.testing.assert_allclose(rule.threshold, threshold, rtol=0.02)
+
+
+def test_a_rule_without_one_momentum_is_not_half_known():
+    decay = {"a": 0.5, "b": 0.9}
+    optimizer = optax.GradientTransformation(
+        optax.trace(0.9).init,
+        lambda g, s, p=None: (
+            jax.tree.map(lambda x, m, d: -0.1 * (x + d * m), g, s.trace, decay),
+            optax.TraceState(jax.tree.map(lambda x, m, d: x + d * m, g, s.trace, decay)),
+        ),
+    )
+    rule, _, _ = rule_of(optimizer)
+    assert not bool(rule.known) and "does not predict" in rule.name() and np.isnan(rule.threshold)
 
 
 def test_a_clipped_gradient_has_the_rate_of_this_step():

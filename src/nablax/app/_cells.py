@@ -42,14 +42,23 @@ def code_of(column: Column, value: object) -> int:
     """The number of a category's value, given as text or typed.
 
     Raises:
-        UserError: it was not seen in training; the message names the known ones.
+        UserError: it was not seen in training, or only its case differs from several; the message names the known
+            ones.
     """
+    # Exactly first: categories may differ by nothing but their case.
     for code, category in enumerate(column.categories):
-        if value == category or str(value).lower() == str(category).lower():
+        if value == category or str(value) == str(category):
             return code
-        if not isinstance(category, (str, bool)) and _as_float(value) == float(category):
-            return code
+    alike = [code for code, category in enumerate(column.categories) if _alike(value, category)]
+    if len(alike) == 1:
+        return alike[0]
     raise UserError(f"column '{column.name}' has no value {value!r}; the known ones are {listed(column)}")
+
+
+def _alike(value: object, category: object) -> bool:
+    if str(value).lower() == str(category).lower():
+        return True
+    return not isinstance(category, (str, bool)) and _as_float(value) == float(category)  # type: ignore[arg-type]
 
 
 def _as_float(value: object) -> float | None:

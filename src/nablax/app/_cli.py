@@ -22,6 +22,7 @@ app = typer.Typer(
 papers_app = typer.Typer(invoke_without_command=True, help="What is implemented, and whether its claim holds.")
 app.add_typer(papers_app, name="papers")
 console = Console(highlight=False)
+aside = Console(highlight=False, stderr=True)
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")]
@@ -40,9 +41,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
 
 
-def notice(text: str) -> None:
+def notice(text: str, *, to: Console = console) -> None:
     """Print one line for the person."""
-    console.print(text, soft_wrap=True, markup=False)
+    to.print(text, soft_wrap=True, markup=False)
 
 
 def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
@@ -163,9 +164,7 @@ def sample(
         guide=guide,
         scale=guidance_scale,
     )
-    for line in drawn.notices:
-        notice(line)
-    _deliver(drawn.frame, output)
+    _deliver(drawn.frame, output, drawn.notices)
 
 
 @app.command()
@@ -183,7 +182,13 @@ def score(
     from ._sources import read_frame
 
     model = load(folder)
-    scored = scored_frame(model, read_frame(data, model.config.kind), bits=bits, draws=draws, seed=seed)
+    scored = scored_frame(
+        model,
+        read_frame(data, model.config.kind, image_size=model.config.image_size),
+        bits=bits,
+        draws=draws,
+        seed=seed,
+    )
     _deliver(scored, output)
 
 
@@ -201,10 +206,10 @@ def complete(
     from ._sources import read_frame
 
     model = load(folder)
-    completed = complete(model, read_frame(data, model.config.kind), draws=draws, seed=seed)
-    for line in completed.notices:
-        notice(line)
-    _deliver(completed.frame, output)
+    completed = complete(
+        model, read_frame(data, model.config.kind, image_size=model.config.image_size), draws=draws, seed=seed
+    )
+    _deliver(completed.frame, output, completed.notices)
 
 
 @app.command()
@@ -241,9 +246,11 @@ def run_papers(
         raise typer.Exit(1)
 
 
-def _deliver(frame: "pl.DataFrame", output: Path | None) -> None:
+def _deliver(frame: "pl.DataFrame", output: Path | None, notices: Sequence[str] = ()) -> None:
     from ._sample import write_frame
 
+    for line in notices:
+        notice(line, to=aside if output is None else console)  # a table that is printed may be on its way to a file
     if output is None:
         sys.stdout.write(frame.drop([n for n, d in frame.schema.items() if d.is_nested()]).write_csv())
     else:

@@ -231,12 +231,13 @@ class Codec:
     def out_of_range(self, y: Array | np.ndarray) -> dict[str, float]:
         """The fraction of present cells that ``decode`` clips to the observed range, by column of numbers."""
         points, fractions = np.asarray(y, np.float64), {}
-        for column, place in zip(self.modelled, self.layout.slices):
+        for column, place, present in zip(self.modelled, self.layout.slices, self.layout.present):
             if column.kind != "category":
                 value = column.from_coordinate(points[:, place.start])
                 half = 0.5 * column.step if column.kind == "grid" else 0.0
                 outside = (value < column.low - half) | (value > column.high + half)
-                fractions[column.name] = float(outside.mean())
+                there = points[:, present] > 0.0 if present >= 0 else np.ones(len(points), bool)
+                fractions[column.name] = float(outside[there].mean()) if there.any() else 0.0
         return fractions
 
     def to_json(self) -> str:

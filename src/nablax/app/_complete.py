@@ -12,6 +12,7 @@ from jaxtyping import Array
 from .._core import Key
 from ..transport import Transport
 from ..transport import complete as complete_row
+from ._columns import numbers
 from ._errors import UserError
 from ._run import Model
 from ._score import encode_frame
@@ -28,8 +29,8 @@ class Completed:
 
     Attributes:
         frame: the table; each column that had holes is followed by ``COLUMN_spread``: the standard deviation of the
-            draws for a number, in its own unit, or the share of draws that disagree with the value filled in.
-            Spreads are empty where the cell was there.
+            draws for a number, in its own unit (days for dates and times), or the share of draws that disagree with
+            the value filled in. Spreads are empty where the cell was there.
         notices: one line each.
     """
 
@@ -40,7 +41,8 @@ class Completed:
 def complete(model: Model, frame: pl.DataFrame, *, draws: int = 8, seed: int = 0) -> Completed:
     """Fill missing cells.
 
-    A number becomes the median of the draws, a category the most frequent one; what was there is left untouched.
+    A number becomes the median of the draws, a category the most frequent one. What was there is left untouched, and so
+    is its column's type where that can hold what is filled in.
 
     Args:
         model: the opened run of a table.
@@ -52,7 +54,8 @@ def complete(model: Model, frame: pl.DataFrame, *, draws: int = 8, seed: int = 0
         The filled table, with the spread of every filled cell.
 
     Raises:
-        UserError: images, a table that does not fit the model, or nothing to fill.
+        UserError: images, a table that does not fit the model or has a column ``..._spread`` already, or nothing to
+            fill.
     """
     codec = model.table("complete")
     absent = [column.name for column in codec.modelled if column.name not in frame.columns]
@@ -62,6 +65,9 @@ def complete(model: Model, frame: pl.DataFrame, *, draws: int = 8, seed: int = 0
     holes = {name: cells[name].is_null().to_numpy() for name in modelled if cells[name].null_count()}
     if not holes:
         raise UserError("there is nothing to fill: no cell is missing")
+    taken = [f"{name}_spread" for name in holes if f"{name}_spread" in frame.columns]
+    if taken:
+        raise UserError(f"the table has a column '{taken[0]}' already, which is to hold how far the draws differ")
     wanting = [name for name in codec.condition if name in frame.columns and frame[name].null_count()]
     if wanting:
         raise UserError(f"column '{wanting[0]}' conditions the model, so its missing cells cannot be filled")
@@ -131,25 +137,50 @@ def _put_back(
         if name not in holes:
             columns.append(frame[name])
             continue
-        drawn = pl.DataFrame({str(i): table[name] for i, table in enumerate(filled)})
-        if kinds[name] == "category":
-            votes = [pl.Series(row).mode().sort()[0] for row in drawn.rows()]
-            value = pl.Series(name, votes, dtype=filled[0][name].dtype)
-            spread = np.array([np.mean([cell != vote for cell in row]) for row, vote in zip(drawn.rows(), votes)])
-        else:
-            numbers = drawn.with_columns(pl.all().to_physical().cast(pl.Float64)).to_numpy()
-            # The lower median of the draws is one of them, so it keeps the column's type and grid.
-            middle = np.argsort(numbers, axis=1, kind="stable")[:, (numbers.shape[1] - 1) // 2]
-            value = pl.Series(name, [row[i] for row, i in zip(drawn.rows(), middle)], dtype=filled[0][name].dtype)
-            spread = numbers.std(axis=1, ddof=1)
-        hole = holes[name]
-        full = cells[name] if cells[name].dtype != pl.Null else pl.Series(name, [None] * len(frame), value.dtype)
-        here = hole[rows]
-        full = full.cast(value.dtype).scatter(rows[here], value.filter(pl.Series(here)))
+        value, spread = _middle([table[name] for table in filled], kinds[name])
+        here = holes[name][rows]
+        there, value = _of_one_type(cells[name], value.filter(pl.Series(here)))
         spreads = np.full(len(frame), np.nan)
         spreads[rows[here]] = spread[here]
-        columns += [full.alias(name), pl.Series(f"{name}_spread", spreads).fill_nan(None)]
+        columns += [there.scatter(rows[here], value), pl.Series(f"{name}_spread", spreads).fill_nan(None)]
     return pl.DataFrame(columns)
+
+
+def _middle(drawn: list[pl.Series], kind: str) -> tuple[pl.Series, np.ndarray]:
+    """What is filled in for each row, and its spread."""
+    if kind == "category":
+        cells = list(zip(*(series.to_list() for series in drawn)))
+        votes = [pl.Series(row).mode().sort()[0] for row in cells]
+        spread = [np.mean([cell != vote for cell in row]) for row, vote in zip(cells, votes)]
+        return pl.Series(votes, dtype=drawn[0].dtype), np.array(spread)
+    values = np.stack([numbers(series) for series in drawn], axis=1)
+    # The lower median of the draws is one of them, so it keeps the column's type and grid.
+    middle = np.argsort(values, axis=1, kind="stable")[:, (len(drawn) - 1) // 2]
+    return pl.concat(drawn).gather(middle * len(values) + np.arange(len(values))), values.std(axis=1, ddof=1)
+
+
+def _of_one_type(there: pl.Series, fills: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Cells and fills in the cells' own type where it can hold the fills, else in the least that holds both."""
+    if there.null_count() == len(there):
+        return there.cast(fills.dtype, strict=False), fills  # no cell speaks for the type it was read with
+    types = (there.dtype, _supertype(there, fills))
+    dtype = next((dtype for dtype in types if _holds(dtype, there) and _holds(dtype, fills)), pl.String())
+    return there.cast(dtype), fills.cast(dtype)
+
+
+def _supertype(one: pl.Series, other: pl.Series) -> pl.DataType:
+    try:
+        return pl.concat([one.to_frame("cell"), other.to_frame("cell")], how="vertical_relaxed")["cell"].dtype
+    except pl.exceptions.PolarsError:
+        return pl.String()
+
+
+def _holds(dtype: pl.DataType, series: pl.Series) -> bool:
+    """Whether cells survive this type; a draw that is rounded to another type of floats is as good a draw."""
+    try:
+        return (dtype.is_float() and series.dtype.is_float()) or series.cast(dtype).cast(series.dtype).equals(series)
+    except pl.exceptions.PolarsError:
+        return False
 
 
 def _notices(rows: int, draws: int, lineages: np.ndarray, absent: list[str]) -> tuple[str, ...]:

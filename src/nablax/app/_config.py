@@ -61,6 +61,7 @@ class Config:
         seed: of all randomness.
         choices: every choice, by name (see `Choices`).
         reasons: why each was made.
+        image_size: side to which images were cropped and scaled; None for their own.
     """
 
     version: str
@@ -74,6 +75,7 @@ class Config:
     seed: int
     choices: dict[str, Any]
     reasons: dict[str, str]
+    image_size: int | None = None
 
     def to_json(self) -> str:
         """The configuration as indented JSON text."""
@@ -125,7 +127,8 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     kept, stopped_by = shares(asked, rows)
     held_out = settle("held_out", kept, "a fifth of the rows, at most 10 000")
     validation = settle("validation", stopped_by, "a tenth of the rest, at most 10 000")
-    training = max(1, round(rows * (1 - held_out) * (1 - validation)))
+    reported, validated = part_sizes(rows, held_out, validation)
+    training = rows - reported - validated
     few = rows < 10_000
     large = kind == "images" and dim > 256
     why = "for images this large, attention between patches" if large else "fully connected; cheap exact likelihoods"
@@ -135,7 +138,8 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     settle("width", width, f"for {dim} dimensions and {rows} rows")
     settle("depth", 3 if dim <= 32 else 4, f"residual blocks, for {dim} dimensions")
     batch = 64 if network == "transformer" else 256 if few else 512
-    settle("batch_size", min(batch, max(16, training // 2)), f"for {training} training rows")
+    half = max(16, training // 2 // 16 * 16)  # so that 2, 4, 8 or 16 devices can share it
+    settle("batch_size", min(batch, half, max(training, 1)), f"for {training} training rows")
     steps = 4000 if dim <= 32 and few else 6000 if few else 8000
     settle("steps", steps, f"for {rows} rows in {dim} dimensions; early stopping may end sooner")
     settle("learning_rate", 1e-3, "AdamW's peak, after a warm-up and before a cosine decay")
@@ -146,7 +150,7 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     why = "clearer images of the label asked for; 1 draws the learned distribution" if images else "as learned"
     settle("guidance_scale", 1.25 if images else 1.0, why)
     settle("patience", 0 if rows < _FEW_ROWS else 10, "validations without a new best")
-    _check(chosen, rows)
+    _check(chosen, training, kind)
     return chosen, reasons
 
 
@@ -160,12 +164,20 @@ def shares(asked: Choices, rows: int) -> tuple[float, float]:
     )
 
 
-def _check(chosen: dict[str, Any], rows: int) -> None:
+def part_sizes(rows: int, held_out: float, validation: float) -> tuple[int, int]:
+    """Rows held out for the report, and rows kept for early stopping: at least two each."""
+    reported = max(2, round(rows * held_out))
+    return reported, max(2, round((rows - reported) * validation))
+
+
+def _check(chosen: dict[str, Any], training: int, kind: str) -> None:
+    if training < 2:
+        raise UserError("--held-out and --validation leave no rows to train on; lower them")
     ranges = {
         "width": (1, 16_384),
         "depth": (1, 64),
         "steps": (1, 10**9),
-        "batch_size": (1, rows),
+        "batch_size": (1, training),
         "learning_rate": (1e-9, 10.0),
         "weight_decay": (0.0, 10.0),
         "ema": (0.0, 0.999999),
@@ -180,6 +192,8 @@ def _check(chosen: dict[str, Any], rows: int) -> None:
             raise UserError(f"--{name.replace('_', '-')} should lie between {low:g} and {high:g}, not {chosen[name]:g}")
     if chosen["network"] not in ("mlp", "transformer"):
         raise UserError(f"--network should be mlp or transformer, not {chosen['network']!r}")
+    if chosen["network"] == "transformer" and kind != "images":
+        raise UserError("--network transformer is for images")
 
 
-__all__ = ["Choices", "Config", "choose", "shares"]
+__all__ = ["Choices", "Config", "choose", "part_sizes", "shares"]

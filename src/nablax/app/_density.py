@@ -33,7 +33,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         steps: updates of training. Default 3000.
         width: units of a hidden layer. Default 128.
         depth: residual blocks. Default 3.
-        batch_size: rows in an update, at most the rows there are. Default 256.
+        batch_size: rows in an update, at most the rows there are, and a multiple of the devices there are. Default 256.
         learning_rate: peak of a cosine schedule for AdamW. Default 1e-3.
         weight_decay: of AdamW. Default 0.01.
         validation_fraction: share of the rows by which the best weights are chosen; 0 takes the final average.
@@ -101,13 +101,15 @@ class FlowDensity(DensityMixin, BaseEstimator):
         random = check_random_state(self.random_state)
         self.mean_ = X.mean(axis=0)
         spread = X.std(axis=0)
-        self.scale_ = np.where(spread > 1e-12 * np.maximum(1.0, np.abs(self.mean_)), spread, 1.0)
+        self.scale_ = np.where(spread > 1e-12 * np.abs(self.mean_), spread, 1.0)
         rows = ((X - self.mean_) / self.scale_).astype(np.float32)
         validation = None
         kept = round(self.validation_fraction * len(rows))
         if len(rows) >= 50 and kept >= 2:
             rows = rows[random.permutation(len(rows))]
             validation, rows = np.tile(rows[:kept], (repeats(kept), 1)), rows[kept:]
+        batch = min(self.batch_size, len(rows))
+        batch = max(1, batch - batch % jax.device_count())
         init_key, fit_key = jax.random.split(jax.random.key(random.randint(2**31 - 1)))
         shape = (X.shape[1],)
         field = MLP(shape, width=self.width, depth=self.depth, time_features=32, residual=True, key=init_key)
@@ -119,7 +121,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
             rows,
             optimizer=optimizer,
             steps=self.steps,
-            batch_size=min(self.batch_size, len(rows)),
+            batch_size=batch,
             key=fit_key,
             validation=validation,
             ema=EMA(0.999),

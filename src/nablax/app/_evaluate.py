@@ -22,7 +22,7 @@ from ._run import Model, Run, load
 from ._sample import conditions_for, draw, write_frame
 from ._score import Scores, encode_frame, score
 from ._sources import read, read_frame
-from ._two_sample import two_sample
+from ._two_sample import FEWEST, two_sample
 
 if TYPE_CHECKING:
     from ._sources import Source
@@ -68,7 +68,7 @@ def check(folder: Path, data: str | None, *, notice: Notice) -> Evidence:
         UserError: the run's own data are gone or have changed, or the rows given do not fit.
     """
     model = load(folder)
-    opened = read(model.config.source, condition=model.config.condition)
+    opened = read(model.config.source, condition=model.config.condition, image_size=model.config.image_size)
     if opened.fingerprint != model.config.fingerprint:
         raise UserError(f"{model.config.source} has changed since {folder} was learnt from it")
     rows = encode(opened, model.codec, model.config, model.run)
@@ -77,7 +77,11 @@ def check(folder: Path, data: str | None, *, notice: Notice) -> Evidence:
     seed, lines = model.config.seed + 2, []
     if data is not None:
         held_out = base
-        base, given = encode_frame(model, read_frame(data, model.config.kind).head(_HELD_OUT))
+        frame = read_frame(data, model.config.kind, image_size=model.config.image_size)
+        if len(frame) > _HELD_OUT:
+            notice(f"a random {_HELD_OUT} of the {len(frame)} rows are looked at")
+            frame = frame.sample(_HELD_OUT, shuffle=True, seed=seed)
+        base, given = encode_frame(model, frame)
         condition = np.zeros((len(base), model.codec.condition_dim), np.float32) if given is None else given
         lines = shifted(model, held_out, base, seed)
     evidence = _evaluate(model, rows, base, condition, (*opened.notices, *lines), notice)
@@ -130,7 +134,8 @@ def _evaluate(
         training=_training(model.run),
         likelihoods=compared,
         train_likelihood=likelihood_of(model, "this model, training rows", train_scores.log_likelihood),
-        two_sample=two_sample(held, made, seed=seed),
+        two_sample=two_sample(held, made, seed=seed) if count >= FEWEST else None,
+        why_missing={} if count >= FEWEST else {"two_sample": f"it takes {FEWEST} rows, and there are {count}"},
         memorised=copies,
         solver_curve=curve,
         conservativity=conservativity(model, base, condition, seed),
@@ -237,7 +242,7 @@ def _write(model: Model, real: pl.DataFrame, drawn: pl.DataFrame, scores: Scores
     else:
         write_frame(drawn, run.path / "samples.csv")
     plain = real.drop([column for column, dtype in real.schema.items() if dtype.is_nested()])
-    scored = plain.with_columns(pl.Series(name, value), pl.Series(f"{name}_standard_error", error))
+    scored = plain.with_columns(pl.Series(name, value), pl.Series(f"{name}_standard_error", error).fill_nan(None))
     write_frame(scored, run.path / "scores.csv")
     write_report(run.path / "report.html", evidence)
 

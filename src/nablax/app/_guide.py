@@ -1,6 +1,7 @@
 """Guides: rows steered to satisfy comparisons such as "petal_length > 5"."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,16 @@ import numpy as np
 import polars as pl
 
 from ..transport import Bounds, steer
+from ._cells import code_of, encode_column
 from ._codec import Codec
+from ._columns import Column, numbers
 from ._comparisons import Comparison, parse_guide
 from ._errors import UserError
 from ._run import Model
-from ._sample import Samples, draw
+from ._sample import Samples, conditions_for, draw
 from ._score import encode_frame, score
 
+_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
 _MARGIN = 0.05  # standardised units inside the boundary, so that the end of descent is on the right side
 _STEPS = 100
 _ROUNDS = 8
@@ -23,17 +27,18 @@ _LEAST_SHARE = 0.02
 _COMPARED = 256  # rows on which guided and free likelihoods are compared
 
 
-def guided(model: Model, count: int, condition: np.ndarray, guide: str, *, seed: int, scale: float) -> Samples:
+def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, seed: int, scale: float) -> Samples:
     """Draw rows that satisfy a guide.
 
     Free rows are drawn first: those that satisfy the guide are exact draws given it. Where at least one in fifty
     does, the others are simply drawn again; else the rows are steered (see `transport.steer`), which reaches what free
-    rows hardly ever do, but is no draw from the conditional distribution.
+    rows hardly ever do, but is no draw from the conditional distribution. Conditions that nobody set are drawn anew in
+    every round, as many as rows: the share that satisfies the guide is of all rows, not of those under a few of them.
 
     Args:
         model: the opened run.
         count: rows.
-        condition: condition vectors [count, c].
+        values: condition column to value; what is not named is drawn as it is in the training data.
         guide: comparisons joined by "and".
         seed: the same seed gives the same rows.
         scale: classifier-free guidance.
@@ -50,23 +55,23 @@ def guided(model: Model, count: int, condition: np.ndarray, guide: str, *, seed:
     cost = _cost(codec, comparisons)
     conditional = bool(model.codec.condition_dim)
     pool = max(count, _PROBED)
-    given = condition[np.arange(pool) % len(condition)]
 
-    def free(number: int) -> np.ndarray:
+    def free(number: int, given: np.ndarray) -> np.ndarray:
         return draw(model, pool, seed=_seed(seed, number), condition=given, scale=scale)
 
-    def steered(number: int) -> np.ndarray:
+    def steered(number: int, given: np.ndarray) -> np.ndarray:
         args = jnp.asarray(given) if conditional else None
         key = jax.random.fold_in(jax.random.key(seed), number)
         return np.asarray(steer(model.guided(scale), cost, pool, key=key, args=args, steps=_STEPS)[0])
 
-    def gather(propose: Callable[[int], np.ndarray], rounds: int) -> tuple[list[Samples], float]:
+    def gather(propose: Callable[[int, np.ndarray], np.ndarray], rounds: int) -> tuple[list[Samples], float]:
         kept: list[Samples] = []
         found = drawn = 0
         for number in range(rounds):
-            y = propose(number)
+            given = conditions_for(model, pool, values, _seed(seed, number))
+            y = propose(number, given)
             frame = model.codec.decode(y, given if conditional else None)
-            keep = np.flatnonzero(satisfies(frame, comparisons))
+            keep = np.flatnonzero(satisfies(codec, frame, comparisons))
             kept.append(Samples(frame[keep], y[keep], given[keep]))
             found, drawn = found + len(keep), drawn + pool
             if found >= count or found < _LEAST_SHARE * drawn:
@@ -100,40 +105,40 @@ def _seed(seed: int, number: int) -> int:
     return int(np.random.default_rng([seed, 2, number]).integers(2**31))
 
 
-def satisfies(frame: pl.DataFrame, comparisons: list[Comparison]) -> np.ndarray:
-    """Whether each row satisfies every comparison; a missing cell satisfies none."""
-    operators = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq"}
+def satisfies(codec: Codec, frame: pl.DataFrame, comparisons: list[Comparison]) -> np.ndarray:
+    """Whether each row satisfies every comparison, read as steering reads it; a missing cell satisfies none."""
     holds = np.ones(len(frame), bool)
-    for column, operator, value in comparisons:
-        series = frame[column]
-        wanted = str(value) if series.dtype == pl.String else value
-        holds &= getattr(series, operators[operator])(wanted).fill_null(False).to_numpy()
+    for name, symbol, value in comparisons:
+        column = _column(codec, name)
+        if column.kind == "category":
+            holds &= encode_column(column, frame) == code_of(column, value)
+            continue
+        # What is written 5.1 is the nearest number that the column can hold.
+        wanted = np.float32(value) if frame[name].dtype == pl.Float32 else float(value)
+        holds &= _OPERATORS[symbol](numbers(frame[name]), wanted)
     return holds
 
 
 def _cost(codec: Codec, comparisons: list[Comparison]) -> Bounds:
-    lower = np.full(codec.shape, -np.inf, np.float32)
-    upper = np.full(codec.shape, np.inf, np.float32)
-    for column, operator, value in comparisons:
-        place = codec.dims_of(column)
-        if isinstance(value, str | bool) or _is_category(codec, column):
-            vertex = codec.vertex(column, value)
-            lower[place], upper[place] = vertex, vertex
-            continue
-        coordinate = codec.standardised(column, value)
-        if operator in (">", ">="):
-            lower[place] = np.maximum(lower[place], coordinate + _MARGIN)
-        elif operator in ("<", "<="):
-            upper[place] = np.minimum(upper[place], coordinate - _MARGIN)
-        else:
-            lower[place] = upper[place] = coordinate
+    lower, upper = np.full(codec.shape, -np.inf), np.full(codec.shape, np.inf)
+    for name, symbol, value in comparisons:
+        place = codec.dims_of(name)
+        one_of_few = isinstance(value, str | bool) or _column(codec, name).kind == "category"
+        point = codec.vertex(name, value) if one_of_few and symbol == "==" else codec.standardised(name, float(value))
+        # x > 5 begins beyond 5, so that it contradicts x <= 5.
+        if symbol in (">", ">=", "=="):
+            lower[place] = np.maximum(lower[place], np.nextafter(point, np.inf) if symbol == ">" else point)
+        if symbol in ("<", "<=", "=="):
+            upper[place] = np.minimum(upper[place], np.nextafter(point, -np.inf) if symbol == "<" else point)
     if np.any(lower > upper):
         raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
-    return Bounds(jnp.asarray(lower), jnp.asarray(upper), margin=0.0)  # inside already, where there is an inside
+    inside = np.minimum(_MARGIN, 0.5 * (upper - lower))
+    lower, upper = lower + inside, upper - inside
+    return Bounds(jnp.asarray(lower, jnp.float32), jnp.asarray(upper, jnp.float32), margin=0.0)  # inside already
 
 
-def _is_category(codec: Codec, name: str) -> bool:
-    return any(column.name == name and column.kind == "category" for column in codec.columns)
+def _column(codec: Codec, name: str) -> Column:
+    return next(column for column in codec.columns if column.name == name)
 
 
 def _pull(model: Model, frame: pl.DataFrame, condition: np.ndarray, seed: int) -> list[str]:

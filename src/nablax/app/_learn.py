@@ -42,7 +42,7 @@ def configure(
 
     Args:
         source: file, folder or named set.
-        condition: names of conditioning columns; images with labels are conditioned on them by default.
+        condition: names of conditioning columns, for images the name of their label.
         seed: of all randomness.
         choices: what was asked for.
         kinds: column to kind, where that is not to be chosen from the data.
@@ -84,6 +84,7 @@ def configure(
         seed=seed,
         choices=chosen,
         reasons=reasons,
+        image_size=image_size,
     )
     return config, opened
 

@@ -103,7 +103,7 @@ def column_difference(data: np.ndarray, samples: np.ndarray) -> float:
     if not _data_figures.numeric(data):
         return sum(abs(a - b) for a, b in _data_figures.category_shares(data, samples).values()) / 2
     data, samples = (v[np.isfinite(v)] for v in (np.asarray(data, float), np.asarray(samples, float)))
-    return float(ks_2samp(data, samples).statistic) if len(data) and len(samples) else 1.0
+    return float(ks_2samp(data, samples, method="asymp").statistic) if len(data) and len(samples) else 1.0
 
 
 def _correlations(table: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._config import Config
+from ._config import Config, part_sizes
 from ._run import Run
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def split(rows: int, seed: int, held_out: float, validation: float) -> tuple[np.
         Positions to train on, to validate on, held out; at least two rows in each of the last two.
     """
     order = np.random.default_rng(seed).permutation(rows)
-    reported = max(2, round(rows * held_out))
-    validated = max(2, round((rows - reported) * validation))
+    reported, validated = part_sizes(rows, held_out, validation)
     return order[reported + validated :], order[reported : reported + validated], order[:reported]
 
 

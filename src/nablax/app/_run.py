@@ -67,6 +67,8 @@ class Run:
             return Config.from_json((self.path / "config.json").read_text())
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise UserError(f"{self.path} is a file, not a run folder") from None
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path / 'config.json'} cannot be read", error) from None
 
@@ -188,8 +190,7 @@ def build(config: Config, codec: "Codec | ImageCodec", key: Any) -> Transport:
     sizes = {"condition": codec.condition_dim, "width": chosen["width"], "depth": chosen["depth"], "key": key}
     field: MLP | Transformer
     if chosen["network"] == "transformer":
-        if len(codec.shape) != 3:
-            raise UserError("--network transformer is for images")
+        assert len(codec.shape) == 3  # no configuration has it otherwise
         field = Transformer(codec.shape, patch=_patch(codec.shape), **sizes)
     else:
         field = MLP(codec.shape, time_features=16, residual=True, **sizes)

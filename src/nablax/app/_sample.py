@@ -11,11 +11,14 @@ import numpy as np
 import polars as pl
 from jaxtyping import Array
 
+from ._cells import block_size
 from ._errors import UserError
 from ._rows import filled
 from ._run import Model, write_whole
 
 _ROWS_AT_ONCE = 2048
+# Where a number is a condition and others are not named, these come from the nearest tenth of the training rows.
+_SHARE, _FEWEST = 10, 20
 
 
 def conditions_for(model: Model, count: int, values: Mapping[str, str], seed: int) -> np.ndarray:
@@ -24,16 +27,29 @@ def conditions_for(model: Model, count: int, values: Mapping[str, str], seed: in
     Args:
         model: the opened run.
         count: rows.
-        values: condition column to value; what is not named is drawn as it is in the training data.
+        values: condition column to value; what is not named is drawn as it is in those training rows that have the
+            categories named and are nearest in the numbers named.
         seed: of that draw.
 
     Returns:
         float32 [count, c].
     """
-    if not values:
-        picks = np.random.default_rng([seed, 1]).integers(0, len(model.conditions), count)
-        return model.conditions[picks]
-    return model.codec.encode_condition(values, count)
+    named = model.codec.encode_condition(values, count)
+    known = np.asarray(model.conditions)
+    columns = model.codec.conditioned
+    lengths = [block_size(column) for column in columns]
+    fixed = np.repeat([column.name in values for column in columns], lengths).astype(bool)
+    if len(known) == 0 or fixed.all():
+        return named
+    categories = np.repeat([column.kind == "category" for column in columns], lengths)
+    differences = np.square(known - named[:1]) * fixed
+    mismatch = differences[:, categories].sum(axis=1)
+    picks = np.flatnonzero(mismatch == mismatch.min())
+    if fixed[~categories].any():
+        apart = differences[picks][:, ~categories].sum(axis=1)
+        picks = picks[np.argsort(apart, kind="stable")[: max(_FEWEST, len(picks) // _SHARE)]]
+    rows = known[picks[np.random.default_rng([seed, 1]).integers(0, len(picks), count)]]
+    return np.where(fixed, named, rows).astype(np.float32)
 
 
 def draw(
@@ -120,11 +136,11 @@ def sample(
         scale = float(model.config.choices["guidance_scale"])
     if scale != 1.0 and not model.codec.condition_dim:
         raise UserError("--guidance-scale leans towards a condition, and this model has none")
-    vectors = conditions_for(model, count, condition or {}, seed)
     if guide is not None:
         from ._guide import guided
 
-        return guided(model, count, vectors, guide, seed=seed, scale=scale)
+        return guided(model, count, condition or {}, guide, seed=seed, scale=scale)
+    vectors = conditions_for(model, count, condition or {}, seed)
     y = draw(model, count, seed=seed, condition=vectors, scale=scale)
     shown = vectors if model.codec.condition_dim else None
     return Samples(model.codec.decode(y, shown), y, vectors)

@@ -25,7 +25,8 @@ class Scores:
 
     Attributes:
         log_likelihood: nats per row: density in the columns' own units, probability for categories and integers.
-        standard_error: of the dequantisation draws and the divergence's probes, nats; 0 where nothing was drawn.
+        standard_error: of the dequantisation draws and the divergence's probes, nats; 0 where nothing was drawn, NaN
+            where there was a single draw to tell it from.
         round_trip_error: root-mean-square gap of each row after encoding and back, in standardised units; NaN where
             it was not asked for.
     """
@@ -77,7 +78,9 @@ def score(
             for i in range(draws)
         ]
         values = np.stack([np.asarray(value, np.float64) for value, _, _ in results])
-        error = np.asarray(results[0][1], np.float64) / math.sqrt(draws)
+        error = np.asarray(results[0][1], np.float64)
+        if codec.noisy:
+            error = np.full_like(error, np.nan)
         if draws > 1:
             # The spread over draws holds the probes' error too.
             error = values.std(axis=0, ddof=1) / math.sqrt(draws)
@@ -128,7 +131,9 @@ def scored_frame(
     rank[np.argsort(scores.log_likelihood, kind="stable")] = np.arange(1, len(base) + 1)
     plain = frame.drop([column for column, dtype in frame.schema.items() if dtype == pl.Array])
     return plain.with_columns(
-        pl.Series(name, value), pl.Series(f"{name}_standard_error", error), pl.Series("outlier_rank", rank)
+        pl.Series(name, value),
+        pl.Series(f"{name}_standard_error", error).fill_nan(None),
+        pl.Series("outlier_rank", rank),
     )
 
 

@@ -106,12 +106,7 @@ def read(
         (100, 2)
     """
     text = str(source)
-    if text in NAMED and not Path(text).is_file():
-        frame = named(text, n=rows, seed=seed)
-        made = table(frame, name=text, fingerprint=text if text == "digits" else f"{text} n={rows} seed={seed}")
-        opened = dataclasses.replace(made, levels=17 if text == "digits" else None)
-    else:
-        opened = _open(Path(text).expanduser(), image_size, memory_limit)
+    opened = _named_or_open(text, rows, seed, image_size, memory_limit)
     if opened.rows < minimum_rows:
         raise UserError(text, f"too few rows: {opened.rows}, at least {minimum_rows} are needed")
     for name in condition:
@@ -129,18 +124,28 @@ def read_frame(source: str | Path, kind: str, *, image_size: int | None = None) 
         image_size: as for ``read``.
 
     Returns:
-        The rows.
+        Every row of the file, those without any cell among them: what is made of them lies beside them.
 
     Raises:
         UserError: they cannot be read, or are of the other kind.
     """
-    opened = read(source, image_size=image_size, minimum_rows=1, memory_limit=sys.maxsize)
+    opened = _named_or_open(str(source), DEFAULT_ROWS, 0, image_size, sys.maxsize, every_row=True)
     if opened.kind != kind or opened.frame is None:
         raise UserError(source, f"the model was learnt from {_WORDS[kind]}, and these are {_WORDS[opened.kind]}")
     return opened.frame
 
 
-def _open(path: Path, image_size: int | None, memory_limit: int) -> Source:
+def _named_or_open(
+    text: str, rows: int, seed: int, image_size: int | None, memory_limit: int, every_row: bool = False
+) -> Source:
+    if text not in NAMED or Path(text).is_file():
+        return _open(Path(text).expanduser(), image_size, memory_limit, every_row)
+    frame = named(text, n=rows, seed=seed)
+    made = table(frame, name=text, fingerprint=text if text == "digits" else f"{text} n={rows} seed={seed}")
+    return dataclasses.replace(made, levels=17 if text == "digits" else None)
+
+
+def _open(path: Path, image_size: int | None, memory_limit: int, every_row: bool) -> Source:
     suffix = path.suffix.lower()
     if not path.exists():
         raise UserError(path, f"no such file or folder, nor a named set ({', '.join(NAMED)})")
@@ -165,7 +170,7 @@ def _open(path: Path, image_size: int | None, memory_limit: int) -> Source:
             batches, count = _arrays.npz(path)
             size = 0  # the archive is in memory already
         else:
-            batches, count, notices = _tables.comma_separated(path)
+            batches, count, notices = _tables.comma_separated(path, every_row=every_row)
         return _source(path, batches, count, size, notices, _fingerprint([path]), memory_limit)
     except OSError as error:
         raise UserError(path, "cannot be read", error.strerror or error) from None

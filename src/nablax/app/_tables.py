@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,13 @@ def parquet(path: Path) -> tuple[Batches, int]:
     return batches, rows
 
 
-def comma_separated(path: Path) -> tuple[Batches, int, tuple[str, ...]]:
+def comma_separated(path: Path, *, every_row: bool = False) -> tuple[Batches, int, tuple[str, ...]]:
     """Open a CSV file (or one separated by semicolons, tabs or bars), with or without a header.
 
     Args:
         path: the file.
+        every_row: keep the rows whose cells are all missing. A blank line is such a row in a file of one column,
+            and none in a wider one.
 
     Returns:
         Batch size to its batches, the number of rows, and what was noticed.
@@ -78,16 +80,20 @@ def comma_separated(path: Path) -> tuple[Batches, int, tuple[str, ...]]:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _fault(path, error) from None
     rows, empty, last_missing = counts
-    if empty:
+    skipped: list[int] | None = None
+    if every_row and empty:
+        skipped = _blank_lines(path, separator, header) if len(names) > 1 else []
+        rows += empty - len(skipped)
+    elif empty:
         notices.append(f"{path.name}: {empty} empty rows skipped")
     if rows == 0:
         raise UserError(path, "a header and no rows")
-    if last_missing:
+    if last_missing or skipped is not None:
         _require_even(path, separator, len(names))
 
     def batches(size: int) -> Iterator[pl.DataFrame]:
         try:
-            yield from _batches(path, options, schema, size)
+            yield from _batches(path, options, schema, size, skipped)
         except pl.exceptions.PolarsError as error:
             raise _fault(path, error) from None
 
@@ -130,10 +136,22 @@ def _schema(path: Path, options: dict[str, Any], rows: int | None) -> pl.Schema:
     return pl.scan_csv(path, infer_schema_length=None, **options).collect_schema()
 
 
-def _batches(path: Path, options: dict[str, Any], schema: pl.Schema, size: int) -> Iterator[pl.DataFrame]:
+def _batches(
+    path: Path, options: dict[str, Any], schema: pl.Schema, size: int, skipped: Sequence[int] | None
+) -> Iterator[pl.DataFrame]:
+    """The rows but those at these positions; by default but those with no cell."""
     scan = pl.scan_csv(path, schema_overrides=schema, infer_schema_length=0, **options)
+    at = 0
     for batch in scan.collect_batches(chunk_size=size, lazy=True, engine="streaming"):
-        yield batch.filter(~pl.all_horizontal(pl.all().is_null()))
+        empty = pl.all_horizontal(pl.all().is_null())
+        yield batch.filter(~(empty if skipped is None else pl.int_range(at, at + len(batch)).is_in(skipped)))
+        at += len(batch)
+
+
+def _blank_lines(path: Path, separator: str, header: bool) -> list[int]:
+    """Positions of the rows that are a line's end and nothing else."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [k - header for k, row in enumerate(csv.reader(file, delimiter=separator)) if not row]
 
 
 def _count(path: Path, options: dict[str, Any], schema: pl.Schema) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from .._core import fault
 
 MAX_ROWS = 1_000  # a side: the distance table and every permutation stay within a second or two
 FOLDS = 5
+FEWEST = 10  # rows a side
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,9 @@ def _check(data: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarra
             got=f"shapes {data.shape} and {samples.shape}",
             mend="Flatten images and encode both tables in one way.",
         )
-    if min(len(data), len(samples)) < 10:
+    if min(len(data), len(samples)) < FEWEST:
         raise fault(
-            expected="at least ten rows on each side",
+            expected=f"at least {FEWEST} rows on each side",
             got=f"{len(data)} and {len(samples)}",
             mend="Hold out more rows or draw more samples.",
         )

@@ -6,6 +6,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ._checkup import Checkup
+    from ._noise_scale import NoiseScale
 
 LEVELS = ("fault", "warning", "note")
 
@@ -70,6 +71,12 @@ def _percent(share: float) -> str:
 def _learning_rate(record: "Checkup") -> list[Finding]:
     part = record.sharpness
     ratio, rate = float(part.ratio.value), float(part.rule.learning_rate)
+    if not np.isfinite(ratio) and np.isfinite(part.rule.threshold):
+        text = (
+            "How near the edge of stability is cannot be said: the curvature is not finite. Look for a square root, a "
+            "norm or |x| at 0 (second derivatives), or a curvature too large for the loss's type."
+        )
+        return [Finding("warning", "learning rate", text)]
     if np.isnan(ratio):
         return [
             Finding("note", "learning rate", f"How near the edge of stability is cannot be said: {part.rule.name()}.")
@@ -106,17 +113,23 @@ def _step(record: "Checkup") -> list[Finding]:
             f"After this step the loss is {float(part.loss) + actual:.4g}: do not make it. Lower the rate or clip it."
         )
         return [Finding("fault", "step", text)]
-    best, holds = float(part.best), float(part.holds)
-    error = 0.0 if np.isnan(part.actual.standard_error) else float(part.actual.standard_error)
+    best, holds, lost = float(part.best), float(part.holds), float(part.lost)
+    error = float(part.actual.standard_error)
     rounding = 64 * np.finfo(np.asarray(part.loss).dtype).eps * abs(float(part.loss))
     if actual > rounding:
         where = f"of the multiples tried, {best:g} times the step lowers it most" if best else "so does every multiple"
-        sure = "fault" if actual > 2 * error else "warning"
+        sure = "fault" if actual > 2 * error else "warning"  # a warning, too, where the error is not known
         text = (
-            f"This step raises the loss on its own batch by {actual:.3g}{f' ± {error:.1g}' if error else ''} (the "
-            f"quadratic model said {predicted:+.3g}); {where}."
+            f"This step raises the loss on its own batch by {actual:.3g}{'' if np.isnan(error) else f' ± {error:.1g}'} "
+            f"(the quadratic model said {predicted:+.3g}); {where}."
         )
         found.append(Finding(sure, "step", text))
+    elif lost > 0.5:
+        text = (
+            f"The step is lost in the parameters' rounding: {_percent(lost)} of the elements that it is to change stay "
+            "as they are. Keep a float32 copy of the parameters and add the steps to that."
+        )
+        found.append(Finding("warning", "step", text))
     elif holds < 1:
         model = f"it holds up to {holds:g} of it" if holds else "not even an eighth of it is within the model"
         text = (
@@ -142,11 +155,26 @@ def _batch(record: "Checkup") -> list[Finding]:
     if part is None or size is None:
         return []
     mean, loss = float(part.mean_loss), float(record.loss)
+    if part.coupled:
+        text = (
+            "The losses of rows depend on which other rows are there (batch normalisation, contrast between rows?): a "
+            "row has no gradient of its own, so that there is no noise scale, and standard errors are not to be relied "
+            "on. Leave these parts out with rows=0."
+        )
+        return [Finding("warning", "batch", text)]
+    if not np.isfinite([mean, float(part.noise.value), float(part.signal.value)]).all():
+        text = (
+            "There are rows whose loss or gradient by itself is not finite (all masked, 0/0?): nothing can be said of "
+            "noise, nor of standard errors. Divide by at least one, leave such rows out, pass example_losses= that are "
+            "finite, or rows=0."
+        )
+        return [Finding("warning", "batch", text)]
     share = MISMATCH if part.rows == part.batch else PARTLY
     if abs(mean - loss) > share * max(abs(mean), abs(loss)):
         text = (
             f"The loss ({loss:.4g}) is not the mean of its rows' losses ({mean:.4g}): noise and standard errors are "
-            "not to be relied on. Pass example_losses=."
+            "not to be relied on. Pass example_losses= whose mean it is, or rows=0 where the rows see one another "
+            "(batch normalisation, contrast)."
         )
         return [Finding("warning", "batch", text)]
     value, error = float(part.preconditioned.value), float(part.preconditioned.standard_error)
@@ -154,13 +182,7 @@ def _batch(record: "Checkup") -> list[Finding]:
     if not np.isfinite(suggested):
         return []
     if not part.resolved:
-        level = "fault" if suggested >= 4 * size else "warning"
-        text = (
-            f"The gradient does not stand out of its noise in {part.rows} rows: the noise scale is at least "
-            f"{suggested:g}, against {size} rows a step. Raise the batch to {max(suggested, 4 * size):g} or average "
-            "over steps (lower rate, more momentum); near the end of training this is how it has to be."
-        )
-        return [Finding(level, "batch", text)]
+        return [_hidden(part, size)]
     said = f"the noise scale is {value:.3g} ± {error:.2g} rows, against {size} rows a step"
     if value > SMALL * size:
         noise = value / size
@@ -176,6 +198,24 @@ def _batch(record: "Checkup") -> list[Finding]:
     return [Finding("note", "batch", f"{said[0].upper()}{said[1:]}.")]
 
 
+def _hidden(part: "NoiseScale", size: int) -> Finding:
+    """Of a noise scale that is known by its lower bound only."""
+    said = f"the noise scale is at least {part.at_least:.3g}, against {size} rows a step"
+    more = f"rows={part.batch}" if part.rows < part.batch else "a larger batch, and batch_size= for that of a step"
+    if part.at_least <= size:
+        text = f"The noise scale cannot be seen in {part.rows} rows: {said}. Measure with {more} if you want to know."
+        return Finding("note", "batch", text)
+    text = (
+        f"The gradient does not stand out of its noise in {part.rows} rows: {said}. Raise the batch to "
+        f"{part.suggested:g} or more, or average over steps (lower rate, more momentum); near the end of training this "
+        "is how it has to be."
+    )
+    if part.rows < size:
+        # Fewer rows than a step has may say that more of them pay, but not how badly.
+        return Finding("warning", "batch", f"{text} To see it measure with {more}.")
+    return Finding("fault" if part.suggested >= 4 * size else "warning", "batch", text)
+
+
 def _conflicts(record: "Checkup") -> list[Finding]:
     part = record.conflicts
     if part is None:
@@ -188,15 +228,17 @@ def _conflicts(record: "Checkup") -> list[Finding]:
         for j in range(i):
             if cosines[i, j] > OPPOSED or cosines[i, j] + 2 * np.nan_to_num(errors[i, j]) > 0:
                 continue
+            known = not np.isnan(errors[i, j])
             paying = [k for k in (i, j) if slopes[k] > 2 * slope_errors[k] and changes[k] > 0]
             text = (
                 f"{part.names[j]} and {part.names[i]} pull against one another (cosine {cosines[i, j]:.2f}"
-                f"{'' if np.isnan(errors[i, j]) else f' ± {errors[i, j]:.1g}'})"
+                f"{f' ± {errors[i, j]:.1g}' if known else ', standard error not known'})"
             )
             for k in paying:
                 text += f"; this step raises {part.names[k]} by {changes[k]:.3g}"
             text += ". Put an aggregator (UPGrad, PCGrad, MGDA) before the optimiser, so that no step pays with one."
-            found.append(Finding("fault" if paying else "warning", "conflict", text))
+            level = "fault" if paying else "warning"
+            found.append(Finding(level if known else "note", "conflict", text))
     norms = np.asarray(part.norms.value)
     if len(norms) and norms.max() > UNEVEN * norms.min():
         most, least = part.names[int(norms.argmax())], part.names[int(norms.argmin())]
@@ -235,17 +277,16 @@ def _layers(record: "Checkup") -> list[Finding]:
         text = "One step changes " + _list([f"{n} by {_percent(r)}" for n, r in large]) + " of its size."
         found.append(Finding("warning", "layers", text))
     dead = part.without_gradient()
+    looked = "" if record.noise is None else f" from any of the {record.noise.rows} rows looked at"
     whole = [name for name, axis, _, _ in dead if axis < 0]
     if whole:
-        text = f"No gradient at all reaches {_list(whole)} from any row: frozen, unused, or behind dead units."
+        text = f"No gradient at all reaches {_list(whole)}{looked}: frozen, unused, or behind dead units."
         found.append(Finding("warning", "layers", text))
     # A vector's elements are units; a slice of a matrix may as well be an input that is always zero.
     shapes = dict(zip(part.names, part.shapes))
     units = [f"{name}: {count} of {of}" for name, axis, count, of in dead if axis >= 0 and len(shapes[name]) == 1]
     if units:
-        text = (
-            f"Dead units (no gradient from any row): {_list(units)}. Smaller steps, leaky activations or fresh weights."
-        )
+        text = f"Dead units (no gradient{looked}): {_list(units)}. Smaller steps, leaky activations or fresh weights."
         found.append(Finding("warning", "layers", text))
     slices = [
         f"{name}: {count} of {of} on axis {axis}"
@@ -253,6 +294,8 @@ def _layers(record: "Checkup") -> list[Finding]:
         if axis >= 0 and len(shapes[name]) > 1
     ]
     if slices:
-        text = f"Rows or columns without gradient: {_list(slices)} (dead units, or inputs that are always zero)."
+        text = (
+            f"Rows or columns without gradient{looked}: {_list(slices)} (dead units, or inputs that are always zero)."
+        )
         found.append(Finding("note", "layers", text))
     return found

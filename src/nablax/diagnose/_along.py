@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
@@ -73,6 +74,15 @@ def first_rows(batch: PyTree, count: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[:count] if eqx.is_array(leaf) else leaf, batch)
 
 
+def some_rows(batch: PyTree, count: int) -> PyTree:
+    """Rows from all over a batch, in its order: drawn once and for all, so that no order of the batch biases them."""
+    total = row_count(batch)
+    if total is None or count == total:
+        return batch
+    chosen = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen] if eqx.is_array(leaf) else leaf, batch)
+
+
 def by_row(loss: Callable[..., Float[Array, "..."]]) -> Callable[[PyTree, PyTree], Float[Array, "rows ..."]]:
     """Losses of the rows of a batch, by mapping a mean over batches of one row."""
 
@@ -128,6 +138,12 @@ def rescaled(vector: Float[Array, " dim"], rates: Float[Array, " dim"], power: f
 def ratio(numerator: Estimate, denominator: Array | float) -> Estimate:
     """An estimate over an exact number."""
     return Estimate(numerator.value / denominator, numerator.standard_error / jnp.abs(denominator))
+
+
+def row_error(rows: Float[Array, " rows"], total: int | None = None) -> Float[Array, ""]:
+    """Standard error of a mean over ``total`` rows of which these are some; by default over these."""
+    share = 1.0 if total is None else rows.shape[0] / total
+    return Estimate.from_samples(rows).standard_error * share**0.5
 
 
 def exact(value: Array) -> Estimate:

@@ -134,14 +134,15 @@ def checkup(
         update: what is added to the parameters, if not what the optimiser makes of this batch's gradient.
         key: for random probes.
         example_losses: ``(params, batch) -> [rows]`` whose mean the loss is. Default: the loss of batches of one
-            row, which is right for a mean over rows that do not see one another (no batch normalisation).
+            row. Either is right only where no row's loss depends on the others (no batch normalisation, no contrast
+            between rows); where it does pass ``rows=0``.
         losses: several losses to compare, ``{name: loss(params, batch)}``, a sequence, or a vector-valued function.
         logits: ``(params, batch) -> [..., classes]`` of a cross-entropy.
         field: ``(params, batch) -> direction``, what a game's players follow.
         learning_rate: where there is no Optax optimiser: that of gradient descent.
         momentum: of heavy ball, with ``learning_rate``.
         batch_size: rows of a training step, where ``batch`` holds more of them in order to measure.
-        rows: take gradients of at most so many single rows, 128 by default; 0 for none.
+        rows: take gradients of at most so many single rows, from all over the batch, 128 by default; 0 for none.
         steps: Hessian products for the spectrum, 12 by default.
         count: eigenvalues, 5 by default.
 
@@ -235,18 +236,20 @@ def _measure(functions: tuple, state: tuple, batch_size: int | None, rows: int, 
         before, by_row = directional(row_losses, point.vector, each)
         top_rows = by_row["top"][1][0]
         curved = Curved(along["signed"][1], mean @ image, by_row["image"][0][0])
-        noise = scales(gradients, by_row["mean"][0][0], by_row["weighted"][0][0], curved, total)
+        noise = scales(gradients, before, by_row["mean"][0][0], by_row["weighted"][0][0], curved, total)
         if u is not None:
             slopes, curvatures = by_row["update"]
             row_changes = RowChanges(slopes[0], curvatures[0], row_losses(point.vector + u) - before)
     if u is not None:
         radius = None if logits is None else softmax_radius(point.take(logits, batch))(point.vector, u)
-        step = against_model(value, at, along["update"], row_changes, radius, point.vector, u, MULTIPLES)
+        step = against_model(value, at, along["update"], row_changes, radius, point, u, MULTIPLES, total)
     alive = None
     if gradients is not None:
-        alive = jax.tree.map(lambda leaf: leaf > 0, point.tree(gradients.alive.astype(rates.dtype)))
+        # What no row that was looked at moves, another may: the gradient of the whole batch says so.
+        some = gradients.alive | (gradient != 0)
+        alive = jax.tree.map(lambda leaf: leaf > 0, point.tree(some.astype(rates.dtype)))
     return Checkup(
-        sharpness=edge(rule, found, along["probes"][1], top_rows),
+        sharpness=edge(rule, found, along["probes"][1], top_rows, total),
         step=step,
         noise=noise,
         subspace=shares(found, rates, gradient, u),

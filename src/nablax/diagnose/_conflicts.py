@@ -17,6 +17,7 @@ from ._table import table
 # Groups of rows for the jackknife, and gradients of groups held at once, in numbers.
 GROUPS = 8
 NUMBERS = 2**26
+NO_ERRORS = "no standard errors: no groups of rows to be had, or their gradients are too large to be held at once"
 
 Losses = Callable[..., Array] | Sequence[Callable[..., Array]] | Mapping[str, Callable[..., Array]]
 
@@ -24,7 +25,8 @@ Losses = Callable[..., Array] | Sequence[Callable[..., Array]] | Mapping[str, Ca
 class Conflicts(eqx.Module):
     """Gradients of several losses against one another, and what the step does to each.
 
-    Standard errors are by the jackknife over groups of rows; NaN where the batch cannot be cut into groups.
+    Standard errors are by the jackknife over groups of rows; NaN where the batch cannot be cut into groups, or where
+    the gradients of two groups are too large to be held at once.
 
     Attributes:
         values: of the losses.
@@ -62,7 +64,7 @@ class Conflicts(eqx.Module):
         Returns:
             One line per number, with standard error and unit.
         """
-        return table("Several losses", self.rows())
+        return table("Several losses", self.rows(), [NO_ERRORS] if np.isnan(self.norms.standard_error).all() else [])
 
     @staticmethod
     def _one(estimate: Estimate, index: Any) -> Estimate:
@@ -88,7 +90,7 @@ def conflicts(losses: Losses, params: PyTree, batch: PyTree, *, update: PyTree |
         A `Conflicts`.
 
     Raises:
-        ValueError: no losses.
+        ValueError: no losses, or losses that are neither scalars nor one vector.
 
     Example:
         >>> import jax.numpy as jnp
@@ -140,11 +142,27 @@ def compare(losses: Any, point: Point, batch: PyTree, update: Float[Array, " dim
 
 def _together(losses: Any, point: Point, batch: PyTree) -> tuple[tuple[str, ...], Callable[..., Array]]:
     if callable(losses):
-        shape = jax.eval_shape(point.take(losses, batch), point.vector).shape
-        return tuple(f"loss {i}" for i in range(shape[0])), losses
+        return tuple(f"loss {i}" for i in range(_length(losses, point, batch))), losses
     pairs = [one if isinstance(one, tuple) else (f"loss {i}", one) for i, one in enumerate(losses)]
     names, functions = tuple(name for name, _ in pairs), [function for _, function in pairs]
-    return names, lambda params, batch: jnp.stack([function(params, batch) for function in functions])
+
+    def together(params: PyTree, batch: PyTree) -> Float[Array, " losses"]:
+        return jnp.stack([function(params, batch) for function in functions])
+
+    if functions:
+        _length(together, point, batch)
+    return names, together
+
+
+def _length(losses: Callable[..., Array], point: Point, batch: PyTree) -> int:
+    found = jax.eval_shape(point.take(losses, batch), point.vector)
+    if len(getattr(found, "shape", ())) != 1:
+        raise fault(
+            expected="losses that are scalars each, or a vector from one function",
+            got=str(getattr(found, "shape", type(found).__name__)),
+            mend="Take the mean over the rows, and pass a single loss in a list.",
+        )
+    return found.shape[0]
 
 
 def _gradients(function: Moved, at: Float[Array, " dim"]) -> tuple[Array, Array]:

@@ -122,7 +122,6 @@ def modified_flow(
     return field
 
 
-@eqx.filter_jit
 def discretisation_drift(
     losses: Loss | Sequence[Loss],
     params: PyTree,
@@ -165,6 +164,14 @@ def discretisation_drift(
           text; the rate per player is ours)
     """
     single, functions, rates = _players(losses, learning_rates)
+    # As arrays: each value of a schedule, were it a constant, would be compiled for.
+    return _measure(functions, params, args, tuple(jnp.asarray(rate) for rate in rates), single, alternating)
+
+
+@eqx.filter_jit
+def _measure(
+    functions: tuple, params: PyTree, args: tuple, rates: tuple[Array, ...], single: bool, alternating: bool
+) -> DiscretisationDrift:
     at, rest = eqx.partition((params,) if single else tuple(params), eqx.is_inexact_array)
     force = _force(functions, rates, single, args)
     value, columns = _columns(lambda players: force(eqx.combine(players, rest)), at)

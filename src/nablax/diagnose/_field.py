@@ -47,6 +47,15 @@ class FieldHealth(eqx.Module):
         return "\n\n".join([part.table() for part in parts if part is not None] + list(self.notes))
 
 
+class _Score(eqx.Module):
+    """The gradient of a log-density. Not a closure: one of each call's own would be compiled at each call."""
+
+    log_density: Callable[[Float[Array, ""], PyTree, PyTree], Float[Array, ""]]
+
+    def __call__(self, t: Float[Array, ""], y: PyTree, args: PyTree) -> PyTree:
+        return jax.grad(self.log_density, 1)(t, y, args)
+
+
 def field(
     field: Field,
     ys: PyTree,
@@ -104,11 +113,7 @@ def field(
     if jnp.ndim(t):
         raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Samples share their time here.")
     if score is None and log_density is not None:
-        density = log_density
-
-        def score(t: Array, y: PyTree, args: PyTree) -> PyTree:
-            return jax.grad(density, 1)(t, y, args)
-
+        score = _Score(log_density)
     keys = jax.random.split(key, 3)
     starts, conditions = jax.tree.map(lambda leaf: leaf[:trajectories], (ys, args))
     split, notes = None, []

@@ -172,7 +172,7 @@ def _record(numbers: dict[str, Any], potential: Potential, samples: int) -> Gaug
     # The potential carries the noise of its own half, as large as that of this one: hence the root of two.
     errors *= np.sqrt(2)
     largest = np.abs(means / np.where(errors > 0, errors, 1)).max()
-    p_value = min(1.0, len(means) * 2 * norm.sf(largest))
+    p_value = np.minimum(1.0, len(means) * 2 * norm.sf(largest))  # of NaN that is NaN
     dtype = potential.weights.dtype
     if remainder.mean() <= np.finfo(dtype).eps * squares.mean():
         p_value = np.nan

@@ -58,7 +58,6 @@ class GeneralisationGap(eqx.Module):
         )
 
 
-@eqx.filter_jit
 def generalisation_gap(
     loss: Callable[..., Float[Array, ""]],
     params: PyTree,
@@ -126,6 +125,21 @@ def generalisation_gap(
     batch = count if batch_size is None else batch_size
     if batch < 1:
         raise fault(expected="a batch_size of at least 1", got=str(batch), mend="None is the number of examples.")
+    # As an array: each value of a schedule, were it a constant, would be compiled for.
+    return _measure(loss, params, examples, jnp.asarray(learning_rate), key, batch, probes)
+
+
+@eqx.filter_jit
+def _measure(
+    loss: Callable[..., Float[Array, ""]],
+    params: PyTree,
+    examples: PyTree,
+    learning_rate: Float[Array, ""],
+    key: Key,
+    batch: int,
+    probes: int,
+) -> GeneralisationGap:
+    count = jnp.shape(jax.tree.leaves(examples)[0])[0]
     at, rest = eqx.partition(params, eqx.is_inexact_array)
 
     def single(at: PyTree, example: PyTree) -> Float[Array, ""]:
@@ -163,7 +177,7 @@ def generalisation_gap(
         return optax.tree.vdot(direction, hessian_product(whole)(at, direction))
 
     bend = Estimate.from_samples(jax.lax.map(probe, jax.random.split(key, probes)))
-    rate = jnp.asarray(learning_rate, squares.dtype)
+    rate = learning_rate.astype(squares.dtype)
     scale = rate**2 / batch
     turning = jnp.mean(slopes) * unbiased
     return GeneralisationGap(

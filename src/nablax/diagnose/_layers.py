@@ -27,8 +27,8 @@ class Layers(eqx.Module):
         bad_weight: how many elements of the parameter are not finite.
         bad_gradient: of its gradient.
         bad_update: of its update.
-        dead: for each axis of the parameter, which of its slices get a gradient of exactly zero from every row; None
-            where the rows' gradients are not known.
+        dead: for each axis of the parameter, which of its slices get a gradient of exactly zero, from the batch as
+            from every row looked at; None where the rows' gradients are not known.
         names: path of each parameter in the tree.
         shapes: of each parameter.
     """
@@ -133,8 +133,8 @@ def layers(params: PyTree, gradient: PyTree, *, update: PyTree | None = None, al
         params: any pytree; inexact leaves are looked at.
         gradient: shaped like them.
         update: shaped like them, or None.
-        alive: booleans shaped like them: whether an element's gradient was other than zero in any row; None if that
-            is not known.
+        alive: booleans shaped like them: whether an element's gradient was other than zero in any row looked at; None
+            if that is not known.
 
     Returns:
         A `Layers`.

@@ -119,7 +119,8 @@ def lyapunov(
         - Kaplan and Yorke, "Chaotic behavior of multidimensional difference equations", 1979,
           https://doi.org/10.1007/BFb0064319
     """
-    flat, unravel = ravel_pytree(y0)
+    y0 = jax.tree.map(jnp.asarray, y0)
+    flat, _ = ravel_pytree(y0)
     count = flat.size if exponents is None else exponents
     if not 1 <= count <= flat.size:
         raise fault(expected=f"from 1 to {flat.size} exponents", got=str(count), mend="There is one per dimension.")
@@ -137,8 +138,8 @@ def lyapunov(
     dt = (t1 - t0) / steps
     first = steps - length * blocks
     growth, last = _grow(
-        lambda t, z, condition: ravel_pytree(field(t, unravel(z), condition))[0],
-        flat,
+        field,
+        y0,
         args,
         jnp.asarray(t0, flat.dtype),
         jnp.asarray(dt, flat.dtype),
@@ -172,7 +173,7 @@ def lyapunov(
 @eqx.filter_jit
 def _grow(
     field: Field,
-    y0: Float[Array, " dim"],
+    y0: PyTree,
     args: PyTree,
     t0: Float[Array, ""],
     dt: Float[Array, ""],
@@ -182,7 +183,11 @@ def _grow(
     key: Key,
 ) -> tuple[Float[Array, "blocks steps exponents"], Float[Array, " dim"]]:
     first, length, blocks = cut
-    frame, _ = jnp.linalg.qr(jax.random.normal(key, (y0.size, count), y0.dtype))
+    flat, unravel = ravel_pytree(y0)
+    frame, _ = jnp.linalg.qr(jax.random.normal(key, (flat.size, count), flat.dtype))
+
+    def velocity(t: Array, z: Array) -> Array:
+        return ravel_pytree(field(t, unravel(z), args))[0]
 
     def step(state: tuple, index: Array) -> tuple:
         start = t0 + index * dt
@@ -190,7 +195,7 @@ def _grow(
         # On a clock that begins with the step: the difference of two late times has lost its digits.
         def together(since: Any, state: tuple, _: None) -> tuple:
             y, frame = state
-            dy, push = jax.linearize(lambda z: field(start + since, z, args), y)
+            dy, push = jax.linearize(lambda z: velocity(start + since, z), y)
             return dy, jax.vmap(push, 1, 1)(frame)
 
         term, begin = diffrax.ODETerm(together), jnp.zeros_like(dt)
@@ -199,7 +204,7 @@ def _grow(
         frame, triangle = jnp.linalg.qr(frame)
         return (y, frame), jnp.log(jnp.abs(jnp.diagonal(triangle)))
 
-    state, _ = jax.lax.scan(lambda s, i: (step(s, i)[0], None), (y0, frame), jnp.arange(first))
+    state, _ = jax.lax.scan(lambda s, i: (step(s, i)[0], None), (flat, frame), jnp.arange(first))
 
     growth: Array
     (last, _), growth = jax.lax.scan(step, state, first + jnp.arange(length * blocks))

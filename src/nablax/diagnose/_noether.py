@@ -177,7 +177,6 @@ def learning_flow(
     return field
 
 
-@eqx.filter_jit
 def noether(
     loss: Callable[..., Float[Array, ""]],
     params: PyTree,
@@ -238,7 +237,21 @@ def noether(
           https://arxiv.org/abs/2105.02716 (the charges' motion in the Euclidean metric; written here for a
           generator that need not be linear)
     """
-    mass, friction = _constants(learning_rate, momentum)
+    # As arrays: each value of a schedule, were it a constant, would be compiled for.
+    constants = tuple(jnp.asarray(number) for number in (*_constants(learning_rate, momentum), weight_decay))
+    return _measure(loss, params, velocity, args, generators, constants)
+
+
+@eqx.filter_jit
+def _measure(
+    loss: Callable[..., Float[Array, ""]],
+    params: PyTree,
+    velocity: PyTree,
+    args: tuple,
+    generators: Mapping[str, Generator],
+    constants: tuple[Array, ...],
+) -> Noether:
+    mass, friction, weight_decay = constants
     at, rest = eqx.partition(params, eqx.is_inexact_array)
     speed = eqx.filter(velocity, eqx.is_inexact_array)
     gradient = jax.grad(lambda p: loss(eqx.combine(p, rest), *args))(at)

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._core import Key, fault
 from ..calculus import Estimate
 from ._along import Point, directional, row_count
-from ._row_gradients import GROUPS, RowGradients, row_gradients
+from ._row_gradients import GROUPS, RowGradients, coupled, row_gradients
 from ._sharpness import hessian
 from ._table import table
 
@@ -21,7 +21,8 @@ class NoiseScale(eqx.Module):
     r"""Gradient noise :math:`\Sigma` (covariance of one row's gradient) against the true gradient G.
 
     Each scale is a batch size: at it the noise of the mean gradient is as large as the gradient. Standard errors are
-    by the jackknife over rows (the curved one: over groups of rows, delta method).
+    by the jackknife over rows (the curved one: over groups of rows, delta method). All are NaN where the rows are
+    ``coupled``, or where the loss of a row by itself is.
 
     Attributes:
         simple: :math:`\operatorname{tr}\Sigma/\lVert G\rVert^2`, rows.
@@ -31,7 +32,9 @@ class NoiseScale(eqx.Module):
             gradient hardly grows. NaN where it was not asked for.
         noise: :math:`\operatorname{tr}R\Sigma`, and
         signal: :math:`G^{\top}RG`, both without bias; it can come out negative where noise hides it.
-        mean_loss: of the rows; differs from the loss where that is no mean over rows.
+        mean_loss: of the rows, each by itself; differs from the loss where that is no mean over rows.
+        coupled: whether the given losses of rows depend on which other rows are there, as with batch normalisation or
+            contrastive losses: a row by itself then has no gradient of its own.
         rows: how many rows were used.
         batch: rows in the batch.
     """
@@ -42,6 +45,7 @@ class NoiseScale(eqx.Module):
     noise: Estimate
     signal: Estimate
     mean_loss: Float[Array, ""]
+    coupled: Bool[Array, ""]
     rows: int = eqx.field(static=True)
     batch: int = eqx.field(static=True)
 
@@ -51,24 +55,30 @@ class NoiseScale(eqx.Module):
         return bool(self.signal.value > 2 * self.signal.standard_error)
 
     @property
+    def at_least(self) -> float:
+        """Lower bound of the preconditioned scale: the signal two standard errors above what was seen of it."""
+        signal = max(float(self.signal.value), 0.0) + 2 * float(self.signal.standard_error)
+        return float(self.noise.value) / signal if signal > 0 else math.nan
+
+    @property
     def suggested(self) -> float:
         """Batch size that the preconditioned scale suggests, a power of two; a lower bound if not ``resolved``."""
-        signal = float(self.signal.value)
-        if not self.resolved:
-            signal = max(signal, 0.0) + 2 * float(self.signal.standard_error)
-        scale = float(self.noise.value) / signal if signal > 0 else math.nan
-        return 2.0 ** math.ceil(math.log2(max(scale, 1.0))) if math.isfinite(scale) else math.nan
+        scale = float(self.noise.value) / float(self.signal.value) if self.resolved else self.at_least
+        if not math.isfinite(scale):
+            return math.nan
+        exponent = math.log2(max(scale, 1.0))
+        return 2.0 ** (math.ceil(exponent) if self.resolved else math.floor(exponent))
 
     def lines(self) -> list[tuple[str, Any, str]]:
-        """Lines of the table."""
-        lines = [
-            ("noise scale", self.simple, "rows"),
-            ("noise scale, preconditioned", self.preconditioned, "rows"),
-        ]
-        if not jnp.isnan(self.curved.value):
-            lines.append(("noise scale, curved", self.curved, "rows"))
-        bound = "" if self.resolved else " (at least)"
-        return [*lines, (f"suggested batch{bound}", self.suggested, "rows"), ("this batch", self.batch, "rows")]
+        """Lines of the table; a scale that noise hides is given by its lower bound."""
+        end = ("this batch", self.batch, "rows")
+        if not self.resolved:
+            bound = ("noise scale, preconditioned (at least)", self.at_least, "rows")
+            return [bound, ("suggested batch (at least)", self.suggested, "rows"), end]
+        named = {"": self.simple, ", preconditioned": self.preconditioned, ", curved": self.curved}
+        # Resolved is the preconditioned one; below zero, or NaN, are others that noise hides or that were not had.
+        scales = [(f"noise scale{name}", part, "rows") for name, part in named.items() if part.value >= 0]
+        return [*scales, ("suggested batch", self.suggested, "rows"), end]
 
     def table(self) -> str:
         """Lay the numbers out as plain text.
@@ -114,8 +124,9 @@ def noise_scale(
         params: any pytree; inexact leaves move.
         batch: any pytree whose arrays share a leading axis.
         rates: the optimiser's, ``update_rule(...).rates``; None for the bare gradient.
-        losses: ``losses(params, batch) -> [rows]``. Default: the loss of batches of one row.
-        rows: use at most so many, from the first; None for all.
+        losses: ``losses(params, batch) -> [rows]``, where no row's loss depends on the others (each is asked for by
+            itself, too; where that differs the record is ``coupled``). Default: the loss of batches of one row.
+        rows: use at most so many, from all over the batch; None for all.
         curved: also the curved scale.
         key: for the signs.
 
@@ -175,31 +186,40 @@ def _noise_scale(
         image = hessian(value, point.vector)(gradients.mean)
         directions["image"] = image[None]
         _, along = directional(value, point.vector, {"signed": gradients.signed})
-    _, by_row = directional(each, point.vector, directions)
+    together, by_row = directional(each, point.vector, directions)
     if curved:
         found = Curved(along["signed"][1], gradients.mean @ image, by_row["image"][0][0])
-    return scales(gradients, by_row["mean"][0][0], by_row["weighted"][0][0], found, total)
+    return scales(gradients, together, by_row["mean"][0][0], by_row["weighted"][0][0], found, total)
 
 
 def scales(
     gradients: RowGradients,
+    together: Float[Array, " rows"],
     inner: Float[Array, " rows"],
     weighted_inner: Float[Array, " rows"],
     curved: Curved | None,
     batch: int,
 ) -> NoiseScale:
-    """The scales, from the rows' gradients and their inner products with the mean, plain and in rates."""
+    """The scales, from the rows' gradients and their inner products with the mean, plain and in rates.
+
+    ``together`` holds the rows' losses as they are among the others.
+    """
     count = gradients.squares.shape[0]
     simple, _, _ = _jackknifed(gradients.squares, inner)
     preconditioned, noise, signal = _jackknifed(gradients.weighted, weighted_inner)
     nan = jnp.full_like(simple.value, jnp.nan)
+    curved_scale = Estimate(nan, nan) if curved is None or count < 2 * GROUPS else _curved(curved, count)
+    parts = (simple, preconditioned, curved_scale, noise, signal)
+    bound = coupled(gradients.losses, together)
+    simple, preconditioned, curved_scale, noise, signal = jax.tree.map(lambda x: jnp.where(bound, jnp.nan, x), parts)
     return NoiseScale(
         simple=simple,
         preconditioned=preconditioned,
-        curved=Estimate(nan, nan) if curved is None or count < 2 * GROUPS else _curved(curved, count),
+        curved=curved_scale,
         noise=noise,
         signal=signal,
         mean_loss=jnp.mean(gradients.losses),
+        coupled=bound,
         rows=count,
         batch=batch,
     )

@@ -146,11 +146,12 @@ def _noise(record: "Checkup") -> Card | None:
     part, title = record.noise, "Gradient noise"
     if part is None:
         return None
-    hidden = "Not resolved: the gradient does not stand out of its noise in these rows."
-    if not part.signal.value > 0:
-        return Card(title, f"≥ {_figure(part.suggested)}", "rows: noise scale, at least", hidden)
-    scale = max(float(part.noise.value), 0.0) / float(part.signal.value)
-    size = record.batch_size or part.batch
+    if math.isnan(part.at_least):
+        return Card(title, "–", "rows: noise scale", "Not known: rows have no gradient of their own that is finite.")
+    if not part.resolved:
+        hidden = "Not resolved: the gradient does not stand out of its noise in these rows."
+        return Card(title, f"≥ {_figure(part.at_least)}", "rows: noise scale, at least", hidden)
+    scale, size = float(part.preconditioned.value), record.batch_size or part.batch
     if not math.isfinite(scale) or scale <= 0:
         return Card(title, _figure(scale))
     sizes = 2.0 ** np.arange(0, 1 + math.ceil(math.log2(max(scale, size, 16) * 4)))
@@ -164,7 +165,6 @@ def _noise(record: "Checkup") -> Card | None:
     )
     small = f"± {float(part.preconditioned.standard_error):.2g} rows: noise scale in the optimiser's metric"
     said = f"At a batch of this size noise and gradient are alike. Suggested: {part.suggested:g} rows."
-    said += "" if part.resolved else f" {hidden}"
     return Card(title, f"{scale:.3g}", small, said, markup(picture))
 
 

@@ -24,12 +24,13 @@ class UpdateRule(eqx.Module):
             2 for gradient descent, 2 + 2β for heavy ball, (2 + 2β)/(1 + 2β) for Nesterov's momentum,
             (2 + 2β₁)/(1 − β₁) for the Adam family. NaN where the rule is not known.
         learning_rate: the common factor :math:`\eta`, NaN where there is none or it is not known.
-        mismatch: how far the rule's prediction is from the optimiser's actual update, as a share; NaN where there is
-            no update.
+        mismatch: how far the rule's prediction is from the optimiser's actual update, as a share; infinite where
+            there is no prediction, NaN where there is no update.
         nesterov: whether the momentum is Nesterov's.
         kind: "gradient descent", "momentum", "Adam", "RMSProp" or "unknown".
         reason: why the rule is not known; empty otherwise. A rule that was recognised by its state and yet fails
             to predict the update keeps its kind and has ``known`` False.
+        tolerance: the mismatch up to which it is, wider in half precision.
     """
 
     rates: PyTree
@@ -40,11 +41,12 @@ class UpdateRule(eqx.Module):
     nesterov: Bool[Array, ""]
     kind: str = eqx.field(static=True)
     reason: str = eqx.field(static=True, default="")
+    tolerance: float = eqx.field(static=True, default=TOLERANCE)
 
     @property
     def known(self) -> Bool[Array, ""]:
         """Whether the rule predicts the optimiser's update."""
-        return self.mismatch <= TOLERANCE
+        return self.mismatch <= self.tolerance
 
     def name(self) -> str:
         """The rule in words."""
@@ -104,21 +106,27 @@ def unknown_rule(moving: PyTree, reason: str) -> UpdateRule:
     )
 
 
-def checked_rule(kind: str, rates: PyTree, mismatch: Array, threshold: Array, **numbers: Array) -> UpdateRule:
+def checked_rule(
+    kind: str, rates: PyTree, mismatch: Array, threshold: Array, tolerance: float, **numbers: Array
+) -> UpdateRule:
     """A rule that was found, its rates and threshold withheld unless they predict a step down the gradient."""
     # A step up the gradient, or a gate that lets nothing through, is no descent.
     lowest = jnp.min(jnp.stack([jnp.min(leaf, initial=jnp.inf) for leaf in jax.tree.leaves(rates)]))
     highest = largest(rates)
-    sound = (lowest >= -1e-3 * highest) & (highest > 0) & (mismatch <= TOLERANCE)
+    sound = (lowest >= -1e-3 * highest) & (highest > 0) & jnp.isfinite(highest)
+    sound = sound & (mismatch <= tolerance) & jnp.isfinite(threshold)
+    # NaN says that there is no step; a step with nothing to predict it is another matter.
+    unsound = jnp.where(jnp.isnan(mismatch), jnp.where(highest == 0, jnp.nan, jnp.inf), jnp.maximum(mismatch, 1))
     dtype = highest.dtype
     return UpdateRule(
         rates=jax.tree.map(lambda r: jnp.where(sound, jnp.maximum(r, 0), 1).astype(r.dtype), rates),
         momentum=jnp.asarray(numbers["momentum"], dtype),
         threshold=jnp.where(sound, threshold, jnp.nan).astype(dtype),
         learning_rate=jnp.where(sound, numbers["learning_rate"], jnp.nan).astype(dtype),
-        mismatch=jnp.where(sound, mismatch, jnp.maximum(mismatch, 1)).astype(dtype),
+        mismatch=jnp.where(sound, mismatch, unsound).astype(dtype),
         nesterov=jnp.asarray(numbers.get("nesterov", False)),
         kind=kind,
+        tolerance=tolerance,
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._core import Key
-from ._along import Moved, Point, by_row, first_rows, row_count
+from ._along import Moved, Point, by_row, row_count, some_rows
 
 # Gradients of single rows held at once, in numbers: on a processor what its cache holds (more is three times slower),
 # on an accelerator enough to fill it.
@@ -17,6 +17,9 @@ NUMBERS_ELSEWHERE = 2**26
 FEWEST = 8
 # Disjoint groups of rows whose signed sums stand for the covariance where it meets the Hessian.
 GROUPS = 4
+# Root-mean-square difference between the losses of rows by themselves and among the others, as a share of them, from
+# which it is no rounding.
+COUPLED = 0.01
 
 
 class RowGradients(eqx.Module):
@@ -28,8 +31,8 @@ class RowGradients(eqx.Module):
             rows. On average their curvature is the trace of H times covariance.
         squares: squared length of each row's gradient.
         weighted: the same in the optimiser's coordinates.
-        alive: whether an element's gradient was other than zero in any row.
-        losses: of the rows.
+        alive: whether an element's gradient was other than zero in any row; rows where it is NaN do not count.
+        losses: of the rows, each by itself.
     """
 
     mean: Float[Array, " dim"]
@@ -49,7 +52,7 @@ def row_gradients(
     rows: int | None,
     key: Key,
 ) -> tuple[RowGradients, Moved]:
-    """Gradients of single rows, a chunk at a time; and the losses of the rows that were used."""
+    """Gradients of single rows, each by itself, a chunk at a time; and the losses of the rows that were used."""
     total = row_count(batch)
     assert total is not None
     count = total if rows is None else min(rows, total)
@@ -57,7 +60,7 @@ def row_gradients(
     pieces = -(-count // min(count, at_once))
     chunk = count // pieces
     count = chunk * pieces  # a few rows fewer rather than a second, shorter chunk to compile
-    arrays, others = eqx.partition(first_rows(batch, count), eqx.is_array)
+    arrays, others = eqx.partition(some_rows(batch, count), eqx.is_array)
 
     def row_losses(vector: Array, given: PyTree) -> Float[Array, " rows"]:
         return point.take(by_row(loss) if losses is None else losses, eqx.combine(given, others))(vector)
@@ -77,7 +80,7 @@ def row_gradients(
         carry = (
             total + jnp.sum(each, axis=0),
             sums + sign.T @ each,
-            jnp.maximum(alive, jnp.max(jnp.abs(each), axis=0)),
+            jnp.maximum(alive, jnp.max(jnp.where(jnp.isnan(each), 0, jnp.abs(each)), axis=0)),
         )
         return carry, (values, jnp.sum(squares, axis=1), squares @ rates)
 
@@ -96,3 +99,8 @@ def row_gradients(
         losses=values.reshape(count),
     )
     return gradients, lambda vector: row_losses(vector, arrays)
+
+
+def coupled(alone: Float[Array, " rows"], together: Float[Array, " rows"]) -> Bool[Array, ""]:
+    """Whether the rows' losses depend on which other rows are there; False where any is NaN."""
+    return jnp.sum((alone - together) ** 2) > COUPLED**2 * jnp.sum(alone**2 + together**2)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import Key, fault
 from ..calculus import Estimate, SpectralDensity, hessian_product, lanczos
-from ._along import Moved, Point, directional, ratio, rescaled
+from ._along import Moved, Point, directional, ratio, rescaled, row_error
 from ._recurrence import UpdateRule
 from ._table import table
 
@@ -193,11 +193,18 @@ def trace_probes(rates: Float[Array, " dim"], key: Key) -> Float[Array, "probes 
 
 
 def edge(
-    rule: UpdateRule, found: Curvature, traces: Float[Array, " probes"], rows: Float[Array, " rows"] | None
+    rule: UpdateRule,
+    found: Curvature,
+    traces: Float[Array, " probes"],
+    rows: Float[Array, " rows"] | None,
+    total: int | None = None,
 ) -> Sharpness:
-    """Put the top eigenvalue beside the threshold; ``rows`` holds the rows' own curvature along its direction."""
+    """Put the top eigenvalue beside the threshold.
+
+    ``rows`` holds the curvature along its direction of some of the ``total`` rows; by default these are all.
+    """
     largest = found.values[0]
-    error = jnp.full_like(largest, jnp.nan) if rows is None else Estimate.from_samples(rows).standard_error
+    error = jnp.full_like(largest, jnp.nan) if rows is None else row_error(rows, total)
     top = Estimate(largest, error.astype(largest.dtype))
     threshold = rule.threshold.astype(largest.dtype)
     share = ratio(top, threshold)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import fault
 from ..calculus import Estimate, SoftmaxRadius, softmax_radius
-from ._along import Moved, Point, directional, exact
+from ._along import Moved, Point, directional, exact, row_error
 from ._table import table
 
 MULTIPLES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -38,6 +38,7 @@ class Step(eqx.Module):
         radius: multiple up to which cross-entropy's Taylor series along the step converges (linearised logits,
             worst row); NaN where no logits were given.
         rows_beyond: share of rows whose own radius is below 1; NaN likewise.
+        lost: of the elements that the update is to change, the share that stay as they are, rounded to their own type.
     """
 
     slope: Estimate
@@ -52,6 +53,7 @@ class Step(eqx.Module):
     model_best: Float[Array, ""]
     radius: Float[Array, ""]
     rows_beyond: Float[Array, ""]
+    lost: Float[Array, ""]
 
     def rows(self) -> list[tuple[str, Any, str]]:
         """Lines of the table."""
@@ -66,6 +68,8 @@ class Step(eqx.Module):
         if not jnp.isnan(self.radius):
             lines.append(("softmax series converges up to", self.radius, "× step"))
             lines.append(("rows beyond their radius", self.rows_beyond, "share"))
+        if self.lost > 0:
+            lines.append(("elements whose change rounds to nothing", self.lost, "share"))
         return lines
 
     def table(self) -> str:
@@ -143,7 +147,7 @@ def _step(
         before, by_row = directional(each, point.vector, {"update": u[None]})
         rows = RowChanges(by_row["update"][0][0], by_row["update"][1][0], each(point.vector + u) - before)
     radius = None if logits is None else softmax_radius(point.take(logits, *args))(point.vector, u)
-    return against_model(value, at, along["update"], rows, radius, point.vector, u, multiples)
+    return against_model(value, at, along["update"], rows, radius, point, u, multiples)
 
 
 class RowChanges(NamedTuple):
@@ -160,11 +164,12 @@ def against_model(
     derivatives: tuple[Float[Array, " one"], Float[Array, " one"]],
     rows: RowChanges | None,
     radius: SoftmaxRadius | None,
-    point: Float[Array, " dim"],
+    point: Point,
     update: Float[Array, " dim"],
     multiples: tuple[float, ...],
+    total: int | None = None,
 ) -> Step:
-    """The step's record, of the loss and its derivatives along the update."""
+    """The step's record, of the loss and its derivatives along the update; ``rows`` are some of ``total``."""
     if 1.0 not in multiples or list(multiples) != sorted(set(multiples)) or multiples[0] <= 0:
         raise fault(
             expected="positive, ascending multiples with 1 among them",
@@ -173,7 +178,7 @@ def against_model(
         )
     slope, curvature = derivatives[0][0], derivatives[1][0]
     s = jnp.asarray(multiples, at.dtype)
-    changes = jax.lax.map(lambda multiple: value(point + multiple.astype(point.dtype) * update), s) - at
+    changes = jax.lax.map(lambda multiple: value(point.vector + multiple.astype(update.dtype) * update), s) - at
     predicted = s * slope + s**2 / 2 * curvature
     # Below rounding nothing can be seen, and nothing is claimed against the model.
     rounding = 64 * jnp.finfo(at.dtype).eps * jnp.abs(at)
@@ -185,7 +190,7 @@ def against_model(
     estimates = [exact(x) for x in (slope, curvature, predicted[one], changes[one])]
     if rows is not None:
         samples = (rows.slopes, rows.curvatures, rows.slopes + rows.curvatures / 2, rows.changes)
-        estimates = [Estimate(e.value, Estimate.from_samples(x).standard_error) for e, x in zip(estimates, samples)]
+        estimates = [Estimate(e.value, row_error(x, total)) for e, x in zip(estimates, samples)]
     nan = jnp.full((), jnp.nan, at.dtype)
     return Step(
         slope=estimates[0],
@@ -200,4 +205,13 @@ def against_model(
         model_best=jnp.where(curvature > 0, -slope / jnp.where(curvature > 0, curvature, 1), jnp.inf),
         radius=nan if radius is None else radius.smallest(),
         rows_beyond=nan if radius is None else jnp.mean(radius.radius < 1),
+        lost=_lost(point, update),
     )
+
+
+def _lost(point: Point, update: Float[Array, " dim"]) -> Float[Array, ""]:
+    moving = update != 0
+    # The barrier keeps the compiler from calculating in more digits than the parameters have.
+    rounded = jax.lax.optimization_barrier(point.tree(point.vector + update))
+    same = point.like(rounded, "parameters") == point.vector
+    return jnp.sum(moving & same) / jnp.maximum(jnp.sum(moving), 1)

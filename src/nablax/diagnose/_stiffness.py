@@ -110,8 +110,8 @@ def stiffness(
         t0: start time, 0 by default.
         t1: end time, 1 by default; before ``t0`` to look at the way back, where growth and decay swap.
         times: moments at which to look, evenly spaced, both ends included, 9 by default.
-        steps: fixed steps of the solver that follows the trajectories, 64 by default. A stiff field needs more: where
-            they blow up, so do the numbers.
+        steps: fixed steps of the solver that follows the trajectories, 64 by default. A stiff field needs more, so that
+            they do not blow up.
         krylov: dimension of the Krylov spaces, 32 by default.
         key: for their starts; not used where the Jacobian is had in full.
 
@@ -119,7 +119,8 @@ def stiffness(
         A `Stiffness`; standard errors are over trajectories.
 
     Raises:
-        ValueError: leading axes disagree, ``t0`` equals ``t1``, or a count is too small.
+        ValueError: leading axes disagree, ``t0`` equals ``t1``, a count is too small, or a Jacobian along the
+            trajectories is not finite (they blew up, or the field does).
 
     Example:
         >>> import jax, jax.numpy as jnp

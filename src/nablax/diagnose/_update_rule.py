@@ -17,8 +17,10 @@ MOMENTUM = (optax.TraceState,)
 SQUARES = (optax.ScaleByRmsState, optax.ScaleByRStdDevState, optax.ScaleByRssState)
 READABLE = (*ADAM, *MOMENTUM, *SQUARES)
 
-# Second moment at which no ε matters.
-LARGE = 1e12
+# Second moment at which no ε matters, a power of two so that half precision has it exactly; and a count of steps at
+# which no correction for the start is left.
+LARGE = 2.0**40
+LATE = 100_000_000
 
 
 def update_rule(
@@ -36,7 +38,14 @@ def update_rule(
         R = -\frac1\beta\frac{\partial u}{\partial m} = \eta \;\;\text{(heavy ball)}
 
     with schedules, injected hyperparameters and rates of their own for some parameters included. The rule so found
-    has to predict the update for the actual gradient and state; one that does not is reported as not known.
+    has to predict the update for the actual gradient and state (without momentum, where that is how R is found: the
+    update for the gradient turned round and halved, into the same second moment); one that does not is reported as
+    not known. What has to agree does so to 0.1 %, the prediction to 1 %, and either to four roundings of the coarsest
+    dtype involved where that is more.
+
+    Adam's :math:`\eta` comes from second moments so large that no :math:`\epsilon` matters, late enough that no
+    correction of the start is left. It is NaN if the update does not fall as one over their root (Adamax), or is not
+    the same for all elements.
 
     Recognised are chains with exactly one of Optax's Adam, AMSGrad, trace (momentum), RMSProp, centred RMSProp or
     Adagrad states and no other state of the parameters' size, and chains without such state whose update is linear
@@ -61,7 +70,7 @@ def update_rule(
         ('heavy ball, momentum 0.9', 0.1, 3.8)
 
     Cost:
-        Three to six updates of the optimiser; no pass through the model.
+        Three to seven updates of the optimiser; no pass through the model.
 
     References:
         - Cohen et al., "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability", 2021,
@@ -89,13 +98,19 @@ def update_rule(
         state = jax.tree.map(lambda s: s._replace(**moments) if _readable(s) else s, opt_state, is_leaf=_readable)
         update, after = transform.update(gradient, state, at, **extra)
         found = [s for s in jax.tree.leaves(after, is_leaf=_readable) if _readable(s)]
-        return update, (found[0] if found else None)
+        # The arithmetic with half-precision answers need not add to their roundings.
+        return _wide(update), (_wide(found[0]) if found else None)
 
+    leaves = [x for x in jax.tree.leaves((moving, gradient, opt_state)) if eqx.is_inexact_array(x)]
+    rounding = 4 * max(float(jnp.finfo(x.dtype).eps) for x in leaves)
     if not held:
-        return _stateless(ask, gradient)
-    if isinstance(held[0], SQUARES):
-        return _squares(ask, gradient)
-    return _moments(ask, gradient, moving, held[0])
+        rule = _stateless(ask, gradient, rounding)
+    elif isinstance(held[0], SQUARES):
+        rule = _squares(ask, gradient, held[0], rounding)
+    else:
+        rule = _moments(ask, gradient, moving, held[0], rounding)
+    rates = jax.tree.map(lambda rate, leaf: rate.astype(leaf.dtype), rule.rates, moving)
+    return eqx.tree_at(lambda r: r.rates, rule, rates)
 
 
 def _readable(state: Any) -> bool:
@@ -106,10 +121,17 @@ def _is_count(field: Any) -> bool:
     return eqx.is_array(field) and jnp.issubdtype(field.dtype, jnp.integer) and field.ndim == 0
 
 
-def _common(values: Float[Array, " dim"]) -> Float[Array, ""]:
-    """The value that all elements share to a part in a thousand; NaN if they do not."""
+def _wide(tree: PyTree) -> PyTree:
+    """In single precision at least."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) if eqx.is_inexact_array(x) else x, tree
+    )
+
+
+def _common(values: Float[Array, " dim"], rounding: float) -> Float[Array, ""]:
+    """The value that all elements share to a part in a thousand, or to rounding; NaN if they do not."""
     low, high = jnp.min(values), jnp.max(values)
-    return jnp.where(high - low <= 1e-3 * jnp.abs(high), (low + high) / 2, jnp.nan)
+    return jnp.where(high - low <= max(1e-3, rounding) * jnp.abs(high), (low + high) / 2, jnp.nan)
 
 
 def _quotient(numerator: PyTree, denominator: PyTree) -> PyTree:
@@ -127,11 +149,12 @@ def _filled(gradient: PyTree) -> PyTree:
     return jax.tree.map(lambda g: jnp.where(g == 0, small.astype(g.dtype), g), gradient)
 
 
-def _stateless(ask: Callable, gradient: PyTree) -> UpdateRule:
-    probe = _filled(gradient)
+def _stateless(ask: Callable, gradient: PyTree, rounding: float) -> UpdateRule:
+    probe, tolerance = _filled(gradient), max(TOLERANCE, rounding)
     offset, _ = ask(optax.tree.zeros_like(gradient))
     step = optax.tree.sub(ask(probe)[0], offset)
     half = optax.tree.sub(ask(_scaled(0.5, probe))[0], offset)
+    probe = _wide(probe)
     size = largest(step)
     linear = largest(optax.tree.sub(half, _scaled(0.5, step))) / size
     # Clipped by its norm the update is not linear, but still parallel: the rate of this step.
@@ -140,28 +163,53 @@ def _stateless(ask: Callable, gradient: PyTree) -> UpdateRule:
     factor = optax.tree.vdot(unit, step) / optax.tree.vdot(unit, unit)
     parallel = largest(optax.tree.sub(step, _scaled(factor, unit))) / size
     own = _scaled(-1, _quotient(step, probe))
-    rates = jax.tree.map(lambda r: jnp.where(linear <= TOLERANCE, r, -factor / scale).astype(r.dtype), own)
+    rates = jax.tree.map(lambda r: jnp.where(linear <= tolerance, r, -factor / scale).astype(r.dtype), own)
     mismatch = jnp.minimum(linear, parallel)
     return checked_rule(
         "gradient descent",
         rates,
         mismatch,
         jnp.asarray(2.0),
+        tolerance,
         momentum=jnp.zeros(()),
-        learning_rate=_common(ravel_pytree(rates)[0]),
+        learning_rate=_common(ravel_pytree(rates)[0], rounding),
     )
 
 
-def _squares(ask: Callable, gradient: PyTree) -> UpdateRule:
-    probe = _filled(gradient)
-    offset, _ = ask(optax.tree.zeros_like(gradient))
-    rates = _scaled(-1, _quotient(optax.tree.sub(ask(probe)[0], offset), probe))
-    zero = jnp.zeros(())
-    return checked_rule("RMSProp", rates, zero, jnp.asarray(2.0), momentum=zero, learning_rate=jnp.full((), jnp.nan))
+def _squares(ask: Callable, gradient: PyTree, state: Any, rounding: float) -> UpdateRule:
+    probe, nothing = _filled(gradient), optax.tree.zeros_like(gradient)
+    turned = _scaled(-0.5, probe)
+    fields: tuple[str, ...] = state._fields
+    none, ones = ({name: optax.tree.full_like(getattr(state, name), value) for name in fields} for value in (0, 1))
+    offset, _ = ask(nothing)
+    step = optax.tree.sub(ask(probe)[0], offset)
+    # What the moments take from each gradient, and what they keep of themselves.
+    whole, half, kept = ask(probe, **none)[1], ask(turned, **none)[1], ask(nothing, **ones)[1]
+
+    def shifted(moment: Array, whole: Array, half: Array, kept: Array) -> Array:
+        return (moment + (whole - half) / jnp.where(kept == 0, 1, kept)).astype(moment.dtype)
+
+    same = {name: jax.tree.map(shifted, *(getattr(s, name) for s in (state, whole, half, kept))) for name in fields}
+    other = optax.tree.sub(ask(turned, **same)[0], offset)
+    # Clipped, the gradient was not halved: its square in the second moment says what arrived.
+    share = jax.tree.map(
+        lambda w, h: jnp.where(w > 0, jnp.sqrt(h / jnp.where(w > 0, w, 1)), 0.5),
+        *(getattr(s, fields[-1]) for s in (whole, half)),
+    )
+    mismatch = largest(jax.tree.map(lambda o, p, s: o + p * s, other, step, share)) / largest(step)
+    return checked_rule(
+        "RMSProp",
+        _scaled(-1, _quotient(step, _wide(probe))),
+        mismatch,
+        jnp.asarray(2.0),
+        max(TOLERANCE, rounding),
+        momentum=jnp.zeros(()),
+        learning_rate=jnp.full((), jnp.nan),
+    )
 
 
-def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> UpdateRule:
-    adam = isinstance(state, ADAM)
+def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any, rounding: float) -> UpdateRule:
+    adam, tolerance = isinstance(state, ADAM), max(TOLERANCE, rounding)
     name = "mu" if adam else "trace"
     moment = getattr(state, name)
     # Moments of the size of the true ones, nowhere zero.
@@ -169,29 +217,33 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> Upd
         lambda m, g: jnp.where((m == 0) & (g == 0), 1, jnp.abs(m) + jnp.abs(g)).astype(m.dtype), moment, gradient
     )
     none, nothing = optax.tree.zeros_like(moment), optax.tree.zeros_like(gradient)
-    # The optimiser is asked all questions at once: gradient, first moment and, of Adam, second moment.
-    at_rest = optax.tree.zeros_like(params)
+    # The optimiser is asked all questions at once: gradient, first moment and, of Adam, second moment and count.
+    ones = optax.tree.ones_like(moment)
     questions: list[tuple[PyTree, PyTree, dict[str, PyTree]]] = [
         *((gradient, params, {name: m}) for m in (moment, pushed, none)),
-        (nothing, params, {name: none}),
+        *((nothing, params, {name: m}) for m in (none, ones)),
     ]
     if adam:
+        highest = {key: getattr(state, key) for key in state._fields if key == "nu_max"}
         for _, _, given in questions:
-            given["nu"] = state.nu
-        large = jax.tree.map(lambda leaf: jnp.full_like(leaf, LARGE), state.nu)
-        # Away from the parameters, whose decay would drown steps that small.
-        questions += [(nothing, at_rest, {name: m, "nu": large}) for m in (pushed, none)]
-        if hasattr(state, "nu_max"):
-            for _, _, given in questions:
-                given["nu_max"] = optax.tree.zeros_like(state.nu_max) if given["nu"] is large else state.nu_max
+            given.update(nu=state.nu, count=state.count, **highest)
+        # Away from the parameters, whose decay would be added. Gradient and moment are alike, for a β₁ of zero too.
+        at_rest, late = optax.tree.zeros_like(params), jnp.full_like(state.count, LATE)
+        limit = min(jnp.finfo(leaf.dtype).maxexp for leaf in jax.tree.leaves(state.nu))
+        for large in (min(LARGE, 2.0 ** (limit - 8)) * factor for factor in (1, 64)):
+            given = {key: optax.tree.zeros_like(tree) for key, tree in highest.items()}
+            given.update(nu=optax.tree.full_like(state.nu, large), count=late)
+            given[name], same = (optax.tree.full_like(tree, large**0.5) for tree in (moment, gradient))
+            questions.append((same, at_rest, given))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *questions)
     updates, after = jax.vmap(lambda question: ask(question[0], question[1], **question[2]))(stacked)
     flat, back = _flatten(updates)
     moments, _ = _flatten(getattr(after, name))
-    push, before = ravel_pytree(pushed)[0], ravel_pytree(moment)[0]
+    push, before = (ravel_pytree(_wide(tree))[0] for tree in (pushed, moment))
     actual, with_push, without, offset = flat[0], flat[1], flat[2], flat[3]
 
-    beta = _common((moments[1] - moments[2]) / push)
+    # Asked without a gradient, whose roundings a small 1 - β would feel.
+    beta = _common(moments[4] - moments[3], rounding)
     correction = 1 - beta ** after.count[0].astype(beta.dtype) if adam else jnp.ones_like(beta)
     # Without momentum the moment is the gradient itself, and the response is taken there.
     moved = moments[2] - moments[3]
@@ -204,12 +256,10 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> Upd
     size = jnp.where(size > 0, size, jnp.max(jnp.abs(with_push - without)))
     mismatch = jnp.max(jnp.abs(step + rates * new / correction)) / size
     if adam:
-        # Second moments so large that ε is nothing beside them: what is left is their root and the learning rate.
-        decay = _common(_flatten(after.nu)[0][4]) / LARGE
-        second = jnp.sqrt(LARGE * decay / (1 - decay ** after.count[0].astype(decay.dtype)))
-        rate = _common(-correction / beta * second * (flat[4] - flat[5]) / push)
+        # Beside second moments so large ε is nothing: what is left is their root and the learning rate.
+        rate = _common((-flat[5:] * jnp.sqrt(_flatten(after.nu)[0][5:]) / moments[5:]).ravel(), rounding)
         threshold = (2 + 2 * beta) / (1 - beta)
-        return checked_rule("Adam", back(rates), mismatch, threshold, momentum=beta, learning_rate=rate)
+        return checked_rule("Adam", back(rates), mismatch, threshold, tolerance, momentum=beta, learning_rate=rate)
     # Nesterov: u = -η(g + β m'), with g = m' - β m.
     other_rates = rates / safe
     other = jnp.max(jnp.abs(step + other_rates * ((1 + beta) * new - beta * before))) / size
@@ -217,8 +267,8 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any) -> Upd
     rates = jnp.where(nesterov, other_rates, rates)
     threshold = jnp.where(nesterov, (2 + 2 * beta) / (1 + 2 * beta), 2 + 2 * beta)
     mismatch = jnp.where(nesterov, other, mismatch)
-    numbers = {"momentum": beta, "learning_rate": _common(rates), "nesterov": nesterov}
-    return checked_rule("momentum", back(rates), mismatch, threshold, **numbers)
+    numbers = {"momentum": beta, "learning_rate": _common(rates, rounding), "nesterov": nesterov}
+    return checked_rule("momentum", back(rates), mismatch, threshold, tolerance, **numbers)
 
 
 def _flatten(stacked: PyTree) -> tuple[Float[Array, "questions dim"], Callable[[Array], PyTree]]:

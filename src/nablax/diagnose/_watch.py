@@ -1,5 +1,6 @@
 """Check-ups every so many steps of a training loop, kept together."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ class Watch:
 
 
 def _noise(part: NoiseScale) -> str:
-    return f"{float(part.preconditioned.value):.3g}" if part.resolved else f"≥ {part.suggested:.3g}"
+    if part.resolved:
+        return f"{float(part.preconditioned.value):.3g}"
+    return "–" if math.isnan(part.at_least) else f"≥ {part.at_least:.3g}"
 
 
 def watch(
