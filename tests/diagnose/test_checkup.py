@@ -247,11 +247,13 @@ def test_noise_that_hides_the_gradient_has_no_scale(record):
     hidden = eqx.tree_at(lambda n: (n.signal, n.preconditioned.value), part, (hidden, jnp.asarray(-40.0)))
     hidden = eqx.tree_at(lambda r: r.noise, record, hidden)
     assert f"≥ {hidden.noise.at_least:.3g}" in hidden.to_html() and "e+29" not in hidden.to_html()
-    clear = eqx.tree_at(lambda r: r.noise.signal.value, record, jnp.asarray(1.0))
+    clear = Estimate(jnp.asarray(1.0), jnp.asarray(1e-3))
+    clear = eqx.tree_at(lambda n: (n.signal, n.preconditioned.value), part, (clear, jnp.asarray(40.0)))
+    clear = eqx.tree_at(lambda r: r.noise, record, clear)
     assert clear.to_html().count("<svg") == hidden.to_html().count("<svg") + 1 == 5
     watching = watch(counted, key=KEY)
     watching.records.append((0, hidden))
-    assert f"≥ {hidden.noise.suggested:.3g}" in watching.table() and "-40" not in watching.table()
+    assert f"≥ {hidden.noise.at_least:.3g}" in watching.table() and "-40" not in watching.table()
     watching.to_html()
 
 
