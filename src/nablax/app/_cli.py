@@ -179,16 +179,9 @@ def score(
     """Log-likelihood of each row, its standard error, and its outlier rank (1 is the least likely)."""
     from ._run import load
     from ._score import scored_frame
-    from ._sources import read_frame
 
     model = load(folder)
-    scored = scored_frame(
-        model,
-        read_frame(data, model.config.kind, image_size=model.config.image_size),
-        bits=bits,
-        draws=draws,
-        seed=seed,
-    )
+    scored = scored_frame(model, model.read(data), bits=bits, draws=draws, seed=seed)
     _deliver(scored, output)
 
 
@@ -203,12 +196,9 @@ def complete(
     """Fill missing cells by conditional sampling; several draws, with their spread."""
     from ._complete import complete
     from ._run import load
-    from ._sources import read_frame
 
     model = load(folder)
-    completed = complete(
-        model, read_frame(data, model.config.kind, image_size=model.config.image_size), draws=draws, seed=seed
-    )
+    completed = complete(model, model.read(data), draws=draws, seed=seed)
     _deliver(completed.frame, output, completed.notices)
 
 

@@ -21,7 +21,7 @@ from ._rows import Rows, encode
 from ._run import Model, Run, load
 from ._sample import conditions_for, draw, write_frame
 from ._score import Scores, encode_frame, score
-from ._sources import read, read_frame
+from ._sources import read
 from ._two_sample import FEWEST, two_sample
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def check(folder: Path, data: str | None, *, notice: Notice) -> Evidence:
     seed, lines = model.config.seed + 2, []
     if data is not None:
         held_out = base
-        frame = read_frame(data, model.config.kind, image_size=model.config.image_size)
+        frame = model.read(data)
         if len(frame) > _HELD_OUT:
             notice(f"a random {_HELD_OUT} of the {len(frame)} rows are looked at")
             frame = frame.sample(_HELD_OUT, shuffle=True, seed=seed)

@@ -58,7 +58,7 @@ def configure(
     from ._codec import fit_codec
     from ._images import fit_image_codec
 
-    limit = {} if memory_limit is None else {"memory_limit": memory_limit}
+    limit: dict[str, Any] = {} if memory_limit is None else {"memory_limit": memory_limit}
     opened = read(source, condition=tuple(condition), image_size=image_size, **limit)
     codec: Codec | ImageCodec
     if opened.kind == "images":

@@ -20,6 +20,8 @@ from ._config import Config
 from ._errors import UserError
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from ._codec import Codec
     from ._images import ImageCodec
 
@@ -139,6 +141,16 @@ class Model:
         if not isinstance(self.codec, Codec):
             raise UserError(f"{command} is for tables; {self.run.path} was learnt from images")
         return self.codec
+
+    def read(self, data: str | Path) -> "pl.DataFrame":
+        """Rows of a file or folder, of the kind and the image size that the run was learnt from.
+
+        Raises:
+            UserError: they cannot be read, or are of the other kind.
+        """
+        from ._sources import read_frame
+
+        return read_frame(data, self.config.kind, image_size=self.config.image_size)
 
 
 def load(path: Path | str) -> Model:

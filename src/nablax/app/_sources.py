@@ -83,6 +83,7 @@ def read(
     seed: int = 0,
     minimum_rows: int = 20,
     memory_limit: int = MEMORY_LIMIT,
+    every_row: bool = False,
 ) -> Source:
     """Open a data source.
 
@@ -94,6 +95,7 @@ def read(
         seed: seed of that draw.
         minimum_rows: fewer rows are an error; 20 is the least to learn from.
         memory_limit: bytes above which the rows are not held in memory but read batch by batch.
+        every_row: keep the rows of a CSV whose cells are all missing, which training leaves out.
 
     Returns:
         The source.
@@ -106,7 +108,12 @@ def read(
         (100, 2)
     """
     text = str(source)
-    opened = _named_or_open(text, rows, seed, image_size, memory_limit)
+    if text in NAMED and not Path(text).is_file():
+        frame = named(text, n=rows, seed=seed)
+        made = table(frame, name=text, fingerprint=text if text == "digits" else f"{text} n={rows} seed={seed}")
+        opened = dataclasses.replace(made, levels=17 if text == "digits" else None)
+    else:
+        opened = _open(Path(text).expanduser(), image_size, memory_limit, every_row)
     if opened.rows < minimum_rows:
         raise UserError(text, f"too few rows: {opened.rows}, at least {minimum_rows} are needed")
     for name in condition:
@@ -129,20 +136,10 @@ def read_frame(source: str | Path, kind: str, *, image_size: int | None = None) 
     Raises:
         UserError: they cannot be read, or are of the other kind.
     """
-    opened = _named_or_open(str(source), DEFAULT_ROWS, 0, image_size, sys.maxsize, every_row=True)
+    opened = read(source, image_size=image_size, minimum_rows=1, memory_limit=sys.maxsize, every_row=True)
     if opened.kind != kind or opened.frame is None:
         raise UserError(source, f"the model was learnt from {_WORDS[kind]}, and these are {_WORDS[opened.kind]}")
     return opened.frame
-
-
-def _named_or_open(
-    text: str, rows: int, seed: int, image_size: int | None, memory_limit: int, every_row: bool = False
-) -> Source:
-    if text not in NAMED or Path(text).is_file():
-        return _open(Path(text).expanduser(), image_size, memory_limit, every_row)
-    frame = named(text, n=rows, seed=seed)
-    made = table(frame, name=text, fingerprint=text if text == "digits" else f"{text} n={rows} seed={seed}")
-    return dataclasses.replace(made, levels=17 if text == "digits" else None)
 
 
 def _open(path: Path, image_size: int | None, memory_limit: int, every_row: bool) -> Source:
