@@ -1,4 +1,4 @@
-"""The house holds: imports strictly downward, concrete classes final, one address for every name."""
+"""The house holds: imports strictly downward and never in a circle, concrete classes final, one address for every name."""
 
 import ast
 import importlib
@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import equinox as eqx
@@ -16,10 +17,12 @@ import nablax
 SOURCE = Path(nablax.__file__).parent
 FLOORS = (
     ("_core",),
+    ("_pages",),
     ("spaces",),
     ("calculus",),
     ("fields",),
     ("estimate", "regulate"),
+    ("optimize",),
     ("follow",),
     ("diagnose",),
     ("transport", "physics", "shapes", "control", "distribute"),
@@ -27,39 +30,91 @@ FLOORS = (
     ("app",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+Module = tuple[str, ...]
 
 
-def imported_rooms(source: str, package: tuple[str, ...]):
-    """Rooms of this package that a module imports, those inside functions included."""
+def module_of(path: Path, source: Path = SOURCE) -> Module:
+    """Dotted name as a tuple; a folder's ``__init__`` is the folder."""
+    parts = ("nablax", *path.relative_to(source).with_suffix("").parts)
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def files(source: Path = SOURCE) -> dict[Module, str]:
+    return {module_of(path, source): path.read_text() for path in sorted(source.rglob("*.py"))}
+
+
+FILES = files()
+FOLDERS = {module_of(path) for path in SOURCE.rglob("__init__.py")}
+
+
+def imports(source: str, module: Module, folders=FOLDERS):
+    """Every name of this package that a module imports, those inside functions included, as (from, name)."""
+    package = module if module in folders else module[:-1]
     for node in ast.walk(ast.parse(source)):
-        names: list[tuple[str, ...]] = []
         if isinstance(node, ast.Import):
-            names = [tuple(alias.name.split(".")) for alias in node.names]
+            for alias in node.names:
+                name = tuple(alias.name.split("."))
+                if name[0] == "nablax":
+                    yield name, None
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            module = base + tuple((node.module or "").split(".")) if node.module else base
-            names = [(*module, alias.name) for alias in node.names]
-        for name in names:
-            if name[0] == "nablax" and len(name) > 1:
-                yield name[1]
+            origin = base + tuple((node.module or "").split(".")) if node.module else base
+            if origin[:1] == ("nablax",):
+                for alias in node.names:
+                    yield origin, alias.name
 
 
-def violations(source: str, package: tuple[str, ...]):
-    here = package[1] if len(package) > 1 else None
-    for room in imported_rooms(source, package):
+def targets(source: str, module: Module, known=FILES, folders=FOLDERS):
+    """The files that a module imports: the one that a name comes from, or the one that it is."""
+    for origin, name in imports(source, module, folders):
+        itself = () if name is None else (*origin, name)
+        yield itself if itself in known else origin
+
+
+def violations(source: str, module: Module):
+    """Imports that do not go down, and private names of other rooms."""
+    here = module[1] if len(module) > 1 and module[1] in FLOOR else None
+    for origin, name in imports(source, module):
+        full = origin if name is None else (*origin, name)
+        room = full[1] if len(full) > 1 else None
+        if room is None or room == "__version__":
+            continue
         if room not in FLOOR:
-            if room != "__version__":
-                yield f"{'.'.join(package)} imports nablax.{room}, which is no room"
-        elif here is not None and room != here and FLOOR[room] >= FLOOR[here]:
-            yield f"{'.'.join(package)} imports nablax.{room}, which is not below it"
+            yield f"{'.'.join(module)} imports nablax.{room}, which is no room"
+        elif here is not None and room != here:
+            if FLOOR[room] >= FLOOR[here]:
+                yield f"{'.'.join(module)} imports nablax.{room}, which is not below it"
+            if any(part.startswith("_") for part in full[2:]):
+                yield f"{'.'.join(module)} imports {'.'.join(full)}, which is private to another room"
 
 
-def modules():
-    return sorted(SOURCE.rglob("*.py"))
+def circle(graph):
+    """A circle of the graph, or None."""
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return " -> ".join(".".join(node) for node in error.args[1])
 
 
-def package_of(path: Path) -> tuple[str, ...]:
-    return ("nablax", *path.relative_to(SOURCE).parent.parts)
+def file_graph(known=FILES, folders=FOLDERS):
+    """File → files it imports. A package's own ``__init__`` only lists names and is not counted as one of them."""
+    graph = {}
+    for module, text in known.items():
+        if module not in folders:
+            graph[module] = {t for t in targets(text, module, known, folders) if t in known and t not in folders}
+    return graph
+
+
+def chamber_graph(room: str, known=FILES, folders=FOLDERS):
+    """Chamber → chambers of the same room that its files import."""
+    graph = {}
+    for module, imported in file_graph(known, folders).items():
+        if module[1] == room and len(module) > 3:
+            here = module[:3]
+            graph.setdefault(here, set()).update(
+                t[:3] for t in imported if t[1] == room and len(t) > 3 and t[:3] != here
+            )
+    return graph
 
 
 def test_every_room_has_a_floor():
@@ -67,28 +122,69 @@ def test_every_room_has_a_floor():
     assert rooms <= set(FLOOR)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_imports_go_strictly_downward(path):
-    assert list(violations(path.read_text(), package_of(path))) == []
+@pytest.mark.parametrize("module", FILES, ids=".".join)
+def test_imports_go_strictly_downward(module):
+    assert list(violations(FILES[module], module)) == []
+
+
+def test_files_form_no_circle():
+    graph = file_graph()
+    assert len(graph) > 220  # a walk that does not go into the chambers would see a few dozen
+    assert circle(graph) is None
+
+
+@pytest.mark.parametrize("room", ["app", "diagnose", "regulate", "transport", "papers"])
+def test_chambers_form_no_circle(room):
+    graph = chamber_graph(room)
+    assert len(graph) >= 4
+    assert circle(graph) is None
+
+
+def test_a_chamber_is_a_folder_that_says_what_it_is():
+    for folder in FOLDERS:
+        assert ast.get_docstring(ast.parse(FILES[folder])), f"{'.'.join(folder)} does not say what it is"
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "from ..follow import flow",
-        "def f():\n    from ..transport import Linear",
+        "from ...follow import flow",
+        "def f():\n    from ...transport import Linear",
         "import nablax.app",
         "from nablax import papers",
-        "from .. import diagnose",
+        "from ... import diagnose",
+        "from ...calculus._lanczos import lanczos",
+        "from ...calculus import _lanczos",
     ],
 )
-def test_the_rule_catches_an_upward_import(line):
-    assert list(violations(line, ("nablax", "fields")))
-    assert not list(violations("from ..calculus import jvp\nfrom ._mlp import MLP", ("nablax", "fields")))
+def test_the_rule_catches_an_upward_or_a_private_import(line):
+    assert list(violations(line, ("nablax", "fields", "_chamber", "_mlp")))
+    sound = "from ...calculus import jvp\nfrom ..._core import fault\nfrom .._mlp import MLP"
+    assert not list(violations(sound, ("nablax", "fields", "_chamber", "_mlp")))
 
 
 def test_sideways_imports_are_caught():
-    assert list(violations("from ..regulate import pcgrad", ("nablax", "estimate")))
+    assert list(violations("from ..regulate import pcgrad", ("nablax", "estimate", "_x")))
+
+
+def test_circles_are_caught_through_type_checking_and_function_bodies(tmp_path):
+    for name in ("", "room", "room/_a", "room/_b"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "__init__.py").write_text('"""Says."""')
+    (tmp_path / "room/_a/_one.py").write_text("def f():\n    from .._b._two import g")
+    (tmp_path / "room/_b/_two.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .._a import _one"
+    )
+    known = files(tmp_path)
+    folders = {module_of(path, tmp_path) for path in tmp_path.rglob("__init__.py")}
+    assert circle(file_graph(known, folders)) and circle(chamber_graph("room", known, folders))
+    (tmp_path / "room/_b/_two.py").write_text("")
+    assert circle(file_graph(files(tmp_path), folders)) is None
+    # Chambers may run in a circle where files do not.
+    (tmp_path / "room/_b/_three.py").write_text("from .._a import _four")
+    (tmp_path / "room/_a/_four.py").write_text("")
+    assert circle(file_graph(files(tmp_path), folders)) is None
+    assert circle(chamber_graph("room", files(tmp_path), folders))
 
 
 def rooms():
@@ -97,6 +193,13 @@ def rooms():
         for module in pkgutil.iter_modules([str(SOURCE)])
         if module.ispkg and not module.name.startswith("_")
     ]
+
+
+def test_every_room_is_there_when_the_package_is_imported():
+    for room in rooms():
+        assert room.__name__.removeprefix("nablax.") in nablax.__all__
+    code = "import nablax\nfor room in nablax.__all__: getattr(nablax, room)\nassert set(nablax.__all__) <= set(dir(nablax))"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_public_name_has_one_address():
@@ -123,22 +226,23 @@ def test_every_public_name_is_documented():
 
 def test_concrete_classes_are_final():
     """A module that can be instantiated has no subclass; only `Abstract*` classes do."""
-    for room in rooms():
-        for info in pkgutil.iter_modules(room.__path__):
-            module = importlib.import_module(f"{room.__name__}.{info.name}")
-            for value in vars(module).values():
-                if not (inspect.isclass(value) and issubclass(value, eqx.Module) and value is not eqx.Module):
-                    continue
-                for base in value.__mro__[1:]:
-                    if base.__module__.startswith("nablax"):
-                        assert base.__name__.lstrip("_").startswith("Abstract"), f"{value} extends {base}"
+    seen = 0
+    for name in sorted(FILES):
+        for value in vars(importlib.import_module(".".join(name))).values() if name[-1] != "__main__" else ():
+            if not (inspect.isclass(value) and issubclass(value, eqx.Module) and value is not eqx.Module):
+                continue
+            seen += value.__module__ == ".".join(name)
+            for base in value.__mro__[1:]:
+                if base.__module__.startswith("nablax"):
+                    assert base.__name__.lstrip("_").startswith("Abstract"), f"{value} extends {base}"
+    assert seen > 60  # a walk that does not go into the chambers would see a handful
 
 
 def test_the_library_needs_no_extra():
     """Importing every room but the app loads no package of the extras."""
+    names = ", ".join(f"nablax.{room}" for room in nablax.__all__ if not room.startswith("__"))
     code = (
-        "import sys, nablax.spaces, nablax.calculus, nablax.fields, nablax.regulate, nablax.follow, nablax.diagnose, nablax.transport,"
-        " nablax.papers, nablax.app\n"
+        f"import sys, {names}\n"
         "extras = {'polars', 'sklearn', 'typer', 'rich', 'jinja2', 'matplotlib', 'PIL', 'orbax', 'safetensors'}\n"
         "print(sorted(extras & set(sys.modules)))"
     )

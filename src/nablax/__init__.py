@@ -5,7 +5,18 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = ("app", "calculus", "diagnose", "fields", "follow", "papers", "spaces", "transport")
+_ROOMS = (
+    "app",
+    "calculus",
+    "diagnose",
+    "fields",
+    "follow",
+    "optimize",
+    "papers",
+    "regulate",
+    "spaces",
+    "transport",
+)
 
 __all__ = [*_ROOMS, "__version__"]
 

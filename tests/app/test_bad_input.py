@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nablax.app._codec import fit_codec
+from nablax.app._data._codec import fit_codec
+from nablax.app._data._images import fit_image_codec
+from nablax.app._data._sources import read, table
 from nablax.app._errors import UserError
-from nablax.app._images import fit_image_codec
-from nablax.app._sources import read, table
 
 from .tables_at_hand import mixed
 

@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from nablax.app import _guide
+from nablax.app._ask import _guide
+from nablax.app._ask._complete import complete
+from nablax.app._ask._sample import sample
+from nablax.app._ask._score import encode_frame
 from nablax.app._cli import app
-from nablax.app._complete import complete
 from nablax.app._errors import UserError
-from nablax.app._health import shifted
-from nablax.app._run import load
-from nablax.app._sample import sample
-from nablax.app._score import encode_frame
+from nablax.app._report._health import shifted
+from nablax.app._runs._run import load
 
 SMALL = ["--steps", "1500", "--width", "32", "--depth", "2", "--batch-size", "64"]
 

@@ -6,7 +6,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from nablax.app._cli import app
-from nablax.app._run import load
+from nablax.app._runs._run import load
 
 
 def call(*arguments):

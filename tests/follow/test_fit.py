@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
+from nablax._core import rows_of
 from nablax.fields import EMA
 from nablax.follow import _loop, fit
-from nablax.follow._batches import rows_of
 
 ROWS, BATCH = 50, 8
 # Shared, so that tests share compiled programs: optimisers are told apart by identity.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from nablax.papers._mixture import energy_distance, ring
+from nablax.papers._problems._mixture import energy_distance, ring
 from nablax.transport import Cosine, VariancePreserving
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from nablax.papers import _plane, _plane_table
+from nablax.papers._problems import _plane
+from nablax.papers.transport import _plane_table
 from nablax.transport import independent_coupling
 
 KEY = jax.random.key(0)

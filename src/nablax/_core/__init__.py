@@ -1,9 +1,24 @@
-"""What every room stands on: types, error helpers, pages, and the number with its standard error. Private."""
+"""What every room stands on: types, errors, trees as vectors, the order of batches, a number and its error. Private."""
 
-from ._drawing import short, svg_text
+from ._batches import permute, rows_of, take
 from ._errors import fault, require
 from ._estimate import Estimate
-from ._page import markup, render
+from ._ravel import Product, Space, flat_product, space, split, tangent_of
 from ._types import Field, Key
 
-__all__ = ["Estimate", "Field", "Key", "fault", "markup", "render", "require", "short", "svg_text"]
+__all__ = [
+    "Estimate",
+    "Field",
+    "Key",
+    "Product",
+    "Space",
+    "fault",
+    "flat_product",
+    "permute",
+    "require",
+    "rows_of",
+    "space",
+    "split",
+    "take",
+    "tangent_of",
+]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .._core import require
 
 if TYPE_CHECKING:
-    from ._density import FlowDensity as FlowDensity
+    from ._ask._density import FlowDensity as FlowDensity
 
 __all__ = ["FlowDensity", "main"]
 
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
     # scikit-learn's base class is needed to define the estimator: it is loaded when the estimator is asked for.
     if name == "FlowDensity":
         require("sklearn", extra="app")
-        from ._density import FlowDensity
+        from ._ask._density import FlowDensity
 
         return FlowDensity
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -94,9 +94,9 @@ def learn(
     process: Annotated[int | None, typer.Option(help="Which of them this one is, from 0.")] = None,
 ) -> None:
     """Learn the field that generates the data, and write a run folder with samples, scores and a report."""
-    from ._config import Choices
-    from ._learn import configure, learn
     from ._progress_bar import progress_bar
+    from ._runs._config import Choices
+    from ._runs._learn import configure, learn
 
     first = _join(coordinator, processes, process)
     say = notice if first else _silent
@@ -134,7 +134,7 @@ def learn(
     if done.finished:
         say(f"{folder} is finished already; nothing to do. Its report: {folder / 'report.html'}")
         return
-    from ._evaluate import evaluate
+    from ._report._evaluate import evaluate
 
     evaluate(done, opened, notice=say)
     say(f"report: {folder / 'report.html'}")
@@ -153,8 +153,8 @@ def sample(
     output: Output = None,
 ) -> None:
     """Draw new rows, conditioned and steered."""
-    from ._run import load
-    from ._sample import sample
+    from ._ask._sample import sample
+    from ._runs._run import load
 
     drawn = sample(
         load(folder),
@@ -177,8 +177,8 @@ def score(
     output: Output = None,
 ) -> None:
     """Log-likelihood of each row, its standard error, and its outlier rank (1 is the least likely)."""
-    from ._run import load
-    from ._score import scored_frame
+    from ._ask._score import scored_frame
+    from ._runs._run import load
 
     model = load(folder)
     scored = scored_frame(model, model.read(data), bits=bits, draws=draws, seed=seed)
@@ -194,8 +194,8 @@ def complete(
     output: Output = None,
 ) -> None:
     """Fill missing cells by conditional sampling; several draws, with their spread."""
-    from ._complete import complete
-    from ._run import load
+    from ._ask._complete import complete
+    from ._runs._run import load
 
     model = load(folder)
     completed = complete(model, model.read(data), draws=draws, seed=seed)
@@ -208,7 +208,7 @@ def check(
     data: Annotated[str | None, typer.Argument(help="Rows to check against.  [default: those held out]")] = None,
 ) -> None:
     """The field's health, printed and written to the report."""
-    from ._evaluate import check
+    from ._report._evaluate import check
 
     check(folder, data, notice=notice)
 
@@ -237,7 +237,7 @@ def run_papers(
 
 
 def _deliver(frame: "pl.DataFrame", output: Path | None, notices: Sequence[str] = ()) -> None:
-    from ._sample import write_frame
+    from ._ask._write import write_frame
 
     for line in notices:
         notice(line, to=aside if output is None else console)  # a table that is printed may be on its way to a file

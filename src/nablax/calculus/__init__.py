@@ -8,6 +8,7 @@ pytrees, such as a curvature product at given parameters. What is estimated by r
 
 from .._core import Estimate
 from ._antisymmetry import Antisymmetry, antisymmetry
+from ._arnoldi import arnoldi, ritz_values
 from ._curl import curl
 from ._curvature_products import fisher_product, gauss_newton_product, hessian_product
 from ._divergence import divergence, value_and_divergence
@@ -36,6 +37,7 @@ __all__ = [
     "SoftmaxRadius",
     "SpectralDensity",
     "antisymmetry",
+    "arnoldi",
     "curl",
     "divergence",
     "fisher_product",
@@ -47,6 +49,7 @@ __all__ = [
     "laplacian",
     "matrix_square_root",
     "polynomial_operators",
+    "ritz_values",
     "softmax_radius",
     "spectral_density",
     "stochastic_divergence",

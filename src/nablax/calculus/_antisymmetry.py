@@ -8,7 +8,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Estimate, Field, Key, fault
+from .._core import (
+    Estimate,
+    Field,
+    Key,
+    fault,
+)
 from ._linear import chunked_map, draw_probes, linearise
 
 

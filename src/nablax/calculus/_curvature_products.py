@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault
-from ._ravel import split, tangent_of
+from .._core import fault, split, tangent_of
 
 
 def hessian_product(loss: Callable[..., Float[Array, ""]]) -> Callable[..., PyTree]:

@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Key, fault
-from ._lanczos import Carry, Iteration, Row, gathered, iterate, loop, norm, tridiagonal
-from ._ravel import Product, flat_product, space
+from .._core import Key, Product, fault, flat_product, space
+from ._lanczos import (
+    Carry,
+    Iteration,
+    Row,
+    gathered,
+    iterate,
+    loop,
+    norm,
+    tridiagonal,
+)
 
 # Steps between two looks at the residuals: a look is a dense eigenproblem of ``steps`` rows.
 _EVERY = 4

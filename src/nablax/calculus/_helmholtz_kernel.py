@@ -1,8 +1,14 @@
 """Covariances of the derivatives of a planar squared-exponential process, in closed form."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from .._core import fault
+
+Part = Literal["both", "potential", "stream"]
 
 
 class Potential(eqx.Module):
@@ -56,3 +62,16 @@ class Potential(eqx.Module):
 def turn(gradient: Float[Array, "*shape 2"]) -> Float[Array, "*shape 2"]:
     """Velocity of a stream function from its gradient, (∂ψ/∂y, −∂ψ/∂x), along the last axis."""
     return jnp.stack([gradient[..., 1], -gradient[..., 0]], axis=-1)
+
+
+def velocities(
+    potential: Potential, stream: Potential, left: Float[Array, "n 2"], right: Float[Array, "m 2"], part: Part
+) -> Float[Array, "n 2 m 2"]:
+    """Covariance of the velocity ∇φ + (∂ψ/∂y, −∂ψ/∂x), or one of its parts, at ``left`` with that at ``right``."""
+    if part not in ("both", "potential", "stream"):
+        raise fault(expected="part 'both', 'potential' or 'stream'", got=repr(part), mend="Pass one of them.")
+    if part == "potential":
+        return potential.gradients(left, right)
+    turned = turn(jnp.moveaxis(turn(stream.gradients(left, right)), 1, -1))
+    rotation = jnp.moveaxis(turned, -1, 1)
+    return rotation if part == "stream" else potential.gradients(left, right) + rotation

@@ -1,18 +1,11 @@
 """What scattered velocities say about a planar field: posteriors of velocity, divergence and vorticity."""
 
-from typing import TYPE_CHECKING, Literal
-
 import equinox as eqx
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 from jaxtyping import Array, Float
 
-from ._helmholtz_kernel import turn
-
-if TYPE_CHECKING:
-    from ._helmholtz_process import HelmholtzProcess
-
-Part = Literal["both", "potential", "stream"]
+from ._helmholtz_kernel import Part, Potential, turn, velocities
 
 
 class Gaussian(eqx.Module):
@@ -38,13 +31,15 @@ class HelmholtzPosterior(eqx.Module):
     """What velocities at some places say about the field everywhere. Made by `HelmholtzProcess.condition`.
 
     Attributes:
-        process: the prior.
+        potential: prior of φ.
+        stream: prior of ψ.
         positions: where the velocities were measured, shape ``[n, 2]``.
         factor: lower Cholesky factor of the data's covariance, noise included, shape ``[2n, 2n]``.
         weights: that covariance's inverse times the data, shape ``[n, 2]``.
     """
 
-    process: "HelmholtzProcess"
+    potential: Potential
+    stream: Potential
     positions: Float[Array, "n 2"]
     factor: Float[Array, "two_n two_n"]
     weights: Float[Array, "n 2"]
@@ -61,8 +56,8 @@ class HelmholtzPosterior(eqx.Module):
             Mean ``[m, 2]`` and covariance ``[m, 2, m, 2]``. Its diagonal alone, for many points, comes from
             ``jax.vmap(lambda point: posterior.velocity(point[None]).deviation[0])(points)``.
         """
-        process = self.process
-        return self._given(process.velocities(points, self.positions, part), process.velocities(points, points, part))
+        cross = velocities(self.potential, self.stream, points, self.positions, part)
+        return self._given(cross, velocities(self.potential, self.stream, points, points, part))
 
     def divergence(self, points: Float[Array, "m 2"]) -> Gaussian:
         r"""Posterior of :math:`\partial_x u + \partial_y v = \Delta\phi`, in units of velocity over length.
@@ -73,9 +68,8 @@ class HelmholtzPosterior(eqx.Module):
         Returns:
             Mean ``[m]`` and covariance ``[m, m]``.
         """
-        potential = self.process.potential
-        cross = potential.laplacian_gradient(points, self.positions)
-        return self._given(cross, potential.laplacians(points, points))
+        cross = self.potential.laplacian_gradient(points, self.positions)
+        return self._given(cross, self.potential.laplacians(points, points))
 
     def vorticity(self, points: Float[Array, "m 2"]) -> Gaussian:
         r"""Posterior of :math:`\partial_x v - \partial_y u = -\Delta\psi`, positive for counter-clockwise turning.
@@ -86,9 +80,8 @@ class HelmholtzPosterior(eqx.Module):
         Returns:
             Mean ``[m]`` and covariance ``[m, m]``, in units of velocity over length.
         """
-        stream = self.process.stream
-        cross = -turn(stream.laplacian_gradient(points, self.positions))
-        return self._given(cross, stream.laplacians(points, points))
+        cross = -turn(self.stream.laplacian_gradient(points, self.positions))
+        return self._given(cross, self.stream.laplacians(points, points))
 
     def _given(self, cross: Float[Array, "..."], prior: Float[Array, "..."]) -> Gaussian:
         shape = cross.shape[:-2]

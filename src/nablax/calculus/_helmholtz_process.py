@@ -8,8 +8,8 @@ import optimistix
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._core import fault
-from ._helmholtz_kernel import Potential, turn
-from ._helmholtz_posterior import HelmholtzPosterior, Part
+from ._helmholtz_kernel import Part, Potential, velocities
+from ._helmholtz_posterior import HelmholtzPosterior
 
 
 class HelmholtzFit(eqx.Module):
@@ -123,13 +123,7 @@ class HelmholtzProcess(eqx.Module):
         Raises:
             ValueError: no such part.
         """
-        if part not in ("both", "potential", "stream"):
-            raise fault(expected="part 'both', 'potential' or 'stream'", got=repr(part), mend="Pass one of them.")
-        if part == "potential":
-            return self.potential.gradients(left, right)
-        turned = turn(jnp.moveaxis(turn(self.stream.gradients(left, right)), 1, -1))
-        rotation = jnp.moveaxis(turned, -1, 1)
-        return rotation if part == "stream" else self.potential.gradients(left, right) + rotation
+        return velocities(self.potential, self.stream, left, right, part)
 
     def log_likelihood(self, positions: Float[Array, "n 2"], velocities: Float[Array, "n 2"]) -> Float[Array, ""]:
         """Log-density of the observed velocities under the prior with noise.
@@ -168,7 +162,7 @@ class HelmholtzProcess(eqx.Module):
             "the data's covariance is not positive definite in this precision: raise the noise or use x64.",
         )
         weights = linalg.cho_solve((factor, True), velocities.reshape(-1))
-        return HelmholtzPosterior(self, positions, factor, weights.reshape(velocities.shape))
+        return HelmholtzPosterior(self.potential, self.stream, positions, factor, weights.reshape(velocities.shape))
 
     def fit(
         self,

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import fault
-from ._ravel import Product, flat_product, space
+from .._core import Product, fault, flat_product, space
 
 
 class Lanczos(eqx.Module):

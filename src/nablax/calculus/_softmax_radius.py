@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault
-from ._ravel import split, tangent_of
+from .._core import fault, split, tangent_of
 
 # Newton's steps for the point where the leading class stops leading: monotone and quadratic from the first on.
 NEWTON_STEPS = 12

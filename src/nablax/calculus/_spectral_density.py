@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Estimate, Key, fault
+from .._core import Estimate, Key, Product, fault, flat_product, space
 from ._antisymmetry import _scaled_estimate
 from ._lanczos import iterate, tridiagonal
-from ._ravel import Product, flat_product, space
 
 
 class SpectralDensity(eqx.Module):

@@ -7,7 +7,12 @@ import jax
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Estimate, Field, Key, fault
+from .._core import (
+    Estimate,
+    Field,
+    Key,
+    fault,
+)
 from ._linear import chunked_map, draw_probes, linearise
 
 _SAMPLERS = {"rademacher": jax.random.rademacher, "normal": jax.random.normal}

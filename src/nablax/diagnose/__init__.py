@@ -3,40 +3,53 @@
 Each diagnostic returns a record whose ``table()`` prints it.
 """
 
-from ._advice import Finding
-from ._checkup import Checkup, checkup
-from ._conflicts import Conflicts, conflicts
-from ._conservativity import Conservativity, conservativity
-from ._continuity import Continuity, continuity
-from ._deformation import deform
-from ._discretisation_drift import DiscretisationDrift, discretisation_drift, modified_flow
-from ._feature_shift import FeatureShift, feature_shift
-from ._field import FieldHealth, field
-from ._fixed_points import FixedPoints, fixed_points
-from ._flow_sharpness import FlowSharpness, flow_sharpness
-from ._gauge import Gauge, gauge
-from ._generalisation_gap import GeneralisationGap, generalisation_gap
-from ._intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
-from ._latent_field import LatentAttractors, latent_attractors, latent_field, trajectory_score
-from ._layers import Layers, layers
-from ._lyapunov import Lyapunov, lyapunov
-from ._model_distance import ModelDistance, model_distance
-from ._noether import Motion, Noether, learning_flow, noether, rescaling, scaling, translation
-from ._noise_scale import NoiseScale, noise_scale
-from ._normgrad import NormGrad, class_sensitivity, normgrad
-from ._path_geometry import PathGeometry, path_geometry
-from ._potential import Potential
-from ._recurrence import UpdateRule
-from ._rotation import Rotation, rotation
-from ._sensitivity import Sensitivity, sensitivity
-from ._sharpness import Sharpness, sharpness
-from ._smoothgrad import SmoothGrad, smoothgrad
-from ._spatial_certificate import SpatialCertificate, box_margins, spatial_certificate
-from ._step import Step, step
-from ._stiffness import Stiffness, stiffness
-from ._subspace import Subspace, subspace
-from ._update_rule import update_rule
-from ._watch import Watch, watch
+from ._checkup._advice import Finding
+from ._checkup._checkup import Checkup, checkup
+from ._checkup._conflicts import Conflicts, conflicts
+from ._checkup._layers import Layers, layers
+from ._checkup._noise_scale import NoiseScale, noise_scale
+from ._checkup._recurrence import UpdateRule
+from ._checkup._rotation import Rotation, rotation
+from ._checkup._sharpness import Sharpness, sharpness
+from ._checkup._step import Step, step
+from ._checkup._subspace import Subspace, subspace
+from ._checkup._update_rule import update_rule
+from ._checkup._watch import Watch, watch
+from ._field._conservativity import Conservativity, conservativity
+from ._field._continuity import Continuity, continuity
+from ._field._field import FieldHealth, field
+from ._field._fixed_points import FixedPoints, fixed_points
+from ._field._gauge import Gauge, gauge
+from ._field._intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
+from ._field._lyapunov import Lyapunov, lyapunov
+from ._field._path_geometry import PathGeometry, path_geometry
+from ._field._potential import Potential
+from ._field._stiffness import Stiffness, stiffness
+from ._model._deformation import deform
+from ._model._feature_shift import FeatureShift, feature_shift
+from ._model._latent_field import (
+    LatentAttractors,
+    latent_attractors,
+    latent_field,
+    trajectory_score,
+)
+from ._model._model_distance import ModelDistance, model_distance
+from ._model._normgrad import NormGrad, class_sensitivity, normgrad
+from ._model._sensitivity import Sensitivity, sensitivity
+from ._model._smoothgrad import SmoothGrad, smoothgrad
+from ._model._spatial_certificate import SpatialCertificate, box_margins, spatial_certificate
+from ._training._discretisation_drift import DiscretisationDrift, discretisation_drift, modified_flow
+from ._training._flow_sharpness import FlowSharpness, flow_sharpness
+from ._training._generalisation_gap import GeneralisationGap, generalisation_gap
+from ._training._noether import (
+    Motion,
+    Noether,
+    learning_flow,
+    noether,
+    rescaling,
+    scaling,
+    translation,
+)
 
 __all__ = [
     "Checkup",

@@ -13,7 +13,12 @@ from jaxtyping import PyTree
 from .._core import Key, fault
 from ..fields import EMA
 from ._checkpoint import Checkpoints, unflatten
-from ._devices import is_key, local, place, spread
+from ._devices import (
+    is_key,
+    local,
+    place,
+    spread,
+)
 from ._loop import Schedule, run
 from ._progress import History, Progress, Record
 from ._source import HostSource, Prefetch, Resident

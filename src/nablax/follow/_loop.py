@@ -12,7 +12,13 @@ from ._checkpoint import Checkpoints, Saved, flatten
 from ._devices import agree, local
 from ._progress import Pace, Progress, Record
 from ._source import Prefetch, Resident
-from ._train import LONGEST_CHUNK, Plan, State, advance, validate
+from ._train import (
+    LONGEST_CHUNK,
+    Plan,
+    State,
+    advance,
+    validate,
+)
 
 
 class Schedule(NamedTuple):

@@ -10,9 +10,8 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Key
+from .._core import Key, rows_of, take
 from ..fields import EMA
-from ._batches import rows_of, take
 
 # Losses of one call are kept on the device in a buffer of this length, so a call runs at most so many steps.
 LONGEST_CHUNK = 4096

@@ -15,10 +15,11 @@ _RESULTS = Path(__file__).with_name("results.json")
 
 
 def _modules() -> dict[str, ModuleType]:
-    """Modules of this folder that hold a paper, by slug, in the order of their rows."""
+    """Modules of the rooms' folders that hold a paper, by slug, in the order of their rows."""
     here = importlib.import_module(__package__ or "nablax.papers")
-    names = [module.name for module in pkgutil.iter_modules(here.__path__) if not module.name.startswith("_")]
-    modules = [importlib.import_module(f"{here.__name__}.{name}") for name in names]
+    found = pkgutil.walk_packages(here.__path__, f"{here.__name__}.")
+    names = [module.name for module in found if not module.ispkg and not module.name.rpartition(".")[2].startswith("_")]
+    modules = [importlib.import_module(name) for name in names]
     return {module.PAPER.slug: module for module in sorted(modules, key=lambda module: module.PAPER.row)}
 
 

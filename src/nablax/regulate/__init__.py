@@ -6,48 +6,79 @@ leaves have a leading axis of K objectives and returns them without it, so that 
 are real.
 """
 
-from ._aggregator import AggregatorState, Weights
-from ._aligned_mtl import aligned_mtl, aligned_mtl_weights
-from ._averages import mean, sum
-from ._bloop import bloop
-from ._cagrad import cagrad, cagrad_weights
-from ._classp import ClasspState, classp
-from ._dual_ascent import DualAscentState, dual_ascent
-from ._equal_angles import config, config_weights, imtl_g, imtl_g_weights
-from ._fairness import fairgrad, fairgrad_weights, nash_mtl, nash_mtl_weights
-from ._fish import FishState, fish
-from ._gcond import gcond
-from ._ghost_step import GhostStepState, ghost_step
-from ._graddrop import graddrop
-from ._gradient_norm import flooding, gradient_norm
-from ._gradient_projection import GradientProjectionState, extend_bases, gradient_projection
-from ._gramian import gramian
-from ._guard import GuardState, guard
-from ._homeostasis import HomeostasisState, homeostasis
-from ._importance_sampling import ImportanceSamplingState, importance_draw, importance_sampling
-from ._manifold_smoothness import ManifoldSmoothnessState, manifold_affinity, manifold_smoothness
-from ._meta_regulation import MetaRegulation, learned_regulation, meta_adapt, meta_loss, meta_regulation
-from ._mgda import mgda, mgda_weights
-from ._modality_modulation import (
+from ._aggregators._aggregator import AggregatorState, Weights
+from ._aggregators._aligned_mtl import aligned_mtl, aligned_mtl_weights
+from ._aggregators._averages import mean, sum
+from ._aggregators._bloop import bloop
+from ._aggregators._cagrad import cagrad, cagrad_weights
+from ._aggregators._equal_angles import (
+    config,
+    config_weights,
+    imtl_g,
+    imtl_g_weights,
+)
+from ._aggregators._fairness import (
+    fairgrad,
+    fairgrad_weights,
+    nash_mtl,
+    nash_mtl_weights,
+)
+from ._aggregators._gcond import gcond
+from ._aggregators._graddrop import graddrop
+from ._aggregators._guard import GuardState, guard
+from ._aggregators._mgda import mgda, mgda_weights
+from ._aggregators._objectives import multi_value_and_grad
+from ._aggregators._pcgrad import gradvac, pcgrad, pcgrad_weights
+from ._aggregators._robust import krum, krum_weights, trimmed_mean
+from ._aggregators._sam_gs import sam_gs
+from ._aggregators._upgrad import (
+    dual_projection,
+    dual_projection_weights,
+    upgrad,
+    upgrad_weights,
+)
+from ._gramian._gramian import gramian
+from ._penalties._dual_ascent import DualAscentState, dual_ascent
+from ._penalties._gradient_norm import flooding, gradient_norm
+from ._penalties._manifold_smoothness import ManifoldSmoothnessState, manifold_affinity, manifold_smoothness
+from ._penalties._recurrent import (
+    Unrolled,
+    VanishingGradientState,
+    unrolled_value_and_grad,
+    vanishing_gradient,
+)
+from ._penalties._spectral_decoupling import SpectralDecouplingState, spectral_decoupling
+from ._projections._gradient_projection import GradientProjectionState, extend_bases, gradient_projection
+from ._projections._relaxed_projection import RelaxedProjectionState, relax_bases, relaxed_projection
+from ._projections._robust_projection import RobustProjectionState, robust_projection
+from ._sources._fish import FishState, fish
+from ._sources._importance_sampling import ImportanceSamplingState, importance_draw, importance_sampling
+from ._sources._meta_regulation import (
+    MetaRegulation,
+    learned_regulation,
+    meta_adapt,
+    meta_loss,
+    meta_regulation,
+)
+from ._steps._classp import ClasspState, classp
+from ._steps._ghost_step import GhostStepState, ghost_step
+from ._steps._homeostasis import HomeostasisState, homeostasis
+from ._steps._modality_modulation import (
     ModalityModulationState,
     modality_competition,
     modality_modulation,
     modality_responses,
     modality_value_and_grad,
 )
-from ._objectives import multi_value_and_grad
-from ._pcgrad import gradvac, pcgrad, pcgrad_weights
-from ._pixelwise_clip import pixelwise_clip
-from ._recurrent import Unrolled, VanishingGradientState, unrolled_value_and_grad, vanishing_gradient
-from ._relaxed_projection import RelaxedProjectionState, relax_bases, relaxed_projection
-from ._robust import krum, krum_weights, trimmed_mean
-from ._robust_projection import RobustProjectionState, robust_projection
-from ._sam_gs import sam_gs
-from ._spectral_decoupling import SpectralDecouplingState, spectral_decoupling
-from ._tract import tract
-from ._upgrad import dual_projection, dual_projection_weights, upgrad, upgrad_weights
-from ._variational_binary import VariationalBinaryState, binary_divergence, binary_preactivation, variational_binary
-from ._weight_conditioning import weight_conditioning
+from ._steps._pixelwise_clip import pixelwise_clip
+from ._steps._tract import tract
+from ._steps._variational_binary import (
+    VariationalBinaryState,
+    binary_divergence,
+    binary_preactivation,
+    variational_binary,
+)
+from ._steps._weight_conditioning import weight_conditioning
 
 __all__ = [
     "AggregatorState",

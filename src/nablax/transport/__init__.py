@@ -1,21 +1,32 @@
 """Data → sampler: paths, couplings, objectives, guidance, likelihood."""
 
-from ._couplings import Coupling, class_aware_coupling, coupled_batches, independent_coupling, optimal_coupling
-from ._diffusion_paths import SubVariancePreserving, VarianceExploding, VariancePreserving
-from ._guidance import guidance
-from ._inverse_problems import colourisation, inpainting, solve_inverse, super_resolution
-from ._likelihood import LogProb
+from ._couplings._couplings import (
+    Coupling,
+    class_aware_coupling,
+    coupled_batches,
+    independent_coupling,
+    optimal_coupling,
+)
+from ._couplings._sinkhorn import Plan, SinkhornCoupling
+from ._guidance._guidance import guidance
+from ._guidance._inverse_problems import (
+    colourisation,
+    inpainting,
+    solve_inverse,
+    super_resolution,
+)
+from ._guidance._posterior_guidance import posterior_guidance, pseudoinverse_guidance
+from ._guidance._posterior_sampling import complete, sample_posterior
+from ._guidance._steering import Bounds, Steering, steer
+from ._guidance._twisted import Posterior
+from ._likelihood._log_prob import LogProb
+from ._maps._reflow import reflow
 from ._matching import denoising_score_matching, flow_matching
-from ._paths import AbstractPath, Cosine, Linear
-from ._posterior_guidance import posterior_guidance, pseudoinverse_guidance
-from ._posterior_sampling import complete, sample_posterior
+from ._paths._affine import AbstractPath, Cosine, Linear, View
+from ._paths._diffusion import SubVariancePreserving, VarianceExploding, VariancePreserving
 from ._priors import Empirical, Normal
-from ._reflow import reflow
 from ._samplers import predictor_corrector, sample_sde
-from ._sinkhorn import Plan, SinkhornCoupling
-from ._steering import Bounds, Steering, steer
 from ._transport import Transport
-from ._twisted import Posterior
 
 __all__ = [
     "AbstractPath",
@@ -34,6 +45,7 @@ __all__ = [
     "Transport",
     "VarianceExploding",
     "VariancePreserving",
+    "View",
     "class_aware_coupling",
     "colourisation",
     "complete",

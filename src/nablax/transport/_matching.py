@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._core import Key, fault
-from ._paths import AbstractPath, View, check_view
+from ._paths._affine import AbstractPath, View, check_view
 
 Loss = Callable[..., Float[Array, ""]]
 

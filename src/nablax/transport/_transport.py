@@ -13,8 +13,8 @@ from .._core import Field, Key, fault
 from ..calculus import divergence as exact_divergence
 from ..follow import flow
 from ..spaces import Euclidean
-from ._likelihood import LogProb, divergence_along
-from ._paths import AbstractPath, View, check_view
+from ._likelihood._log_prob import LogProb, divergence_along
+from ._paths._affine import AbstractPath, View, check_view
 from ._priors import Normal, Prior
 
 _EXACT_UP_TO = 256  # dimensions; beyond it D Jacobian products an evaluation cost more than a few probes

@@ -1,0 +1,165 @@
+"""Pictures of data beside samples, as SVG text or PNG bytes, the same for the same input."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ._drawing import short
+from ._style import (
+    DATA,
+    SAMPLES,
+    axis_limits,
+    canvas,
+    histogram,
+)
+
+
+def drawn(images: np.ndarray, limits: tuple[float, float]) -> bool:
+    """Whether grey images are ink on a blank ground: most pixels are exactly the lower limit."""
+    return (images.ndim == 3 or images.shape[-1] == 1) and float(np.mean(images <= limits[0])) > 0.4
+
+
+def image_grid(images: np.ndarray, *, limits: tuple[float, float], columns: int = 8, invert: bool = False) -> bytes:
+    """Tile images into one PNG, every tile on the same scale.
+
+    Args:
+        images: ``[n, height, width]`` or ``[n, height, width, channels]`` with 1, 3 or 4 channels.
+        limits: values shown as black and white.
+        columns: tiles in a row.
+        invert: swap black and white, for ink on paper.
+
+    Returns:
+        PNG with transparent gaps, enlarged by a whole number.
+    """
+    from PIL import Image
+
+    pixels = np.asarray(images, np.float64)
+    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    low, high = limits
+    pixels = np.clip((pixels - low) / max(high - low, 1e-12), 0.0, 1.0)
+    pixels = 1.0 - pixels if invert else pixels
+    pixels = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+    count, height, width = pixels.shape[:3]
+    rows, gap = -(-count // columns), max(1, round(min(height, width) / 10))
+    sheet = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4))
+    for index, tile in enumerate(pixels):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width, :3] = tile[..., :3]
+        sheet[top : top + height, left : left + width, 3] = tile[..., 3] if tile.shape[-1] == 4 else 1.0
+    scale = max(1, 900 // sheet.shape[1])
+    picture = Image.fromarray(np.round(255 * sheet).astype(np.uint8), "RGBA")
+    buffer = io.BytesIO()
+    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pair_plot(data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> str:
+    """Scatter every pair of the columns given, data and samples over each other, histograms on the diagonal.
+
+    Args:
+        data: numeric columns, two to about six.
+        samples: the same columns of the samples.
+    """
+    names = list(data)
+    size = len(names)
+    with canvas(1.2 * size + 0.55, 1.12 * size + 0.45) as (figure, show):
+        axes = figure.subplots(size, size, squeeze=False)
+        for row, below in enumerate(names):
+            limits_y = axis_limits(data[below], samples[below])
+            for column, across in enumerate(names):
+                axis = axes[row, column]
+                if column > row:
+                    axis.set_visible(False)
+                    continue
+                limits_x = axis_limits(data[across], samples[across])
+                if row == column:
+                    histogram(axis, data[across], samples[across])
+                    axis.set_yticks([])
+                    axis.spines["left"].set_visible(False)
+                else:
+                    points = np.concatenate(
+                        [np.stack([source[across], source[below]], axis=1) for source in (data, samples)]
+                    )
+                    colours = np.repeat([DATA, SAMPLES], [len(data[across]), len(samples[across])])
+                    # In random order: a colour drawn last would hide the other.
+                    order = np.random.default_rng(0).permutation(len(points))
+                    axis.scatter(*points[order].T, s=7, color=list(colours[order]), alpha=0.55, lw=0, rasterized=True)
+                    axis.set_ylim(limits_y)
+                axis.set_xlim(limits_x)
+                axis.tick_params(labelsize=7.5)
+                axis.locator_params(axis="x", nbins=3)
+                if row == size - 1:
+                    axis.set_xlabel(short(across, 17))
+                else:
+                    axis.tick_params(labelbottom=False)
+                if column == 0 and row > 0:
+                    axis.locator_params(axis="y", nbins=3)
+                    axis.set_ylabel(short(below, 17))
+                else:
+                    axis.tick_params(labelleft=False)
+        figure.align_labels()
+        width, height = figure.get_size_inches()
+        figure.subplots_adjust(0.55 / width, 0.45 / height, 0.99, 0.99, wspace=0.12, hspace=0.12)
+        return show()
+
+
+def marginal(data: np.ndarray, samples: np.ndarray) -> str:
+    """Draw one column in data and samples: a histogram, or bars for categories."""
+    with canvas(2.5, 1.5) as (figure, show):
+        axis = figure.subplots()
+        if numeric(data):
+            histogram(axis, data, samples)
+        else:
+            shares = category_shares(data, samples)
+            names = list(shares)[:8]
+            place = np.arange(len(names))
+            axis.bar(place - 0.2, [shares[name][0] for name in names], 0.38, color=DATA)
+            axis.bar(place + 0.2, [shares[name][1] for name in names], 0.38, color=SAMPLES)
+            axis.set_xticks(place, [short(name, max(3, 28 // len(names))) for name in names])
+            axis.tick_params(axis="x", length=0)
+        axis.set_yticks([])
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(labelsize=8)
+        figure.subplots_adjust(left=0.04, right=0.96, top=0.97, bottom=0.19)
+        return show()
+
+
+def correlation(matrix: np.ndarray, names: Sequence[str]) -> str:
+    """Draw a correlation matrix: violet is negative, green positive, paper zero."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    violet, green = "#7B4BA8", "#2F8F5B"
+    shades = LinearSegmentedColormap.from_list(
+        "signed", [(0.0, violet), (0.5, violet + "00"), (0.5, green + "00"), (1.0, green)]
+    )
+    with canvas(3.0, 3.0) as (figure, show):
+        axis = figure.subplots()
+        axis.imshow(matrix, vmin=-1, vmax=1, cmap=shades, interpolation="nearest")
+        axis.spines[["top", "right"]].set_visible(True)
+        axis.tick_params(length=0, labelsize=7.5)
+        shown = [short(name, 13) for name in names] if len(names) <= 12 else []
+        axis.set_xticks(range(len(shown)), shown, rotation=90)
+        axis.set_yticks(range(len(shown)), shown)
+        if len(names) <= 7:
+            for (row, column), value in np.ndenumerate(matrix):
+                if np.isfinite(value):
+                    # Adding zero turns a rounded -0.0 into 0.0.
+                    text = f"{round(float(value), 2) + 0.0:.2f}"
+                    axis.text(column, row, text, ha="center", va="center", fontsize=7.5)
+        figure.subplots_adjust(left=0.31, right=0.99, top=0.99, bottom=0.31)
+        return show()
+
+
+def numeric(values: np.ndarray) -> bool:
+    """Whether a column holds numbers (missing ones NaN); anything else is a category."""
+    return bool(np.issubdtype(np.asarray(values).dtype, np.number))
+
+
+def category_shares(data: np.ndarray, samples: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Share of each category in data and in samples, the most frequent first, missing cells by name."""
+    left, right = (["missing" if cell is None else str(cell) for cell in column] for column in (data, samples))
+    shares = {
+        name: (left.count(name) / max(1, len(left)), right.count(name) / max(1, len(right))) for name in {*left, *right}
+    }
+    return dict(sorted(shares.items(), key=lambda item: (-item[1][0], -item[1][1], item[0])))

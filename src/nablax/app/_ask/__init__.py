@@ -1,0 +1,1 @@
+"""What one asks of a run: samples, guided samples, scores, completions, a density."""

@@ -1,0 +1,101 @@
+"""New rows from a run: their conditions, and the draw itself."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import polars as pl
+from jaxtyping import Array
+
+from .._data._cells import block_size
+from .._runs._rows import filled
+from .._runs._run import Model
+
+_ROWS_AT_ONCE = 2048
+# Where a number is a condition and others are not named, these come from the nearest tenth of the training rows.
+_SHARE, _FEWEST = 10, 20
+
+
+def conditions_for(model: Model, count: int, values: Mapping[str, str], seed: int) -> np.ndarray:
+    """Condition vectors for new rows.
+
+    Args:
+        model: the opened run.
+        count: rows.
+        values: condition column to value; what is not named is drawn as it is in those training rows that have the
+            categories named and are nearest in the numbers named.
+        seed: of that draw.
+
+    Returns:
+        float32 [count, c].
+    """
+    named = model.codec.encode_condition(values, count)
+    known = np.asarray(model.conditions)
+    columns = model.codec.conditioned
+    lengths = [block_size(column) for column in columns]
+    fixed = np.repeat([column.name in values for column in columns], lengths).astype(bool)
+    if len(known) == 0 or fixed.all():
+        return named
+    categories = np.repeat([column.kind == "category" for column in columns], lengths)
+    differences = np.square(known - named[:1]) * fixed
+    mismatch = differences[:, categories].sum(axis=1)
+    picks = np.flatnonzero(mismatch == mismatch.min())
+    if fixed[~categories].any():
+        apart = differences[picks][:, ~categories].sum(axis=1)
+        picks = picks[np.argsort(apart, kind="stable")[: max(_FEWEST, len(picks) // _SHARE)]]
+    rows = known[picks[np.random.default_rng([seed, 1]).integers(0, len(picks), count)]]
+    return np.where(fixed, named, rows).astype(np.float32)
+
+
+def draw(
+    model: Model,
+    count: int,
+    *,
+    seed: int = 0,
+    condition: np.ndarray | None = None,
+    scale: float = 1.0,
+    steps: int | Array | None = None,
+) -> np.ndarray:
+    """Draw encoded samples.
+
+    Args:
+        model: the opened run.
+        count: how many.
+        seed: the same seed gives the same samples.
+        condition: condition vectors [count, c]; ignored when the model has none.
+        scale: classifier-free guidance.
+        steps: fixed solver steps; adaptive by default.
+
+    Returns:
+        float32 [count, ...].
+    """
+    transport = model.guided(scale)
+    key = jax.random.key(seed)
+    parts = []
+    # Chunks of one size, the last one filled up, so that one compiled program serves them all.
+    size = min(count, _ROWS_AT_ONCE)
+    for number, start in enumerate(range(0, count, size)):
+        args: Array | None = None
+        if model.codec.condition_dim and condition is not None:
+            args = jax.numpy.asarray(filled(condition[start : start + size], size))
+        y = transport.sample(size, key=jax.random.fold_in(key, number), args=args, steps=steps)
+        parts.append(np.asarray(y)[: count - start])
+    return np.concatenate(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """New rows, and what to know of them.
+
+    Attributes:
+        frame: in the table's own columns, types and ranges.
+        y: the encoded samples they were decoded from.
+        condition: their condition vectors.
+        notices: one line each.
+    """
+
+    frame: pl.DataFrame
+    y: np.ndarray
+    condition: np.ndarray
+    notices: tuple[str, ...] = ()

@@ -1,0 +1,210 @@
+"""Where data come from: a file, a folder of images, or a named set."""
+
+import dataclasses
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from .._errors import UserError
+from . import _arrays, _folder, _tables
+from ._named import DEFAULT_ROWS, NAMED, named
+
+BATCH = 65_536
+MEMORY_LIMIT = 1 << 30
+_WHOLE_HASH = 1 << 30
+_WORDS = {"table": "a table", "images": "images"}
+_EXTENSIONS = (".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Rows to learn from or to score, held in memory or read anew from disk batch by batch.
+
+    Attributes:
+        name: short, fit for the name of a run folder.
+        kind: "table", or "images" when there is a column ``image``.
+        schema: the columns and their types.
+        rows: number of rows.
+        fingerprint: tells whether the data are the same as in an earlier run.
+        notices: what was noticed on reading, one line each.
+        frame: all rows; None when they are too many to hold.
+        levels: number of values a pixel can take, when that is known beforehand.
+        reader: batch size to the batches, in order, for rows that are not held.
+    """
+
+    name: str
+    kind: str
+    schema: pl.Schema
+    rows: int
+    fingerprint: str
+    notices: tuple[str, ...] = ()
+    frame: pl.DataFrame | None = None
+    levels: int | None = None
+    reader: _tables.Batches | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(self.schema.names())
+
+    def batches(self, rows: int = BATCH) -> Iterator[pl.DataFrame]:
+        """All rows in order, at most ``rows`` at a time."""
+        if self.frame is not None:
+            yield from self.frame.iter_slices(rows)
+        elif self.reader is not None:
+            yield from self.reader(rows)
+
+
+def table(frame: pl.DataFrame, *, name: str = "table", fingerprint: str = "") -> Source:
+    """Wrap rows that are already in memory.
+
+    Args:
+        frame: the rows; a column ``image`` of arrays makes them images.
+        name: what messages call it.
+        fingerprint: of the contents, where runs are to be told apart.
+
+    Returns:
+        The source.
+    """
+    kind = "images" if isinstance(frame.schema.get("image"), pl.Array) else "table"
+    return Source(name, kind, frame.schema, len(frame), fingerprint, frame=frame)
+
+
+def read(
+    source: str | Path,
+    *,
+    condition: Sequence[str] = (),
+    image_size: int | None = None,
+    rows: int = DEFAULT_ROWS,
+    seed: int = 0,
+    minimum_rows: int = 20,
+    memory_limit: int = MEMORY_LIMIT,
+    every_row: bool = False,
+) -> Source:
+    """Open a data source.
+
+    Args:
+        source: a CSV, Parquet, ``.npy`` or ``.npz`` file, a folder of pictures, or the name of a set.
+        condition: columns that must be there.
+        image_size: side of the square that pictures are cut and resized to.
+        rows: rows to draw of a synthetic set.
+        seed: seed of that draw.
+        minimum_rows: fewer rows are an error; 20 is the least to learn from.
+        memory_limit: bytes above which the rows are not held in memory but read batch by batch.
+        every_row: keep the rows of a CSV whose cells are all missing, which training leaves out.
+
+    Returns:
+        The source.
+
+    Raises:
+        UserError: anything that keeps the rows from being read, in one line.
+
+    Example:
+        >>> read("moons", rows=100).frame.shape
+        (100, 2)
+    """
+    text = str(source)
+    if text in NAMED and not Path(text).is_file():
+        frame = named(text, n=rows, seed=seed)
+        made = table(frame, name=text, fingerprint=text if text == "digits" else f"{text} n={rows} seed={seed}")
+        opened = dataclasses.replace(made, levels=17 if text == "digits" else None)
+    else:
+        opened = _open(Path(text).expanduser(), image_size, memory_limit, every_row)
+    if opened.rows < minimum_rows:
+        raise UserError(text, f"too few rows: {opened.rows}, at least {minimum_rows} are needed")
+    for name in condition:
+        if name not in opened.columns:
+            raise UserError(text, f"no column '{name}' to condition on; the columns are {', '.join(opened.columns)}")
+    return opened
+
+
+def read_frame(source: str | Path, kind: str, *, image_size: int | None = None) -> pl.DataFrame:
+    """Read rows to be scored or completed by a trained model, all into memory.
+
+    Args:
+        source: as for ``read``.
+        kind: what the model was learnt from, "table" or "images".
+        image_size: as for ``read``.
+
+    Returns:
+        Every row of the file, those without any cell among them: what is made of them lies beside them.
+
+    Raises:
+        UserError: they cannot be read, or are of the other kind.
+    """
+    opened = read(source, image_size=image_size, minimum_rows=1, memory_limit=sys.maxsize, every_row=True)
+    if opened.kind != kind or opened.frame is None:
+        raise UserError(source, f"the model was learnt from {_WORDS[kind]}, and these are {_WORDS[opened.kind]}")
+    return opened.frame
+
+
+def _open(path: Path, image_size: int | None, memory_limit: int, every_row: bool) -> Source:
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise UserError(path, f"no such file or folder, nor a named set ({', '.join(NAMED)})")
+    notices: tuple[str, ...] = ()
+    try:
+        if path.is_dir():
+            batches, files, shape = _folder.folder(path, image_size=image_size)
+            count, size = len(files), len(files) * shape[0] * shape[1] * shape[2]
+            return _source(path, batches, count, size, notices, _fingerprint(files), memory_limit)
+        if suffix not in _EXTENSIONS:
+            raise UserError(path, f"unknown kind of file; the known ones are {', '.join(_EXTENSIONS)}")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise UserError(path, "the file is empty")
+        size = path.stat().st_size
+        if suffix == ".parquet":
+            batches, count = _tables.parquet(path)
+            size = count * len(pl.scan_parquet(path, glob=False).collect_schema()) * 8
+        elif suffix == ".npy":
+            batches, count = _arrays.npy(path)
+        elif suffix == ".npz":
+            batches, count = _arrays.npz(path)
+            size = 0  # the archive is in memory already
+        else:
+            batches, count, notices = _tables.comma_separated(path, every_row=every_row)
+        return _source(path, batches, count, size, notices, _fingerprint([path]), memory_limit)
+    except OSError as error:
+        raise UserError(path, "cannot be read", error.strerror or error) from None
+
+
+def _source(
+    path: Path,
+    batches: _tables.Batches,
+    count: int,
+    size: int,
+    notices: tuple[str, ...],
+    fingerprint: str,
+    memory_limit: int,
+) -> Source:
+    name = path.stem or path.name
+    if not count:
+        raise UserError(path, "no rows")
+    if size <= memory_limit:
+        frame = pl.concat(list(batches(BATCH)))
+        return dataclasses.replace(table(frame, name=name, fingerprint=fingerprint), notices=notices)
+    first = next(batches(1))
+    kind = table(first).kind
+    return Source(name, kind, first.schema, count, fingerprint, notices, reader=batches)
+
+
+def _fingerprint(files: Iterable[Path]) -> str:
+    """Hash the contents; of files that are very large, their size, time and both ends."""
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.name}\0{status.st_size}\0".encode())
+        with file.open("rb") as stream:
+            if status.st_size <= _WHOLE_HASH:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            else:
+                digest.update(f"{status.st_mtime_ns}\0".encode() + stream.read(1 << 20))
+                stream.seek(-(1 << 20), os.SEEK_END)
+                digest.update(stream.read())
+    return digest.hexdigest()

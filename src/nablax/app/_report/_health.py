@@ -1,0 +1,92 @@
+"""What ``nablax check`` adds to the report: the field along its paths, and which columns have shifted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ... import diagnose
+from .._runs._run import Model
+
+_FOLLOWED = 64  # trajectories
+_COMPARED = 500  # rows of each set
+_TIME = 0.8  # of the path: the score of rows with a little noise on them, which both sets get
+_SHOWN = 5
+_LEVEL = 0.05
+
+
+def field_health(model: Model, condition: np.ndarray, seed: int) -> str:
+    """The field from noise to data: is it a gradient, how straight does it run, how stiff is it.
+
+    Args:
+        model: the opened run.
+        condition: condition vectors, one a trajectory.
+        seed: of the noise and the probes.
+
+    Returns:
+        The tables of `diagnose.field`.
+    """
+    transport, (first, last) = model.transport, model.transport.path.times
+    key = jax.random.key(seed)
+    conditional = bool(model.codec.condition_dim)
+    count = min(_FOLLOWED, len(condition)) if conditional else _FOLLOWED
+    starts = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
+    args = jnp.asarray(condition[:count]) if conditional else None
+    return diagnose.field(
+        transport.velocity, starts, t=first, t1=last, args=args, steps=32, trajectories=count, key=key
+    ).table()
+
+
+def shifted(model: Model, held_out: np.ndarray, others: np.ndarray, seed: int) -> list[str]:
+    """Which columns of some rows are not distributed, given the other columns, as those held out.
+
+    Args:
+        model: the opened run.
+        held_out: encoded rows that the model was not trained on.
+        others: encoded rows in question.
+        seed: of the noise and the permutations.
+
+    Returns:
+        One line that sums up, and one for each of the most shifted columns; or one that says why there are none.
+    """
+    transport, codec = model.transport, model.codec
+    noise_key, order_key = jax.random.split(jax.random.key(seed))
+
+    def noisy(base: np.ndarray, key: jax.Array) -> jax.Array:
+        first, second = jax.random.split(key)
+        y, _ = codec.dequantise(jnp.asarray(base[:_COMPARED]), first)
+        noise = jax.random.normal(second, y.shape, y.dtype)
+        return transport.path.interpolate(jnp.asarray(_TIME, y.dtype), noise, y)
+
+    sets = [noisy(base, key) for base, key in zip((held_out, others), jax.random.split(noise_key))]
+    null = jnp.zeros(codec.condition_dim) if codec.condition_dim else None
+    shape = sets[0].shape[1:]
+
+    def score(y: jax.Array) -> jax.Array:
+        return transport.score(jnp.asarray(_TIME, y.dtype), y.reshape(shape), null).reshape(-1)
+
+    if model.config.kind == "images":
+        names = [f"pixel {tuple(int(i) for i in place)}" for place in np.ndindex(*shape)]
+        groups = None
+    else:
+        table = model.table("check")
+        names = [column.name for column in table.modelled]
+        groups = [list(range(place.start, place.stop)) for place in table.layout.slices]
+    try:
+        found = diagnose.feature_shift(
+            *(rows.reshape(len(rows), -1) for rows in sets),
+            key=order_key,
+            score=score if transport.independent else None,
+            groups=groups,
+        )
+    except ValueError as error:
+        return [f"column shift was not measured: {error}"]
+    p_values, statistics = np.asarray(found.adjusted_p_value), np.asarray(found.statistic)
+    moved = np.sum(p_values <= _LEVEL)
+    head = f"{moved} of {len(names)} columns have shifted against the rows held out, given the other columns"
+    lines = [head + f" (adjusted p ≤ {_LEVEL}, {found.permutations} permutations)"]
+    for place in np.lexsort((-statistics, p_values))[:_SHOWN]:
+        lines.append(f"shift of {names[place]}: p = {p_values[place]:.3g}, score statistic {statistics[place]:.3g}")
+    return lines
+
+
+__all__ = ["field_health", "shifted"]

@@ -1,0 +1,75 @@
+"""The report of a run: one HTML file that opens anywhere, written from the evidence gathered."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ..._core import require
+from ..._pages import DATA, SAMPLES, THIRD, render
+from .._runs._run import write_whole
+from ._evidence import Evidence
+from ._pictures import pictures
+from ._verdict import ACCURACY, Verdict, verdict
+
+
+def write_report(path: str | Path, evidence: Evidence) -> Verdict:
+    """Write the report as one HTML file: pictures inside, no script, nothing fetched.
+
+    The file appears whole or not at all: it is written beside its place and moved there.
+
+    Args:
+        path: where to write it.
+        evidence: what was measured.
+
+    Returns:
+        The verdict that the first paragraph states.
+
+    Raises:
+        ImportError: matplotlib, Pillow or Jinja2 is not installed; the message names the extra.
+
+    Cost:
+        A few seconds, most of it drawing.
+    """
+    for module in ("matplotlib", "PIL", "jinja2"):
+        require(module, extra="app")
+    judged = verdict(evidence)
+    page = render(
+        Path(__file__).parent / "templates",
+        "report.html.jinja",
+        e=evidence,
+        verdict=judged,
+        pictures=pictures(evidence),
+        accuracy=ACCURACY,
+        colours={"data": DATA, "samples": SAMPLES, "third": THIRD},
+        missing=lambda name: evidence.why_missing.get(name, "it was not part of this run"),
+    )
+    write_whole(Path(path), page)
+    return judged
+
+
+def headline(evidence: Evidence) -> dict[str, str]:
+    """Say the verdict and the numbers behind it, formatted for printing.
+
+    Args:
+        evidence: what was measured; what is missing is left out.
+
+    Returns:
+        Label to text, the verdict first.
+    """
+    numbers = {"verdict": verdict(evidence).headline}
+    for score in evidence.likelihoods:
+        numbers[f"held-out, {score.name}"] = f"{score.mean:.3f} ± {score.standard_error:.3f} {evidence.unit}"
+    if (test := evidence.two_sample) is not None:
+        numbers["two-sample p-value"] = f"{test.p_value:.3g}"
+        numbers["samples told from data"] = f"{test.accuracy:.1%} ± {test.accuracy_standard_error:.1%}"
+    if (found := evidence.memorised) is not None:
+        numbers["samples near a training row"] = (
+            f"{found.share_close:.1%} (fresh rows: {found.expected_share:.1%}, p = {found.p_value:.2g})"
+        )
+    if (curve := evidence.solver_curve) is not None and curve.chosen_error is not None:
+        numbers["solver error"] = f"{curve.chosen_error:.2g} {curve.unit}"
+    if evidence.round_trip_error is not None:
+        numbers["round-trip error"] = f"{evidence.round_trip_error:.2g} standard deviations"
+    if (field_ := evidence.conservativity) is not None and len(field_.ratio):
+        numbers["antisymmetric share"] = f"{float(np.nanmean(field_.ratio)):.3g} (mean over t)"
+    return numbers

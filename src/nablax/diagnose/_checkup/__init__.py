@@ -1,0 +1,1 @@
+"""A training step before it is made: sharpness, noise, conflicts, and what to change."""

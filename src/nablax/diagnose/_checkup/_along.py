@@ -1,0 +1,150 @@
+"""What several of the check-up's parts share: the parameters that move, row losses, derivatives along a direction."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import fault, space, split
+from ...calculus import Estimate
+
+# of the vector of parameters: a loss, or one a row
+Moved = Callable[[Array], Float[Array, "..."]]
+
+
+class Point(NamedTuple):
+    """The parameters that move, as one vector: every sum and product over them is one operation to compile.
+
+    Attributes:
+        vector: values of the inexact leaves, in their widest type, at least single precision.
+        tree: vector -> those leaves in their places and types, None elsewhere.
+        still: the other leaves.
+    """
+
+    vector: Float[Array, " dim"]
+    tree: Callable[[Float[Array, " dim"]], PyTree]
+    still: PyTree
+
+    @staticmethod
+    def of(params: PyTree) -> "Point":
+        """Take parameters apart.
+
+        Raises:
+            ValueError: no leaf of them is inexact, or one is complex.
+        """
+        vectors = space(params)
+        return Point(vectors.flat, vectors.tree, split(params)[1])
+
+    def take(self, function: Callable[..., Any], *args: Any) -> Callable[[Float[Array, " dim"]], Any]:
+        """A function of parameters as one of the vector."""
+        return lambda vector: function(eqx.combine(self.tree(vector), self.still), *args)
+
+    def like(self, tree: PyTree, what: str) -> Float[Array, " dim"]:
+        """A tree with the inexact leaves of the parameters as a vector.
+
+        Raises:
+            ValueError: its leaves are not those of the parameters.
+        """
+        given = eqx.filter(tree, eqx.is_inexact_array)
+        expected = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(self.tree, self.vector))]
+        shapes = [leaf.shape for leaf in jax.tree.leaves(given)]
+        if shapes != expected:
+            raise fault(
+                expected=f"{what} with the inexact leaves of the parameters, {expected}",
+                got=str(shapes),
+                mend="Build it from the same parameters.",
+            )
+        return ravel_pytree(given)[0].astype(self.vector.dtype)
+
+
+def row_count(batch: PyTree) -> int | None:
+    """Common length of the leading axes of a batch's arrays; None if they have none."""
+    counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(eqx.filter(batch, eqx.is_array))}
+    return counts.pop() if len(counts) == 1 and 0 not in counts else None
+
+
+def first_rows(batch: PyTree, count: int) -> PyTree:
+    """The first rows of a batch; leaves that are not arrays as they are."""
+    return jax.tree.map(lambda leaf: leaf[:count] if eqx.is_array(leaf) else leaf, batch)
+
+
+def some_rows(batch: PyTree, count: int) -> PyTree:
+    """Rows from all over a batch, in its order: drawn once and for all, so that no order of the batch biases them."""
+    total = row_count(batch)
+    if total is None or count == total:
+        return batch
+    chosen = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen] if eqx.is_array(leaf) else leaf, batch)
+
+
+def by_row(loss: Callable[..., Float[Array, "..."]]) -> Callable[[PyTree, PyTree], Float[Array, "rows ..."]]:
+    """Losses of the rows of a batch, by mapping a mean over batches of one row."""
+
+    def rows(params: PyTree, batch: PyTree) -> Float[Array, "rows ..."]:
+        arrays, others = eqx.partition(batch, eqx.is_array)
+
+        def one(row: PyTree) -> Float[Array, "..."]:
+            return loss(params, eqx.combine(jax.tree.map(lambda leaf: leaf[None], row), others))
+
+        return jax.vmap(one)(arrays)
+
+    return rows
+
+
+def directional(
+    function: Moved, at: Float[Array, " dim"], directions: dict[str, Float[Array, "directions dim"]]
+) -> tuple[Array, dict[str, tuple[Array, Array]]]:
+    """Slope and curvature along several directions at once, so that the function is compiled once for all of them.
+
+    Both derivatives are forward: about four forward passes a direction.
+
+    Args:
+        function: of the vector of parameters, a scalar or one number a row.
+        at: where.
+        directions: by name.
+
+    Returns:
+        The function's value; and by name slopes and curvatures, leading axis ``directions``.
+    """
+
+    def along(direction: Array) -> tuple[Array, Array, Array]:
+        def first(point: Array) -> tuple[Array, Array]:
+            return jax.jvp(function, (point,), (direction,))
+
+        (value, slope), (_, curvature) = jax.jvp(first, (at,), (direction,))
+        return value, slope, curvature
+
+    # One direction after another: activations of one at a time, in cache where the batch allows it.
+    values, slopes, curvatures = jax.lax.map(along, jnp.concatenate(list(directions.values())))
+    found, begin = {}, 0
+    for name, block in directions.items():
+        end = begin + block.shape[0]
+        found[name] = (slopes[begin:end], curvatures[begin:end])
+        begin = end
+    return values[0], found
+
+
+def rescaled(vector: Float[Array, " dim"], rates: Float[Array, " dim"], power: float) -> Float[Array, " dim"]:
+    """Each element times its rate to a power; zero where the rate is zero."""
+    return jnp.where(rates > 0, vector * jnp.where(rates > 0, rates, 1) ** power, 0)
+
+
+def ratio(numerator: Estimate, denominator: Array | float) -> Estimate:
+    """An estimate over an exact number."""
+    return Estimate(numerator.value / denominator, numerator.standard_error / jnp.abs(denominator))
+
+
+def row_error(rows: Float[Array, " rows"], total: int | None = None) -> Float[Array, ""]:
+    """Standard error of a mean over ``total`` rows of which these are some; by default over these."""
+    share = 1.0 if total is None else rows.shape[0] / total
+    return Estimate.from_samples(rows).standard_error * share**0.5
+
+
+def exact(value: Array) -> Estimate:
+    """A number without sampling error known."""
+    return Estimate(value, jnp.full_like(value, jnp.nan))

@@ -1,0 +1,219 @@
+"""Do several losses pull against one another, and which of them does the step in the end pay for?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import fault
+from ...calculus import Estimate
+from .._table import table
+from ._along import (
+    Moved,
+    Point,
+    first_rows,
+    row_count,
+)
+
+# Groups of rows for the jackknife, and gradients of groups held at once, in numbers.
+GROUPS = 8
+NUMBERS = 2**26
+NO_ERRORS = "no standard errors: no groups of rows to be had, or their gradients are too large to be held at once"
+
+Losses = Callable[..., Array] | Sequence[Callable[..., Array]] | Mapping[str, Callable[..., Array]]
+
+
+class Conflicts(eqx.Module):
+    """Gradients of several losses against one another, and what the step does to each.
+
+    Standard errors are by the jackknife over groups of rows; NaN where the batch cannot be cut into groups, or where
+    the gradients of two groups are too large to be held at once.
+
+    Attributes:
+        values: of the losses.
+        norms: of their gradients, units of the loss over units of the parameters.
+        cosines: between the gradients, no unit.
+        first_order: change of each loss by the update, to first order, in its unit; NaN without an update.
+        changes: the actual change of each loss.
+        names: of the losses.
+    """
+
+    values: Float[Array, " losses"]
+    norms: Estimate
+    cosines: Estimate
+    first_order: Estimate
+    changes: Float[Array, " losses"]
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def rows(self) -> list[tuple[str, Any, str]]:
+        """Lines of the table."""
+        lines: list[tuple[str, Any, str]] = []
+        for i, name in enumerate(self.names):
+            lines.append((f"{name}: value", self.values[i], "loss"))
+            lines.append((f"{name}: gradient norm", self._one(self.norms, i), "loss / params"))
+            if not np.isnan(self.first_order.value[i]):
+                lines.append((f"{name}: change, first order", self._one(self.first_order, i), "loss"))
+                lines.append((f"{name}: change, actual", self.changes[i], "loss"))
+        for i, name in enumerate(self.names):
+            for j in range(i):
+                lines.append((f"cosine {self.names[j]}, {name}", self._one(self.cosines, (j, i)), "1"))
+        return lines
+
+    def table(self) -> str:
+        """Lay the numbers out as plain text.
+
+        Returns:
+            One line per number, with standard error and unit.
+        """
+        return table("Several losses", self.rows(), [NO_ERRORS] if np.isnan(self.norms.standard_error).all() else [])
+
+    @staticmethod
+    def _one(estimate: Estimate, index: Any) -> Estimate:
+        return Estimate(estimate.value[index], estimate.standard_error[index])
+
+
+def conflicts(losses: Losses, params: PyTree, batch: PyTree, *, update: PyTree | None = None) -> Conflicts:
+    r"""Compare the gradients of several losses with one another and with the step that is made.
+
+    .. math::
+        \cos_{kl}=\frac{g_k\cdot g_l}{\lVert g_k\rVert\,\lVert g_l\rVert},\qquad
+        \Delta L_k\approx g_k\cdot u
+
+    Args:
+        losses: ``{name: loss(params, batch) -> scalar}``, a sequence of such losses, or one function that returns
+            all of them as a vector.
+        params: any pytree; inexact leaves move.
+        batch: any pytree.
+        update: what the optimiser in the end adds to the parameters, momentum and preconditioner included; None
+            if only the gradients are compared.
+
+    Returns:
+        A `Conflicts`.
+
+    Raises:
+        ValueError: no losses, or losses that are neither scalars nor one vector.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax.diagnose import conflicts
+        >>> losses = {"up": lambda p, b: p[0], "down": lambda p, b: -3 * p[0]}
+        >>> record = conflicts(losses, jnp.ones(2), None, update=jnp.array([1.0, 0.0]))
+        >>> float(record.cosines.value[0, 1]), record.first_order.value.tolist()
+        (-1.0, [1.0, -3.0])
+
+    Cost:
+        Two gradients a loss, the second in groups of rows for the standard errors, and a forward pass of each.
+    """
+    return _conflicts(named(losses), params, batch, update)
+
+
+def named(losses: Losses) -> Any:
+    """Losses by name in a form whose order compilation keeps."""
+    return tuple(losses.items()) if isinstance(losses, Mapping) else losses
+
+
+@eqx.filter_jit
+def _conflicts(losses: Any, params: PyTree, batch: PyTree, update: PyTree | None) -> Conflicts:
+    point = Point.of(params)
+    return compare(losses, point, batch, None if update is None else point.like(update, "an update"))
+
+
+def compare(losses: Any, point: Point, batch: PyTree, update: Float[Array, " dim"] | None) -> Conflicts:
+    """The record, not compiled by itself."""
+    names, together = _together(losses, point, batch)
+    if not names:
+        raise fault(expected="at least one loss", got="none", mend="Pass a mapping, a sequence or a vector of them.")
+    function, count = point.take(together, batch), len(names)
+    values, gradients = _gradients(function, point.vector)
+    norms, cosines = _norms_and_cosines(gradients @ gradients.T)
+    nan = jnp.full((count,), jnp.nan, values.dtype)
+    errors: tuple[Array, Array, Array] = (nan, jnp.full((count, count), jnp.nan, values.dtype), nan)
+    groups = _group_count(batch, count * point.vector.size)
+    if groups:
+        errors = _errors(together, point, batch, update, groups, count)
+    return Conflicts(
+        values=values,
+        norms=Estimate(norms, errors[0]),
+        cosines=Estimate(cosines, errors[1]),
+        first_order=Estimate(nan, nan) if update is None else Estimate(gradients @ update, errors[2]),
+        changes=nan if update is None else function(point.vector + update) - values,
+        names=names,
+    )
+
+
+def _together(losses: Any, point: Point, batch: PyTree) -> tuple[tuple[str, ...], Callable[..., Array]]:
+    if callable(losses):
+        return tuple(f"loss {i}" for i in range(_length(losses, point, batch))), losses
+    pairs = [one if isinstance(one, tuple) else (f"loss {i}", one) for i, one in enumerate(losses)]
+    names, functions = tuple(name for name, _ in pairs), [function for _, function in pairs]
+
+    def together(params: PyTree, batch: PyTree) -> Float[Array, " losses"]:
+        return jnp.stack([function(params, batch) for function in functions])
+
+    if functions:
+        _length(together, point, batch)
+    return names, together
+
+
+def _length(losses: Callable[..., Array], point: Point, batch: PyTree) -> int:
+    found = jax.eval_shape(point.take(losses, batch), point.vector)
+    if len(getattr(found, "shape", ())) != 1:
+        raise fault(
+            expected="losses that are scalars each, or a vector from one function",
+            got=str(getattr(found, "shape", type(found).__name__)),
+            mend="Take the mean over the rows, and pass a single loss in a list.",
+        )
+    return found.shape[0]
+
+
+def _gradients(function: Moved, at: Float[Array, " dim"]) -> tuple[Array, Array]:
+    values, pull = jax.vjp(function, at)
+    return values, jax.vmap(lambda row: pull(row)[0])(jnp.eye(values.size, dtype=values.dtype))
+
+
+def _norms_and_cosines(gram: Float[Array, "losses losses"]) -> tuple[Array, Array]:
+    norms = jnp.sqrt(jnp.diagonal(gram))
+    safe = jnp.where(norms > 0, norms, 1)
+    return norms, gram / (safe[:, None] * safe[None, :])
+
+
+def _group_count(batch: PyTree, numbers: int) -> int:
+    rows = row_count(batch)
+    most = min(GROUPS, NUMBERS // max(1, numbers))
+    return most if rows is not None and most >= 2 and rows >= most else 0
+
+
+def _errors(
+    together: Callable[..., Array],
+    point: Point,
+    batch: PyTree,
+    update: Float[Array, " dim"] | None,
+    groups: int,
+    count: int,
+) -> tuple[Array, Array, Array]:
+    rows = row_count(batch)
+    assert rows is not None
+    size = rows // groups
+    arrays, others = eqx.partition(first_rows(batch, groups * size), eqx.is_array)
+    grouped = jax.tree.map(lambda leaf: leaf.reshape(groups, size, *leaf.shape[1:]), arrays)
+
+    def of_group(given: PyTree) -> Float[Array, "losses dim"]:
+        return _gradients(point.take(together, eqx.combine(given, others)), point.vector)[1]
+
+    flat = jax.lax.map(of_group, grouped).reshape(groups * count, -1)
+    gram = flat @ flat.T
+    slopes = flat @ (jnp.zeros_like(point.vector) if update is None else update)
+    # Leaving a group out is a weighting of the groups, so that no gradient is formed again.
+    weights = (1 - jnp.eye(groups, dtype=gram.dtype)) / (groups - 1)
+    left = jnp.einsum("wg,gkhl,wh->wkl", weights, gram.reshape(groups, count, groups, count), weights)
+    norms, cosines = jax.vmap(_norms_and_cosines)(left)
+    along = weights @ slopes.reshape(groups, count)
+
+    def error(each: Array) -> Array:
+        return jnp.sqrt((groups - 1) * jnp.mean((each - jnp.mean(each, axis=0, keepdims=True)) ** 2, axis=0))
+
+    return error(norms), error(cosines), error(along)

@@ -1,0 +1,112 @@
+"""Gradients of single rows, a chunk at a time, and what is kept of them."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from ..._core import Key
+from ._along import (
+    Moved,
+    Point,
+    by_row,
+    row_count,
+    some_rows,
+)
+
+# Gradients of single rows held at once, in numbers: on a processor what its cache holds (more is three times slower),
+# on an accelerator enough to fill it.
+NUMBERS = {"cpu": 2**18}
+NUMBERS_ELSEWHERE = 2**26
+FEWEST = 8
+# Disjoint groups of rows whose signed sums stand for the covariance where it meets the Hessian.
+GROUPS = 4
+# Root-mean-square difference between the losses of rows by themselves and among the others, as a share of them, from
+# which it is no rounding.
+COUPLED = 0.01
+
+
+class RowGradients(eqx.Module):
+    """What is kept of the rows' gradients.
+
+    Attributes:
+        mean: vector.
+        signed: sums of centred gradients with random signs over disjoint groups of rows, each over the root of its
+            rows. On average their curvature is the trace of H times covariance.
+        squares: squared length of each row's gradient.
+        weighted: the same in the optimiser's coordinates.
+        alive: whether an element's gradient was other than zero in any row; rows where it is NaN do not count.
+        losses: of the rows, each by itself.
+    """
+
+    mean: Float[Array, " dim"]
+    signed: Float[Array, "groups dim"]
+    squares: Float[Array, " rows"]
+    weighted: Float[Array, " rows"]
+    alive: Bool[Array, " dim"]
+    losses: Float[Array, " rows"]
+
+
+def row_gradients(
+    loss: Callable,
+    losses: Callable | None,
+    point: Point,
+    batch: PyTree,
+    rates: Float[Array, " dim"],
+    rows: int | None,
+    key: Key,
+) -> tuple[RowGradients, Moved]:
+    """Gradients of single rows, each by itself, a chunk at a time; and the losses of the rows that were used."""
+    total = row_count(batch)
+    assert total is not None
+    count = total if rows is None else min(rows, total)
+    at_once = max(FEWEST, NUMBERS.get(jax.default_backend(), NUMBERS_ELSEWHERE) // point.vector.size)
+    pieces = -(-count // min(count, at_once))
+    chunk = count // pieces
+    count = chunk * pieces  # a few rows fewer rather than a second, shorter chunk to compile
+    arrays, others = eqx.partition(some_rows(batch, count), eqx.is_array)
+
+    def row_losses(vector: Array, given: PyTree) -> Float[Array, " rows"]:
+        return point.take(by_row(loss) if losses is None else losses, eqx.combine(given, others))(vector)
+
+    def single(vector: Array, row: PyTree) -> Float[Array, ""]:
+        return row_losses(vector, jax.tree.map(lambda leaf: leaf[None], row))[0]
+
+    # Row i is in group i mod GROUPS; its sign stands in that group's column.
+    signs = jax.random.rademacher(key, (count, 1), rates.dtype)
+    signed = signs * jax.nn.one_hot(jnp.arange(count) % GROUPS, GROUPS, dtype=rates.dtype)
+
+    def piece(carry: tuple[Array, Array, Array], given: tuple[PyTree, Array]) -> tuple[tuple, tuple]:
+        total, sums, alive = carry
+        rows, sign = given
+        values, each = jax.vmap(jax.value_and_grad(single), in_axes=(None, 0))(point.vector, rows)
+        squares = each**2
+        carry = (
+            total + jnp.sum(each, axis=0),
+            sums + sign.T @ each,
+            jnp.maximum(alive, jnp.max(jnp.where(jnp.isnan(each), 0, jnp.abs(each)), axis=0)),
+        )
+        return carry, (values, jnp.sum(squares, axis=1), squares @ rates)
+
+    start = (jnp.zeros_like(rates), jnp.zeros((GROUPS, rates.size), rates.dtype), jnp.zeros_like(rates))
+    chunks = jax.tree.map(lambda leaf: leaf.reshape(pieces, chunk, *leaf.shape[1:]), (arrays, signed))
+    (total_gradient, sums, largest), (values, squares, weighted) = jax.lax.scan(piece, start, chunks)
+    mean = total_gradient / count
+    members = jnp.maximum(jnp.sum(jnp.abs(signed), axis=0), 1)
+    centred = (sums - jnp.sum(signed, axis=0)[:, None] * mean[None]) / jnp.sqrt(members)[:, None]
+    gradients = RowGradients(
+        mean=mean,
+        signed=centred,
+        squares=squares.reshape(count),
+        weighted=weighted.reshape(count),
+        alive=largest != 0,
+        losses=values.reshape(count),
+    )
+    return gradients, lambda vector: row_losses(vector, arrays)
+
+
+def coupled(alone: Float[Array, " rows"], together: Float[Array, " rows"]) -> Bool[Array, ""]:
+    """Whether the rows' losses depend on which other rows are there; False where any is NaN."""
+    return jnp.sum((alone - together) ** 2) > COUPLED**2 * jnp.sum(alone**2 + together**2)

@@ -1,0 +1,239 @@
+"""Is the learning rate beyond what the curvature allows: top eigenvalue over this optimiser's own threshold."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import Key, fault
+from ...calculus import (
+    Estimate,
+    SpectralDensity,
+    hessian_product,
+    lanczos,
+)
+from .._table import table
+from ._along import (
+    Moved,
+    Point,
+    directional,
+    ratio,
+    rescaled,
+    row_error,
+)
+from ._recurrence import UpdateRule
+
+TRACE_PROBES = 3
+
+
+class Curvature(eqx.Module):
+    r"""The Hessian in the optimiser's own coordinates, :math:`R^{1/2}HR^{1/2}` with :math:`R=\eta P^{-1}`; no unit.
+
+    Attributes:
+        values: largest eigenvalues first.
+        residuals: an eigenvalue lies within this distance of each value.
+        vectors: orthonormal rows, in those coordinates.
+        spectrum: nodes and weights of stochastic Lanczos quadrature; one probe.
+    """
+
+    values: Float[Array, " count"]
+    residuals: Float[Array, " count"]
+    vectors: Float[Array, "count dim"]
+    spectrum: SpectralDensity
+
+
+class Sharpness(eqx.Module):
+    r"""How near a step is to the edge of stability.
+
+    Attributes:
+        ratio: top eigenvalue over threshold, no unit: above 1 the quadratic model of the loss diverges. Its standard
+            error is over the rows of the batch (:math:`v^{\top}H_iv` at the eigenvector), where row losses were
+            given; NaN where the rule is not known.
+        headroom: factor by which the learning rate may grow before the ratio is 1; infinite without positive
+            curvature.
+        sharpness: top eigenvalue of :math:`P^{-1}H` (of H for gradient descent and momentum), units of loss over
+            parameters squared; of H itself where the rule is not known. NaN where the rates have no common factor.
+        threshold: at the present learning rate, unit of ``sharpness``.
+        residual: an eigenvalue lies within this distance of the ratio's; unit of ``ratio``.
+        trace: of :math:`R^{1/2}HR^{1/2}`, no unit; standard error over random probes. At a minimum of all rows
+            stochastic gradient descent asks for at most 2 of it.
+        rule: what is known of the optimiser.
+    """
+
+    ratio: Estimate
+    headroom: Estimate
+    sharpness: Estimate
+    threshold: Float[Array, ""]
+    residual: Float[Array, ""]
+    trace: Estimate
+    rule: UpdateRule
+
+    def rows(self) -> list[tuple[str, Any, str]]:
+        """Lines of the table."""
+        return [
+            ("top eigenvalue / threshold (stable below 1)", self.ratio, "1"),
+            ("learning-rate headroom", self.headroom, "×"),
+            ("sharpness", self.sharpness, "loss / params²"),
+            ("threshold of this optimiser", self.threshold, "loss / params²"),
+            ("eigenvalue's residual / threshold", self.residual, "1"),
+            ("trace of rate × Hessian", self.trace, "1"),
+        ]
+
+    def table(self) -> str:
+        """Lay the numbers out as plain text.
+
+        Returns:
+            One line per number, with standard error and unit.
+        """
+        return table("Edge of stability", self.rows(), [f"optimiser: {self.rule.name()}"])
+
+
+def sharpness(
+    loss: Callable[..., Float[Array, ""]],
+    params: PyTree,
+    *args: Any,
+    rule: UpdateRule,
+    key: Key,
+    steps: int = 20,
+    losses: Callable[..., Float[Array, " rows"]] | None = None,
+) -> Sharpness:
+    r"""Compare the curvature with the largest that the optimiser can bear.
+
+    .. math::
+        \lambda_{\max}\big(R^{1/2}HR^{1/2}\big) \;\Big/\;
+        \{2,\; 2+2\beta,\; \tfrac{2+2\beta}{1+2\beta},\; \tfrac{2+2\beta_1}{1-\beta_1}\},
+        \qquad R=\eta P^{-1}
+
+    for gradient descent, heavy ball, Nesterov and the Adam family: in the usual form
+    :math:`\lambda_{\max}(P^{-1}H)` against :math:`2/\eta`, :math:`(2+2\beta)/\eta` and
+    :math:`(2+2\beta_1)/((1-\beta_1)\eta)`. The preconditioner is taken as standing still.
+
+    Args:
+        loss: ``loss(params, *args) -> scalar``.
+        params: any pytree; inexact leaves move.
+        *args: passed on to the loss.
+        rule: of the optimiser, from :func:`update_rule`.
+        key: for the random start and the trace's probes.
+        steps: Hessian products to spend on the eigenvalue, 20 by default.
+        losses: ``losses(params, *args) -> [rows]`` whose mean the loss is; gives the standard error over rows.
+
+    Returns:
+        A `Sharpness`.
+
+    Raises:
+        ValueError: fewer than one product.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from nablax.diagnose import sharpness, update_rule
+        >>> loss = lambda p: jnp.sum(jnp.array([1.0, 5.0]) * p**2) / 2
+        >>> optimizer, p = optax.sgd(0.1), jnp.ones(2)
+        >>> rule = update_rule(optimizer, optimizer.init(p), p, jax.grad(loss)(p))
+        >>> record = sharpness(loss, p, rule=rule, key=jax.random.key(0))
+        >>> round(float(record.sharpness.value), 3), round(float(record.headroom.value), 3)
+        (5.0, 4.0)
+
+    Cost:
+        ``steps`` Hessian products from one linearisation (six forward passes each), and three passes of second
+        order forward mode for the trace, one more for the standard error.
+
+    References:
+        - Cohen et al., "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability", 2021,
+          https://arxiv.org/abs/2103.00065
+        - Cohen et al., "Adaptive Gradient Methods at the Edge of Stability", 2022,
+          https://arxiv.org/abs/2207.14484
+        - Wu and Su, "The Implicit Regularization of Dynamical Stability in Stochastic Gradient Descent", 2023,
+          https://arxiv.org/abs/2305.17490 (the trace)
+    """
+    return _sharpness(loss, losses, params, args, rule, key, steps)
+
+
+@eqx.filter_jit
+def _sharpness(
+    loss: Callable, losses: Callable | None, params: PyTree, args: tuple, rule: UpdateRule, key: Key, steps: int
+) -> Sharpness:
+    point = Point.of(params)
+    start, draw = jax.random.split(key)
+    value, rates = point.take(loss, *args), point.like(rule.rates, "rates")
+    found = curvature(hessian(value, point.vector), rates, count=1, steps=steps, key=start)
+    _, along = directional(value, point.vector, {"probes": trace_probes(rates, draw)})
+    rows = None
+    if losses is not None:
+        top = {"top": top_direction(found, rates)[None]}
+        rows = directional(point.take(losses, *args), point.vector, top)[1]["top"][1][0]
+    return edge(rule, found, along["probes"][1], rows)
+
+
+def hessian(value: Moved, at: Float[Array, " dim"]) -> Callable[[Array], Array]:
+    """Products with the Hessian at a point, linearised once for all of them."""
+    product = hessian_product(value)
+    return jax.linearize(lambda v: product(at, v), jnp.zeros_like(at))[1]
+
+
+def curvature(
+    product: Callable[[Array], Array], rates: Float[Array, " dim"], *, count: int, steps: int, key: Key
+) -> Curvature:
+    """Top eigenpairs and spectrum in the optimiser's coordinates, from one Lanczos run."""
+    if count < 1 or steps < 1:
+        raise fault(
+            expected="at least one eigenvalue and one step", got=f"count={count}, steps={steps}", mend="Ask for more."
+        )
+    steps = min(steps, rates.size)
+    count = min(count, steps)
+
+    def preconditioned(v: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        return rescaled(product(rescaled(v, rates, 0.5)), rates, 0.5)
+
+    run = lanczos(preconditioned, jax.random.normal(key, rates.shape, rates.dtype), steps=steps)
+    nodes, coordinates = jnp.linalg.eigh(run.tridiagonal())
+    top = coordinates[:, ::-1][:, :count]
+    spectrum = SpectralDensity(nodes[None], coordinates[:1] ** 2, rates.size)
+    return Curvature(nodes[::-1][:count], jnp.abs(run.remainder * top[-1]), top.T @ run.basis, spectrum)
+
+
+def top_direction(found: Curvature, rates: Float[Array, " dim"]) -> Float[Array, " dim"]:
+    """The first eigenvector as a change of the parameters; its curvature is the eigenvalue."""
+    return rescaled(found.vectors[0], rates, 0.5)
+
+
+def trace_probes(rates: Float[Array, " dim"], key: Key) -> Float[Array, "probes dim"]:
+    """Directions whose curvature is the trace of rate times Hessian on average."""
+    return jax.random.rademacher(key, (TRACE_PROBES, rates.size), rates.dtype) * jnp.sqrt(rates)[None]
+
+
+def edge(
+    rule: UpdateRule,
+    found: Curvature,
+    traces: Float[Array, " probes"],
+    rows: Float[Array, " rows"] | None,
+    total: int | None = None,
+) -> Sharpness:
+    """Put the top eigenvalue beside the threshold.
+
+    ``rows`` holds the curvature along its direction of some of the ``total`` rows; by default these are all.
+    """
+    largest = found.values[0]
+    error = jnp.full_like(largest, jnp.nan) if rows is None else row_error(rows, total)
+    top = Estimate(largest, error.astype(largest.dtype))
+    threshold = rule.threshold.astype(largest.dtype)
+    share = ratio(top, threshold)
+    positive = share.value > 0
+    safe = jnp.where(positive, share.value, 1)
+    headroom = Estimate(
+        jnp.where(jnp.isnan(share.value), jnp.nan, jnp.where(positive, 1 / safe, jnp.inf)),
+        jnp.where(positive, share.standard_error / safe**2, jnp.nan),
+    )
+    # Without a rule the rates are ones, and the eigenvalue that of the Hessian.
+    rate = jnp.where(jnp.isnan(threshold), 1, rule.learning_rate.astype(largest.dtype))
+    return Sharpness(
+        ratio=share,
+        headroom=headroom,
+        sharpness=ratio(top, rate),
+        threshold=threshold / rate,
+        residual=found.residuals[0] / threshold,
+        trace=Estimate.from_samples(traces),
+        rule=rule,
+    )

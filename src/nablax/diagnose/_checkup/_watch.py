@@ -1,0 +1,163 @@
+"""Check-ups every so many steps of a training loop, kept together."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import Array, PyTree
+
+from ..._core import Key, fault
+from ._checkup import Checkup, checkup
+from ._noise_scale import NoiseScale
+from ._watch_page import watch_page
+
+
+class Watch:
+    """Collects check-ups; made by :func:`watch`.
+
+    Attributes:
+        records: ``(step, check-up)`` pairs, oldest first. The optimiser's ``rates`` in them are None, so that a run
+            keeps no copies of the size of the parameters.
+    """
+
+    def __init__(self, loss: Callable[..., Array], every: int, key: Key, options: dict[str, Any]) -> None:
+        self.records: list[tuple[int, Checkup]] = []
+        self._loss, self._every, self._key, self._options = loss, every, key, options
+        self._count = 0
+
+    def step(
+        self,
+        params: PyTree,
+        batch: PyTree,
+        opt_state: PyTree = None,
+        *,
+        update: PyTree = None,
+        number: int | None = None,
+    ) -> Checkup | None:
+        """Say that a step is about to be made; every so many of them it is checked.
+
+        Args:
+            params: before the step.
+            batch: of the step.
+            opt_state: before the step.
+            update: of the step, if not what the optimiser makes of this batch's gradient.
+            number: of the step; None to count the calls from 0.
+
+        Returns:
+            The check-up, or None on the steps between.
+        """
+        number = self._count if number is None else number
+        self._count = number + 1
+        if number % self._every:
+            return None
+        key = jax.random.fold_in(self._key, number)
+        record = checkup(self._loss, params, batch, opt_state=opt_state, update=update, key=key, **self._options)
+        # All numbers but one are few: the rates are as many as the parameters.
+        self.records.append((number, eqx.tree_at(lambda r: r.sharpness.rule.rates, record, None)))
+        return record
+
+    def table(self) -> str:
+        """Lay the check-ups out as plain text.
+
+        Returns:
+            One line per check-up, and what the last one advises.
+        """
+        head = (
+            "step",
+            "loss",
+            "ratio",
+            "headroom",
+            "noise scale",
+            "predicted",
+            "actual",
+            "top share",
+            "gravest finding",
+        )
+        lines = [head]
+        for number, r in self.records:
+            noise = "" if r.noise is None else _noise(r.noise)
+            made = (
+                ("", "")
+                if r.step is None
+                else (f"{float(r.step.predicted.value):+.2e}", f"{float(r.step.actual.value):+.2e}")
+            )
+            first = r.findings[0]
+            gravest = "" if first.level == "note" else f"{first.level}: {first.topic}"
+            edge = (f"{float(r.sharpness.ratio.value):.3g}", f"{float(r.sharpness.headroom.value):.3g}")
+            share = f"{float(r.subspace.gradient_share[-1]):.2f}"
+            lines.append((str(number), f"{float(r.loss):.4g}", *edge, noise, *made, share, gravest))
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        text = ["  ".join(cell.rjust(w) for cell, w in zip(line[:-1], widths)) + "  " + line[-1] for line in lines]
+        last = self.records[-1][1].advice if self.records else []
+        return "\n".join([*text, *last])
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Write curves over the run, and the last check-up's advice, as one page that opens offline.
+
+        Args:
+            path: where to write it; None to write nothing.
+
+        Returns:
+            The page.
+
+        Raises:
+            ImportError: matplotlib or Jinja2 is not installed; the message names the extra.
+        """
+        text = watch_page([number for number, _ in self.records], [record for _, record in self.records])
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+
+def _noise(part: NoiseScale) -> str:
+    if part.resolved:
+        return f"{float(part.preconditioned.value):.3g}"
+    return "–" if math.isnan(part.at_least) else f"≥ {part.at_least:.3g}"
+
+
+def watch(
+    loss: Callable[..., Array],
+    *,
+    every: int = 200,
+    key: Key,
+    optimizer: optax.GradientTransformation | None = None,
+    **options: Any,
+) -> Watch:
+    """Watch a training loop by a check-up every so many steps.
+
+    Args:
+        loss: ``loss(params, batch) -> scalar``.
+        every: steps from one check-up to the next, 200 by default. A check-up costs at most about 60 steps.
+        key: for random probes; each check-up folds in its step number.
+        optimizer: the Optax optimiser.
+        **options: the other arguments of :func:`checkup`.
+
+    Returns:
+        A `Watch`: call its ``step`` once a training step, and ``table`` or ``to_html`` when you like.
+
+    Raises:
+        ValueError: ``every`` is below 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from nablax.diagnose import watch
+        >>> loss, optimizer = (lambda p, x: jnp.mean((x @ p - 1.0) ** 2)), optax.sgd(0.1)
+        >>> x, p = jax.random.normal(jax.random.key(0), (32, 3)), jnp.zeros(3)
+        >>> watching, state = watch(loss, every=2, key=jax.random.key(1), optimizer=optimizer), optimizer.init(p)
+        >>> for _ in range(3):
+        ...     record = watching.step(p, x, state)
+        ...     updates, state = optimizer.update(jax.grad(loss)(p, x), state)
+        ...     p = optax.apply_updates(p, updates)
+        >>> [number for number, _ in watching.records]
+        [0, 2]
+
+    Cost:
+        That of :func:`checkup` every so many calls; nothing in between.
+    """
+    if every < 1:
+        raise fault(expected="every ≥ 1", got=str(every), mend="Pass the number of steps between check-ups.")
+    return Watch(loss, every, key, {"optimizer": optimizer, **options})

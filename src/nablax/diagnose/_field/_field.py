@@ -1,0 +1,133 @@
+"""The health of a learned vector field, in one call."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import Field, Key, fault
+from .._samples import align
+from ._conservativity import Conservativity, conservativity
+from ._continuity import Continuity, continuity
+from ._gauge import Gauge, gauge
+from ._path_geometry import PathGeometry, path_geometry
+from ._potential import least_samples
+from ._stiffness import Stiffness, stiffness
+
+
+class FieldHealth(eqx.Module):
+    """What `field` found, a record for each question.
+
+    Attributes:
+        conservativity: is the field a gradient where the samples are?
+        gauge: which share of it moves probability, and does the rest leave it alone? None with conditions, or with too
+            few samples (``notes`` says which).
+        path: how far and how straight do trajectories run?
+        stiffness: how fast do they part and meet, and what does that ask of a solver?
+        continuity: does the field carry the density that was given? None without one.
+        notes: what was left out, and why.
+    """
+
+    conservativity: Conservativity
+    gauge: Gauge | None
+    path: PathGeometry
+    stiffness: Stiffness
+    continuity: Continuity | None
+    notes: tuple[str, ...] = eqx.field(static=True)
+
+    def table(self) -> str:
+        """Lay all numbers out as plain text.
+
+        Returns:
+            The parts' tables, one below the other, then what was left out.
+        """
+        parts = (self.conservativity, self.gauge, self.path, self.stiffness, self.continuity)
+        return "\n\n".join([part.table() for part in parts if part is not None] + list(self.notes))
+
+
+class _Score(eqx.Module):
+    """The gradient of a log-density. Not a closure: one of each call's own would be compiled at each call."""
+
+    log_density: Callable[[Float[Array, ""], PyTree, PyTree], Float[Array, ""]]
+
+    def __call__(self, t: Float[Array, ""], y: PyTree, args: PyTree) -> PyTree:
+        return jax.grad(self.log_density, 1)(t, y, args)
+
+
+def field(
+    field: Field,
+    ys: PyTree,
+    *,
+    t: float = 0.0,
+    t1: float = 1.0,
+    args: PyTree = None,
+    score: Field | None = None,
+    log_density: Callable[[Float[Array, ""], PyTree, PyTree], Float[Array, ""]] | None = None,
+    steps: int = 64,
+    trajectories: int = 128,
+    waves: int = 128,
+    key: Key,
+) -> FieldHealth:
+    """Examine a learned vector field: is it a gradient, what of it matters, how does it move, what does it cost.
+
+    Everything local is measured at the samples and their time, everything along paths from there to ``t1``. Each part
+    is a function of this room and can be had alone, with its own options: :func:`conservativity`, :func:`gauge`,
+    :func:`path_geometry`, :func:`stiffness`, :func:`continuity`. For what takes a long time or a score at small noise
+    see :func:`lyapunov`, :func:`fixed_points` and :func:`intrinsic_dimension`.
+
+    Args:
+        field: ``field(t, y, args) -> dy``, any callable; a PyTorch module through ``nablax.fields.from_torch``.
+        ys: samples of the density at time ``t``, every leaf with leading axis ``samples``.
+        t: their time, and the start of the trajectories, 0 by default.
+        t1: end of the trajectories, 1 by default.
+        args: conditions with the same leading axis, or None.
+        score: ``score(t, y, args)``, the gradient of the log-density, for the strong form of the gauge condition.
+            Default: that of ``log_density``, where it is given.
+        log_density: ``log_density(t, y, args) -> nats``, for the continuity equation.
+        steps: fixed solver steps of the trajectories, 64 by default.
+        trajectories: how many samples are followed, from the first on, 128 by default.
+        waves: cosines in the gauge split's basis, 128 by default.
+        key: of all random directions and halves.
+
+    Returns:
+        A `FieldHealth`; ``print(record.table())``.
+
+    Raises:
+        ValueError: leading axes disagree, ``t`` equals ``t1``, or trajectories blow up.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import diagnose
+        >>> velocity = lambda t, y, args: y / (1 + t)
+        >>> ys = jax.random.normal(jax.random.key(0), (300, 2))
+        >>> record = diagnose.field(velocity, ys, waves=16, key=jax.random.key(1))
+        >>> round(float(record.stiffness.largest_lipschitz), 3), bool(record.gauge.remainder.value < 1e-3)
+        (1.0, True)
+
+    Cost:
+        The sum of the parts'.
+    """
+    _, ys, samples = align(t, ys, args)
+    if jnp.ndim(t):
+        raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Samples share their time here.")
+    if score is None and log_density is not None:
+        score = _Score(log_density)
+    keys = jax.random.split(key, 3)
+    starts, conditions = jax.tree.map(lambda leaf: leaf[:trajectories], (ys, args))
+    split, notes = None, []
+    if args is not None:
+        notes.append("No gauge split: the samples' conditions differ, and with them their density. Call gauge for one.")
+    elif samples < (least := least_samples(sum(leaf[0].size for leaf in jax.tree.leaves(ys)), waves)):
+        notes.append(f"No gauge split: {waves} waves ask for {least} samples, {samples} were given.")
+    else:
+        split = gauge(field, ys, t=t, score=score, waves=waves, key=keys[0])
+    return FieldHealth(
+        conservativity=conservativity(field, t, ys, args, radius=1.0 if samples == 1 else None, key=keys[1]),
+        gauge=split,
+        path=path_geometry(field, starts, conditions, t0=t, t1=t1, steps=steps),
+        stiffness=stiffness(field, starts, conditions, t0=t, t1=t1, steps=steps, key=keys[2]),
+        continuity=None if log_density is None else continuity(field, log_density, t, ys, args),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,1 @@
+"""A whole training: what discretisation, symmetry and noise leave of its course."""

@@ -1,0 +1,1 @@
+"""Data, networks and planted problems that several papers share."""

@@ -1,0 +1,153 @@
+"""Perturbation theory of networks: order by order they learn coefficients that they miss when trained at once."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ..._core import Key
+from ...calculus import taylor_coefficients
+from .._records import Check, Paper
+
+PAPER = Paper(
+    slug="born-series",
+    title="A Neural Network Perturbation Theory Based on the Born Series",
+    year=2020,
+    link="https://arxiv.org/abs/2009.03192",
+    rooms=("calculus",),
+    row=53,
+)
+
+# Nodes of the potential between the centre and its range, which is the unit of length.
+_NODES = 16
+# Standard deviation of the potential at a node: second order is then some two per cent of first.
+_DEPTH = 0.1
+_TESTS = 500
+
+
+def checks(key: Key, *, full: bool = False) -> list[Check]:
+    """Learn S-wave scattering lengths of shallow potentials at once and order by order, and read the coefficients.
+
+    The potentials are white noise of either sign on 16 nodes, and scattering lengths are exact solutions of the
+    discretised equation; the paper's are attractive steps on 64 nodes, and its networks are larger. What an
+    iteration eliminates is the network's own leading term; how the paper's code does it was not seen. A network trained
+    at once has as many steps as both iterations together. What it misses is a matter of their number: its second-order
+    term is wrong by 0.42 after 2000 (0.34, 0.35 and 0.28 with keys 1 to 3) and by 0.11 after 20,000, so that the
+    second check is listed as failing in full, and the first is at the edge of its criterion there.
+
+    Args:
+        key: of potentials and networks.
+        full: ten times the training steps.
+
+    Returns:
+        Three checks.
+    """
+    data, start, first, second = jax.random.split(key, 4)
+    potentials = _DEPTH * jax.random.normal(data, (8192 + _TESTS, _NODES))
+    lengths = jax.jit(jax.vmap(_scattering_length))(potentials)
+    seen, fresh = potentials[:-_TESTS], potentials[-_TESTS:]
+    steps = 10_000 if full else 1000
+
+    # Trained at once, a network gets the steps of both iterations.
+    at_once = _learn(start, first, seen, lengths[:-_TESTS], jnp.array(2 * steps))
+    whole, direct = _terms(at_once, potentials)
+    linear, _ = _terms(_learn(start, first, seen, lengths[:-_TESTS], jnp.array(steps)), potentials)
+    # The leading order goes; what is left has the second order as its leading one.
+    residual = lengths - linear
+    iterated = _learn(start, second, seen, residual[:-_TESTS], jnp.array(steps))
+    correction, quadratic = (term[-_TESTS:] for term in _terms(iterated, potentials))
+
+    one, two = _terms(_scattering_length, fresh)
+    exact = lengths[-_TESTS:]
+    whole, direct, linear = whole[-_TESTS:], direct[-_TESTS:], linear[-_TESTS:]
+    first_error, direct_error, second_error = _relative(whole, one), _relative(direct, two), _relative(quadratic, two)
+    proxy = linear + correction + quadratic
+    proxy_error, born_error = _relative(proxy, exact), _relative(one, exact)
+    return [
+        Check(
+            "a network trained at once adapts its derivatives to the leading order only",
+            "stated in words",
+            f"relative error of its first-order term {first_error:.3f}",
+            "below 0.1, where the second-order term's is not",
+            first_error < 0.1 <= direct_error,
+            f"its second-order term: {direct_error:.2f}",
+        ),
+        Check(
+            "with the leading order eliminated, the second-order Born term is learned",
+            "stated in words",
+            f"relative error of the second-order term {second_error:.2f}",
+            "at most 0.25",
+            second_error <= 0.25 < direct_error,
+            f"trained at once: {direct_error:.2f}",
+            expected=not full,
+            tried="at once for 20,000 steps, order by order for 10,000 each: 0.11 and 0.04" if full else "",
+        ),
+        Check(
+            "both iterations together are a second-order Born approximation",
+            "stated in words",
+            f"relative error against the exact scattering length {proxy_error:.4f}",
+            "at most half of the first-order Born approximation's",
+            proxy_error <= 0.5 * born_error,
+            f"exact first-order Born approximation: {born_error:.4f}",
+        ),
+    ]
+
+
+def _scattering_length(potential: Float[Array, " nodes"]) -> Float[Array, ""]:
+    r"""Length :math:`\int rUu\,dr` of the zero-energy solution :math:`u = r - \int\min(r, r')U(r')u(r')dr'`.
+
+    The Neumann series of the inverse is the Born series; with this depth eight terms are exact to rounding.
+    """
+    r = (jnp.arange(_NODES) + 0.5) / _NODES
+    kernel = jnp.minimum(r[:, None], r[None, :]) / _NODES
+    solution = r
+    for _ in range(8):
+        solution = r - kernel @ (potential * solution)
+    return jnp.sum(r * potential * solution) / _NODES
+
+
+@eqx.filter_jit
+def _terms(function: Callable[[Array], Array], potentials: Float[Array, "n nodes"]) -> tuple[Array, Array]:
+    """First- and second-order terms of an expansion about no potential, at each potential."""
+    expand = taylor_coefficients(function, order=2)
+    terms = jax.vmap(lambda u: expand(jnp.zeros(_NODES), u))(potentials)
+    return terms[:, 1], terms[:, 2]
+
+
+class _Scaled(eqx.Module):
+    """A network between unit scales."""
+
+    network: eqx.nn.MLP
+    scale: Float[Array, ""]
+
+    def __call__(self, potential: Float[Array, " nodes"]) -> Float[Array, ""]:
+        return self.scale * self.network(potential / _DEPTH)
+
+
+@eqx.filter_jit
+def _learn(start: Key, key: Key, inputs: Float[Array, "n nodes"], targets: Float[Array, " n"], steps: Array) -> _Scaled:
+    scale = jnp.std(targets)
+    network = eqx.nn.MLP(_NODES, "scalar", 64, 2, activation=jax.nn.gelu, key=start)
+    arrays, static = eqx.partition(network, eqx.is_inexact_array)
+    # Cosine decay over a number of steps that is no constant of the program: one program for all three networks.
+    optimizer = optax.adam(lambda count: 3e-3 * 0.5 * (1 + jnp.cos(jnp.pi * count / steps)))
+
+    def loss(arrays: eqx.nn.MLP, rows: Array) -> Array:
+        outputs = jax.vmap(eqx.combine(arrays, static))(inputs[rows] / _DEPTH)
+        return jnp.mean((outputs - targets[rows] / scale) ** 2)
+
+    def step(i: Array, carry: tuple) -> tuple:
+        arrays, state = carry
+        rows = jax.random.randint(jax.random.fold_in(key, i), (128,), 0, len(inputs))
+        updates, state = optimizer.update(jax.grad(loss)(arrays, rows), state)
+        return optax.apply_updates(arrays, updates), state
+
+    arrays, _ = jax.lax.fori_loop(0, steps, step, (arrays, optimizer.init(arrays)))
+    return _Scaled(eqx.combine(arrays, static), scale)
+
+
+def _relative(ours: Float[Array, " n"], true: Float[Array, " n"]) -> float:
+    return float(jnp.sqrt(jnp.mean((ours - true) ** 2) / jnp.mean(true**2)))

@@ -1,0 +1,185 @@
+r"""The Principles of Diffusion Models: the variational, the score and the flow view are one.
+
+The views learn $E[x_0|x_t]$ (the noise to remove), $\nabla\log p_t$ and $E[\dot x_t|x_t]$. Here each is written down on
+its own for a mixture of Gaussians, so that they share nothing but the data and the path: the noise by Bayes' rule over
+the components, the score by differentiating the log-density, the velocity by averaging the components' own velocities.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import Field, Key
+from ...spaces import Euclidean
+from ...transport import (
+    Linear,
+    Normal,
+    Transport,
+    VariancePreserving,
+    View,
+)
+from .._problems._mixture import (
+    Mixture,
+    energy_distance,
+    ring,
+    spread,
+)
+from .._records import Check, Paper
+
+PAPER = Paper(
+    slug="principles-of-diffusion",
+    title="The Principles of Diffusion Models",
+    year=2025,
+    link="https://arxiv.org/abs/2510.21890",
+    rooms=("transport",),
+    row=57,
+)
+
+PATH = VariancePreserving()
+
+
+def checks(key: Key, *, full: bool = False) -> list[Check]:
+    """Check that the three views draw the same samples, regress the same error, and share marginals step by step.
+
+    Args:
+        key: of all randomness.
+        full: more samples, steps and repetitions; the monograph has no experiments to follow.
+
+    Returns:
+        Three checks.
+    """
+    data = ring()
+    first, second, third = jax.random.split(key, 3)
+    return [
+        _same_samples(data, first, 5000 if full else 500),
+        _same_error(data, second, 2000 if full else 200),
+        _stepwise(data, third, (5000, 1000, 8) if full else (2000, 150, 3)),
+    ]
+
+
+def _noise(data: Mixture) -> Field:
+    def field(t: Array, y: Array, args: None) -> Array:
+        a, b, _, _ = PATH.coefficients(t)
+        share = jax.nn.softmax(data.log_parts(y, a, b))
+        return share @ (b * (y[None] - a * data.means) / (a**2 * data.scale**2 + b**2))
+
+    return field
+
+
+def _score(data: Mixture) -> Field:
+    def field(t: Array, y: Array, args: None) -> Array:
+        a, b, _, _ = PATH.coefficients(t)
+        return jax.grad(data.log_density)(y, a, b)
+
+    return field
+
+
+def _velocity(data: Mixture) -> Field:
+    def deviation(t: Array) -> Array:
+        a, b, _, _ = PATH.coefficients(t)
+        return jnp.sqrt(a**2 * data.scale**2 + b**2)
+
+    def field(t: Array, y: Array, args: None) -> Array:
+        a, b, da, _ = PATH.coefficients(t)
+        share = jax.nn.softmax(data.log_parts(y, a, b))
+        # Each component moves its centre and stretches about it.
+        growth = jax.grad(lambda t: jnp.log(deviation(t)))(t)
+        return share @ (da * data.means + growth * (y[None] - a * data.means))
+
+    return field
+
+
+def _same_samples(data: Mixture, key: Key, count: int) -> Check:
+    def ends(field: Field, prediction: View) -> Float[Array, "count 2"]:
+        transport = Transport(field, PATH, Normal((2,)), Euclidean((2,)), prediction)
+        return transport.sample(count, key=key, rtol=1e-5, atol=1e-5)
+
+    def gap(x: Array, y: Array) -> float:
+        return float(jnp.sqrt(jnp.mean(jnp.sum(jnp.square(x - y), axis=1))))
+
+    noise, truth = _noise(data), ends(_velocity(data), "velocity")
+    largest = max(gap(truth, ends(noise, "noise")), gap(truth, ends(_score(data), "score")))
+    wrong = gap(truth, ends(lambda t, y, args: -noise(t, y, args), "score"))
+    return Check(
+        statement="From the same noise the variational, score and flow views carry every sample to the same point.",
+        stated="stated in words: they share one time-dependent velocity field",
+        measured=f"largest root-mean-square gap {largest:.1e} over {count} samples of a ring of radius 2",
+        criterion="gap below 0.01",
+        holds=largest < 0.01 <= wrong,
+        baseline=f"noise taken for a score with its sign turned but not divided by b: gap {wrong:.2f}",
+    )
+
+
+def _same_error(data: Mixture, key: Key, rows: int) -> Check:
+    draw_key, noise_key, guess_key = jax.random.split(key, 3)
+    x1, x0 = data.sample(draw_key, rows), jax.random.normal(noise_key, (rows, 2))
+    guess = x0 + jax.random.normal(guess_key, (rows, 2))  # what some network might say of the noise
+
+    def unevenness(t: Array, target: View, straight: bool = False) -> Array:
+        """Spread of the ratio of squared errors, view against noise, over samples at one time; relative."""
+
+        def ratio(x0: Array, x1: Array, guess: Array) -> Array:
+            y = PATH.interpolate(t, x0, x1)
+            _, b, _, _ = PATH.coefficients(t)
+            answers = {"velocity": (Linear() if straight else PATH).target(t, x0, x1), "score": -x0 / b, "denoiser": x1}
+            error = PATH.convert(t, y, guess, source="noise", target=target) - answers[target]
+            return jnp.sum(jnp.square(error)) / jnp.sum(jnp.square(guess - x0))
+
+        ratios = jax.vmap(ratio)(x0, x1, guess)
+        return jnp.std(ratios) / jnp.mean(ratios)
+
+    times = (0.3, 0.6, 0.9)
+    views: tuple[View, ...] = ("velocity", "score", "denoiser")
+    worst = max(float(unevenness(jnp.asarray(t), view)) for t in times for view in views)
+    wrong = min(float(unevenness(jnp.asarray(t), "velocity", straight=True)) for t in times)
+    return Check(
+        statement="The regressions on noise, score, data and velocity are one, up to a weight of time alone.",
+        stated="stated in words: the parametrisations are equivalent",
+        measured=f"ratio of squared errors varies by {worst:.1e} (relative) over {rows} samples at one time",
+        criterion="below 1e-3",
+        holds=worst < 1e-3 <= wrong,
+        baseline=f"velocity of the straight path as the target: varies by {wrong:.2f} or more",
+    )
+
+
+def _stepwise(data: Mixture, key: Key, scale: tuple[int, int, int]) -> Check:
+    count, steps, repeats = scale
+    transport = Transport(_noise(data), PATH, Normal((2,)), Euclidean((2,)), "noise")
+    times = jnp.linspace(*PATH.times, steps + 1)
+
+    @jax.jit
+    def denoise(key: Key, noisy: Array) -> Array:
+        """Remove noise step by step: draw the state at s from its law given the state at t and the expected data."""
+
+        def step(y: Array, inputs: tuple[Array, Array, Key]) -> tuple[Array, None]:
+            t, s, key = inputs
+            a, b, _, _ = PATH.coefficients(t)
+            a_next, b_next, _, _ = PATH.coefficients(s)
+            shrink = a / a_next
+            added = b**2 - shrink**2 * b_next**2
+            expected = jax.vmap(transport.denoiser, in_axes=(None, 0))(t, y)
+            mean = (shrink * b_next**2 * y + a_next * added * expected) / b**2
+            return mean + noisy * jnp.sqrt(added) * b_next / b * jax.random.normal(key, y.shape), None
+
+        start_key, key = jax.random.split(key)
+        start = jax.random.normal(start_key, (count, 2))
+        return jax.lax.scan(step, start, (times[:-1], times[1:], jax.random.split(key, steps)))[0]
+
+    right, wrong = [], []
+    for repeat in jax.random.split(key, repeats):
+        flow_key, step_key = jax.random.split(repeat)
+        flowed = transport.sample(count, key=flow_key)
+        right.append(energy_distance(denoise(step_key, jnp.asarray(1.0)), flowed))
+        wrong.append(energy_distance(denoise(step_key, jnp.asarray(0.0)), flowed))
+    (distance, error), (wrong_distance, wrong_error) = spread(right), spread(wrong)
+    return Check(
+        statement="Removing noise step by step, by the variational view's posteriors, draws what the flow draws.",
+        stated="stated in words: the reverse process recovers the same intermediates",
+        measured=f"energy distance {distance:.4f} ± {error:.4f} ({repeats} × {count} samples, {steps} steps)",
+        criterion="energy distance below 0.005",
+        holds=bool(distance < 0.005 <= wrong_distance),
+        baseline=f"the posteriors' means alone, without their noise: {wrong_distance:.4f} ± {wrong_error:.4f}",
+    )
+
+
+__all__ = ["PAPER", "checks"]

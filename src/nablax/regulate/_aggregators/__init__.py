@@ -1,0 +1,1 @@
+"""Gradients of several objectives in, one direction out."""

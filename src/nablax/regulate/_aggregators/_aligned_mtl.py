@@ -1,0 +1,94 @@
+"""Aligned-MTL: the gradients' principal components brought to one length."""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ._aggregator import (
+    Weights,
+    aggregator,
+    closed_form,
+    relative,
+    split,
+    weighting,
+)
+
+
+def aligned_mtl_weights(gramian: Float[Array, "K K"]) -> Weights:
+    r"""Aligned-MTL's weights of a Gramian; see `aligned_mtl`.
+
+    Args:
+        gramian: :math:`JJ^{\top}`, in any unit.
+
+    Returns:
+        `Weights`; the residual is the largest entry of :math:`BGB-\sigma^2\Pi` over :math:`\sigma^2`, with
+        :math:`\Pi` the projection on the rows' span.
+
+    Raises:
+        ValueError: the Gramian is not square.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax.regulate import aligned_mtl_weights
+        >>> [round(float(w), 4) for w in aligned_mtl_weights(jnp.diag(jnp.array([1.0, 9.0]))).weights]
+        [0.5, 0.1667]
+
+    Cost:
+        One eigendecomposition of a K × K matrix.
+    """
+    return _aligned_mtl(*split(gramian))
+
+
+def aligned_mtl(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
+    r"""Replace the gradients by the orthogonal ones nearest to them, and average.
+
+    .. math::
+        d = \tfrac1K J^{\top}B\,1,\qquad B = \sigma\,G^{-1/2},\quad \sigma^2=\lambda_{\min}(G)
+
+    Every principal component of the gradients gets the smallest one's length. Components below the rounding of the
+    largest, :math:`\lambda\le8K\epsilon\lambda_{\max}`, count as absent; so in single precision does a gradient a
+    thousand times shorter than another. No objective is promised not to be hurt.
+
+    Args:
+        objectives: number K of objectives. Where it is given, the state records the weights.
+        throw: whether gradients that are not finite raise; residual and result are in the state anyway.
+
+    Returns:
+        A gradient transformation; leading axis K in, none out.
+
+    Raises:
+        ValueError: leading axes disagree.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax import regulate
+        >>> aggregator = regulate.aligned_mtl()
+        >>> grads = jnp.array([[1.0, 0.0], [0.0, 3.0]])
+        >>> [round(float(d), 4) for d in aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0]]
+        [0.5, 0.5]
+
+    Cost:
+        One Gramian, one eigendecomposition of a K × K matrix, one weighted sum.
+
+    References:
+        - Senushkin, Patakin, Kuznetsov and Konushin, "Independent Component Alignment for Multi-Task Learning", 2023,
+          https://arxiv.org/abs/2305.19000
+    """
+    return aggregator(_aligned_mtl, objectives=objectives, throw=throw)
+
+
+@weighting()
+def _aligned_mtl(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
+    shares, _ = relative(norms)
+    gramian = cosines * shares[:, None] * shares[None, :]
+    values, vectors = jnp.linalg.eigh(gramian)
+    kept = values > 8 * len(norms) * jnp.finfo(values.dtype).eps * jnp.max(values)
+    smallest = jnp.min(jnp.where(kept, values, jnp.inf))
+    lengths = jnp.where(kept, jnp.sqrt(smallest / jnp.where(kept, values, 1)), 0)
+    transform = (vectors * lengths[None, :]) @ vectors.T
+    span = (vectors * kept[None, :]) @ vectors.T
+    balanced = vectors.T @ gramian @ vectors * lengths[:, None] * lengths[None, :]
+    missed = jnp.max(jnp.abs(vectors @ (balanced / smallest) @ vectors.T - span))
+    some = jnp.any(kept)
+    weights = jnp.where(some, jnp.mean(transform, axis=1), 1 / len(norms))
+    return closed_form(weights, jnp.where(some, missed, 0))

@@ -1,0 +1,79 @@
+"""Bloop: an auxiliary loss that may move only where the main loss does not care."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..._core import fault
+from ._aggregator import (
+    AggregatorState,
+    initial,
+    leading_axis,
+    scaled,
+)
+
+
+def bloop(strength: float = 1.0, *, decay: float = 0.99) -> optax.GradientTransformationExtraArgs:
+    r"""Add to the main gradient what of the auxiliary one is orthogonal to the main gradient's running average.
+
+    .. math::
+        d = g_0 + \lambda\Big(a - \frac{\langle a, m\rangle}{\lVert m\rVert^2}m\Big),\qquad
+        m \leftarrow \beta m + (1-\beta)g_0,\qquad a = \sum_{i\ge1}g_i
+
+    The first objective is the main one, the others are added up to the auxiliary. The average is what makes the
+    projection right for mini-batches: noise in :math:`g_0` would let most of the auxiliary gradient through, along the
+    true main gradient too, and the stationary points would be those of a mixture of losses. With ``decay=0`` this is
+    projection against the current gradient.
+
+    Args:
+        strength: :math:`\lambda`, 1 by default.
+        decay: :math:`\beta`, 0.99 by default.
+
+    Returns:
+        A gradient transformation; leading axis K in, none out. ``state.inner`` is the average.
+
+    Raises:
+        ValueError: the decay is not in [0, 1); fewer than two objectives.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax import regulate
+        >>> aggregator = regulate.bloop()
+        >>> grads = jnp.array([[1.0, 0.0], [-5.0, 2.0]])
+        >>> aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0].tolist()
+        [1.0, 2.0]
+
+    Cost:
+        Four passes over the gradients, one gradient of memory.
+
+    References:
+        - Hsieh, Thornton, Ndiaye, Klein, Cuturi and Ablin, "Careful with that Scalpel: Improving Gradient Surgery with
+          an EMA", 2024, https://arxiv.org/abs/2402.02998 (here the average takes in the current gradient before the
+          projection, so that the first step is defined)
+    """
+    if not 0 <= decay < 1:
+        raise fault(expected="a decay in [0, 1)", got=str(decay), mend="0.99 averages over about 100 steps.")
+
+    def init(params: optax.Params) -> AggregatorState:
+        return initial(params, None, jax.tree.map(jnp.zeros_like, params))
+
+    def update(
+        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, AggregatorState]:
+        del params, extra
+        if leading_axis(grads) < 2:
+            raise fault(expected="two objectives or more", got="1", mend="The first is main, the others auxiliary.")
+        average = jax.tree.map(lambda m, g: (decay * m + (1 - decay) * g[0]).astype(m.dtype), state.inner, grads)
+        auxiliary = jax.tree.map(lambda g: jnp.sum(g[1:], axis=0), grads)
+        direction, _ = scaled(average)
+        other, size = scaled(auxiliary)
+        square = optax.tree.vdot(direction, direction)
+        share = optax.tree.vdot(other, direction) / jnp.where(square > 0, square, 1)
+        update = jax.tree.map(
+            lambda g, a, m: (g[0] + strength * (size * (a - share * m))).astype(g.dtype), grads, other, direction
+        )
+        return update, state._replace(inner=average)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,186 @@
+"""PCGrad and GradVac: gradients corrected against one another, pair by pair in random order."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ..._core import Key, fault
+from ._aggregator import (
+    AggregatorState,
+    Weights,
+    aggregator,
+    checked,
+    closed_form,
+    combine,
+    cosines_and_norms,
+    initial,
+    inverse,
+    leading_axis,
+    record,
+    relative,
+    split,
+    weighting,
+)
+
+
+def pcgrad_weights(gramian: Float[Array, "K K"], *, key: Key) -> Weights:
+    r"""PCGrad's weights of a Gramian; see `pcgrad`.
+
+    Args:
+        gramian: :math:`JJ^{\top}`, in any unit.
+        key: of the orders.
+
+    Returns:
+        `Weights`; the residual is zero.
+
+    Raises:
+        ValueError: the Gramian is not square.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax.regulate import pcgrad_weights
+        >>> grads = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
+        >>> pcgrad_weights(grads @ grads.T, key=jax.random.key(0)).weights.round(4).tolist()
+        [2.0, 1.5]
+
+    Cost:
+        K³ multiplications.
+    """
+    return _pcgrad(*split(gramian), key)
+
+
+def pcgrad(*, key: Key, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
+    r"""Take from each gradient what conflicts with the others, one after the other in random order, and add.
+
+    .. math::
+        g_i \leftarrow g_i - \min\!\Big(0, \frac{\langle g_i, g_j\rangle}{\lVert g_j\rVert^2}\Big) g_j
+        \qquad\text{for } j \ne i \text{ in random order}
+
+    With two objectives the sum hurts neither. With three or more it may: a later projection can bring back what an
+    earlier one took (`upgrad` does not have this fault).
+
+    Args:
+        key: of the orders; the state holds it and splits it at each step.
+        objectives: number K of objectives. Where it is given, the state records the weights.
+        throw: whether gradients that are not finite raise; the result is in the state anyway.
+
+    Returns:
+        A gradient transformation; leading axis K in, none out.
+
+    Raises:
+        ValueError: leading axes disagree.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import regulate
+        >>> aggregator = regulate.pcgrad(key=jax.random.key(0))
+        >>> grads = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
+        >>> aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0].round(4).tolist()
+        [0.5, 1.5]
+
+    Cost:
+        One Gramian, K³ multiplications, one weighted sum.
+
+    References:
+        - Yu, Kumar, Gupta, Levine, Hausman and Finn, "Gradient Surgery for Multi-Task Learning", 2020,
+          https://arxiv.org/abs/2001.06782 (algorithm 1; done here in weights, on the Gramian alone)
+    """
+    return aggregator(_pcgrad, objectives=objectives, key=key, throw=throw)
+
+
+def gradvac(
+    objectives: int, *, key: Key, decay: float = 0.99, throw: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    r"""Bring each pair's cosine up to its own running average, where it falls below.
+
+    .. math::
+        g_i \leftarrow g_i + \frac{\lVert g_i\rVert\big(\hat\phi\sqrt{1-\phi^2}-\phi\sqrt{1-\hat\phi^2}\big)}
+        {\lVert g_j\rVert\sqrt{1-\hat\phi^2}}\,g_j\quad\text{where } \phi<\hat\phi,\qquad
+        \hat\phi \leftarrow \beta\hat\phi+(1-\beta)\phi
+
+    With all averages at zero this is `pcgrad`. Averages start at zero; each takes in the cosine between the original
+    gradients.
+
+    Args:
+        objectives: number K of objectives.
+        key: of the orders; the state holds it and splits it at each step.
+        decay: of the averages, 0.99 by default.
+        throw: as for `pcgrad`.
+
+    Returns:
+        A gradient transformation; leading axis K in, none out. ``state.inner`` is the key and the averages.
+
+    Raises:
+        ValueError: the decay is not in [0, 1); leading axes disagree.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import regulate
+        >>> aggregator = regulate.gradvac(2, key=jax.random.key(0))
+        >>> grads = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
+        >>> aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0].round(4).tolist()
+        [0.5, 1.5]
+
+    Cost:
+        One Gramian, about 2 K³ multiplications, one weighted sum.
+
+    References:
+        - Wang, Tsvetkov, Firat and Cao, "Gradient Vaccine: Investigating and Improving Multi-task Optimization in
+          Massively Multilingual Models", 2020, https://arxiv.org/abs/2010.05874 (one group of parameters; which of
+          the changing gradients enters the average is not said plainly there and is chosen here)
+    """
+    if not 0 <= decay < 1:
+        raise fault(expected="a decay in [0, 1)", got=str(decay), mend="0.99 averages over about 100 steps.")
+
+    def init(params: optax.Params) -> AggregatorState:
+        state = initial(params, objectives, None)
+        return state._replace(inner=(key, jnp.zeros((objectives, objectives), state.residual.dtype)))
+
+    def update(
+        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, AggregatorState]:
+        del params, extra
+        leading_axis(grads)
+        cosines, norms = cosines_and_norms(grads)
+        carried, averages = state.inner
+        carried, now = jax.random.split(carried)
+        weights = _correct(cosines, norms, averages.astype(norms.dtype), now)
+        following = record(state, weights, None)
+        averages = decay * averages + (1 - decay) * cosines.astype(averages.dtype)
+        update = checked(combine(grads, weights.weights), weights, throw)
+        return update, following._replace(inner=(carried, averages))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _pcgrad(cosines: Float[Array, "K K"], norms: Float[Array, " K"], key: Key) -> Weights:
+    return _correct(cosines, norms, jnp.zeros_like(cosines), key)
+
+
+@weighting()
+def _correct(cosines: Array, norms: Array, targets: Array, key: Key) -> Weights:
+    """Row i of the multiples is the corrected gradient i, in unit gradients and scaled to have started at norm 1."""
+    count = len(norms)
+    rows = jnp.arange(count)
+    orders = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, count))
+    limit = 1 - 8 * jnp.finfo(norms.dtype).eps
+
+    def step(position: Array, multiples: Array) -> Array:
+        others = orders[:, position]
+        along = jnp.sum(multiples * cosines[others], axis=1)
+        square = jnp.maximum(jnp.einsum("ij,jk,ik->i", multiples, cosines, multiples), along**2)
+        length = jnp.sqrt(square)
+        target = jnp.clip(targets[rows, others], -limit, limit)
+        away = jnp.sqrt(square - along**2)
+        # |g|(φ̂ sinφ − cosφ sinφ̂)/sinφ̂, with |g| cosφ and |g| sinφ as they come.
+        change = (target * away) / jnp.sqrt(1 - target**2) - along
+        wanted = (along < target * length) & (others != rows)
+        return multiples.at[rows, others].add(jnp.where(wanted, change, 0))
+
+    multiples = jax.lax.fori_loop(0, count, step, jnp.diag((norms > 0).astype(norms.dtype)))
+    shares, _ = relative(norms)
+    weights = (shares @ multiples) * inverse(shares)
+    return closed_form(jnp.where(norms > 0, weights, 1))

@@ -1,0 +1,164 @@
+"""UPGrad and its cheaper relative: projections on the cone of directions that hurt nobody."""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ._aggregator import (
+    Weights,
+    aggregator,
+    inverse,
+    outcome,
+    relative,
+    split,
+    weighting,
+    with_unit_diagonal,
+)
+from ._complementarity import solve, solve_one
+
+
+def upgrad_weights(gramian: Float[Array, "K K"]) -> Weights:
+    r"""UPGrad's weights of a Gramian.
+
+    Args:
+        gramian: :math:`JJ^{\top}`, with the objectives' gradients as the rows of J, in any unit.
+
+    Returns:
+        `Weights`: their residual is the worst, over the K projections, of :math:`\max_j|\min(v_j - u_j, (Gv)_j)|`
+        for gradients of unit norm.
+
+    Raises:
+        ValueError: the Gramian is not square.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax.regulate import upgrad_weights
+        >>> grads = jnp.array([[1.0, 0.0], [-0.5, 1.0]])
+        >>> weights = upgrad_weights(grads @ grads.T).weights
+        >>> bool(jnp.all(grads @ (weights @ grads) >= 0)), bool(grads[0] @ grads.mean(0) >= 0)
+        (True, True)
+
+    Cost:
+        About 2 K factorisations of a K/2 × K/2 matrix; up to 12 K of K × K where the gradients are linearly dependent.
+    """
+    return _upgrad(*split(gramian))
+
+
+def upgrad(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
+    r"""Project every gradient on the dual cone of all of them, and average.
+
+    .. math::
+        d = \tfrac1K\sum_i\pi(g_i),\qquad \pi(g) = \arg\min_{p:\,Jp\ge0}\lVert p-g\rVert
+
+    The step :math:`-d` hurts no objective to first order, and grows in proportion to each gradient's norm. The
+    projections are found in weights, :math:`\min_v v^{\top}Gv` with :math:`v\ge e_i`, for gradients scaled to unit
+    norm, so that neither their size nor their sizes' ratio matters. Linearly dependent gradients are allowed: v is then
+    not unique but d is.
+
+    Args:
+        objectives: number K of objectives. Where it is given, the state records the weights.
+        throw: whether a solve that misses its tolerance raises; its residual and result are in the state anyway.
+
+    Returns:
+        A gradient transformation whose updates have leading axis K going in and none coming out.
+
+    Raises:
+        ValueError: leading axes disagree with one another or with ``objectives``.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from nablax import regulate
+        >>> optimizer = optax.chain(regulate.upgrad(), optax.adam(1e-3))
+        >>> params = jnp.zeros(2)
+        >>> grads = jnp.array([[1.0, 0.0], [-0.5, 1.0]])
+        >>> updates, state = optimizer.update(grads, optimizer.init(params), params)
+        >>> updates.shape
+        (2,)
+
+    Cost:
+        One Gramian, K² inner products of gradients; `upgrad_weights`; one weighted sum.
+
+    References:
+        - Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, https://arxiv.org/abs/2406.16232
+          (the aggregator and its dual; scaling and solver are ours)
+        - Júdice and Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear
+          complementarity problems", 1994, https://doi.org/10.1016/0305-0548(94)90106-6
+        - Mehrotra, "On the implementation of a primal-dual interior point method", 1992,
+          https://doi.org/10.1137/0802028
+    """
+    return aggregator(_upgrad, objectives=objectives, throw=throw)
+
+
+def dual_projection_weights(gramian: Float[Array, "K K"]) -> Weights:
+    r"""Weights of the mean gradient's projection on the dual cone.
+
+    Args:
+        gramian: :math:`JJ^{\top}`.
+
+    Returns:
+        `Weights`, residual as for `upgrad_weights`.
+
+    Raises:
+        ValueError: the Gramian is not square.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax.regulate import dual_projection_weights
+        >>> dual_projection_weights(jnp.eye(2)).weights.tolist()
+        [0.5, 0.5]
+
+    Cost:
+        One to twelve factorisations of a K × K matrix.
+    """
+    return _dual_projection(*split(gramian))
+
+
+def dual_projection(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
+    r"""Project the mean gradient on the dual cone, :math:`d = \pi(\tfrac1K\sum_i g_i)`; see `upgrad`.
+
+    One solve in place of K. No objective is hurt, but the result does not grow in proportion to each gradient.
+
+    Args:
+        objectives: as for `upgrad`.
+        throw: as for `upgrad`.
+
+    Returns:
+        A gradient transformation; leading axis K in, none out.
+
+    Raises:
+        ValueError: leading axes disagree.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax import regulate
+        >>> aggregator = regulate.dual_projection()
+        >>> grads = jnp.array([[2.0, 0.0], [-1.0, 0.0]])
+        >>> abs(aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0]).round(4).tolist()
+        [0.0, 0.0]
+
+    Cost:
+        One Gramian, one solve, one weighted sum.
+
+    References:
+        - Lopez-Paz and Ranzato, "Gradient Episodic Memory for Continual Learning", 2017,
+          https://arxiv.org/abs/1706.08840 (projection of one gradient; of the mean as in Quinton and Rey, 2024)
+    """
+    return aggregator(_dual_projection, objectives=objectives, throw=throw)
+
+
+@weighting()
+def _upgrad(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
+    # For unit rows and u = e_i the bound is 1 whatever the gradients' norms: v = n_i / (K n_j) z with z ≥ e_i.
+    solution = solve(with_unit_diagonal(cosines), cosines)
+    shares, _ = relative(norms)
+    multiples = jnp.einsum("i,ij->j", shares, solution.x) + shares
+    weights = jnp.where(norms > 0, multiples * inverse(shares), 1) / len(norms)
+    return Weights(weights, jnp.max(solution.residual), outcome(jnp.all(solution.done)))
+
+
+@weighting()
+def _dual_projection(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
+    shares, _ = relative(norms)
+    solution = solve_one(with_unit_diagonal(cosines), cosines @ shares)
+    weights = jnp.where(norms > 0, (solution.x + shares) * inverse(shares), 1) / len(norms)
+    return Weights(weights, solution.residual, outcome(solution.done))

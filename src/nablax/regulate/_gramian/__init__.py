@@ -1,0 +1,1 @@
+"""Inner products of many gradients, without the gradients."""

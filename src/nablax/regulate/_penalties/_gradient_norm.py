@@ -1,0 +1,122 @@
+"""Penalise the gradient's norm by one more gradient, a step uphill; and flooding, which does so by itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import fault
+
+
+def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationExtraArgs:
+    r"""Add the gradient of :math:`\tfrac{\gamma}{2}\lVert\nabla L\rVert^2`, by a finite difference uphill.
+
+    .. math::
+        g \leftarrow g + \gamma\,\frac{\nabla L(\theta + \varepsilon g) - g}{\varepsilon},\qquad g = \nabla L(\theta)
+
+    The difference is exact to first order in :math:`\varepsilon`; a large one is not only cheaper than differentiating
+    twice but biased towards what the penalty is for. At :math:`\gamma=\varepsilon` only the gradient uphill is left, as
+    in sharpness-aware minimisation without normalisation. A negative ``ascent`` takes the difference downhill.
+
+    Args:
+        weight: of the penalty, γ, in units of a step length.
+        ascent: step length ε of the finite difference; negative for a step downhill.
+
+    Returns:
+        The regulator, without state. ``update(grads, state, params, grad_fn=...)`` needs the parameters and
+        ``grad_fn(params) -> grads`` on the same batch; it comes first in a chain.
+
+    Raises:
+        ValueError: ``ascent`` is zero; parameters or ``grad_fn`` are missing at an update.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import regulate
+        >>> slope = jax.grad(lambda w: 2 * jnp.sum(w**2))  # 4 w; the penalty's gradient is 16 w
+        >>> regulator = regulate.gradient_norm(weight=0.1, ascent=0.01)
+        >>> w = jnp.array([1.0])
+        >>> updates, _ = regulator.update(slope(w), regulator.init(w), w, grad_fn=slope)
+        >>> round(float(updates[0]), 4)
+        5.6
+
+    Cost:
+        One more gradient; no second derivatives.
+
+    References:
+        - Karakida, Takase, Hayase and Osawa, "Understanding Gradient Regularization in Deep Learning: Efficient
+          Finite-Difference Computation and Implicit Bias", 2023, https://arxiv.org/abs/2210.02720
+    """
+    if ascent == 0:
+        raise fault(expected="an ascent step that is not zero", got="0", mend="Try the learning rate.")
+
+    def update(
+        updates: PyTree,
+        state: optax.EmptyState,
+        params: PyTree = None,
+        *,
+        grad_fn: Callable[[PyTree], PyTree] | None = None,
+        **extra: Any,
+    ) -> tuple[PyTree, optax.EmptyState]:
+        if params is None or grad_fn is None:
+            raise fault(
+                expected="params and grad_fn=...",
+                got="None",
+                mend="Pass grad_fn=lambda params: jax.grad(loss)(params, batch).",
+            )
+        uphill = grad_fn(jax.tree.map(lambda p, g: p + jnp.asarray(ascent, p.dtype) * g, params, updates))
+        share = weight / ascent
+        return jax.tree.map(lambda g, u: g + jnp.asarray(share, g.dtype) * (u - g), updates, uphill), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def flooding(level: float | Float[Array, ""]) -> optax.GradientTransformationExtraArgs:
+    r"""Turn the gradient round where the loss is below a level: :math:`g\leftarrow\operatorname{sign}(L - b)\,g`.
+
+    This is the gradient of :math:`|L - b| + b`. At the level steps go up and down in turn; a pair of them with rate
+    :math:`\eta` is one step of `gradient_norm` with :math:`\varepsilon=\eta`, without the loss's own gradient.
+
+    Args:
+        level: b, in units of the loss.
+
+    Returns:
+        The regulator, without state. ``update(grads, state, value=loss)`` needs the batch's loss; it comes first in a
+        chain.
+
+    Raises:
+        ValueError: the loss is missing at an update.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax import regulate
+        >>> regulator = regulate.flooding(0.1)
+        >>> updates, _ = regulator.update(jnp.array([2.0]), regulator.init(None), value=0.05)
+        >>> float(updates[0])
+        -2.0
+
+    Cost:
+        None.
+
+    References:
+        - Ishida, Yamane, Sakai, Niu and Sugiyama, "Do We Need Zero Training Loss After Achieving Zero Training
+          Error?", 2020, https://arxiv.org/abs/2002.08709
+        - Karakida, Takase, Hayase and Osawa, 2023, https://arxiv.org/abs/2210.02720 (the relation to `gradient_norm`)
+    """
+
+    def update(
+        updates: PyTree,
+        state: optax.EmptyState,
+        params: PyTree = None,
+        *,
+        value: Float[Array, ""] | float | None = None,
+        **extra: Any,
+    ) -> tuple[PyTree, optax.EmptyState]:
+        if value is None:
+            raise fault(expected="value=loss", got="None", mend="Pass the loss whose gradient this is.")
+        sign = jnp.where(jnp.asarray(value) < level, -1, 1)
+        return jax.tree.map(lambda g: sign.astype(g.dtype) * g, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

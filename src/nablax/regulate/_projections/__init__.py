@@ -1,0 +1,1 @@
+"""A gradient kept off what earlier tasks need."""

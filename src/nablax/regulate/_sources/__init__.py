@@ -1,0 +1,1 @@
+"""Gradients of several domains, draws or tasks, combined or sampled."""

@@ -1,0 +1,1 @@
+"""One gradient in, one out: rescaled, clipped, gated, kept inside a radius."""

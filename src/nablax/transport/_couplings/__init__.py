@@ -1,0 +1,1 @@
+"""Which noise goes with which datum."""

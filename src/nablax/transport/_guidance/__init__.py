@@ -1,0 +1,1 @@
+"""Samples steered: by a class, a cost, an observation."""

@@ -1,0 +1,1 @@
+"""How likely a point is under a transport."""

@@ -1,0 +1,400 @@
+"""The likelihood is kept through encoding, and rows come back as they were."""
+
+import datetime
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from nablax.app._ask._comparisons import parse_guide
+from nablax.app._data._codec import Codec, fit_codec
+from nablax.app._data._columns import Column
+from nablax.app._data._dequantise import deviation, vertices
+from nablax.app._data._sources import Source, table
+from nablax.app._errors import UserError
+
+from ..tables_at_hand import mixed
+
+
+@functools.lru_cache
+def jitted(codec):
+    return jax.jit(codec.dequantise, static_argnames="to_fill")
+
+
+def dequantise(codec, base, seed=0, **options):
+    return jitted(codec)(jnp.asarray(base), jax.random.key(seed), **options)
+
+
+def normal(y):
+    return -0.5 * jnp.sum(jnp.square(y) + math.log(2.0 * math.pi), axis=1)
+
+
+def mass(codec, base, *, seed=0, draws=20_000):
+    """For each row, E_q[p(y) exp(c)]: what the standard normal p(y) gives that row, without the bound's gap."""
+    row = jnp.repeat(jnp.asarray(base, jnp.float32), draws, axis=0)
+    y, correction = dequantise(codec, row, seed)
+    return np.asarray(jnp.exp(normal(y) + correction)).reshape(len(base), draws).mean(axis=1)
+
+
+def mixture(y, weights):
+    """Log-density of the vertices' Gaussians with these weights."""
+    size = len(weights)
+    distances = jnp.sum(jnp.square(y[:, None, :] - vertices(size)[None]), axis=-1)
+    spread = deviation(size)
+    components = -0.5 * distances / spread**2 - (size - 1) * math.log(spread * math.sqrt(2.0 * math.pi))
+    return jax.nn.logsumexp(components + jnp.log(weights)[None], axis=1)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_a_category_bound_is_tight_for_the_vertices_mixture(size):
+    codec = Codec((Column("c", "category", "Int64", categories=tuple(range(size))),))
+    base = np.arange(size, dtype=np.float32)[:, None].repeat(50, axis=0)
+    y, correction = dequantise(codec, base, 1)
+    # Not only on average: every draw gives the probability of its category.
+    np.testing.assert_allclose(mixture(y, jnp.ones(size) / size) + correction, -math.log(size), atol=2e-4)
+    weights = jnp.arange(1.0, size + 1.0) / (size * (size + 1) / 2)
+    np.testing.assert_allclose(mixture(y, weights) + correction, jnp.log(weights)[base[:, 0].astype(int)], atol=2e-3)
+
+
+def test_the_bound_lies_below_the_probability():
+    codec = Codec((Column("c", "category", "Int64", categories=(0, 1, 2)),))
+    y, correction = dequantise(codec, jnp.zeros((20_000, 1)))
+    # By symmetry the standard normal gives each of the three categories one third.
+    gap = -math.log(3.0) - float(jnp.mean(normal(y) + correction))
+    assert 0.0 < gap < 2.5
+
+
+@pytest.mark.parametrize(("step", "log"), [(1.0, False), (0.1, False), (0.25, False), (1.0, True), (100.0, False)])
+def test_grid_probabilities_sum_to_one_in_the_columns_own_unit(step, log):
+    random = np.random.default_rng(0)
+    ticks = np.floor(np.exp(1.3 * random.normal(size=500))) if log else random.integers(-9, 10, 500)
+    frame = pl.DataFrame({"x": ticks * step if not step.is_integer() else (ticks * step).astype(int)})
+    codec = fit_codec(table(frame))
+    column = codec.columns[0]
+    assert (column.kind, column.log) == ("grid", log)
+    assert column.step == pytest.approx(step)
+    reach = np.arange(0, 4000) if log else np.arange(-60, 80)
+    # A density with respect to the own unit: each cell is `step` wide.
+    total = step * mass(codec, reach[:, None].astype(np.float32), draws=400).sum()
+    # What the normal puts below the first cell's logarithm is given to no row.
+    below = stats.norm.cdf((math.log(column.shift - 0.5) - column.mean) / column.scale) if log else 0.0
+    assert total + below == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_continuous_density_integrates_to_one_in_the_columns_own_unit(log, x64):
+    random = np.random.default_rng(0)
+    values = np.exp(1.5 * random.normal(size=3000)) if log else random.normal(100.0, 7.0, 3000)
+    codec = fit_codec(table(pl.DataFrame({"x": values})))
+    assert codec.columns[0].log is log
+    grid = np.exp(np.linspace(-12, 12, 20_001)) if log else np.linspace(30, 170, 20_001)
+    base, _ = codec.encode(pl.DataFrame({"x": grid}))
+    y, correction = dequantise(codec, base.astype(np.float64))
+    assert not codec.noisy
+    assert np.trapezoid(np.exp(normal(y) + correction), grid) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_missing_and_present_share_the_probability():
+    frame = pl.DataFrame({"x": [None, *np.random.default_rng(0).normal(size=200)]})
+    codec = fit_codec(table(frame))
+    assert codec.dim == 2
+    weights = jnp.array([0.3, 0.7])  # missing, present
+
+    def density(base):
+        y, correction = dequantise(codec, jnp.asarray(base, jnp.float32))
+        return np.asarray(jnp.exp(normal(y[:, :1]) + mixture(y[:, 1:], weights) + correction))
+
+    np.testing.assert_allclose(density(np.full((100, 1), np.nan)), 0.3, rtol=1e-3)
+    places = np.linspace(-7, 7, 1401)
+    present = np.trapezoid(density(places[:, None]), places) * codec.columns[0].scale
+    assert present == pytest.approx(0.7, rel=1e-3)
+
+
+def test_independent_columns_add():
+    frame = mixed(missing=0.2).select("length", "colour", "visits")
+    codec = fit_codec(table(frame))
+    base, _ = codec.encode(frame)
+    y, together = dequantise(codec, base, 3)
+    single = [dequantise(Codec((column,)), base[:, j : j + 1], j) for j, column in enumerate(codec.modelled)]
+    # The corrections are random where there are categories; their means over rows agree.
+    apart = sum(np.asarray(correction) for _, correction in single)
+    assert float(together.mean()) == pytest.approx(float(apart.mean()), abs=0.25)
+    assert y.shape == (len(frame), sum(part.shape[1] for part, _ in single))
+    assert y.dtype == jnp.float32
+    spread = [float(jnp.std(part)) for part, _ in single]
+    for column, place, width in zip(codec.modelled, codec.layout.slices, spread):
+        there = ~np.isnan(base[:, codec.modelled.index(column)])
+        assert float(jnp.std(y[there, place])) == pytest.approx(width, rel=0.25), column.name
+
+
+def test_kinds_are_chosen_from_the_data():
+    codec = fit_codec(table(mixed()))
+    kinds = {column.name: (column.kind, column.log, column.missing) for column in codec.columns}
+    assert kinds == {
+        "length": ("continuous", False, True),
+        "count": ("grid", False, True),
+        "tenths": ("grid", False, False),
+        "colour": ("category", False, True),
+        "flag": ("category", False, False),
+        "day": ("grid", False, False),
+        "price": ("continuous", True, False),
+        "visits": ("grid", True, False),
+        "size": ("category", False, False),
+    }
+    assert "'name'" in codec.notices[0]
+    assert codec.columns[-1].categories == ("S", "M", "L")
+
+
+def test_each_choice_can_be_overridden():
+    kinds = {"count": "continuous", "tenths": "continuous", "day": "omit", "visits": "category"}
+    codec = fit_codec(table(mixed()), kinds=kinds)
+    chosen = {column.name: column.kind for column in codec.columns}
+    assert (chosen["count"], chosen["tenths"], chosen["visits"]) == ("continuous", "continuous", "category")
+    assert "day" not in chosen
+    # Whole numbers stay whole although they are learnt as continuous.
+    base, _ = codec.encode(mixed(seed=1).filter(pl.col("visits") < 4))
+    assert codec.decode(dequantise(codec, base)[0])["count"].dtype == pl.Int64
+
+
+cells = {
+    "count": st.integers(-(10**5), 10**5),
+    "few": st.integers(0, 1),
+    "year": st.integers(1900, 2020),
+    "cents": st.integers(-500, 500).map(lambda k: k / 100),
+    "text": st.sampled_from(["a", "b", "ünï", "a b", ","]),
+    "flag": st.booleans(),
+    "day": st.dates(datetime.date(1990, 1, 1), datetime.date(2030, 1, 1)),
+    "minute": st.integers(0, 600).map(
+        lambda k: datetime.datetime(2021, 3, 4, tzinfo=datetime.UTC) + datetime.timedelta(minutes=15 * k)
+    ),
+    "small": st.integers(0, 255),
+    "number": st.floats(-1e6, 1e6, width=32),
+}
+types = {"day": pl.Date, "minute": pl.Datetime("us", "UTC"), "small": pl.UInt8, "flag": pl.Boolean, "text": pl.String}
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.data())
+def test_decode_undoes_dequantise_and_encode(data):
+    names = data.draw(st.lists(st.sampled_from(sorted(cells)), min_size=4, unique=True))
+    n = 30
+    columns = {}
+    for name in names:
+        missing = data.draw(st.booleans())
+        cell = st.one_of(st.none(), cells[name]) if missing else cells[name]
+        values = data.draw(st.lists(cell, min_size=n, max_size=n))
+        columns[name] = pl.Series(
+            name, values, dtype=types.get(name, pl.Float64 if name in ("cents", "number") else pl.Int64)
+        )
+    frame = pl.DataFrame(columns)
+    frame = frame.select([name for name in names if frame[name].drop_nulls().n_unique() > 1])
+    if not frame.width:
+        return
+    kinds = {name: "category" for name in frame.columns if name == "text"}
+    kinds |= {"number": "continuous"} if "number" in frame.columns else {}
+    codec = fit_codec(table(frame), kinds=kinds)
+    again = Codec.from_json(codec.to_json())
+    assert again == codec
+    base, _ = again.encode(frame.select(sorted(frame.columns)))
+    y, correction = dequantise(again, base, data.draw(st.integers(0, 1000)))
+    back = again.decode(y)
+    assert np.isfinite(y).all() and np.isfinite(correction).all()
+    assert back.schema == frame.schema
+    for column in codec.columns:
+        if column.kind == "continuous" and column.dtype == "Float64":
+            close = np.abs(back[column.name].to_numpy() - frame[column.name].to_numpy())
+            assert np.nanmax(close) <= 1e-5 * (column.high - column.low)
+            assert back[column.name].is_null().equals(frame[column.name].is_null())
+        elif column.kind != "continuous":
+            assert back[column.name].equals(frame[column.name]), column.name
+
+
+def test_grids_of_the_greatest_size_come_back_exactly():
+    for values in (np.arange(65_536), np.floor(np.exp(np.linspace(0.0, 11.0, 20_000)))):
+        frame = pl.DataFrame({"x": values.astype(np.int64)})
+        codec = fit_codec(table(frame))
+        assert codec.columns[0].kind == "grid"
+        base, _ = codec.encode(frame)
+        for seed in range(20):
+            assert codec.decode(dequantise(codec, base, seed)[0]).equals(frame)
+
+
+def test_samples_stay_in_range_and_the_clipped_fraction_is_reported():
+    frame = mixed(missing=0.1)
+    codec = fit_codec(table(frame))
+    y = 3.0 * jax.random.normal(jax.random.key(0), (2000, codec.dim))
+    drawn = codec.decode(y)
+    assert drawn.columns == [name for name in frame.columns if name != "name"]
+    for name in ("length", "count", "tenths", "day", "price", "visits"):
+        assert drawn[name].min() >= frame[name].min() and drawn[name].max() <= frame[name].max()
+    assert drawn["length"].null_count() == pytest.approx(1000, abs=100)
+    assert codec.out_of_range(y)["tenths"] > 0.2
+    base, _ = codec.encode(frame)
+    assert codec.out_of_range(dequantise(codec, base, 1)[0])["tenths"] == 0.0
+
+
+def test_what_fills_missing_cells_is_not_out_of_range():
+    random = np.random.default_rng(0)
+    frame = pl.DataFrame({"x": np.where(random.random(2000) < 0.5, np.nan, random.random(2000))})
+    codec = fit_codec(table(frame))
+    y, _ = dequantise(codec, codec.encode(frame)[0])
+    assert codec.out_of_range(y)["x"] < 0.005  # rounding may carry the two extremes over
+    assert codec.out_of_range(5.0 * y)["x"] > 0.5
+    assert codec.out_of_range(-jnp.abs(y))["x"] == 0.0  # no cell is present
+
+
+def test_jit_equals_eager_and_traces_once(key):
+    frame = mixed()
+    codec = fit_codec(table(frame))
+    base, _ = codec.encode(frame)
+    count = 0
+
+    @jax.jit
+    def traced(base, key):
+        nonlocal count
+        count += 1
+        return codec.dequantise(base, key)
+
+    small = Codec(codec.columns[4:5])
+    for fast, slow in zip(jax.jit(small.dequantise)(base[:, 4:5], key), small.dequantise(base[:, 4:5], key)):
+        np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-4)
+    for part in (base[:100], base[100:200]):
+        traced(part, key)
+    assert count == 1
+
+
+def test_conditions():
+    frame = mixed()
+    codec = fit_codec(table(frame), condition=["colour", "length", "flag"])
+    base, condition = codec.encode(frame)
+    assert codec.condition_dim == 3 + 2 + 2 == condition.shape[1]
+    assert condition.dtype == np.float32
+    colours = sorted(["red", "green", "blue"])
+    for row, vector in zip(frame.iter_rows(named=True), condition):
+        one_hot = [float(row["colour"] == colour) for colour in colours]
+        number = [0.0, 0.0]
+        if row["length"] is not None:
+            number = [1.0, codec.standardised("length", row["length"])]
+        np.testing.assert_allclose(vector, [*one_hot, *number, not row["flag"], row["flag"]], atol=1e-5)
+    assert not codec.encode_condition({}, 3).any()
+    asked = codec.encode_condition({"colour": "red", "length": "12.5", "flag": "TRUE"}, 2)
+    np.testing.assert_allclose(asked[1], [0, 0, 1, 1, codec.standardised("length", 12.5), 0, 1], atol=1e-6)
+    back = codec.decode(dequantise(codec, base)[0], condition)
+    assert back.columns == [name for name in frame.columns if name != "name"]
+    assert back["colour"].equals(frame["colour"]) and back["flag"].equals(frame["flag"])
+    with pytest.raises(UserError, match="blue, green, red"):
+        codec.encode_condition({"colour": "pink"}, 1)
+    with pytest.raises(UserError, match="colour, length, flag"):
+        codec.encode_condition({"count": 3}, 1)
+    with pytest.raises(UserError, match="takes a number"):
+        codec.encode_condition({"length": "long"}, 1)
+
+
+def test_labels_in_whole_numbers_condition_one_hot():
+    frame = pl.DataFrame({"x": np.random.default_rng(0).normal(size=100), "label": np.arange(100) % 10})
+    assert fit_codec(table(frame), condition=["label"]).condition_dim == 10
+    assert fit_codec(table(frame)).columns[1].kind == "grid"
+    assert fit_codec(table(frame), condition=["label"], kinds={"label": "grid"}).condition_dim == 2
+
+
+def test_batches_choose_as_the_whole_does():
+    frame = mixed(n=3000)
+    whole = fit_codec(table(frame))
+    source = Source("x", "table", frame.schema, len(frame), "", reader=lambda rows: frame.iter_slices(97))
+    for one, other in zip(whole.columns, fit_codec(source).columns):
+        one, other = one.to_json(), other.to_json()
+        for moment in ("mean", "scale"):
+            assert other.pop(moment) == pytest.approx(one.pop(moment), rel=1e-9)
+        assert one == other
+
+
+def test_guides_find_their_coordinates():
+    codec = fit_codec(table(mixed()))
+    base, _ = codec.encode(mixed())
+    y, _ = dequantise(codec, base, to_fill=True)
+    known = codec.observed(base)
+    place = codec.dims_of("length")
+    hole = mixed()["length"].is_null().to_numpy()
+    np.testing.assert_array_equal(known[:, place.start], ~hole)
+    assert known[:, place.stop].all() and (y[:, place.stop] > 0).all()  # to be filled: presence is known
+    assert codec.standardised("tenths", 0.1) == pytest.approx(float(codec.columns[2].to_coordinate(np.array([0.1]))[0]))
+    assert codec.vertex("colour", "green").shape == (2,)
+    with pytest.raises(UserError, match="category"):
+        codec.standardised("colour", 1.0)
+    with pytest.raises(UserError, match="no column 'hue'; the columns are length"):
+        codec.dims_of("hue")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop("count"), "column 'count' is absent"),
+        (lambda f: f.with_columns(count=pl.lit("many")), "column 'count' should hold a number, and holds String"),
+        (lambda f: f.with_columns(colour=pl.lit("pink")), "has no value 'pink'; the known ones are blue, green, red"),
+        (lambda f: f.with_columns(price=pl.lit(math.inf)), "column 'price' holds infinite values"),
+        (lambda f: f.with_columns(tenths=pl.lit(math.nan)), "column 'tenths' has missing cells"),
+        (lambda f: f.with_columns(day=pl.lit(3)), "column 'day' should hold a date or time"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(change, message):
+    codec = fit_codec(table(mixed()))
+    with pytest.raises(UserError, match=message) as caught:
+        codec.encode(change(mixed(n=30, seed=1)))
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_beyond_the_training_range_are_finite():
+    codec = fit_codec(table(mixed()))
+    far = mixed(n=30, seed=1, missing=0).with_columns(
+        length=pl.lit(1e6), count=pl.lit(-(10**6)), price=pl.lit(-5.0), visits=pl.lit(-7), tenths=pl.lit(0.123)
+    )
+    y, correction = dequantise(codec, codec.encode(far)[0])
+    assert np.isfinite(y).all() and np.isfinite(correction).all()
+    assert float(normal(y).max()) < -1e6
+
+
+def test_json_is_plain():
+    codec = fit_codec(table(mixed()), condition=["size"])
+    fields = json.loads(codec.to_json())
+    assert fields["kind"] == "table" and fields["condition"] == ["size"]
+    assert Codec.from_json(json.dumps(fields)) == codec
+
+
+def test_guides_are_parsed_and_never_run():
+    columns = ["petal_length", "island", "my column"]
+    assert parse_guide("petal_length > 5 and island == 'Dream'", columns) == [
+        ("petal_length", ">", 5),
+        ("island", "==", "Dream"),
+    ]
+    assert parse_guide("-1.5 <= petal_length < 2e3", columns) == [
+        ("petal_length", ">=", -1.5),
+        ("petal_length", "<", 2000.0),
+    ]
+    assert parse_guide("`my column` >= 3", columns) == [("my column", ">=", 3)]
+    with pytest.raises(UserError, match="no column 'width'; the columns are petal_length, island, my column"):
+        parse_guide("width > 3", columns)
+    for text in (
+        "",
+        "petal_length",
+        "petal_length > 5 or island == 'x'",
+        "__import__('os').system('x') > 1",
+        "petal_length > (lambda: 3)()",
+        "petal_length != 3",
+        "petal_length > petal_length",
+        "1 < 2",
+        "island > 'Dream'",
+        "petal_length > 1 and",
+        "`my column > 3",
+        "petal_length.real > 3",
+        "(" * 500,
+    ):
+        with pytest.raises(UserError, match="guide"):
+            parse_guide(text, columns)

@@ -1,0 +1,111 @@
+"""Each threshold moves the verdict, and nothing else does."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nablax.app._report._baselines import Likelihood
+from nablax.app._report._evidence import Conservativity, Evidence, SolverCurve, Training
+from nablax.app._report._memorised import Memorised
+from nablax.app._report._two_sample import TwoSample
+from nablax.app._report._verdict import verdict
+
+STEPS = np.arange(0, 1000, 10)
+TRAINING = Training(STEPS, np.full(100, 1.0), STEPS[::10], np.full(10, 1.05), best_step=900)
+TEST = TwoSample(0.1, 0.4, 0.52, 0.02, np.full(99, 0.1), (300, 300))
+COPIES = Memorised(np.ones(100), np.ones(100), 0.5, 0.01, 0.01, 0.6, 0.0, 0.0, 1.0, np.zeros((0, 2), int))
+
+
+def _evidence(**changes):
+    good = Evidence(
+        name="table",
+        rows=1000,
+        columns=2,
+        model="flow",
+        when="today",
+        data={"x": np.zeros(3)},
+        samples={"x": np.zeros(3)},
+        held_out_rows=300,
+        training=TRAINING,
+        likelihoods=[Likelihood("this model", -2.0, 0.05), Likelihood("Gaussian mixture", -2.5, 0.05)],
+        train_likelihood=Likelihood("train", -1.95, 0.05),
+        two_sample=TEST,
+        memorised=COPIES,
+        solver_curve=SolverCurve(np.array([8, 16]), np.array([0.1, 0.005]), 16, 0.005),
+        clipped_fraction=0.001,
+        round_trip_error=1e-3,
+    )
+    return replace(good, **changes)
+
+
+def _scores(model, mixture, error=0.05):
+    return [Likelihood("this model", model, error), Likelihood("Gaussian mixture", mixture, error)]
+
+
+def test_good_evidence_is_trusted():
+    judged = verdict(_evidence())
+    assert judged.level == "good" and judged.paragraph.startswith("You can trust this model.")
+    assert all(finding.level == "good" for finding in judged.findings)
+    assert "0.50" in judged.paragraph and "52%" in judged.paragraph
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "words"),
+    [
+        ({"training": replace(TRAINING, result="diverged")}, "bad", "diverged"),
+        ({"training": replace(TRAINING, validation=np.full(10, 1.4))}, "caution", "1.40 times"),
+        ({"likelihoods": _scores(-2.5, -2.0)}, "bad", "worse than"),
+        ({"likelihoods": _scores(-2.0, -2.05)}, "caution", "no better than"),
+        ({"likelihoods": _scores(float("nan"), -2.0)}, "bad", "not a number"),
+        ({"train_likelihood": Likelihood("train", -1.6, 0.05)}, "caution", "by heart"),
+        ({"train_likelihood": Likelihood("train", 1.0, 0.05)}, "bad", "by heart"),
+        ({"two_sample": replace(TEST, accuracy=0.7, p_value=0.001)}, "caution", "70%"),
+        ({"two_sample": replace(TEST, p_value=0.002)}, "caution", "not the same"),
+        ({"two_sample": replace(TEST, accuracy=0.93, p_value=0.001)}, "bad", "easily told"),
+        ({"memorised": replace(COPIES, share_close=0.3, p_value=1e-6)}, "bad", "30%"),
+        ({"memorised": replace(COPIES, share_close=0.06, p_value=1e-3)}, "caution", "6%"),
+        ({"memorised": replace(COPIES, share_copied=0.2, copied_p_value=1e-9)}, "bad", "20.0%"),
+        ({"clipped_fraction": 0.05}, "caution", "5.00%"),
+        ({"clipped_fraction": 0.2}, "bad", "20.00%"),
+        ({"round_trip_error": 0.05}, "caution", "to noise and back"),
+        ({"round_trip_error": float("inf")}, "bad", "to noise and back"),
+        ({"solver_curve": SolverCurve(np.array([8]), np.array([0.2]), 8, 0.2)}, "bad", "solver steps"),
+        ({"held_out_rows": 40}, "caution", "40 held-out rows"),
+        ({"likelihoods": []}, "unknown", "not compared"),
+        ({"two_sample": None}, "unknown", "not tested"),
+        ({"memorised": None}, "unknown", "not checked"),
+        ({"two_sample": None, "clipped_fraction": 0.2}, "bad", "20.00%"),
+    ],
+)
+def test_each_fault_is_named(changes, level, words):
+    judged = verdict(_evidence(**changes))
+    assert judged.level == level
+    assert words in judged.paragraph
+    assert "You can trust" not in judged.paragraph
+
+
+def test_bits_are_better_when_fewer():
+    assert verdict(_evidence(unit="bits/dim", likelihoods=_scores(2.5, 2.8), train_likelihood=None)).level == "good"
+    assert verdict(_evidence(unit="bits/dim", likelihoods=_scores(2.8, 2.5), train_likelihood=None)).level == "bad"
+    # 0.5 bits are 0.35 nats a dimension.
+    overfit = verdict(
+        _evidence(unit="bits/dim", likelihoods=_scores(2.5, 2.8), train_likelihood=Likelihood("train", 2.0, 0.1))
+    )
+    assert overfit.level == "caution" and "0.35 nats" in overfit.paragraph
+
+
+def test_a_difference_on_the_same_rows_is_paired():
+    spread = np.random.default_rng(0).normal(size=400)
+    scores = [
+        Likelihood("this model", -2.0, 0.5, -2.0 + 10 * spread),
+        Likelihood("Kernel density", -2.1, 0.5, -2.1 + 10 * spread + 0.01 * spread[::-1]),
+    ]
+    assert verdict(_evidence(likelihoods=scores)).level == "good"
+    unpaired = [replace(score, per_row=None) for score in scores]
+    assert verdict(_evidence(likelihoods=unpaired)).level == "caution"
+
+
+def test_a_field_that_turns_is_no_fault():
+    turning = Conservativity(np.linspace(0, 1, 3), np.full(3, 0.9), np.full(3, 0.01), 3.0, 0.1)
+    assert verdict(_evidence(conservativity=turning)) == verdict(_evidence())
