@@ -1,9 +1,11 @@
 """What every room stands on: types, errors, trees as vectors, the order of batches, a number and its error. Private."""
 
 from ._batches import permute, rows_of, take
+from ._checks import check_callable, check_count, check_floats, check_key, check_like, check_shape, described
 from ._errors import fault, require
 from ._estimate import Estimate
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
+from ._table import table
 from ._types import Field, Key
 
 __all__ = [
@@ -12,6 +14,13 @@ __all__ = [
     "Key",
     "Product",
     "Space",
+    "check_callable",
+    "check_count",
+    "check_floats",
+    "check_key",
+    "check_like",
+    "check_shape",
+    "described",
     "fault",
     "flat_product",
     "permute",
@@ -19,6 +28,7 @@ __all__ = [
     "rows_of",
     "space",
     "split",
+    "table",
     "take",
     "tangent_of",
 ]

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, table
 from ...calculus import Estimate
-from .._table import table
 from ._along import (
     Moved,
     Point,

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, fault, table
 from ...calculus import Estimate
-from .._table import table
 from ._along import Point, directional, row_count
 from ._row_gradients import (
     GROUPS,

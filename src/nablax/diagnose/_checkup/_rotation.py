@@ -6,9 +6,8 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key
+from ..._core import Key, table
 from ...calculus import Estimate, antisymmetry
-from .._table import table
 from ._along import Point
 
 

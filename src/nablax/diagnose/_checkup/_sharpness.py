@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, fault, table
 from ...calculus import (
     Estimate,
     SpectralDensity,
     hessian_product,
     lanczos,
 )
-from .._table import table
 from ._along import (
     Moved,
     Point,

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, table
 from ...calculus import Estimate, SoftmaxRadius, softmax_radius
-from .._table import table
 from ._along import (
     Moved,
     Point,

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key
+from ..._core import Key, table
 from ...calculus import SpectralDensity
-from .._table import table
 from ._along import Point, rescaled
 from ._sharpness import Curvature, curvature, hessian
 

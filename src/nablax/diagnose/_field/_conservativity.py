@@ -7,11 +7,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault
+from ..._core import Field, Key, fault, table
 from ...calculus import Estimate, antisymmetry
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
-from .._table import table
 
 # Field evaluations at once: enough to fill a machine with a small network, few enough for a large one.
 EVALUATIONS = 256

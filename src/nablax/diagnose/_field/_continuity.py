@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field
+from ..._core import Field, table
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
-from .._table import table
 
 EVALUATIONS = 2048
 

@@ -10,11 +10,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from scipy.stats import norm
 
-from ..._core import Field, Key, fault
+from ..._core import Field, Key, fault, table
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
-from .._table import table
 from ._potential import (
     POINTS,
     Potential,

@@ -7,11 +7,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault
+from ..._core import Field, Key, fault, table
 from ...calculus import Estimate, stochastic_divergence
 from .._samples import align
 from .._statistics import ratio_of_means
-from .._table import table
 
 POINTS = 64
 # Share of the Jacobian above which the readings are marked: rounding and a good fit stay well below it.

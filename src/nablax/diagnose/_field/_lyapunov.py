@@ -10,9 +10,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault
+from ..._core import Field, Key, fault, table
 from ...calculus import Estimate
-from .._table import table
 
 
 class Lyapunov(eqx.Module):

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, fault
+from ..._core import Field, fault, table
 from ...calculus import Estimate
 from ...follow import flow
 from .._samples import align
 from .._statistics import ratio_of_means
-from .._table import table
 
 TRAJECTORIES = 256
 

@@ -7,11 +7,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault
+from ..._core import Field, Key, fault, table
 from ...calculus import Estimate, arnoldi, ritz_values
 from ...follow import flow
 from .._samples import align
-from .._table import table
 
 POINTS = 64
 

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._core import Key, fault
-from .._table import table
+from ..._core import Key, fault, table
 
 # Permutations at once. The largest intermediate has this many times rows × features numbers.
 _TOGETHER = 16

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Field, fault
+from ..._core import Field, fault, table
 from ...calculus import Estimate
 from .._field._fixed_points import _distinct
 from .._samples import align
-from .._table import table
 
 
 class LatentAttractors(eqx.Module):

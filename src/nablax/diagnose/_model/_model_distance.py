@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._core import fault
+from ..._core import fault, table
 from ...calculus import Estimate
 from .._samples import align
-from .._table import table
 
 PAIRS = 64
 

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import fault
+from ..._core import fault, table
 from ...calculus import Estimate
 from .._samples import align
-from .._table import table
 
 
 class NormGrad(eqx.Module):

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, table
 from ...calculus import Estimate
-from .._table import table
 
 # Samples at once; each pushes every feature's direction through the function together.
 CHUNK = 64

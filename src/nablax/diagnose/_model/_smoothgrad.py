@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import Key, fault
+from ..._core import Key, fault, table
 from ...calculus import Estimate
 from .._samples import align
-from .._table import table
 
 
 class SmoothGrad(eqx.Module):

@@ -9,8 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linprog
 from scipy.sparse import coo_array, vstack
 
-from ..._core import fault
-from .._table import table
+from ..._core import fault, table
 from ._affine_bounds import (
     Layer,
     affine_maps,

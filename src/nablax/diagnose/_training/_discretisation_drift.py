@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, fault
-from .._table import table
+from ..._core import Field, fault, table
 
 Loss = Callable[..., Float[Array, ""]]
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Key
+from ..._core import Key, table
 from ...calculus import hessian_product, top_eigenvalues
 from ...follow import flow
-from .._table import table
 
 
 class FlowSharpness(eqx.Module):

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, fault, table
 from ...calculus import Estimate, hessian_product
-from .._table import table
 
 # Per-example gradients held at once, beside their sum.
 CHUNK = 64

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..calculus import Estimate
+from ._estimate import Estimate
 
 
 def table(title: str, rows: Sequence[tuple[str, Any, str]], notes: Sequence[str] = ()) -> str:

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 
+from nablax._core import table
 from nablax.calculus import Estimate
-from nablax.diagnose._table import table
 
 
 def test_columns_are_aligned_and_scalars_have_no_error():
