@@ -1,4 +1,12 @@
-"""The command line, data files, run folders, reports, and the scikit-learn face. An extra: ``nablax[app]``."""
+"""The command line, data files, run folders, reports, and the scikit-learn face. An extra: ``nablax[app]``.
+
+Chambers:
+
+- ``_ask``: what one asks of a run: samples, guided samples, scores, completions, a density.
+- ``_data``: where data comes from: a source, its columns, and the code that turns cells into numbers and back.
+- ``_report``: what came of a run: the evidence, the verdict on it, and the page that shows both.
+- ``_runs``: a run: its configuration, its folder, and the learning that fills it.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,6 +1,13 @@
 """Anything in, numbers with units and standard errors out; nothing is changed.
 
 Each diagnostic returns a record whose ``table()`` prints it.
+
+Chambers:
+
+- ``_checkup``: a training step before it is made: sharpness, noise, conflicts, and what to change.
+- ``_field``: a learned vector field: is it a gradient, is it stiff, where does it rest?
+- ``_model``: a trained model: what it looks at, how far it moves, how it compares, what is certain of it.
+- ``_training``: a whole training: what discretisation, symmetry and noise leave of its course.
 """
 
 from ._checkup._advice import Finding

@@ -4,6 +4,15 @@ Every aggregator and regulator is an ``optax.GradientTransformationExtraArgs``. 
 leaves have a leading axis of K objectives and returns them without it, so that it is the first link of
 ``optax.chain``; a regulator takes one gradient and returns one. Unknown extra arguments are ignored by both. Gradients
 are real.
+
+Chambers:
+
+- ``_aggregators``: gradients of several objectives in, one direction out.
+- ``_gramian``: inner products of many gradients, without the gradients.
+- ``_penalties``: penalties and constraints, by the gradient of what they add to the loss.
+- ``_projections``: a gradient kept off what earlier tasks need.
+- ``_sources``: gradients of several domains, draws or tasks, combined or sampled.
+- ``_steps``: one gradient in, one out: rescaled, clipped, gated, kept inside a radius.
 """
 
 from ._aggregators._aggregator import AggregatorState, Weights

@@ -1,4 +1,13 @@
-"""Data → sampler: paths, couplings, objectives, guidance, likelihood."""
+"""Data → sampler: paths, couplings, objectives, guidance, likelihood.
+
+Chambers:
+
+- ``_couplings``: which noise goes with which datum.
+- ``_guidance``: samples steered: by a class, a cost, an observation.
+- ``_likelihood``: how likely a point is under a transport.
+- ``_maps``: transports made from transports.
+- ``_paths``: paths from noise to data, and the conversions among velocity, score, noise and denoiser.
+"""
 
 from ._couplings._couplings import (
     Coupling,
