@@ -2,19 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docstrings lint types docs examples clean
-
-.venv/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[app,docs,test]' --constraint constraints.txt
-	touch $@
+.PHONY: demo test test-all docstrings lint types docs examples dist clean
 
 demo: .venv/.installed
 	$(BIN)/nablax learn digits --condition label --out runs/digits
 
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[app,docs,test]' --constraint constraints.txt --build-constraint constraints.txt
+	touch $@
+
 test: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-all: export NABLAX_CLAIMS = all
+test-all: test
 
 docstrings: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --quiet --doctest-modules src/nablax
@@ -31,6 +34,10 @@ docs: .venv/.installed
 
 examples: .venv/.installed
 	set -e; for example in examples/*.py; do echo "== $$example"; MPLBACKEND=Agg $(BIN)/python $$example; done
+
+dist: .venv/.installed
+	rm -rf dist
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build
 
 clean:
 	rm -rf .venv site build dist .pytest_cache .ruff_cache .mypy_cache
