@@ -2,12 +2,16 @@
 
 import json
 import math
+import shutil
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
+from nablax.app import Model, open_run
 from nablax.app._ask import _guide
 from nablax.app._ask._complete import complete
 from nablax.app._ask._sample import sample
@@ -97,6 +101,45 @@ def test_samples_come_back_in_the_tables_own_types_and_ranges(folder):
     means = new.group_by("group").agg(pl.col("length").mean(), pl.len()).sort("group")
     assert means["length"][0] < 3.5 and means["length"][1] > 6.5
     assert abs(means["len"][0] - 150) < 50
+
+
+def test_a_run_opens_from_python(folder):
+    model, table = open_run(folder / "run"), mixed(400)
+    assert isinstance(model, Model) and model.config.condition == ("group",)
+    points, condition = model.encode(table, key=jax.random.key(0))
+    # Cells come back through points that say where in a cell a value lies; a length to single precision.
+    assert_frame_equal(model.decode(points, condition), table, rel_tol=1e-5)
+    shuffled = table.select("weight", "group", "length", "colour", "count")
+    np.testing.assert_array_equal(model.encode(shuffled, key=jax.random.key(0))[0], points)
+    assert model.decode(points).columns == ["length", "count", "colour", "weight"]
+    # Learned: points of the other group are far less likely.
+    score = model.transport.log_prob(points[:64], condition[:64], key=jax.random.key(1)).value
+    swapped = model.transport.log_prob(points[:64], condition[:64, ::-1], key=jax.random.key(1)).value
+    assert float(score.mean() - swapped.mean()) > 3
+    drawn = model.decode(model.transport.sample(200, key=jax.random.key(2), args=condition[:200]), condition[:200])
+    assert ((drawn["length"] < 5) == (drawn["group"] == "a")).mean() > 0.95
+
+
+def test_a_run_opens_under_double_precision(folder, x64):
+    model = open_run(folder / "run")
+    points, condition = model.encode(mixed(8), key=jax.random.key(0))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(model.transport.field)} == {"float32"}
+    assert np.isfinite(model.transport.velocity(0.5, points[0], condition[0])).all()
+
+
+def test_what_is_no_run_is_not_opened(folder, tmp_path):
+    with pytest.raises(UserError, match="no run folder"):
+        open_run(tmp_path)
+    shutil.copytree(folder / "run", tmp_path / "run")
+    weights = tmp_path / "run" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"weights.safetensors cannot be read.*expected a whole file"):
+        open_run(tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    shutil.copy(folder / "run" / "weights.safetensors", weights)
+    config.write_text(config.read_text().replace('"width": 32', '"width": 64'))
+    with pytest.raises(UserError, match=r"float32 \(64, \d+\), got float32 \(32, \d+\)"):
+        open_run(tmp_path / "run")
 
 
 def test_conditions_and_seeds(folder):

@@ -1,5 +1,6 @@
 """What every room stands on: types, errors, trees as vectors, the order of batches, a number and its error. Private."""
 
+from ._arrays import is_key, named_arrays, read_arrays, with_arrays, write_arrays, write_whole
 from ._batches import permute, rows_of, take
 from ._checks import check_callable, check_count, check_floats, check_key, check_like, check_shape, described
 from ._errors import fault, require
@@ -23,7 +24,10 @@ __all__ = [
     "described",
     "fault",
     "flat_product",
+    "is_key",
+    "named_arrays",
     "permute",
+    "read_arrays",
     "require",
     "rows_of",
     "space",
@@ -31,4 +35,7 @@ __all__ = [
     "table",
     "take",
     "tangent_of",
+    "with_arrays",
+    "write_arrays",
+    "write_whole",
 ]

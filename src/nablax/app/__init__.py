@@ -8,14 +8,18 @@ Chambers:
 - ``_runs``: a run: its configuration, its folder, and the learning that fills it.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core import require
 
 if TYPE_CHECKING:
     from ._ask._density import FlowDensity as FlowDensity
+    from ._runs._run import Model as Model
 
-__all__ = ["FlowDensity", "main"]
+__all__ = ["FlowDensity", "Model", "main", "open_run"]
+
+_NEEDED = ("typer", "rich", "polars")
 
 
 def main() -> None:
@@ -24,11 +28,41 @@ def main() -> None:
     Raises:
         ImportError: the extra is not installed.
     """
-    for package in ("typer", "rich", "polars"):
+    for package in _NEEDED:
         require(package, extra="app")
     from ._cli import run
 
     run()
+
+
+def open_run(path: Path | str) -> "Model":
+    """Open a trained run of the command line; no code in it is executed.
+
+    Args:
+        path: the run folder that ``nablax learn`` wrote.
+
+    Returns:
+        The model: ``transport`` is the learned field, ``encode`` and ``decode`` lead from rows to its points and
+        back, ``config`` holds every choice that was made.
+
+    Raises:
+        UserError: no such folder, no configuration, not trained yet, or weights that cannot be read.
+        ImportError: the extra is not installed.
+
+    Example:
+        >>> import jax
+        >>> from nablax.app import open_run
+        >>> def more_rows(folder, count):
+        ...     model = open_run(folder)
+        ...     return model.decode(model.transport.sample(count, key=jax.random.key(0)))
+
+    Cost: reading the weights.
+    """
+    for package in _NEEDED:
+        require(package, extra="app")
+    from ._runs._run import load
+
+    return load(path)
 
 
 def __getattr__(name: str) -> Any:
@@ -38,4 +72,10 @@ def __getattr__(name: str) -> Any:
         from ._ask._density import FlowDensity
 
         return FlowDensity
+    if name == "Model":
+        for package in _NEEDED:
+            require(package, extra="app")
+        from ._runs._run import Model
+
+        return Model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

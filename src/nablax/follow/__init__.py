@@ -1,8 +1,9 @@
-"""Follow a field: field + state → next state. Flows, and the training loop."""
+"""Follow a field: field + state → next state. Flows, the training loop, and a model's arrays on disk."""
 
 from ._fit import Fit, fit
 from ._flow import Solution, flow
 from ._progress import History, Progress
+from ._save import load, save
 
 __all__ = [
     "Fit",
@@ -11,4 +12,6 @@ __all__ = [
     "Solution",
     "fit",
     "flow",
+    "load",
+    "save",
 ]

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from .._core import fault, require
-from ._devices import agree, is_key, local
+from ._devices import agree
 
 _KEPT = 3
 _MANIFEST = "manifest"
@@ -38,38 +36,6 @@ class Saved(NamedTuple):
     step: int
     result: str
     arrays: dict[str, np.ndarray]
-
-
-def flatten(state: PyTree) -> dict[str, np.ndarray]:
-    """Arrays of a pytree on the host, by their path; random keys as their bits."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(local(state))
-    return {
-        jax.tree_util.keystr(path): np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-        for path, leaf in leaves
-    }
-
-
-def unflatten(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
-    """Put arrays by path back into the structure of ``like``.
-
-    Raises:
-        ValueError: paths, shapes or dtypes differ.
-    """
-    wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in flatten(like).items()}
-    stored = {name: (leaf.shape, leaf.dtype) for name, leaf in arrays.items()}
-    for name in [*wanted, *stored]:
-        if wanted.get(name) != stored.get(name):
-            raise fault(
-                expected=f"a checkpoint with {name}: {wanted.get(name, 'nothing')}",
-                got=stored.get(name, "nothing"),
-                mend="The model, the optimiser, ema or validation has changed: go back, or use another folder.",
-            )
-
-    def put(path: Any, leaf: Any) -> Any:
-        array = arrays[jax.tree_util.keystr(path)]
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf)) if is_key(leaf) else array
-
-    return jax.tree_util.tree_map_with_path(put, like)
 
 
 def _digest(file: Path) -> str:

@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from .._core import fault
+from .._core import fault, is_key
 
 
 def spread(batch_size: int) -> NamedSharding | None:
@@ -25,11 +25,6 @@ def spread(batch_size: int) -> NamedSharding | None:
         )
     mesh = Mesh(np.array(devices), ("rows",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec())
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether a leaf is an array of typed random keys."""
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def place(tree: PyTree, sharding: NamedSharding | None) -> PyTree:

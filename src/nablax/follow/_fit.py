@@ -10,11 +10,10 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from .._core import Key, fault
+from .._core import Key, fault, is_key, with_arrays
 from ..fields import EMA
-from ._checkpoint import Checkpoints, unflatten
+from ._checkpoint import Checkpoints
 from ._devices import (
-    is_key,
     local,
     place,
     spread,
@@ -155,6 +154,7 @@ def fit(
         best_step=jnp.array(0, jnp.int32),
         step=jnp.array(0, jnp.int32),
     )
+    state = place(state, sharding)
     record, result, checkpoints = Record(steps, dtype), "", None
     if checkpoint is not None:
         settings = {
@@ -169,10 +169,10 @@ def fit(
             if saved.step > steps:
                 raise fault(expected=f"steps >= {saved.step}, the number done", got=steps, mend="Use another folder.")
             record.restore(saved.arrays)
-            state = unflatten(saved.arrays, state)
+            mend = "The model, the optimiser, ema or validation has changed: go back, or use another folder."
+            state = place(with_arrays(saved.arrays, state, source="a checkpoint", mend=mend), sharding)
             # A run that completed fewer steps goes on; the other ends are final.
             result = "" if saved.result == "completed" and saved.step < steps else saved.result
-    state = place(state, sharding)
     if not result:
         state, result = run(plan, state, record, source, rows, schedule, checkpoints, progress)
     return _outcome(local(state), frozen, record, result)

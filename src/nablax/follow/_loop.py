@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ._checkpoint import Checkpoints, Saved, flatten
+from .._core import named_arrays
+from ._checkpoint import Checkpoints, Saved
 from ._devices import agree, local
 from ._progress import Pace, Progress, Record
 from ._source import Prefetch, Resident
@@ -87,7 +88,7 @@ def run(
             if progress is not None and (report := pace.report(record, last=bool(result))) is not None:
                 progress(report)
             if checkpoints is not None and (result or checkpoints.due(record.step)):
-                arrays = {**flatten(state), **record.arrays()}
+                arrays = {**named_arrays(local(state)), **record.arrays()}
                 checkpoints.write(Saved(record.step, result, arrays))
     finally:
         source.close()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ..._core import write_whole
 from .._errors import UserError
-from .._runs._run import write_whole
 
 
 def _array(series: pl.Series) -> np.ndarray:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..._core import require
+from ..._core import require, write_whole
 from ..._pages import DATA, SAMPLES, THIRD, render
-from .._runs._run import write_whole
 from ._evidence import Evidence
 from ._pictures import pictures
 from ._verdict import ACCURACY, Verdict, verdict

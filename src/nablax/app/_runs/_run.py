@@ -4,16 +4,18 @@ import csv
 import dataclasses
 import io
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from ..._core import require
+from ..._core import Key, read_arrays, with_arrays, write_whole
 from ...fields import MLP, Transformer
+from ...follow import save
 from ...spaces import Euclidean
 from ...transport import (
     Linear,
@@ -86,8 +88,7 @@ class Run:
 
     def write_weights(self, model: Any) -> None:
         """Write a model's arrays, named by where they stand in it."""
-        safetensors = require("safetensors.numpy", extra="app")
-        self.write("weights.safetensors", safetensors.save(_named_arrays(model)))
+        save(self.path / "weights.safetensors", model)
 
     def write_metrics(self, columns: dict[str, np.ndarray]) -> None:
         """Write the history of training, one line for each step."""
@@ -112,10 +113,10 @@ class Model:
 
     Attributes:
         run: its folder.
-        config: its configuration.
-        codec: between rows and arrays.
-        transport: the learned field.
-        conditions: condition vectors of training rows, for drawing conditions that nobody set.
+        config: its configuration: the data, every choice and why it was made.
+        codec: between rows and arrays: columns, kinds and units.
+        transport: the learned field; draws, scores and encodes points as `encode` makes them.
+        conditions: condition vectors of training rows [rows, condition], for drawing conditions that nobody set.
     """
 
     run: Run
@@ -123,6 +124,37 @@ class Model:
     codec: "Codec | ImageCodec"
     transport: Transport
     conditions: np.ndarray
+
+    def encode(self, frame: "pl.DataFrame", *, key: Key) -> tuple[Array, Array | None]:
+        """Rows as points that the transport works on.
+
+        Args:
+            frame: rows with the columns that the run was learnt from, in any order.
+            key: places a whole number, a category or a pixel level within its cell.
+
+        Returns:
+            Points [rows, ...], standardised, and condition vectors [rows, condition], or None where the run has no
+            conditions: ``transport.log_prob(*encode(frame, key=key), key=key)``. That density is one of points; the
+            one of rows, in the table's own units, is what ``nablax score`` gives.
+
+        Raises:
+            UserError: a column is absent, of another type, infinite, or holds an unseen category.
+        """
+        base, condition = self.codec.encode(frame)
+        points, _ = self.codec.dequantise(jnp.asarray(base), key)
+        return points, jnp.asarray(condition) if self.codec.condition_dim else None
+
+    def decode(self, points: Array | np.ndarray, condition: Array | np.ndarray | None = None) -> "pl.DataFrame":
+        """Points back to rows, in the table's own columns, order, types and observed ranges.
+
+        Args:
+            points: [rows, ...], such as ``transport.sample(rows, key=key)``.
+            condition: condition vectors [rows, condition]; without them the condition columns are left out.
+
+        Returns:
+            The table.
+        """
+        return self.codec.decode(points, None if condition is None else np.asarray(condition))
 
     def guided(self, scale: float) -> Transport:
         """The learned transport under classifier-free guidance of this scale."""
@@ -179,14 +211,18 @@ def load(path: Path | str) -> Model:
     codec = codec_of(config)
     # Shapes only: initialising weights that are about to be replaced would compile for seconds.
     transport = eqx.filter_eval_shape(build, config, codec, jax.random.key(0))
-    safetensors = require("safetensors", extra="app")
+    # A run is trained in single precision, whatever the precision of the program that opens it.
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32) if isinstance(x, jax.ShapeDtypeStruct) else x,
+        {"field": transport.field},
+    )
     weights = run.path / "weights.safetensors"
     try:
-        with safetensors.safe_open(weights, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        arrays = read_arrays(weights)
         conditions = arrays.pop("['conditions']")
-        field = _with_arrays({"field": transport.field}, arrays)["field"]
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        mend = "Its configuration has changed, or its weights are another run's."
+        field = with_arrays(arrays, like, source=str(weights), mend=mend)["field"]
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{weights} cannot be read", error) from None
     transport = eqx.tree_at(lambda transport: transport.field, transport, field)
     return Model(run, config, codec, transport, conditions)
@@ -227,36 +263,4 @@ def _patch(shape: tuple[int, ...]) -> int:
     raise UserError(f"images of {height}×{width} do not divide into at most 256 patches; give --image-size")
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place and move it there, so that it is whole or absent."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _named_arrays(model: Any) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(model, eqx.is_array))
-    return {jax.tree_util.keystr(path).lstrip("."): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _with_arrays(model: Any, arrays: dict[str, np.ndarray]) -> Any:
-    dynamic, static = eqx.partition(model, lambda leaf: isinstance(leaf, jax.Array | jax.ShapeDtypeStruct))
-    leaves, structure = jax.tree_util.tree_flatten_with_path(dynamic)
-    found = []
-    for path, leaf in leaves:
-        name = jax.tree_util.keystr(path).lstrip(".")
-        array = arrays[name]
-        if array.shape != leaf.shape:
-            raise ValueError(f"{name} has shape {array.shape}, expected {leaf.shape}")
-        found.append(jax.numpy.asarray(array))
-    return eqx.combine(jax.tree_util.tree_unflatten(structure, found), static)
-
-
-__all__ = ["PATH", "Model", "Run", "build", "codec_of", "load", "write_whole"]
+__all__ = ["PATH", "Model", "Run", "build", "codec_of", "load"]
