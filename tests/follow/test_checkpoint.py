@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from nablax.fields import EMA
-from nablax.follow import fit
+from nablax.follow import _fingerprint, fit
 
 # One problem for this process and for those that are killed.
 PROBLEM = """
@@ -32,13 +32,15 @@ def loss(model, batch, *, key):
     hidden = jnp.tanh(batch["x"] @ model["in"])
     return jnp.mean((hidden @ model["out"] + noise - batch["y"]) ** 2)
 
-def problem(key=jax.random.key(5), **settings):
-    a, b, c = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(a, (64, 4))
-    data = {"x": x, "y": jnp.sin(x[:, 0])}
+def rows():
+    x = jax.random.normal(jax.random.split(jax.random.key(0), 3)[0], (64, 4))
+    return {"x": x, "y": jnp.sin(x[:, 0])}
+
+def problem(key=jax.random.key(5), loss=loss, data=rows(), **settings):
+    _, b, c = jax.random.split(jax.random.key(0), 3)
     model = {"in": jax.random.normal(b, (4, 8)), "out": jax.random.normal(c, (8,))}
     arguments = dict(steps=300, optimizer=ADAM, batch_size=16, key=key, ema=EMA(0.99))
-    arguments |= dict(validation=data, validate_every=50)
+    arguments |= dict(validation=rows(), validate_every=50)
     return fit(loss, model, data, **{**arguments, **settings})
 """
 exec(PROBLEM)
@@ -154,12 +156,21 @@ def test_what_a_kill_left_half_written_is_ignored_and_swept(whole, folder):
     assert not left.exists()
 
 
+changed = {**rows(), "y": rows()["y"].at[63].multiply(1.000001)}
+first_half = {name: leaf[:32] for name, leaf in rows().items()}
 OTHER = {
     "optimizer": ({"optimizer": optax.sgd(0.1)}, "has changed"),
+    "rate": ({"optimizer": optax.adam(0.010000001)}, r"expected optimizer .*, got"),
+    "schedule": ({"optimizer": optax.adam(optax.constant_schedule(0.01))}, r"expected a checkpoint|expected optimizer"),
+    "loss": ({"loss": lambda *a, key: 1.01 * loss(*a, key=key)}, r"expected loss \(digest .*, got"),
+    "data": ({"data": changed}, r"expected data .*'x': f32\[64,4\].*, got .*'x': f32\[64,4\]"),
+    "fewer rows": ({"data": first_half}, r"expected data .*f32\[64,4\].*, got .*f32\[32,4\]"),
+    "other validation": ({"validation": changed}, r"expected validation .*f32\[64,4\]"),
     "no average": ({"ema": None}, "decay"),
     "batch": ({"batch_size": 8}, "batch_size = 16"),
     "key": ({"key": jax.random.key(6)}, "key = "),
-    "validation": ({"validation": None}, "validate_every = 50"),
+    "validation": ({"validation": None}, r"expected validation .*, got None"),
+    "validation intervals": ({"validate_every": 40}, "validate_every = 50"),
     "steps": ({"steps": 100}, "expected steps >= 200"),
 }
 
@@ -173,11 +184,60 @@ def test_another_run_is_refused_and_the_folder_left_alone(case, folder):
     assert names(folder) == before
 
 
+@pytest.mark.parametrize("case", ["rate", "loss", "data"])
+def test_another_run_is_refused_where_this_one_has_finished(case, folder):
+    problem(checkpoint=folder)
+    change, message = OTHER[case]
+    with pytest.raises(ValueError, match=message):
+        problem(checkpoint=folder, **change)
+
+
+def test_other_versions_are_said_and_programs_not_compared(whole, folder, monkeypatch):
+    monkeypatch.setattr(_fingerprint, "_versions", lambda: {"nablax": "99", "jax": "98"})
+    said = []
+    same(problem(checkpoint=folder, notice=said.append), whole)
+    assert len(said) == 1 and "jax " in said[0] and "this is nablax 99 jax 98" in said[0]
+    with pytest.raises(ValueError, match="expected data"):
+        problem(checkpoint=folder, data=changed)
+    # From here on the newer versions are those to compare with.
+    with pytest.raises(ValueError, match="expected optimizer"):
+        problem(checkpoint=folder, **OTHER["rate"][0])
+
+
+def source_of(scale):
+    def source(first, count):
+        return {name: np.stack([np.asarray(leaf[:16]) * scale] * count) for name, leaf in rows().items()}
+
+    return source
+
+
+def test_a_source_is_told_by_its_first_batch(tmp_path):
+    settings = {"checkpoint": tmp_path / "run", "steps": 30}
+    out = problem(data=source_of(1.0), **settings)
+    same(problem(data=source_of(1.0), **settings), out)
+    with pytest.raises(ValueError, match=r"expected data .*f32\[1,16,4\].*, got"):
+        problem(data=source_of(1.001), **settings)
+
+
+def test_a_longer_run_keeps_the_intervals_that_it_began_with(tmp_path):
+    settings = {"checkpoint": tmp_path / "run", "validate_every": None}
+    problem(steps=600, **settings)  # validated every 12 steps; 700 alone would be every 14
+    out = problem(steps=700, **settings)
+    assert (out.result, out.step) == ("completed", 700)
+    measured = np.flatnonzero(np.isfinite(out.history.validation)) + 1
+    np.testing.assert_array_equal(measured, [*range(12, 700, 12), 700])
+    alone = problem(steps=700, validate_every=12)
+    jax.tree.map(np.testing.assert_array_equal, out.last, alone.last)
+    np.testing.assert_array_equal(out.history.loss, alone.history.loss)
+    with pytest.raises(ValueError, match="validate_every = 12"):
+        problem(steps=700, **{**settings, "validate_every": 14})
+
+
 def test_another_model_is_refused(folder):
     def linear(model, batch, *, key):
         return jnp.mean((batch["x"] @ model["in"][:, 0] - batch["y"]) ** 2)
 
-    data = {"x": jnp.zeros((64, 4)), "y": jnp.zeros(64)}
+    data = rows()
     with pytest.raises(ValueError, match=r"expected a checkpoint with .*'in'.*\(4, 3\)"):
         fit(
             linear, {"in": jnp.zeros((4, 3)), "out": jnp.zeros(8)}, data, steps=300, optimizer=ADAM, batch_size=16,

@@ -58,7 +58,10 @@ def all_rows(key, steps):
 def hand_step(optimizer, params, state, batch, key):
     frozen = eqx.filter(Line(), eqx.is_inexact_array, inverse=True)
     value, gradient = jax.value_and_grad(lambda p: loss(eqx.combine(p, frozen), batch, key=key))(params)
-    updates, state = optimizer.update(gradient, state, params)
+    extra = {"value": value, "grad": gradient, "value_fn": lambda p: loss(eqx.combine(p, frozen), batch, key=key)}
+    if not isinstance(optimizer, optax.MultiSteps):
+        optimizer = optax.with_extra_args_support(optimizer)
+    updates, state = optimizer.update(gradient, state, params, **extra)
     return optax.apply_updates(params, updates), state, value
 
 
@@ -91,8 +94,7 @@ def test_linear_regression_is_least_squares(key):
     out = fit(
         plain, Line(), data, optimizer=optax.sgd(0.2), steps=400, batch_size=ROWS, key=key
     )  # full batches: no gradient noise
-    design = np.concatenate([data["x"], np.ones((ROWS, 1), np.float32)], axis=1)
-    expected = np.linalg.lstsq(design, data["y"])[0]
+    expected = least_squares(data)
     np.testing.assert_allclose(out.model.weight, expected[:3], atol=1e-5)
     np.testing.assert_allclose(out.model.bias, expected[3], atol=1e-5)
     assert out.result == "completed" and out.step == out.best_step == 400
@@ -353,23 +355,92 @@ def test_random_state_in_the_optimizer(key):
     close(out.last, models[-1])
 
 
-RIGHT = {"optimizer": optax.sgd(0.1), "steps": 2, "batch_size": BATCH}
-WRONG = {
-    "steps": ({"steps": 0}, "steps >= 1"),
-    "batch_size": ({"batch_size": 0}, "batch_size >= 1"),
-    "large batch": ({"batch_size": ROWS + 1}, "at least 51 rows, got 50"),
-    "empty": ({"data": {"x": np.zeros((0, 3)), "y": np.zeros(0)}}, "at least 8 rows, got 0"),
-    "no arrays": ({"data": {}}, "arrays with a leading axis"),
-    "scalar": ({"data": {"x": np.zeros(())}}, "arrays with a leading axis"),
-    "ragged": ({"data": {"x": np.zeros((9, 3)), "y": np.zeros(10)}}, "as many rows"),
-    "patience": ({"patience": 2}, "validation rows with patience"),
-    "no patience": ({"patience": 0, "validation": data_of()}, "patience >= 1"),
-    "validate_every": ({"validate_every": 0, "validation": data_of()}, "validate_every >= 1"),
-    "checkpoint_every": ({"checkpoint_every": 0}, "checkpoint_every >= 1"),
-    "empty validation": ({"validation": {"x": np.zeros((0, 3)), "y": np.zeros(0)}}, "validation: at least 1"),
-    "no weights": ({"model": {"n": 3}}, "a model with floating arrays"),
-    "vector loss": ({"loss": lambda m, b, *, key: b["y"]}, "a loss that returns one real number"),
+def least_squares(data):
+    design = np.concatenate([data["x"], np.ones((ROWS, 1), np.float32)], axis=1)
+    return np.linalg.lstsq(design, data["y"])[0]
+
+
+SEARCHES = {
+    "L-BFGS": optax.lbfgs(),
+    "backtracking": optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=20)),
+    "zoom": optax.chain(optax.sgd(1.0), optax.scale_by_zoom_linesearch(max_linesearch_steps=20)),
+    "polyak": optax.polyak_sgd(0.5),
+    "accumulated": optax.MultiSteps(optax.polyak_sgd(0.5), 2),
 }
+
+
+@pytest.mark.parametrize("case", SEARCHES)
+def test_line_searches_look_at_the_present_batch_and_noise(case, key):
+    optimizer = SEARCHES[case]
+    out = fit(loss, Line(), data_of(), optimizer=optimizer, steps=12, batch_size=BATCH, key=key)
+    models, losses = by_hand(data_of(), 12, optimizer, key)
+    np.testing.assert_allclose(out.history.loss, losses, rtol=1e-4)
+    close(out.last, models[-1], rtol=1e-4)
+
+
+def test_l_bfgs_on_all_rows_arrives_in_few_steps(key):
+    data, settings = data_of(), {"steps": 12, "batch_size": ROWS, "key": key}
+    out = fit(plain, Line(), data, optimizer=optax.lbfgs(), **settings)
+    np.testing.assert_allclose(out.model.weight, least_squares(data)[:3], atol=1e-5)
+    np.testing.assert_allclose(out.model.bias, least_squares(data)[3], atol=1e-5)
+    other = fit(plain, Line(), data, optimizer=ADAM, **settings)
+    assert np.abs(other.model.weight - least_squares(data)[:3]).max() > 0.1  # not what any optimiser does
+
+
+def test_a_resumed_line_search_is_bit_identical(key, tmp_path):
+    settings = {"optimizer": SEARCHES["L-BFGS"], "batch_size": BATCH, "key": key}
+    whole = fit(loss, Line(), data_of(), steps=12, **settings)
+    fit(loss, Line(), data_of(), steps=7, checkpoint=tmp_path / "run", **settings)
+    out = fit(loss, Line(), data_of(), steps=12, checkpoint=tmp_path / "run", **settings)
+    same(out.last, whole.last)
+    same(out.history, whole.history)
+
+
+def texts():
+    return {"x": np.zeros((ROWS, 3)), "y": np.array(["a"] * ROWS)}
+
+
+RIGHT = {"optimizer": optax.sgd(0.1), "steps": 2, "batch_size": BATCH}
+# Each fault says what was expected, what came, and what to do.
+WRONG = {
+    "steps": ({"steps": 0}, "expected steps as a whole number, at least 1, got 0. Pass steps=1 or more"),
+    "fractional steps": ({"steps": 40.0}, "expected steps as a whole number, at least 1, got 40.0. Pass"),
+    "steps in words": ({"steps": "40"}, "expected steps as a whole number, at least 1, got '40'. Pass"),
+    "steps by truth": ({"steps": True}, "expected steps as a whole number, at least 1, got True. Pass"),
+    "batch_size": ({"batch_size": 0}, "expected batch_size as a whole number, at least 1, got 0. Pass"),
+    "fractional batch_size": ({"batch_size": 8.5}, "expected batch_size as a whole number, at least 1, got 8.5. Pass"),
+    "large batch": ({"batch_size": ROWS + 1}, "at least 51 rows, got 50. Pass more rows or a smaller batch_size"),
+    "empty": ({"data": {"x": np.zeros((0, 3)), "y": np.zeros(0)}}, "at least 8 rows, got 0. Pass more rows"),
+    "no arrays": ({"data": {}}, "expected data: arrays of numbers with a leading axis of rows, got {}. Pass some"),
+    "scalar": ({"data": {"x": np.zeros(())}}, r"with a leading axis of rows, got f64\[\].*Make one array"),
+    "lists": ({"data": {"x": [[1.0, 2.0, 3.0]] * 9, "y": [1.0] * 9}}, "rows, got a float among them. Make one array"),
+    "a list": ({"data": [1.0, 2.0]}, "expected data: arrays of numbers .*, got a float among them. Make one array"),
+    "strings": ({"data": texts()}, r"rows, got <U1\[50\].*numbers of words"),
+    "a string": ({"data": "table.csv"}, "expected data: arrays .*, got a str among them. Make one array"),
+    "objects": ({"data": {"x": np.array([None] * 9)}}, r"expected data: arrays .*, got object\[9\].*Make one array"),
+    "ragged": ({"data": {"x": np.zeros((9, 3)), "y": np.zeros(10)}}, "as many rows each, got .*Cut them"),
+    "patience": ({"patience": 2}, "validation rows with patience, got none. Pass validation"),
+    "no patience": ({"patience": 0, "validation": data_of()}, "expected patience as .* 1, got 0. Pass"),
+    "validate_every": ({"validate_every": 0, "validation": data_of()}, "expected validate_every as .*, got 0. Pass"),
+    "checkpoint_every": ({"checkpoint_every": 2.5}, "expected checkpoint_every as .*, got 2.5. Pass"),
+    "empty validation": ({"validation": {"x": np.zeros((0, 3)), "y": np.zeros(0)}}, "validation: at least 1 rows, got 0"),
+    "validation in lists": ({"validation": [1, 2]}, "expected validation: arrays .*, got a int among them. Make"),
+    "no weights": ({"model": {"n": 3}}, r"expected a model with floating arrays, got \{'n': 3\}. There is nothing to train"),
+    "whole weights": ({"model": {"n": jnp.arange(3)}}, r"floating arrays, got \{'n': i32\[3\]\}"),
+    "lookahead": ({"model": optax.LookaheadParams.init_synced(Line())}, "the model itself, got .*Pass model.fast"),
+    "vector loss": ({"loss": lambda m, b, *, key: b["y"]}, r"returns one real number, got f32\[8\]. Take the mean"),
+    "auxiliary values": ({"loss": lambda m, b, *, key: (m.bias, b)}, "one real number, got \\(f32.*the loss alone"),
+    "whole loss": ({"loss": lambda m, b, *, key: jnp.int32(1)}, r"one real number, got i32\[\]. Return a floating"),
+    "complex loss": ({"loss": lambda m, b, *, key: m.bias * 1j}, r"one real number, got c64\[\]. Return its real"),
+    "loss of Python": ({"loss": lambda m, b, *, key: 1.0}, "one real number, got 1.0. Compute it from the parameters"),
+    "no loss": ({"loss": lambda m, b, *, key: None}, "one real number, got None. Compute it"),
+    "loss that is none": ({"loss": 3.0}, "expected loss, a function, got 3.0. Pass loss\\(model"),
+    "uncalled": ({"optimizer": optax.adam}, r"with init and update, got the function adam. Call it: optimizer=optax.adam\("),
+    "a rate": ({"optimizer": 1e-3}, "with init and update, got 0.001. Pass optimizer=optax.adam"),
+    "decay": ({"ema": 0.999}, r"expected ema, an EMA, got 0.999. Pass ema=nablax.fields.EMA\(0.999\)"),
+    "seed": ({"key": 0}, r"expected key: a random key, got 0. Pass jax.random.key\(0\)"),
+    "no key": ({"key": None}, r"expected key: a random key, got None. Pass jax.random.key\(0\)"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -377,4 +448,4 @@ def test_bad_arguments(case, key):
     change, message = WRONG[case]
     call = {"loss": loss, "model": Line(), "data": data_of(), **RIGHT, **change}
     with pytest.raises(ValueError, match=message):
-        fit(call.pop("loss"), call.pop("model"), call.pop("data"), key=key, **call)
+        fit(call.pop("loss"), call.pop("model"), call.pop("data"), **{"key": key, **call})

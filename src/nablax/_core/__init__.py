@@ -2,7 +2,18 @@
 
 from ._arrays import is_key, named_arrays, read_arrays, with_arrays, write_arrays, write_whole
 from ._batches import permute, rows_of, take
-from ._checks import check_callable, check_count, check_floats, check_key, check_like, check_shape, described
+from ._checks import (
+    check_callable,
+    check_count,
+    check_floats,
+    check_key,
+    check_like,
+    check_loss,
+    check_optimizer,
+    check_rate,
+    check_shape,
+    described,
+)
 from ._errors import fault, require
 from ._estimate import Estimate
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
@@ -20,6 +31,9 @@ __all__ = [
     "check_floats",
     "check_key",
     "check_like",
+    "check_loss",
+    "check_optimizer",
+    "check_rate",
     "check_shape",
     "described",
     "fault",

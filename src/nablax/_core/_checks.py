@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, PyTree
 
 from ._errors import fault
@@ -15,7 +16,7 @@ from ._errors import fault
 
 def described(tree: PyTree) -> str:
     """A tree by the dtypes and shapes of its arrays, such as ``f32[3,2]`` or ``{'x': i32[5]}``."""
-    return eqx.tree_pformat(tree, short_arrays=True).replace("\n", " ")
+    return " ".join(eqx.tree_pformat(tree, short_arrays=True, struct_as_array=True).split())
 
 
 def check_like(value: PyTree, like: PyTree, *, what: str, mend: str) -> None:
@@ -111,3 +112,63 @@ def check_callable(value: Any, *, what: str, mend: str) -> Callable[..., Any]:
     if not callable(value):
         raise fault(expected=f"{what}, a function", got=described(value), mend=mend)
     return value
+
+
+def check_optimizer(value: Any, *, what: str = "optimizer") -> optax.GradientTransformationExtraArgs:
+    """An Optax optimiser in the form that takes extra arguments; what cannot update is refused.
+
+    Raises:
+        ValueError: it is none, such as ``optax.adam`` that was not called.
+    """
+    if isinstance(value, optax.MultiSteps):
+        return optax.GradientTransformationExtraArgs(value.init, value.update)
+    if callable(getattr(value, "init", None)) and callable(getattr(value, "update", None)):
+        return optax.with_extra_args_support(value)
+    name = getattr(value, "__name__", None)
+    raise fault(
+        expected=f"{what}, a transformation of Optax with init and update",
+        got=f"the function {name}" if callable(value) and name else described(value),
+        mend=f"Call it: {what}=optax.{name}(...)."
+        if callable(value) and hasattr(optax, str(name))
+        else f"Pass {what}=optax.adam(1e-3), for one.",
+    )
+
+
+def check_loss(value: Any, *, what: str = "a loss") -> Array:
+    """What a loss has returned, where that is one real number of JAX's.
+
+    Raises:
+        ValueError: it is a vector, a tuple with auxiliary values, complex, an integer, or a number of Python's.
+    """
+    if not isinstance(value, jax.Array):
+        if isinstance(value, tuple):
+            mend = "Return the loss alone, without auxiliary values."
+        else:
+            mend = "Compute it from the parameters by jax.numpy: numbers of Python and NumPy have no gradient."
+        raise fault(expected=f"{what} that returns one real number", got=described(value), mend=mend)
+    if value.shape != ():
+        mend = "Take the mean over the batch."
+    elif jnp.iscomplexobj(value):
+        mend = "Return its real part, or its modulus."
+    elif not jnp.issubdtype(value.dtype, jnp.floating):
+        mend = "Return a floating-point number: integers and booleans have no gradient."
+    else:
+        return value
+    raise fault(expected=f"{what} that returns one real number", got=described(value), mend=mend)
+
+
+def check_rate(value: Any, *, what: str = "learning_rate") -> None:
+    """Refuse a learning rate that is no positive number, a schedule among them.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if callable(value):
+        raise fault(
+            expected=f"{what}, a number",
+            got=f"the function {getattr(value, '__name__', value)}",
+            mend=f"Pass the schedule's value at this step: {what}=schedule(step).",
+        )
+    check_shape(value, (), what=what, mend=f"Pass {what}=1e-3, for one.")
+    if not (jnp.isrealobj(value) and 0 < float(value) < float("inf")):
+        raise fault(expected=f"{what} above 0 and finite", got=value, mend="At other rates no step down is made.")

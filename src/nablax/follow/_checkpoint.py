@@ -20,6 +20,13 @@ _KEPT = 3
 _MANIFEST = "manifest"
 # What bears this prefix is being written or removed; it is swept at the next start.
 _PARTIAL = ".partial-"
+# Settings that are digests, in words.
+_WORDS = {
+    "loss": "loss (digest of its program and constants)",
+    "optimizer": "optimizer (digest of its program, rates and schedules)",
+    "data": "data (shapes, and a digest of the values)",
+    "validation": "validation (shapes, and a digest of the values)",
+}
 _SECONDS = 10.0
 _SHARE = 0.05
 
@@ -31,11 +38,17 @@ class Saved(NamedTuple):
         step: number of steps done.
         result: of the run, empty while it goes on.
         arrays: the training state and the history, by name.
+        settings: what else the numbers depend on, as JSON.
     """
 
     step: int
     result: str
     arrays: dict[str, np.ndarray]
+    settings: dict[str, Any]
+
+
+def _named(versions: dict[str, str] | None) -> str:
+    return " ".join(f"{name} {version}" for name, version in (versions or {"other": "versions"}).items())
 
 
 def _digest(file: Path) -> str:
@@ -58,7 +71,7 @@ def _shared(read: Callable[[], Saved | None] | None) -> Saved | None:
             error = str(fault_found)
     arrays = {} if saved is None else saved.arrays
     leaves = [[name, array.shape, array.dtype.name] for name, array in arrays.items()]
-    header = {"error": error, "found": saved and [saved.step, saved.result], "leaves": leaves}
+    header = {"error": error, "found": saved and [saved.step, saved.result, saved.settings], "leaves": leaves}
     payload = json.dumps(header).encode() + b"\n" + b"".join(array.tobytes() for array in arrays.values())
     # Two numbers, for one of 32 bits may be too small.
     high, low = agree(np.array(divmod(len(payload), 2**20), np.int32))
@@ -75,8 +88,8 @@ def _shared(read: Callable[[], Saved | None] | None) -> Saved | None:
         count = int(np.prod(shape))
         arrays[name] = np.frombuffer(body, np.dtype(dtype), count, offset).reshape(shape)
         offset += arrays[name].nbytes
-    step, result = header["found"]
-    return Saved(step, result, arrays)
+    step, result, settings = header["found"]
+    return Saved(step, result, arrays, settings)
 
 
 class Checkpoints:
@@ -88,7 +101,6 @@ class Checkpoints:
 
     Args:
         folder: made if absent.
-        settings: what else the numbers depend on, as JSON; a checkpoint with others is refused.
         every: steps between checkpoints; None for about every ten seconds, less often when writing is slow.
         notice: is told when a checkpoint is passed over; None gives a warning.
     """
@@ -96,11 +108,10 @@ class Checkpoints:
     def __init__(
         self,
         folder: Path | str,
-        settings: dict[str, Any],
         every: int | None,
         notice: Callable[[str], None] | None,
     ) -> None:
-        self._folder, self._settings, self._every = Path(folder).absolute(), settings, every
+        self._folder, self._every = Path(folder).absolute(), every
         self._notice = notice
         self._orbax = require("orbax.checkpoint", extra="app")
         self._step, self._time, self._pause = 0, time.monotonic(), _SECONDS
@@ -147,7 +158,7 @@ class Checkpoints:
             {
                 "step": saved.step,
                 "result": saved.result,
-                "settings": self._settings,
+                "settings": saved.settings,
                 "names": list(saved.arrays),
                 "files": {file: _digest(unfinished / file) for file in _files(unfinished)},
             }
@@ -164,12 +175,40 @@ class Checkpoints:
         self._time = time.monotonic()
         self._pause = max(_SECONDS, (self._time - begun) / _SHARE)
 
-    def newest(self) -> Saved | None:
-        """The newest checkpoint that is intact, or None; every process gets that of process 0.
+    def check(self, then: dict[str, Any], now: dict[str, Any]) -> None:
+        """Refuse to go on with other settings than a checkpoint was written with.
 
         Raises:
-            ValueError: it was written with other settings.
+            ValueError: a setting differs.
         """
+        for name, value in now.items():
+            if then.get(name) != value:
+                raise fault(
+                    expected=f"{_WORDS.get(name, name)} = {then.get(name)} as in the checkpoint in {self._folder}",
+                    got=value,
+                    mend="Go on with the same arguments, or use another folder.",
+                )
+
+    def check_programs(self, then: dict[str, Any], now: dict[str, Any]) -> None:
+        """Refuse to go on with another loss or optimiser, as far as that can be told.
+
+        Other versions of the libraries trace the same program differently: after a change of these programs are not
+        compared, which is said.
+
+        Raises:
+            ValueError: a program differs.
+        """
+        if then.get("versions") == now["versions"]:
+            self.check(then, now)
+            return
+        self._say(
+            f"the checkpoint in {self._folder} was written with {_named(then.get('versions'))}, this is "
+            f"{_named(now['versions'])}: whether it is still the same loss and optimiser cannot be told, and the last "
+            "digits may differ"
+        )
+
+    def newest(self) -> Saved | None:
+        """The newest checkpoint that is intact, or None; every process gets that of process 0."""
         if jax.process_count() == 1:
             return self._newest()
         return _shared(self._newest if self._writer else None)
@@ -178,7 +217,7 @@ class Checkpoints:
         damaged = False
         for folder in self._names():
             try:
-                saved, settings = self._read(folder)
+                saved = self._read(folder)
             except Exception as error:
                 self._say(f"checkpoint {folder.name} is damaged ({error}); it is set aside for the one before")
                 aside = folder.with_name(f"damaged-{folder.name}")
@@ -186,20 +225,13 @@ class Checkpoints:
                 folder.rename(aside)
                 damaged = True
                 continue
-            for name in {*settings, *self._settings}:
-                if settings.get(name) != self._settings.get(name):
-                    raise fault(
-                        expected=f"{name} = {settings.get(name)} as in the checkpoint in {self._folder}",
-                        got=self._settings.get(name),
-                        mend="Go on with the same arguments, or use another folder.",
-                    )
             self._step = saved.step
             return saved
         if damaged:
             self._say("no checkpoint is intact: training starts anew")
         return None
 
-    def _read(self, folder: Path) -> tuple[Saved, dict[str, Any]]:
+    def _read(self, folder: Path) -> Saved:
         digest, _, body = (folder / _MANIFEST).read_text().partition("\n")
         if hashlib.sha256(body.encode()).hexdigest() != digest:
             raise ValueError("the manifest has changed")
@@ -216,7 +248,7 @@ class Checkpoints:
             arguments = self._orbax.args.PyTreeRestore(restore_args=dict.fromkeys(numbers, as_numpy))
             arrays = checkpointer.restore(folder / "arrays", args=arguments)
         by_name = {name: np.asarray(arrays[number]) for name, number in zip(names, numbers)}
-        return Saved(manifest["step"], manifest["result"], by_name), manifest["settings"]
+        return Saved(manifest["step"], manifest["result"], by_name, manifest["settings"])
 
     def _names(self) -> list[Path]:
         return sorted(self._folder.glob("step-*"), reverse=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,7 +11,18 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from .._core import Key, fault, is_key, with_arrays
+from .._core import (
+    Key,
+    check_callable,
+    check_count,
+    check_key,
+    check_loss,
+    check_optimizer,
+    described,
+    fault,
+    is_key,
+    with_arrays,
+)
 from ..fields import EMA
 from ._checkpoint import Checkpoints
 from ._devices import (
@@ -18,7 +30,8 @@ from ._devices import (
     place,
     spread,
 )
-from ._loop import Schedule, run
+from ._fingerprint import data_digest, programs
+from ._loop import Kept, Schedule, run
 from ._progress import History, Progress, Record
 from ._source import HostSource, Prefetch, Resident
 from ._train import Loss, Plan, State
@@ -83,18 +96,24 @@ def fit(
             anew in each epoch; the rows left over when ``batch_size`` does not divide their number differ from
             epoch to epoch. Or a callable ``(first_step, count) -> pytree of arrays [count, batch_size, ...]``
             that depends on the step numbers only; it runs in a thread ahead of the device.
-        optimizer: any Optax transformation; ``value`` (the loss) is passed as an extra argument.
+        optimizer: any Optax transformation, line searches and L-BFGS included: ``value``, ``grad`` and ``value_fn``,
+            the loss of the present batch as a function of the weights, are passed as extra arguments. Not those
+            that keep weights of their own beside the model (``optax.lookahead``).
         steps: number of updates.
         batch_size: rows in a batch; a multiple of the number of devices.
         key: of all randomness.
         validation: rows like those of ``data``, on which the loss is measured with always the same keys, for the
             averaged weights where there is an average.
-        validate_every: steps between validations; by default a fiftieth of ``steps``. The final state is always
-            validated.
+        validate_every: steps between validations; by default a fiftieth of ``steps``, or what it was where a
+            checkpoint is gone on from. The final state is always validated.
         patience: number of validations without a new best after which training stops; never by default.
         ema: average the weights so; by default not.
         checkpoint: folder in which the training state is kept; when it holds one already, training goes on
-            from there and ends bit-identical to a run never interrupted. Needs the extra ``app``.
+            from there and ends bit-identical to a run never interrupted. Another loss, optimiser (its rate and
+            schedule included), data, batch size or key is refused: loss and optimiser by the programs that they
+            trace to with all constants in them, as far as JAX, Equinox, Optax and this library have kept their
+            versions; data by shapes and values, of which 64 MiB an array are looked at; a callable by its batch of
+            step 0. Needs the extra ``app``.
         checkpoint_every: steps between checkpoints; by default one is written about every ten seconds. When they
             are written does not influence the result.
         progress: called with a `Progress` at most ten times a second.
@@ -104,7 +123,7 @@ def fit(
         A `Fit` record.
 
     Raises:
-        ValueError: an argument makes no sense, or the checkpoint belongs to another model, optimiser or data.
+        ValueError: an argument makes no sense, or the checkpoint belongs to another model, loss, optimiser or data.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -122,20 +141,32 @@ def fit(
     Cost: per step one value and gradient of the loss and one update; per validation one loss for each row. Memory:
         weights, optimiser state, one copy each for the average and the best, and the data.
     """
-    _check_numbers(steps, batch_size, validate_every, patience, checkpoint_every)
+    check_callable(loss, what="loss", mend="Pass loss(model, batch, *, key) -> scalar.")
+    check_key(key)
+    check_count(steps, what="steps")
+    check_count(batch_size, what="batch_size")
+    counts = {"validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every}
+    for name, count in counts.items():
+        if count is not None:
+            check_count(count, what=name)
     if patience is not None and validation is None:
         raise fault(expected="validation rows with patience", got="none", mend="Pass validation=... as well.")
+    if ema is not None and not isinstance(ema, EMA):
+        raise fault(expected="ema, an EMA", got=repr(ema), mend="Pass ema=nablax.fields.EMA(0.999), or None.")
+    if isinstance(model, optax.LookaheadParams):
+        raise fault(
+            expected="the model itself", got="optax.LookaheadParams", mend="Pass model.fast; ema= averages the weights."
+        )
+    extended = check_optimizer(optimizer)
     params, frozen = eqx.partition(model, eqx.is_inexact_array)
     if not jax.tree.leaves(params):
-        raise fault(expected="a model with floating arrays", got="none", mend="There is nothing to train.")
+        raise fault(expected="a model with floating arrays", got=described(model), mend="There is nothing to train.")
     if not callable(data):
         _check_rows("data", data, batch_size)
     if validation is not None:
         _check_rows("validation", validation, 1)
     sharding = spread(batch_size)
     every = validate_every or max(1, steps // 50)
-    schedule = Schedule(steps, every, patience)
-    extended = optax.with_extra_args_support(optimizer)
     plan = Plan(loss, extended, ema, frozen, key, batch_size, sharding)
 
     source: Resident | Prefetch
@@ -155,65 +186,75 @@ def fit(
         step=jnp.array(0, jnp.int32),
     )
     state = place(state, sharding)
-    record, result, checkpoints = Record(steps, dtype), "", None
+    record, result, kept = Record(steps, dtype), "", None
     if checkpoint is not None:
+        checkpoints = Checkpoints(checkpoint, checkpoint_every, notice)
+        saved = checkpoints.newest()
+        if validate_every is None and saved is not None:
+            # More steps than before are validated as the first were.
+            every = saved.settings.get("validate_every") or every
         settings = {
             "batch_size": batch_size,
             "key": np.asarray(jax.random.key_data(key) if is_key(key) else key).tolist(),
-            "rows": None if callable(data) else len(jax.tree.leaves(data)[0]),
-            "validate_every": None if validation is None else every,
             "decay": None if ema is None else ema.decay,
+            "data": data_digest(source.first if isinstance(source, Prefetch) else data),
+            "validation": None if validation is None else data_digest(validation),
+            "validate_every": None if validation is None else every,
         }
-        checkpoints = Checkpoints(checkpoint, settings, checkpoint_every, notice)
-        if (saved := checkpoints.newest()) is not None:
+        traced = programs(plan, state, source.batch)
+        kept = Kept(checkpoints, {**settings, "programs": traced})
+        if saved is not None:
             if saved.step > steps:
                 raise fault(expected=f"steps >= {saved.step}, the number done", got=steps, mend="Use another folder.")
+            checkpoints.check(saved.settings, settings)
             record.restore(saved.arrays)
             mend = "The model, the optimiser, ema or validation has changed: go back, or use another folder."
             state = place(with_arrays(saved.arrays, state, source="a checkpoint", mend=mend), sharding)
+            checkpoints.check_programs(saved.settings.get("programs", {}), traced)
             # A run that completed fewer steps goes on; the other ends are final.
             result = "" if saved.result == "completed" and saved.step < steps else saved.result
     if not result:
-        state, result = run(plan, state, record, source, rows, schedule, checkpoints, progress)
+        state, result = run(plan, state, record, source, rows, Schedule(steps, every, patience), kept, progress)
     return _outcome(local(state), frozen, record, result)
 
 
-def _check_numbers(
-    steps: int, batch_size: int, validate_every: int | None, patience: int | None, checkpoint_every: int | None
-) -> None:
-    counts = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "validate_every": validate_every,
-        "patience": patience,
-        "checkpoint_every": checkpoint_every,
-    }
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise fault(expected=f"{name} >= 1", got=count, mend=f"Pass a positive {name}.")
+def _numeric(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
 
 
 def _check_rows(name: str, rows: PyTree, fewest: int) -> None:
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(rows)]
-    if not shapes or any(not shape for shape in shapes):
-        raise fault(expected=f"{name}: arrays with a leading axis of rows", got=shapes, mend="Stack the rows.")
-    if len({shape[0] for shape in shapes}) > 1:
-        raise fault(expected=f"{name}: arrays with as many rows each", got=shapes, mend="Cut them to one length.")
-    if shapes[0][0] < fewest:
+    leaves = jax.tree.leaves(rows)
+    for leaf in leaves:
+        numbers = isinstance(leaf, jax.Array | np.ndarray) and (is_key(leaf) or _numeric(leaf.dtype))
+        if not numbers or np.ndim(leaf) == 0:
+            raise fault(
+                expected=f"{name}: arrays of numbers with a leading axis of rows",
+                got=described(leaf)
+                if isinstance(leaf, jax.Array | np.ndarray)
+                else f"a {type(leaf).__name__} among them",
+                mend="Make one array of the rows by numpy.asarray or numpy.stack, and numbers of words.",
+            )
+    counts = [leaf.shape[0] for leaf in leaves]
+    if not counts:
+        raise fault(
+            expected=f"{name}: arrays of numbers with a leading axis of rows", got=described(rows), mend="Pass some."
+        )
+    if len(set(counts)) > 1:
+        raise fault(
+            expected=f"{name}: arrays with as many rows each", got=described(rows), mend="Cut them to one length."
+        )
+    if counts[0] < fewest:
         mend = "Pass more rows or a smaller batch_size." if name == "data" else "Pass some rows."
-        raise fault(expected=f"{name}: at least {fewest} rows", got=shapes[0][0], mend=mend)
+        raise fault(expected=f"{name}: at least {fewest} rows", got=counts[0], mend=mend)
 
 
 def _loss_dtype(plan: Plan, params: PyTree, batch: PyTree) -> np.dtype:
     """Dtype of the loss, from its shapes alone."""
 
     def value(params: PyTree, batch: PyTree) -> PyTree:
-        return plan.loss(eqx.combine(params, plan.frozen), batch, key=plan.key)
+        return check_loss(plan.loss(eqx.combine(params, plan.frozen), batch, key=plan.key))
 
-    out = jax.eval_shape(value, params, batch)
-    if not isinstance(out, jax.ShapeDtypeStruct) or out.shape or not jnp.issubdtype(out.dtype, jnp.floating):
-        raise fault(expected="a loss that returns one real number", got=out, mend="Take the mean over the batch.")
-    return out.dtype
+    return jax.eval_shape(value, params, batch).dtype
 
 
 def _outcome(state: State, frozen: PyTree, record: Record, result: str) -> Fit:

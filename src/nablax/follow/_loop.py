@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +30,13 @@ class Schedule(NamedTuple):
     patience: int | None
 
 
+class Kept(NamedTuple):
+    """Where the state is kept, and what is written beside it."""
+
+    checkpoints: Checkpoints
+    settings: dict[str, Any]
+
+
 def run(
     plan: Plan,
     state: State,
@@ -37,7 +44,7 @@ def run(
     source: Resident | Prefetch,
     validation: PyTree | None,
     schedule: Schedule,
-    checkpoints: Checkpoints | None,
+    kept: Kept | None,
     progress: Callable[[Progress], None] | None,
 ) -> tuple[State, str]:
     """Train until the last step, the end of patience, or a step that is not sound.
@@ -52,7 +59,7 @@ def run(
         source: of the batches; closed at the end.
         validation: rows on the device.
         schedule: when to do what.
-        checkpoints: where to keep the state.
+        kept: where to keep the state.
         progress: is told.
 
     Returns:
@@ -67,8 +74,8 @@ def run(
             stop = min(record.step + int(agree(pace.count)), block.stop)
             if validation is not None:
                 stop = min(stop, (record.step // every + 1) * every)
-            if checkpoints is not None:
-                stop = min(stop, checkpoints.next(record.step) or stop)
+            if kept is not None:
+                stop = min(stop, kept.checkpoints.next(record.step) or stop)
             begun = time.monotonic()
             first = None if block.first is None else jnp.int32(block.first)
             state, losses, sound = advance((plan, block.data, first, jnp.int32(stop)), state)
@@ -87,9 +94,9 @@ def run(
                 result = "completed"
             if progress is not None and (report := pace.report(record, last=bool(result))) is not None:
                 progress(report)
-            if checkpoints is not None and (result or checkpoints.due(record.step)):
+            if kept is not None and (result or kept.checkpoints.due(record.step)):
                 arrays = {**named_arrays(local(state)), **record.arrays()}
-                checkpoints.write(Saved(record.step, result, arrays))
+                kept.checkpoints.write(Saved(record.step, result, arrays, kept.settings))
     finally:
         source.close()
     return state, result

@@ -69,6 +69,7 @@ class Prefetch:
 
     Attributes:
         batch: shapes and dtypes of one batch.
+        first: the batch of step 0, on the host.
     """
 
     def __init__(self, source: HostSource, steps: int, batch_size: int, sharding: NamedSharding | None) -> None:
@@ -78,7 +79,7 @@ class Prefetch:
             spec = PartitionSpec(None, *sharding.mesh.axis_names)
             self._sharding = NamedSharding(sharding.mesh, spec)
         begun = time.monotonic()
-        probe = self._call(0, 1)
+        self.first = probe = self._call(0, 1)
         by_time = max(_FEWEST, int(_BLOCK_SECONDS / max(time.monotonic() - begun, 1e-9)))
         by_size = _BLOCK_BYTES // max(1, sum(leaf.nbytes for leaf in jax.tree.leaves(probe)))
         self._count = int(agree(max(1, min(_MOST, by_time, by_size))))

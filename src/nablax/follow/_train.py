@@ -78,7 +78,9 @@ def _step(plan: Plan, state: State, batch: PyTree) -> tuple[State, Float[Array, 
         return plan.loss(eqx.combine(params, plan.frozen), batch, key=jax.random.fold_in(plan.key, state.step))
 
     loss, gradient = jax.value_and_grad(value)(state.params)
-    updates, optimizer = plan.optimizer.update(gradient, state.optimizer, state.params, value=loss)
+    # What line searches and rates by the loss ask for, on the present batch.
+    extra = {"value": loss, "grad": gradient, "value_fn": value}
+    updates, optimizer = plan.optimizer.update(gradient, state.optimizer, state.params, **extra)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if plan.ema is not None and ema is not None:

@@ -1,0 +1,159 @@
+"""What a run depends on, as digests that outlive the process: its loss, its optimiser and its data."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jaxtyping import PyTree
+
+from .. import __version__
+from .._core import described, is_key
+from ._devices import local
+from ._train import Plan, State
+
+# Of larger arrays only so many bytes are looked at, in rows at even distances.
+_LOOKED_AT = 64 * 2**20
+# A program is traced differently by other versions of these.
+_TRACED_BY = ("jax", "equinox", "optax")
+
+
+def programs(plan: Plan, state: State, batch: PyTree) -> dict[str, Any]:
+    """Digests of the traced loss and optimiser, and the versions of what traced them."""
+    return {"versions": _versions(), "loss": _loss(plan, state.params, batch), "optimizer": _optimizer(plan, state)}
+
+
+def _versions() -> dict[str, str]:
+    return {"nablax": __version__} | {name: importlib.metadata.version(name) for name in _TRACED_BY}
+
+
+def _loss(plan: Plan, params: PyTree, batch: PyTree) -> str:
+    """Digest of the program that computes the loss and its gradient, with every constant in it.
+
+    Gradients are traced as well, so that a custom rule of differentiation counts.
+
+    Args:
+        plan: with the loss and what of the model is not trained.
+        params: arrays or their shapes; their values do not count.
+        batch: likewise.
+    """
+
+    def value(params: PyTree, batch: PyTree, key: Any) -> Any:
+        return plan.loss(eqx.combine(params, plan.frozen), batch, key=key)
+
+    return _digest(jax.make_jaxpr(jax.value_and_grad(value))(_shapes(params), _shapes(batch), _shapes(plan.key)))
+
+
+def _optimizer(plan: Plan, state: State) -> str:
+    """Digest of the programs that start and update the optimiser: rates, schedules, masks, seeds.
+
+    The values of parameters and state do not count. A line search is shown a loss that stands for any.
+    """
+    params, dtype = _shapes(state.params), state.best_loss.dtype
+
+    def update(gradient: PyTree, optimizer: PyTree, params: PyTree, value: Any) -> PyTree:
+        def value_fn(params: PyTree) -> Any:
+            return jnp.sum(jnp.stack([jnp.sum(jnp.abs(leaf) ** 2).astype(dtype) for leaf in jax.tree.leaves(params)]))
+
+        return plan.optimizer.update(gradient, optimizer, params, value=value, grad=gradient, value_fn=value_fn)
+
+    loss = jax.ShapeDtypeStruct((), dtype)
+    started = _digest(jax.make_jaxpr(plan.optimizer.init)(params))
+    return started + _digest(jax.make_jaxpr(update)(params, _shapes(state.optimizer), params, loss))
+
+
+def data_digest(tree: PyTree) -> str:
+    """Structure, shapes and types of arrays, and a digest of what is in them.
+
+    Arrays up to 64 MiB count in full, of larger ones rows at even distances that amount to as much.
+    """
+    content = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        content.update(_bytes(leaf))
+    return f"{described(_shapes(tree))} {content.hexdigest()[:16]}"
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    leaf = leaf if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else np.asarray(leaf)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    return jax.tree.map(_shape, tree)
+
+
+def _bytes(array: Any) -> bytes:
+    array = local(array) if isinstance(array, jax.Array) else np.asarray(array)
+    if is_key(array):
+        array = jax.random.key_data(array)
+    stride = -(-array.nbytes // _LOOKED_AT)
+    return np.asarray(array[::stride] if stride > 1 and array.ndim else array).tobytes()
+
+
+def _digest(program: ClosedJaxpr) -> str:
+    seen: dict[int, str] = {}
+
+    def hashed(parts: Any) -> str:
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def once(value: Any, describe: Callable[[Any], Any]) -> str:
+        # Functions that are called many times are one object, which lives as long as the program.
+        if id(value) not in seen:
+            seen[id(value)] = hashed(describe(value))
+        return seen[id(value)]
+
+    def of_program(jaxpr: Jaxpr) -> Any:
+        numbers: dict[Any, int] = {}
+
+        def variable(atom: Any) -> Any:
+            if isinstance(atom, Literal):
+                return ["literal", str(atom.aval), part(atom.val)]
+            return [numbers.setdefault(atom, len(numbers)), str(atom.aval)]
+
+        return [
+            [variable(v) for v in (*jaxpr.constvars, *jaxpr.invars)],
+            [
+                [
+                    equation.primitive.name,
+                    [variable(v) for v in equation.invars],
+                    # What a function is called changes nothing.
+                    [[name, part(value)] for name, value in sorted(equation.params.items()) if name != "name"],
+                    [variable(v) for v in equation.outvars],
+                ]
+                for equation in jaxpr.eqns
+            ],
+            [variable(v) for v in jaxpr.outvars],
+        ]
+
+    def part(value: Any) -> Any:
+        if isinstance(value, ClosedJaxpr):
+            return once(value, lambda closed: [part(closed.jaxpr), [part(const) for const in closed.consts]])
+        if isinstance(value, Jaxpr):
+            return once(value, of_program)
+        if isinstance(value, jax.Array | np.ndarray | np.generic):
+            return [str(value.dtype), list(value.shape), hashlib.sha256(_bytes(value)).hexdigest()[:16]]
+        if isinstance(value, tuple | list):
+            return [type(value).__name__, *map(part, value)]
+        if isinstance(value, dict):
+            return sorted([str(key), part(item)] for key, item in value.items())
+        if isinstance(value, set | frozenset):
+            return sorted(json.dumps(part(item)) for item in value)
+        if isinstance(value, type):
+            return value.__qualname__
+        if value is None or isinstance(value, str | bytes | int | float | complex | Enum | np.dtype):
+            return repr(value)
+        text = repr(value)
+        # Functions, and objects that hold some, are told by what they did to the program; an address says nothing.
+        return type(value).__qualname__ if callable(value) or "0x" in text else text
+
+    return part(program)
+
+
+__all__ = ["data_digest", "programs"]
