@@ -16,6 +16,7 @@ from ._checks import (
 )
 from ._errors import fault, require
 from ._estimate import Estimate
+from ._guarded_jit import guarded_jit
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
 from ._table import table
 from ._types import Field, Key
@@ -38,6 +39,7 @@ __all__ = [
     "described",
     "fault",
     "flat_product",
+    "guarded_jit",
     "is_key",
     "named_arrays",
     "permute",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ._cache import kept_programs
 from ._errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Nablax: learn the field that generates your data; draw, score, complete and check.",
+    epilog="Compiled programs are kept in the user's cache folder. NABLAX_CACHE names another; with NABLAX_CACHE=off "
+    "they are compiled at every call.",
 )
 papers_app = typer.Typer(invoke_without_command=True, help="What is implemented, and whether its claim holds.")
 app.add_typer(papers_app, name="papers")
@@ -141,6 +144,7 @@ def learn(
 
 
 @app.command()
+@kept_programs()
 def sample(
     folder: RunFolder,
     count: Annotated[int, typer.Option("-n", "--count", help="Rows.")] = 100,
@@ -168,6 +172,7 @@ def sample(
 
 
 @app.command()
+@kept_programs()
 def score(
     folder: RunFolder,
     data: Annotated[str, typer.Argument(help="Rows to score.")],
@@ -186,6 +191,7 @@ def score(
 
 
 @app.command()
+@kept_programs()
 def complete(
     folder: RunFolder,
     data: Annotated[str, typer.Argument(help="Rows with missing cells.")],
@@ -203,6 +209,7 @@ def complete(
 
 
 @app.command()
+@kept_programs()
 def check(
     folder: RunFolder,
     data: Annotated[str | None, typer.Argument(help="Rows to check against.  [default: those held out]")] = None,

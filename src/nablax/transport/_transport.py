@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Field, Key, fault
+from .._core import Field, Key, fault, guarded_jit
 from ..calculus import divergence as exact_divergence
 from ..follow import flow
 from ..spaces import Euclidean
@@ -100,7 +100,7 @@ class Transport(eqx.Module):
         r"""Return $E[x_1 | x_t = y]$."""
         return self._view(t, y, args, "denoiser")
 
-    @eqx.filter_jit
+    @guarded_jit
     def sample(
         self,
         count: int,
@@ -135,7 +135,7 @@ class Transport(eqx.Module):
         first, last = self.path.times
         return self._follow(y0, args, first, last, steps, solver, rtol, atol, per_sample)
 
-    @eqx.filter_jit
+    @guarded_jit
     def encode(
         self,
         ys: Float[Array, " rows *shape"],
@@ -167,7 +167,7 @@ class Transport(eqx.Module):
         first, last = self.path.times
         return self._follow(ys, args, last, first, steps, solver, rtol, atol, per_sample)
 
-    @eqx.filter_jit
+    @guarded_jit
     def log_prob(
         self,
         ys: Float[Array, " rows *shape"],

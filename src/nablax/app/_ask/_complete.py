@@ -2,14 +2,13 @@
 
 import dataclasses
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from jaxtyping import Array
 
-from ..._core import Key
+from ..._core import Key, guarded_jit
 from ...transport import Transport
 from ...transport import complete as complete_row
 from .._data._columns import numbers
@@ -106,7 +105,7 @@ def _draw(
     return [model.codec.decode(points[:, draw]) for draw in range(draws)], np.concatenate(lineages)
 
 
-@eqx.filter_jit
+@guarded_jit
 def _draw_chunk(
     transport: Transport, codec: object, base: Array, condition: Array, known: Array, key: Key, draws: int
 ) -> tuple[Array, Array]:

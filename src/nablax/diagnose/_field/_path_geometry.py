@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, fault, table
+from ..._core import Field, fault, guarded_jit, table
 from ...calculus import Estimate
 from ...follow import flow
 from .._samples import align
@@ -132,7 +132,7 @@ def path_geometry(
     )
 
 
-@eqx.filter_jit
+@guarded_jit
 def _follow(
     field: Field,
     y0s: PyTree,

@@ -7,7 +7,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault, table
+from ..._core import Field, Key, fault, guarded_jit, table
 from ...calculus import Estimate, arnoldi, ritz_values
 from ...follow import flow
 from .._samples import align
@@ -148,7 +148,7 @@ def stiffness(
     return _summarise(found, moments, abs(t1 - t0), trajectories)
 
 
-@eqx.filter_jit
+@guarded_jit
 def _project(
     field: Field, y0s: PyTree, args: PyTree, moments: Float[Array, " times"], steps: int, krylov: int, key: Key
 ) -> tuple[Array, ...]:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 
 # Regularisations of the warm start, relative to the spread of the costs, and iterations at each.
 # Many points repay more of both.
@@ -38,6 +37,8 @@ def cheapest_pairing(
         Electronic Systems 52(4) (the exact solver, SciPy's); Schmitzer (2019), Stabilized Sparse Scaling Algorithms for
         Entropy Regularized Transport Problems, https://arxiv.org/abs/1610.06519 (absorbing the potentials).
     """
+    from scipy.optimize import linear_sum_assignment  # a third of a second, for those who pair
+
     left = np.asarray(left, np.float64)
     right = np.asarray(right, np.float64)
     # The scattered set along the rows, the clustered one along the columns: measured to be the quicker way round.
