@@ -8,6 +8,9 @@ os.environ["XLA_FLAGS"] = " ".join(
     ["--xla_backend_optimization_level=1", "--xla_cpu_use_fusion_emitters=false", os.environ.get("XLA_FLAGS", "")]
 )
 
+# No test reads or writes the user's own cache; those of the cache name a folder of their own.
+os.environ["NABLAX_CACHE"] = "off"
+
 import jax
 import pytest
 

@@ -3,8 +3,11 @@
 import json
 import math
 import shutil
+from collections import Counter
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
@@ -282,6 +285,72 @@ def test_check_prints_the_fields_health_and_names_the_column_that_has_shifted(fo
     assert "Lipschitz constant" in said and "straightness" in said
     shifted = said[said.index("columns have shifted") :]
     assert "length" in shifted.splitlines()[1], shifted
+
+
+def test_programs_hold_no_host_callback_and_are_found_again(folder, tmp_path, monkeypatch):
+    """What is kept of a first call serves a second: of all it compiles, nothing is compiled."""
+    monkeypatch.setenv("NABLAX_CACHE", str(tmp_path / "cache"))
+    mixed(12, seed=7).with_columns(count=pl.lit(None)).write_csv(tmp_path / "holes.csv")
+    mixed(60, seed=8).write_csv(tmp_path / "other.csv")
+    run, counted = folder / "run", Counter()
+
+    def count(event, *_, **__):
+        counted[event.rsplit("/", 1)[-1]] += 1
+
+    for arguments in (
+        ("sample", run, "-n", 20, "-o", tmp_path / "new.csv"),
+        ("sample", run, "-n", 20, "-c", "group=a", "--guide", "length > 6", "-o", tmp_path / "far.csv"),
+        ("score", run, tmp_path / "other.csv", "-o", tmp_path / "scored.csv"),
+        ("complete", run, tmp_path / "holes.csv", "-o", tmp_path / "filled.csv"),
+        ("check", run, tmp_path / "other.csv"),
+    ):
+        jax.clear_caches()
+        call(*arguments)
+        jax.clear_caches()
+        counted.clear()
+        jax.config.update("jax_dump_ir_to", str(tmp_path / "programs"))
+        jax.monitoring.register_event_listener(count)
+        jax.monitoring.register_event_duration_secs_listener(count)
+        try:
+            call(*arguments)
+        finally:
+            jax.config.update("jax_dump_ir_to", "")
+            jax.monitoring.unregister_event_listener(count)
+            jax.monitoring.unregister_event_duration_listener(count)
+        assert 0 < counted["backend_compile_duration"] == counted["cache_hits"], (arguments[0], counted)
+    programs = [path.read_text() for path in (tmp_path / "programs").iterdir()]
+    assert len(programs) > 20
+    for program in programs:
+        assert not [line for line in program.splitlines() if "custom_call" in line and "callback" in line]
+
+
+def test_a_guard_that_fires_says_what_it_says_in_the_library(folder, tmp_path):
+    """Weights that throw the field out of every bound: the solver gives up."""
+    import shutil
+
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(folder / "run", tmp_path / "run")
+    weights = load_file(tmp_path / "run" / "weights.safetensors")
+    wild = {name: array if "conditions" in name else array * 1e9 for name, array in weights.items()}
+    save_file(wild, tmp_path / "run" / "weights.safetensors")
+    model = load(tmp_path / "run")
+    args = jnp.zeros((5, model.codec.condition_dim))
+    # Under a jit of the caller's own the guard is in the program.
+    with pytest.raises(eqx.EquinoxRuntimeError) as error:
+        eqx.filter_jit(lambda model: model.sample(5, key=jax.random.key(0), args=args))(model.transport)
+    words = next(line for line in str(error.value).splitlines() if "EquinoxRuntimeError: " in line)
+    assert "maximum number of solver steps" in words
+    mixed(5, seed=9).write_csv(tmp_path / "rows.csv")
+    mixed(5, seed=9).with_columns(count=pl.lit(None)).write_csv(tmp_path / "holes.csv")
+    for verb, arguments, said in (
+        ("sample", ["-n", "5"], words),
+        ("score", [str(tmp_path / "rows.csv")], words),
+        ("complete", [str(tmp_path / "holes.csv")], "every particle lost its weight"),
+    ):
+        result = CliRunner().invoke(app, [verb, str(tmp_path / "run"), *arguments])
+        assert isinstance(result.exception, eqx.EquinoxRuntimeError), (verb, result.output)
+        assert said in str(result.exception), verb
 
 
 def test_weights_that_are_damaged_are_refused(folder, tmp_path):

@@ -22,9 +22,9 @@ def guarded_jit(function: Callable[P, T]) -> Callable[P, T]:
     """Compile a function without the branches that call the host; where one was due, call it again with them.
 
     ``eqx.error_if`` is a branch that calls the host to raise. A program that holds such a branch is never kept in JAX's
-    compilation cache. Here the program leaves the branch out and returns whether it was due, which is nearly never; then
-    its result is thrown away and the function as it was written runs, which raises with its own words. A branch that
-    calls the host to compute something is treated alike, and right, if not fast. What stands in a place from which its
+    compilation cache. Here the program leaves the branch out and returns whether it was due, which is nearly never;
+    then its result is thrown away and the function runs as it was written, which raises with its own words. A branch
+    that calls the host to compute something is treated alike: slower, and right. What stands in a place from which its
     condition cannot be handed out (the loop of a solver, a branch of a branch) stays in the program.
 
     Under ``jit``, ``vmap`` or ``grad`` it is ``eqx.filter_jit(function)``.
@@ -37,13 +37,15 @@ def guarded_jit(function: Callable[P, T]) -> Callable[P, T]:
     """
     plain: Any = eqx.filter_jit(function)
 
-    @eqx.filter_jit
-    def quiet(args: tuple, kwargs: dict[str, Any]) -> tuple[T, Bool[Array, ""]]:
+    def without_guards(args: tuple, kwargs: dict[str, Any]) -> tuple[T, Bool[Array, ""]]:
         jaxpr, struct, static = eqx.filter_make_jaxpr(function)(*args, **kwargs)
         due: list[Array] = []
         leaves = jax.tree.leaves(eqx.filter((args, kwargs), eqx.is_array))
         values = _evaluate(jaxpr.jaxpr, jaxpr.consts, leaves, due)
         return eqx.combine(jax.tree.unflatten(jax.tree.structure(struct), values), static), _any(due)
+
+    without_guards.__name__ = function.__name__  # profiles and cached programs bear it
+    quiet = eqx.filter_jit(without_guards)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:

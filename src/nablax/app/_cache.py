@@ -1,6 +1,7 @@
 """Compiled programs kept from one call of the command line to the next, in JAX's compilation cache."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -9,9 +10,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _BYTES, _FILES = 256 * 2**20, 2000  # of all that is kept; what was used longest ago goes first
 _DESK = "process-"
+_TROUBLE = "Error (reading|writing) persistent compilation cache"
 _LEFT_BEHIND = 24 * 3600.0  # seconds after which a process's folder is taken for a dead one's
 
 
@@ -22,8 +25,8 @@ def kept_programs() -> Iterator[None]:
     JAX writes a program into its cache folder bit by bit, and with its own bound on size a process that is killed while
     it writes leaves an entry that is never mended. So each process has a folder of its own, with hard links to what is
     kept, and hands in what is new by renaming, which is all or nothing: any number of processes may come, go and be
-    killed. Where the folder cannot be used, one line says so and nothing is kept. A cache folder that was set for JAX
-    itself stays as it is.
+    killed. Where an entry is damaged or the disk is full, everything kept is given up. Where the folder cannot be used,
+    one line says so. A cache folder that was set for JAX itself stays as it is.
     """
     try:
         folder = cache_folder()
@@ -35,21 +38,25 @@ def kept_programs() -> Iterator[None]:
         yield
         return
     try:
-        with _jax_caches_in(desk):
+        with _jax_caches_in(desk) as troubles:
             yield
-        _hand_in(desk, folder)  # not after an exception: one that came while a program was written cut it short
+        # Not after an exception, for one that came while a program was written cut it short.
+        with suppress(OSError):  # another process at the same files: they are kept the next time
+            if troubles:
+                _empty(folder)
+            else:
+                _hand_in(desk, folder)
+                _make_room(folder)
     finally:
         shutil.rmtree(desk, ignore_errors=True)
 
 
 def cache_folder() -> Path | None:
     """Where programs are kept: ``NABLAX_CACHE``, or the platform's folder for caches; None for nowhere."""
-    import jax
-
     named = os.environ.get("NABLAX_CACHE")
     if named:
         return None if named == "off" else Path(named).expanduser()
-    if jax.config.jax_compilation_cache_dir:
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return None
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
@@ -61,7 +68,8 @@ def cache_folder() -> Path | None:
 
 
 @contextmanager
-def _jax_caches_in(desk: Path) -> Iterator[None]:
+def _jax_caches_in(desk: Path) -> Iterator[list[str]]:
+    """Have JAX read and write programs there; what it could not read or write is listed."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -72,14 +80,24 @@ def _jax_caches_in(desk: Path) -> Iterator[None]:
         "jax_persistent_cache_enable_xla_caches": "none",  # they would grow without bound, beside the entries
     }
     before = {name: getattr(jax.config, name) for name in settings}
+    troubles: list[str] = []
     with warnings.catch_warnings():
-        # An entry that cannot be read or written costs the time to compile it.
-        warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+        # JAX warns, and compiles. An entry is damaged, or the disk is full and entries are cut short.
+        warnings.filterwarnings("always", message=_TROUBLE)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, *rest: Any, **more: Any) -> None:
+            if re.match(_TROUBLE, str(message)):
+                troubles.append(str(message))
+            else:
+                others(message, *rest, **more)
+
+        warnings.showwarning = show
         try:
             for name, value in settings.items():
                 jax.config.update(name, value)
             compilation_cache.reset_cache()
-            yield
+            yield troubles
         finally:
             for name, value in before.items():
                 jax.config.update(name, value)
@@ -101,17 +119,15 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _hand_in(desk: Path, folder: Path) -> None:
-    try:
-        known = {entry.name for entry in _entries(folder)}
-        new = [entry for entry in _entries(desk) if entry.name not in known]
-        if new:
-            # A full disk cuts files short. Where the largest fits once more, they were written whole.
-            (desk / "probe").write_bytes(bytes(max(entry.stat().st_size for entry in new)))
-        for entry in new:
+    known = {entry.name for entry in _entries(folder)}
+    for entry in _entries(desk):
+        if entry.name not in known:
             entry.replace(folder / entry.name)
-        _make_room(folder)
-    except OSError:  # somebody else at work on the same files: they are kept the next time
-        pass
+
+
+def _empty(folder: Path) -> None:
+    for entry in _entries(folder):
+        entry.unlink(missing_ok=True)
 
 
 def _make_room(folder: Path) -> None:

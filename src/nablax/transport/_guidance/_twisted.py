@@ -133,8 +133,11 @@ def twisted(
     (ys, ahead, log_weights, lineage, log_evidence), sizes = jax.lax.scan(body, start, (times[:-1], times[1:], keys))
 
     log_evidence = log_evidence + _log_mean(log_weights)
-    log_evidence = eqx.error_if(
-        log_evidence, ~jnp.isfinite(log_evidence), "every particle lost its weight: is the field finite at this row?"
+    # The draws too depend on it, for a guard on what is not used is left out of the program.
+    log_evidence, log_weights = eqx.error_if(
+        (log_evidence, log_weights),
+        ~jnp.isfinite(log_evidence),
+        "every particle lost its weight: is the field finite at this row?",
     )
     index = _systematic(log_weights, draws, pick_key)
     chosen = jax.tree.map(lambda leaf: leaf[index], ahead)
