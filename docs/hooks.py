@@ -24,7 +24,7 @@ def _papers() -> str:
     head = ["paper", "rooms", "claim", "stated", "measured", "baseline", " "]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
     for paper in papers.available():
-        checks = recorded.get(paper.slug, [])
+        checks = recorded[paper.slug].checks if paper.slug in recorded else ()
         title = f"[{paper.title}]({paper.link}) ({paper.year})<br>`{paper.slug}`"
         for number, check in enumerate(checks):
             head = f"{title} | {', '.join(paper.rooms)}" if number == 0 else " | "

@@ -389,7 +389,8 @@ def test_papers_are_listed():
     said = call("papers")
     assert "rectified-flow" in said
     assert "no paper 'nonsense'" in call("papers", "run", "nonsense", code=2)
-    assert "not both or neither" in call("papers", "run", code=2)
+    for arguments in ((), ("rectified-flow", "--all"), ("--all", "--stale")):
+        assert "one of the three" in call("papers", "run", *arguments, code=2)
 
 
 @pytest.mark.parametrize(

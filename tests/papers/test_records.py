@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,7 +13,7 @@ import nablax.papers
 from nablax import papers
 from nablax.papers import Check, Outcome, Paper, _runner
 
-PAPER = Paper("a-paper", "A Paper", 2020, "https://example.org", ("transport",), 1)
+PAPER = Paper("a-paper", "A Paper", 2020, "https://example.org", ("transport",), 1, "text")
 KEY = jax.random.key(0)
 
 
@@ -69,6 +71,16 @@ def test_every_module_holds_a_paper_by_its_name():
         assert paper.slug == path.stem.replace("_", "-")
         assert paper.link.startswith("https://")
         assert paper.rooms[0] == path.parent.name
+        # What is read from the file's text is what the module says when it is imported.
+        assert paper in found
+        assert paper.read in ("text", "code", "abstract")
+
+
+def test_papers_are_listed_without_importing_them():
+    code = "import sys; from nablax import papers; papers.available(); papers.stale(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "nablax.papers._catalogue" in done.stdout.split()
+    assert not [name for name in done.stdout.split() if name.startswith("nablax.papers.transport")]
 
 
 def test_unknown_slugs_are_refused_before_anything_runs():
@@ -94,7 +106,8 @@ def test_one_paper_that_stops_does_not_keep_the_others_from_running(monkeypatch)
         return [check(True), check(full)]
 
     modules = {"broken": FakeModule("broken", broken), "sound": FakeModule("sound", sound)}
-    monkeypatch.setattr(_runner, "_modules", lambda: modules)
+    monkeypatch.setattr(_runner, "available", lambda: [fake.PAPER for fake in modules.values()])
+    monkeypatch.setattr(_runner, "module", lambda paper: modules[paper.slug])
     started = []
     quick = papers.run_all(key=KEY, progress=started.append)
     assert started == ["broken", "sound"]
@@ -105,15 +118,3 @@ def test_one_paper_that_stops_does_not_keep_the_others_from_running(monkeypatch)
     assert len(papers.run("sound", key=KEY)) == 2
     with pytest.raises(FloatingPointError):
         papers.run("broken", key=KEY)
-
-
-def test_a_recorded_outcome_comes_back_and_replaces_only_its_own_papers(tmp_path):
-    path = tmp_path / "results.json"
-    assert papers.recorded(path) == {}
-    papers.record(Outcome((PAPER,), {"a": [check(True)], "b": [check(False, False, tried="ü")]}, {}), path)
-    papers.record(Outcome((PAPER,), {"a": [check(False)]}, {}), path)
-    assert papers.recorded(path) == {"a": [check(False)], "b": [check(False, False, tried="ü")]}
-
-
-def test_what_ships_as_recorded_belongs_to_papers_that_exist():
-    assert set(papers.recorded()) <= {paper.slug for paper in papers.available()}

@@ -233,13 +233,28 @@ def papers(context: typer.Context) -> None:
 def run_papers(
     slugs: Annotated[list[str] | None, typer.Argument(metavar="SLUG...", help="Which papers.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    stale: Annotated[bool, typer.Option("--stale", help="Those whose code changed since they were recorded.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The paper's own protocol; minutes, not seconds.")] = False,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep what comes of each, with digests of the code that ran.")
+    ] = False,
+    figures: Annotated[Path | None, typer.Option(help="Folder for pictures of claims that have one.")] = None,
 ) -> None:
     """Check the papers' own claims; ends with one line of counts, and fails when a listed claim does not hold."""
     from ._papers import run_claims
 
-    if not run_claims(slugs or [], everything=everything, full=full, seed=seed, notice=notice):
+    held = run_claims(
+        slugs or [],
+        everything=everything,
+        stale=stale,
+        full=full,
+        seed=seed,
+        record=record,
+        figures=figures,
+        notice=notice,
+    )
+    if not held:
         raise typer.Exit(1)
 
 

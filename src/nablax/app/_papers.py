@@ -1,35 +1,66 @@
-"""`nablax papers`: what is implemented, and whether its claim holds."""
+"""`nablax papers`: what is implemented, whether its claim holds, and whether the evidence is still that of the code."""
 
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 
 from .. import papers
 from ._errors import UserError
 
+_RENEW = "nablax papers run --stale --record"
+
 
 def listing() -> str:
-    """One line a paper: its slug, title, rooms, and what came of its claims when they were last recorded."""
-    recorded = papers.recorded()
-    lines = []
+    """One line a paper: a mark on stale evidence, slug, title, rooms, what was read, and what came of its claims."""
+    recorded, stale = papers.recorded(), papers.stale()
+    lines = [("", "paper", "title", "rooms", "read", "claims")]
+    others: dict[str, tuple[str, str]] = {}
     for paper in papers.available():
-        checks = recorded.get(paper.slug, [])
-        held = sum(check.holds for check in checks)
-        state = f"{held} of {len(checks)} claims hold" if checks else "not recorded"
-        lines.append((paper.slug, f"{paper.title} ({paper.year})", ", ".join(paper.rooms), state))
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+        state = "not recorded"
+        if evidence := recorded.get(paper.slug):
+            held = sum(check.holds for check in evidence.checks)
+            state = f"{held} of {len(evidence.checks)} claims hold" + (" at full scale" if evidence.full else "")
+            others |= evidence.other_versions()
+        mark = "*" if paper.slug in stale else ""
+        title = f"{paper.title} ({paper.year})"
+        lines.append((mark, paper.slug, title, ", ".join(paper.rooms), paper.read, state))
+    widths = [max(len(line[i]) for line in lines) for i in range(6)]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
-    return "\n".join([*rows, "", "nablax papers run SLUG… checks the claims here and now; --all checks them all."])
+    notes = ["nablax papers run SLUG… checks the claims here and now; --all checks them all."]
+    if stale:
+        notes.append(
+            f"* stale, {len(stale)} of {len(lines) - 1}: the code that the claims ran through has changed since "
+            f"they were recorded.\n  {_RENEW} checks these and keeps what comes of it."
+        )
+    if others:
+        words = ", ".join(f"{name} {then} (here {now})" for name, (then, now) in sorted(others.items()))
+        notes.append(f"Some were recorded with other versions of libraries, which does not make them stale: {words}.")
+    return "\n".join([*rows, "", *notes])
 
 
-def run_claims(slugs: Sequence[str], *, everything: bool, full: bool, seed: int, notice: Callable[[str], None]) -> bool:
+def run_claims(
+    slugs: Sequence[str],
+    *,
+    everything: bool,
+    stale: bool,
+    full: bool,
+    seed: int,
+    record: bool,
+    figures: Path | None,
+    notice: Callable[[str], None],
+) -> bool:
     """Run papers' claims and print what came of them, with one line of counts at the end.
 
     Args:
         slugs: which papers.
         everything: all of them.
+        stale: those whose evidence is stale.
         full: at the papers' own scale.
         seed: of all randomness.
+        record: keep each paper's outcome as soon as it has finished.
+        figures: folder for pictures of the claims that have one.
         notice: prints a line.
 
     Returns:
@@ -39,15 +70,26 @@ def run_claims(slugs: Sequence[str], *, everything: bool, full: bool, seed: int,
         UserError: no paper has such a slug, or none was named.
     """
     known = [paper.slug for paper in papers.available()]
-    if bool(slugs) == everything:
-        raise UserError("name papers or give --all, not both or neither; the papers are " + ", ".join(known))
+    if bool(slugs) + everything + stale != 1:
+        raise UserError("name papers, or give --all or --stale, one of the three; the papers are " + ", ".join(known))
     if unknown := [slug for slug in slugs if slug not in known]:
         raise UserError(f"no paper '{unknown[0]}'; the papers are {', '.join(known)}")
+    wanted = known if everything else list(papers.stale()) if stale else list(dict.fromkeys(slugs))
+    if figures is not None:
+        try:
+            figures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write pictures to {figures}: {error.strerror}") from None
+    start = time.monotonic()
+
+    def progress(slug: str) -> None:
+        done, minutes = wanted.index(slug), (time.monotonic() - start) / 60
+        # Papers differ tenfold in cost, so that what remains is a guess, and none is made from the first.
+        left = f", {minutes:.0f} min so far, about {minutes / done * (len(wanted) - done):.0f} to go" if done else ""
+        notice(f"running {slug} ({done + 1} of {len(wanted)}{left})")
+
     outcome = papers.run_all(
-        None if everything else slugs,
-        key=jax.random.key(seed),
-        full=full,
-        progress=lambda slug: notice(f"running {slug} ({known.index(slug) + 1} of {len(known)})"),
+        wanted, key=jax.random.key(seed), full=full, progress=progress, record=record, figures=figures
     )
     notice("\n" + outcome.table())
     return outcome.ok

@@ -1,12 +1,9 @@
 """Paper → claim that runs."""
 
-from ._records import Check, Outcome, Paper
-from ._runner import (
-    available,
-    record,
-    recorded,
-    run,
-    run_all,
-)
+from ._catalogue import available
+from ._evidence import Evidence, recorded, stale
+from ._pictures import draw
+from ._records import Check, Paper
+from ._runner import Outcome, run, run_all
 
-__all__ = ["Check", "Outcome", "Paper", "available", "record", "recorded", "run", "run_all"]
+__all__ = ["Check", "Evidence", "Outcome", "Paper", "available", "draw", "recorded", "run", "run_all", "stale"]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import textwrap
+from collections.abc import Callable
+from typing import Any, Literal
 
 _WIDTH = 110
 
@@ -17,10 +19,11 @@ class Paper:
         link: where to read it.
         rooms: parts of the library that the method lives in.
         row: number in the project's list of papers.
+        read: the most that was read for the method here: the authors' "code", the paper's "text", or its "abstract".
 
     Example:
         >>> from nablax.papers import Paper
-        >>> Paper("a-paper", "A Paper", 2022, "https://arxiv.org/abs/2209.03003", ("transport",), 0).slug
+        >>> Paper("a-paper", "A Paper", 2022, "https://arxiv.org/abs/2209.03003", ("transport",), 0, "text").slug
         'a-paper'
     """
 
@@ -30,6 +33,7 @@ class Paper:
     link: str
     rooms: tuple[str, ...]
     row: int
+    read: Literal["text", "code", "abstract"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Check:
         baseline: what the baseline gave, named.
         expected: False for a claim that is listed as not reproducing.
         tried: for such a claim, what was tried.
+        figure: draws the check's curves or its cloud on a matplotlib ``Axes``; called when a picture is asked for and
+            never otherwise. It is no part of the outcome: it is not compared, and records do not keep it.
 
     Example:
         >>> from nablax.papers import Check
@@ -61,6 +67,7 @@ class Check:
     baseline: str
     expected: bool = True
     tried: str = ""
+    figure: Callable[[Any], None] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Comparisons of arrays give scalars of NumPy's or JAX's own.
@@ -78,6 +85,10 @@ class Check:
             return "holds" if self.holds else "FAILS, listed as holding"
         return "HOLDS, listed as not reproducing" if self.holds else "does not reproduce, as listed"
 
+    def kept(self) -> dict[str, str | bool]:
+        """What a record keeps of the check: every field but the figure."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "figure"}
+
     def table(self) -> str:
         """The claim and its evidence, as text."""
         rows = [("stated", self.stated), ("measured", self.measured), ("baseline", self.baseline)]
@@ -87,49 +98,3 @@ class Check:
         for name, text in rows:
             lines += textwrap.wrap(text, _WIDTH, initial_indent=f"    {name:<11}", subsequent_indent=" " * 15)
         return "\n".join(lines)
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What came of running some papers.
-
-    Attributes:
-        papers: those that were run, in order.
-        checks: their claims, by slug.
-        errors: the message of the error that stopped a paper, by slug.
-    """
-
-    papers: tuple[Paper, ...]
-    checks: dict[str, list[Check]]
-    errors: dict[str, str]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every claim came out as it is listed, and no paper stopped with an error."""
-        return not self.errors and not any(check.surprise for checks in self.checks.values() for check in checks)
-
-    def summary(self) -> str:
-        """One line of counts."""
-        checks = [check for checks in self.checks.values() for check in checks]
-        counts = (
-            (sum(c.expected and c.holds for c in checks), "hold"),
-            (sum(not c.expected and not c.holds for c in checks), "listed as not reproducing"),
-            (sum(c.expected and not c.holds for c in checks), "FAIL"),
-            (sum(not c.expected and c.holds for c in checks), "HOLD though listed as not reproducing"),
-            (len(self.errors), "stopped with an error"),
-        )
-        # The first two are always said; the others only when there is something to mend.
-        parts = [f"{count} {words}" for i, (count, words) in enumerate(counts) if count or i < 2]
-        papers = f"{len(self.papers)} paper" + "s" * (len(self.papers) != 1)
-        return f"{papers}, {len(checks)} claim{'s' * (len(checks) != 1)}: {', '.join(parts)}"
-
-    def table(self) -> str:
-        """Every claim with its evidence, and the line of counts at the end."""
-        blocks = []
-        for paper in self.papers:
-            head = f"{paper.slug}: {paper.title} ({paper.year}), {paper.link}"
-            body = [check.table() for check in self.checks.get(paper.slug, [])]
-            if paper.slug in self.errors:
-                body.append(f"  stopped with an error: {self.errors[paper.slug]}")
-            blocks.append("\n".join([head, *body]))
-        return "\n\n".join([*blocks, self.summary()])

@@ -1,43 +1,61 @@
-"""Find the papers, run their checks, and keep the outcome."""
+"""Run the papers' checks, and say what came of them."""
 
 import dataclasses
-import importlib
-import json
-import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
-from .._core import Key, fault
-from ._records import Check, Outcome, Paper
-
-_RESULTS = Path(__file__).with_name("results.json")
-
-
-def _modules() -> dict[str, ModuleType]:
-    """Modules of the rooms' folders that hold a paper, by slug, in the order of their rows."""
-    here = importlib.import_module(__package__ or "nablax.papers")
-    found = pkgutil.walk_packages(here.__path__, f"{here.__name__}.")
-    names = [module.name for module in found if not module.ispkg and not module.name.rpartition(".")[2].startswith("_")]
-    modules = [importlib.import_module(name) for name in names]
-    return {module.PAPER.slug: module for module in sorted(modules, key=lambda module: module.PAPER.row)}
+from .._core import Key, fault, require
+from ._catalogue import available, module
+from ._code import code_that_runs
+from ._evidence import record as keep
+from ._pictures import draw
+from ._records import Check, Paper
 
 
-def available() -> list[Paper]:
-    """List the papers whose claims run, in the order of their rows.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of running some papers.
 
-    Returns:
-        One `Paper` for each module of this room.
-
-    Example:
-        >>> from nablax import papers
-        >>> "rectified-flow" in [paper.slug for paper in papers.available()]
-        True
-
-    Cost:
-        None of any model.
+    Attributes:
+        papers: those that were run, in order.
+        checks: their claims, by slug.
+        errors: the message of the error that stopped a paper, by slug.
     """
-    return [module.PAPER for module in _modules().values()]
+
+    papers: tuple[Paper, ...]
+    checks: dict[str, list[Check]]
+    errors: dict[str, str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every claim came out as it is listed, and no paper stopped with an error."""
+        return not self.errors and not any(check.surprise for checks in self.checks.values() for check in checks)
+
+    def summary(self) -> str:
+        """One line of counts."""
+        checks = [check for checks in self.checks.values() for check in checks]
+        counts = (
+            (sum(c.expected and c.holds for c in checks), "hold"),
+            (sum(not c.expected and not c.holds for c in checks), "listed as not reproducing"),
+            (sum(c.expected and not c.holds for c in checks), "FAIL"),
+            (sum(not c.expected and c.holds for c in checks), "HOLD though listed as not reproducing"),
+            (len(self.errors), "stopped with an error"),
+        )
+        # The first two are always said; the others only when there is something to mend.
+        parts = [f"{count} {words}" for i, (count, words) in enumerate(counts) if count or i < 2]
+        papers = f"{len(self.papers)} paper" + "s" * (len(self.papers) != 1)
+        return f"{papers}, {len(checks)} claim{'s' * (len(checks) != 1)}: {', '.join(parts)}"
+
+    def table(self) -> str:
+        """Every claim with its evidence, and the line of counts at the end."""
+        blocks = []
+        for paper in self.papers:
+            head = f"{paper.slug}: {paper.title} ({paper.year}), {paper.link}"
+            body = [check.table() for check in self.checks.get(paper.slug, [])]
+            if paper.slug in self.errors:
+                body.append(f"  stopped with an error: {self.errors[paper.slug]}")
+            blocks.append("\n".join([head, *body]))
+        return "\n\n".join([*blocks, self.summary()])
 
 
 def run(slug: str, *, key: Key, full: bool = False) -> list[Check]:
@@ -50,7 +68,7 @@ def run(slug: str, *, key: Key, full: bool = False) -> list[Check]:
             takes seconds.
 
     Returns:
-        One `Check` for each claim.
+        One `Check` for each claim; those with something to show carry a ``figure``.
 
     Raises:
         ValueError: no paper has this slug.
@@ -63,10 +81,8 @@ def run(slug: str, *, key: Key, full: bool = False) -> list[Check]:
     Cost:
         The paper's; see its module.
     """
-    modules = _modules()
-    if slug not in modules:
-        raise fault(expected=f"one of {', '.join(modules)}", got=repr(slug), mend="papers.available() lists them.")
-    return modules[slug].checks(key, full=full)
+    (paper,) = _chosen([slug])
+    return module(paper).checks(key, full=full)
 
 
 def run_all(
@@ -75,6 +91,8 @@ def run_all(
     key: Key,
     full: bool = False,
     progress: Callable[[str], None] | None = None,
+    record: bool = False,
+    figures: Path | None = None,
 ) -> Outcome:
     """Run several papers; one that stops with an error does not keep the others from running.
 
@@ -83,12 +101,16 @@ def run_all(
         key: of all randomness; the same for each paper, so that a paper's result does not depend on its company.
         full: as in `run`.
         progress: called with the slug before each paper.
+        record: keep each paper's outcome, and digests of the code that ran, as soon as it has finished, for `recorded`
+            to read. The files are those that ship with the package: it is meant for a checkout of the project.
+        figures: folder to `draw` each paper's figures in as soon as it has finished (needs the extra ``app``).
 
     Returns:
         An `Outcome`; ``table()`` prints it and ``ok`` says whether every claim came out as listed.
 
     Raises:
         ValueError: no paper has one of the slugs; nothing has been run then.
+        ImportError: figures are asked for and matplotlib is absent; nothing has been run then.
 
     Example:
         >>> import jax
@@ -97,53 +119,42 @@ def run_all(
         '0 papers, 0 claims: 0 hold, 0 listed as not reproducing'
 
     Cost:
-        The sum of the papers'.
+        The sum of the papers'. Recording clears the caches of compiled programs before each paper, and on Python 3.11
+        tracing takes up to a third longer.
     """
-    modules = _modules()
-    wanted = list(modules) if slugs is None else list(slugs)
-    if unknown := [slug for slug in wanted if slug not in modules]:
-        raise fault(expected=f"some of {', '.join(modules)}", got=unknown, mend="papers.available() lists them.")
+    chosen = _chosen(slugs)
+    if figures is not None:
+        require("matplotlib", extra="app")
     checks: dict[str, list[Check]] = {}
     errors: dict[str, str] = {}
-    for slug in wanted:
+    for paper in chosen:
+        slug = paper.slug
         if progress is not None:
             progress(slug)
         try:
-            checks[slug] = modules[slug].checks(key, full=full)
+            claims = module(paper)
+            if record:
+                with code_that_runs() as ran:
+                    checks[slug] = claims.checks(key, full=full)
+                keep(slug, checks[slug], ran, key=key, full=full)
+            else:
+                checks[slug] = claims.checks(key, full=full)
+            if figures is not None:
+                draw(slug, checks[slug], figures)
         except Exception as error:  # reported, counted and fails the run; the other papers still speak
             errors[slug] = f"{type(error).__name__}: {error}"
-    return Outcome(tuple(modules[slug].PAPER for slug in wanted), checks, errors)
+    return Outcome(tuple(chosen), checks, errors)
 
 
-def record(outcome: Outcome, path: Path | None = None) -> None:
-    """Write an outcome to the file that `recorded` reads, in place of what it said of the same papers.
-
-    Args:
-        outcome: of `run_all`.
-        path: the file; by default the one that ships with the package.
-    """
-    path = _RESULTS if path is None else path
-    known = recorded(path) | outcome.checks
-    text = {slug: [dataclasses.asdict(check) for check in known[slug]] for slug in sorted(known)}
-    path.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _chosen(slugs: Sequence[str] | None) -> list[Paper]:
+    papers = {paper.slug: paper for paper in available()}
+    if slugs is None:
+        return list(papers.values())
+    if unknown := [slug for slug in slugs if slug not in papers]:
+        raise fault(
+            expected=f"some of {', '.join(papers)}", got=", ".join(unknown), mend="papers.available() lists them."
+        )
+    return [papers[slug] for slug in slugs]
 
 
-def recorded(path: Path | None = None) -> dict[str, list[Check]]:
-    """Read what came of the last recorded run, so that a listing need not run anything.
-
-    Args:
-        path: the file; by default the one that ships with the package.
-
-    Returns:
-        Checks by slug; empty where nothing was recorded.
-
-    Example:
-        >>> from nablax import papers
-        >>> isinstance(papers.recorded(), dict)
-        True
-    """
-    path = _RESULTS if path is None else path
-    if not path.exists():
-        return {}
-    text = json.loads(path.read_text(encoding="utf-8"))
-    return {slug: [Check(**check) for check in checks] for slug, checks in text.items()}
+__all__ = ["Outcome", "run", "run_all"]

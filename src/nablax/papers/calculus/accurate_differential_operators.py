@@ -19,6 +19,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2312.05984",
     rooms=("calculus",),
     row=94,
+    read="text",
 )
 
 _RADIUS = 0.5

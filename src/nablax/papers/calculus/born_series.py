@@ -19,6 +19,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2009.03192",
     rooms=("calculus",),
     row=53,
+    read="abstract",
 )
 
 # Nodes of the potential between the centre and its range, which is the unit of length.

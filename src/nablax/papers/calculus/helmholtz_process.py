@@ -20,6 +20,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2302.10364",
     rooms=("calculus",),
     row=213,
+    read="code",
 )
 
 _NOISE = 0.02

@@ -25,6 +25,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1706.04454",
     rooms=("calculus",),
     row=144,
+    read="abstract",
 )
 
 _FOUND, _STEPS = 80, 140

@@ -18,6 +18,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2201.08663",
     rooms=("calculus",),
     row=204,
+    read="text",
 )
 
 _DIM = 64

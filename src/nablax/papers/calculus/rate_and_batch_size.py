@@ -25,6 +25,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2006.09092",
     rooms=("calculus",),
     row=254,
+    read="abstract",
 )
 
 _SIZES = (1, 4, 8, 32, 64, 128, 256)

@@ -20,6 +20,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1812.04754",
     rooms=("calculus",),
     row=90,
+    read="abstract",
 )
 
 _CLASSES = 10

@@ -23,6 +23,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2310.14036",
     rooms=("diagnose",),
     row=35,
+    read="abstract",
 )
 
 Weights = tuple[Array, Array, Array]

@@ -21,6 +21,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2305.17490",
     rooms=("diagnose",),
     row=65,
+    read="abstract",
 )
 
 _ROWS, _INPUTS, _WIDTH, _SEEDS = 16, 8, 24, 8

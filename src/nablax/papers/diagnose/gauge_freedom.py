@@ -22,6 +22,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2402.03845",
     rooms=("diagnose",),
     row=22,
+    read="abstract",
 )
 
 _TURN = jnp.array([[0.0, -1.0], [1.0, 0.0]])

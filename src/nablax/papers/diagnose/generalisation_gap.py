@@ -20,6 +20,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2104.04874",
     rooms=("diagnose",),
     row=233,
+    read="abstract",
 )
 
 Example = tuple[Float[Array, "64"], Array]

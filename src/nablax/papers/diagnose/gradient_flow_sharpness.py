@@ -21,6 +21,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2305.13064",
     rooms=("diagnose",),
     row=102,
+    read="abstract",
 )
 
 DEPTH = 4

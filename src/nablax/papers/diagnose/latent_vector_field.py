@@ -25,6 +25,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2505.22785",
     rooms=("diagnose",),
     row=123,
+    read="text",
 )
 
 _FEW, _MANY, _LATENT, _NOISE = 10, 1200, 16, 0.25

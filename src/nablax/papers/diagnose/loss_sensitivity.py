@@ -27,6 +27,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2403.01128",
     rooms=("diagnose",),
     row=119,
+    read="abstract",
 )
 
 # Strength of the monotone inputs, with sign; the ninth input enters by its square, the last two not at all.

@@ -25,6 +25,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2309.11013",
     rooms=("diagnose",),
     row=103,
+    read="text",
 )
 
 _SIZES, _GROUP = (64, 48, 10), 4

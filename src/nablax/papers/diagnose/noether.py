@@ -21,6 +21,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2105.02716",
     rooms=("diagnose",),
     row=68,
+    read="abstract",
 )
 
 Params = dict[str, Array]

@@ -16,6 +16,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2004.02866",
     rooms=("diagnose",),
     row=49,
+    read="text",
 )
 
 

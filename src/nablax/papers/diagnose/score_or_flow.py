@@ -38,6 +38,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2509.00336",
     rooms=("diagnose", "transport"),
     row=14,
+    read="abstract",
 )
 
 PATH = VariancePreserving()

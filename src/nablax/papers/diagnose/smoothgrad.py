@@ -17,6 +17,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1706.03825",
     rooms=("diagnose",),
     row=190,
+    read="text",
 )
 
 

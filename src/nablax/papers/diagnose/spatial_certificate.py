@@ -23,6 +23,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2009.09318",
     rooms=("diagnose",),
     row=97,
+    read="text",
 )
 
 # At 0.3 pixels nothing of this network is proved: the images are small, and a stroke is a pixel or two.

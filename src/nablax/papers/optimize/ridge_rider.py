@@ -22,6 +22,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2112.14570",
     rooms=("optimize",),
     row=208,
+    read="abstract",
 )
 
 _DISCOUNT = 0.96

@@ -21,6 +21,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2402.02998",
     rooms=("regulate",),
     row=186,
+    read="text",
 )
 
 _DIM, _EXAMPLES, _RANK, _BATCH = 30, 200, 15, 16

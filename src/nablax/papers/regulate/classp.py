@@ -29,6 +29,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2405.09637",
     rooms=("regulate",),
     row=265,
+    read="code",
 )
 
 _BATCH = 32

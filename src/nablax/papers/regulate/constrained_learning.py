@@ -22,6 +22,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2403.11844",
     rooms=("regulate",),
     row=231,
+    read="abstract",
 )
 
 _POINTS, _LEVELS, _BOUND = 4, (2, 5, 17, 65, 257), 0.15

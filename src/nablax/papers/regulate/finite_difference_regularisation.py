@@ -27,6 +27,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2210.02720",
     rooms=("regulate",),
     row=86,
+    read="text",
 )
 
 _WEIGHT, _ASCENT, _RATE = 2.0, 1.0, 0.01

@@ -27,6 +27,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2212.02846",
     rooms=("regulate",),
     row=18,
+    read="abstract",
 )
 
 _SIZE = 100

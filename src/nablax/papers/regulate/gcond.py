@@ -19,6 +19,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2509.07252",
     rooms=("regulate",),
     row=34,
+    read="code",
 )
 
 _WIDTH, _BATCH, _ACCUMULATE = 16, 16, 24

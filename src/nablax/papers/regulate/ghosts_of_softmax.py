@@ -29,6 +29,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2603.13552",
     rooms=("regulate", "calculus"),
     row=76,
+    read="abstract",
 )
 
 _SIZES = (64, 32, 10)

@@ -20,6 +20,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2104.09937",
     rooms=("regulate",),
     row=201,
+    read="text",
 )
 
 _DOMAINS, _SAMPLES, _STEPS = 3, 600, 400

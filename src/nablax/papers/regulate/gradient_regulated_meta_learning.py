@@ -29,6 +29,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2303.06571",
     rooms=("regulate",),
     row=257,
+    read="abstract",
 )
 
 _SHARED, _DOMAIN = 8, 8  # features

@@ -17,6 +17,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2506.06130",
     rooms=("regulate",),
     row=266,
+    read="code",
 )
 
 _STARTS = jnp.array([[-8.5, 7.5], [-8.5, 5.0], [9.0, 9.0], [-7.5, -0.5], [9.0, -1.0]])

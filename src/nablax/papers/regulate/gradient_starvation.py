@@ -19,6 +19,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2011.09468",
     rooms=("regulate",),
     row=232,
+    read="text",
 )
 
 # Strengths were chosen on other seeds among 1e-3 to 1e-1 (ours) and 1e-4 to 1e-2 (weight decay, and none).

@@ -17,6 +17,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2001.06782",
     rooms=("regulate",),
     row=135,
+    read="text",
 )
 
 _FLOOR = 5e-6

@@ -30,6 +30,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2602.07009",
     rooms=("regulate",),
     row=264,
+    read="abstract",
 )
 
 _SCALES = (1.0, 10.0, 100.0, 1000.0)

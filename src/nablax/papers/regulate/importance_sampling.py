@@ -27,6 +27,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2302.14772",
     rooms=("regulate",),
     row=239,
+    read="text",
 )
 
 _TRAIN, _SHOWN, _OPERATIONS, _LAYERS = 400, 120, 3, 3

@@ -23,6 +23,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2406.16232",
     rooms=("regulate",),
     row=148,
+    read="text",
 )
 
 _SIZES, _WIDE = (64, 32, 10), (64, 256, 256, 10)

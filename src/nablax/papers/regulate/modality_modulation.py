@@ -27,6 +27,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2308.07686",
     rooms=("regulate",),
     row=5,
+    read="code",
 )
 
 _BATCH = 64

@@ -22,6 +22,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2310.12474",
     rooms=("regulate",),
     row=47,
+    read="abstract",
 )
 
 _RATES = jnp.logspace(-4, 1, 11)

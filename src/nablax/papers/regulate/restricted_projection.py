@@ -36,6 +36,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2301.12131",
     rooms=("regulate",),
     row=224,
+    read="code",
 )
 
 _BATCH = 32

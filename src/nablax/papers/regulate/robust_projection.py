@@ -29,6 +29,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2402.11196",
     rooms=("regulate",),
     row=251,
+    read="text",
 )
 
 _BATCH = 64

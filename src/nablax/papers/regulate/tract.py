@@ -19,6 +19,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2410.23970",
     rooms=("regulate",),
     row=32,
+    read="text",
 )
 
 _SIZES = (64, 64, 64, 10)

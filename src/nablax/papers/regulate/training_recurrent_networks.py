@@ -17,6 +17,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1211.5063",
     rooms=("regulate",),
     row=130,
+    read="code",
 )
 
 _HIDDEN, _BATCH, _CLASSES = 50, 20, 4

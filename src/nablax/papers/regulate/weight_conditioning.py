@@ -17,6 +17,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2409.03424",
     rooms=("regulate",),
     row=226,
+    read="abstract",
 )
 
 _SIZES = (64, 64, 64, 10)

@@ -32,6 +32,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2412.00100",
     rooms=("transport",),
     row=12,
+    read="text",
 )
 
 _STEPS = 100

@@ -40,6 +40,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2304.14772",
     rooms=("transport", "diagnose"),
     row=85,
+    read="text",
 )
 
 _BATCH = 256

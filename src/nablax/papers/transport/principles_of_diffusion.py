@@ -33,6 +33,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2510.21890",
     rooms=("transport",),
     row=57,
+    read="abstract",
 )
 
 PATH = VariancePreserving()

@@ -36,6 +36,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2209.03003",
     rooms=("transport", "diagnose"),
     row=58,
+    read="text",
 )
 
 _BATCH = 256

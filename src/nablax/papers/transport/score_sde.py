@@ -42,6 +42,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2011.13456",
     rooms=("transport",),
     row=2,
+    read="code",
 )
 
 
