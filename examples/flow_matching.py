@@ -41,6 +41,6 @@ print(learned.log_prob(held_out[:500], round_trip=True).table())
 print(f"the truth on the same rows             {truth[:500].mean():.4f} nats")
 
 # Is the velocity a gradient? It need not be; it is nearly so where it was learnt well.
-at_half = path.interpolate(jnp.array(0.5), jax.random.normal(jax.random.key(4), (256, 2)), held_out[:256])
+at_half = learned.interpolate(0.5, held_out[:256], key=jax.random.key(4))
 print(diagnose.conservativity(learned.velocity, 0.5, at_half, key=jax.random.key(5)).table())
 print(diagnose.path_geometry(learned.velocity, jax.random.normal(jax.random.key(6), (256, 2))).table())

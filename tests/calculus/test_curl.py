@@ -65,5 +65,5 @@ def test_other_dimensions_are_refused():
     for dimension in (1, 4):
         with pytest.raises(ValueError, match="two or three coordinates"):
             curl(lambda t, y, args: y)(0.0, jnp.ones(dimension))
-    with pytest.raises(ValueError, match="shaped like its input"):
+    with pytest.raises(ValueError, match="shaped like its state"):
         curl(lambda t, y, args: y[:1])(0.0, jnp.ones(2))

@@ -44,9 +44,9 @@ def test_gradient_of_the_divergence_by_reverse_mode(x64):
 
 
 def test_a_field_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match="shaped like its input"):
+    with pytest.raises(ValueError, match="shaped like its state"):
         divergence(lambda t, y, args: jnp.sum(y))(0.0, jnp.ones(2))
-    with pytest.raises(ValueError, match="shaped like its input"):
+    with pytest.raises(ValueError, match="shaped like its state"):
         divergence(lambda t, y, args: jnp.concatenate([y, y]))(0.0, jnp.ones(2))
 
 

@@ -219,7 +219,7 @@ def test_mapped_trajectories_control_their_own_steps():
 
 def test_errors_say_what_is_wrong(key):
     y = jnp.ones(2)
-    with pytest.raises(ValueError, match="steps ≥ 1"):
+    with pytest.raises(ValueError, match="steps as a whole number, at least 1"):
         flow(decay, y, 0.0, 1.0, steps=0)
     with pytest.raises(ValueError, match="`steps` and `key` with `noise`"):
         flow(decay, y, 0.0, 1.0, noise=lambda t, y, args: 1.0, key=key)

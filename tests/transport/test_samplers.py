@@ -200,7 +200,7 @@ def test_errors_say_what_is_wrong(key):
         for transport in (empirical, coupled):
             with pytest.raises(ValueError, match="paired independently"):
                 sampler(transport, 4, key=key, steps=5)
-        with pytest.raises(ValueError, match="steps ≥ 1"):
+        with pytest.raises(ValueError, match="steps as a whole number, at least 1"):
             sampler(Transport(velocity, Linear(), Normal((2,)), Euclidean((2,))), 4, key=key, steps=0)
     with pytest.raises(ValueError, match="'reverse diffusion' or 'probability flow'"):
         predictor_corrector(

@@ -5,17 +5,22 @@ from ._batches import permute, rows_of, take
 from ._checks import (
     check_callable,
     check_count,
+    check_finite,
     check_floats,
+    check_instance,
     check_key,
     check_like,
     check_loss,
     check_optimizer,
     check_rate,
+    check_rows,
     check_shape,
+    check_shape_of_one,
     described,
 )
 from ._errors import fault, require
 from ._estimate import Estimate
+from ._field import checked_field
 from ._guarded_jit import guarded_jit
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
 from ._table import table
@@ -29,13 +34,18 @@ __all__ = [
     "Space",
     "check_callable",
     "check_count",
+    "check_finite",
     "check_floats",
+    "check_instance",
     "check_key",
     "check_like",
     "check_loss",
     "check_optimizer",
     "check_rate",
+    "check_rows",
     "check_shape",
+    "check_shape_of_one",
+    "checked_field",
     "described",
     "fault",
     "flat_product",

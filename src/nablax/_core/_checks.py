@@ -31,10 +31,22 @@ def check_like(value: PyTree, like: PyTree, *, what: str, mend: str) -> None:
     Raises:
         ValueError: they differ.
     """
-    if str(jax.tree.structure(value)) != str(jax.tree.structure(like)) or any(
-        jnp.shape(a) != jnp.shape(b) for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(like))
-    ):
+    if not shaped_like(value, like):
         raise fault(expected=f"{what} is shaped like {described(like)}", got=described(value), mend=mend)
+
+
+def shaped_like(value: PyTree, like: PyTree) -> bool:
+    """Whether structures and shapes are the same."""
+    leaves, others = jax.tree.leaves(value), jax.tree.leaves(like)
+    same = str(jax.tree.structure(value)) == str(jax.tree.structure(like))
+    return same and all(_shape(a) == _shape(b) for a, b in zip(leaves, others))
+
+
+def _shape(leaf: Any) -> tuple[int, ...] | None:
+    try:
+        return jnp.shape(leaf)
+    except (TypeError, ValueError):  # a word is no array, and has no shape
+        return None
 
 
 def check_shape(value: Any, shape: tuple[int | None, ...], *, what: str, mend: str) -> Array:
@@ -61,6 +73,62 @@ def check_shape(value: Any, shape: tuple[int | None, ...], *, what: str, mend: s
     return jnp.asarray(value)
 
 
+def check_rows(tree: PyTree, rows: int, *, what: str, mend: str) -> None:
+    """Refuse a tree with an array whose leading axis is not one of so many rows; a tree without arrays passes.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if not all((_shape(leaf) or (0,))[0] == rows for leaf in jax.tree.leaves(tree)):
+        raise fault(expected=f"{what} with leading axis {rows}", got=described(tree), mend=mend)
+
+
+def check_instance(value: Any, kind: type | tuple[type, ...], *, what: str, mend: str) -> None:
+    """Refuse what is not of a kind; of a class that was not called, say so.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, type):
+        name = value.__name__
+        raise fault(expected=what, got=f"the class {name}", mend=f"Make one: {name}(...), with brackets.")
+    if not isinstance(value, kind):
+        raise fault(expected=what, got=described(value), mend=mend)
+
+
+def check_finite(tree: PyTree, *, what: str, mend: str) -> None:
+    """Refuse rows of which one holds NaN or infinity, and name it. What is traced cannot be looked at, and passes.
+
+    Raises:
+        ValueError: one does.
+    """
+    for leaf in jax.tree.leaves(tree):
+        numbers = np if isinstance(leaf, np.ndarray) else jnp  # each where it is: a batch may be paired beside a device
+        if isinstance(leaf, jax.core.Tracer) or bool(numbers.all(numbers.isfinite(leaf))):
+            continue
+        rows = np.flatnonzero(~np.isfinite(np.asarray(leaf, np.float64)).reshape(len(leaf), -1).all(axis=1))
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise fault(expected=f"finite {what}", got=f"NaN or infinity in row {rows[0]}{more}", mend=mend)
+
+
+def check_shape_of_one(shape: Any) -> tuple[int, ...]:
+    """The shape of one sample; a whole number stands for a vector of that length.
+
+    Raises:
+        ValueError: it is neither, or a side is not positive.
+    """
+    sides = (shape,) if isinstance(shape, (int, np.integer)) else shape
+    if not isinstance(sides, (tuple, list)) or not all(
+        isinstance(side, (int, np.integer)) and not isinstance(side, bool) and side > 0 for side in sides
+    ):
+        raise fault(
+            expected="the shape of one sample, a tuple of positive integers",
+            got=repr(shape),
+            mend="Write (2,) for a vector of two, without the batch axis.",
+        )
+    return tuple(int(side) for side in sides)
+
+
 def check_floats(tree: PyTree, *, what: str, mend: str) -> None:
     """Refuse a tree with an array of integers, booleans or complex numbers, or without any array.
 
@@ -83,10 +151,13 @@ def check_count(value: Any, *, what: str, least: int = 1) -> int:
     except TypeError:
         count = None
     if count is None or isinstance(value, bool) or count < least:
+        array = isinstance(value, jax.Array)
         raise fault(
             expected=f"{what} as a whole number, at least {least}",
-            got=repr(value),
-            mend=f"Pass {what}={least} or more.",
+            got=f"an array {described(value)}" if array else repr(value),
+            mend=f"Pass int({what}), known before the program is compiled."
+            if array
+            else f"Pass {what}={least} or more.",
         )
     return count
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Field, Key, fault
+from .._core import Field, Key, checked_field
 
 # Tangents pushed through the field at once. Above this the rest waits its turn in a loop, so that the memory
 # of an exact divergence grows like CHUNK × activations and not like D × activations.
@@ -30,14 +30,8 @@ def linearise(field: Field, t: Float[Array, ""], y: PyTree, args: PyTree) -> tup
     Raises:
         ValueError: ``dy`` is not shaped like ``y``, so that the Jacobian is not square.
     """
-    dy, push = jax.linearize(lambda z: field(t, z, args), y)
-    if _shapes(dy) != _shapes(y):
-        raise fault(
-            expected=f"a field whose value is shaped like its input, {_shapes(y)}",
-            got=f"{_shapes(dy)}",
-            mend="Return one component per coordinate of y, in the same tree.",
-        )
-    return dy, push
+    checked = checked_field(field)
+    return jax.linearize(lambda z: checked(t, z, args), y)
 
 
 def draw_probes(key: Key, y: PyTree, probes: int, sampler: Callable[..., Array] = jax.random.normal) -> PyTree:
@@ -51,7 +45,3 @@ def chunked_map(function: Callable[[Any], PyTree], inputs: PyTree) -> PyTree:
     if jax.tree.leaves(inputs)[0].shape[0] <= CHUNK:
         return jax.vmap(function)(inputs)
     return jax.lax.map(function, inputs, batch_size=CHUNK)
-
-
-def _shapes(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.shape, tree)

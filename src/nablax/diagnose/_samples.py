@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault
+from .._core import check_finite, check_floats, described, fault
 
 
 def align(t: float | Float[Array, "..."], ys: PyTree, args: PyTree) -> tuple[Float[Array, " samples"], PyTree, int]:
@@ -16,20 +16,24 @@ def align(t: float | Float[Array, "..."], ys: PyTree, args: PyTree) -> tuple[Flo
         args: conditions, every leaf with the same leading axis, or None.
 
     Returns:
-        Times of shape ``[samples]`` in the dtype of ``ys``; ``ys`` as arrays; the number of samples.
+        Times of shape ``[samples]`` in the dtype of ``ys``; ``ys`` as arrays, halves widened to single precision; the
+        number of samples.
 
     Raises:
-        ValueError: no samples, or leading axes that disagree.
+        ValueError: no samples, leading axes that disagree, samples of integers, or one that is not finite.
     """
     ys = jax.tree.map(jnp.asarray, ys)
     counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves((ys, args))}
     if len(counts) != 1 or 0 in counts:
         raise fault(
             expected="samples (and conditions) with one common, non-empty leading axis",
-            got=f"shapes {[jnp.shape(leaf) for leaf in jax.tree.leaves((ys, args))]}",
+            got=f"samples {described(ys)} and conditions {described(args)}",
             mend="Stack one sample a row and one condition a row; repeat a shared condition with jnp.tile.",
         )
     (count,) = counts
+    check_floats(ys, what="samples", mend="Convert them to a float dtype.")
+    check_finite(ys, what="samples", mend="Leave those rows out.")
+    ys = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), ys)
     times = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(ys)))
     if times.shape not in ((), (count,)):
         raise fault(

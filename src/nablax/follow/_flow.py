@@ -8,25 +8,47 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Field, Key, fault
+from .._core import Field, Key, check_count, check_floats, check_instance, check_key, checked_field, fault
 
 
 class Solution(eqx.Module):
     """Where a field led.
 
     Attributes:
-        ts: the times of ``ys``: those asked for, or the end time alone (a scalar).
+        ts: the times of ``ys``: those asked for, or the time alone (a scalar) at which it ended.
         ys: the states at ``ts``; no leading time axis when no times were asked for.
         stats: ``num_steps``, ``num_accepted_steps``, ``num_rejected_steps``, and ``num_evaluations`` of the field.
-        result: a ``diffrax.RESULTS`` member; ``diffrax.RESULTS.successful`` when the end was reached.
+        result: a ``diffrax.RESULTS`` member; ``diffrax.RESULTS.successful`` when the end was reached,
+            ``diffrax.RESULTS.event_occurred`` when an event came first.
+        event_mask: shaped like the event's conditions, True for the one that ended it; None without an event.
+        interpolation: Diffrax's dense output, None unless it was asked for; see `evaluate`.
     """
 
     ts: Float[Array, "..."]
     ys: PyTree
     stats: dict[str, Any]
     result: diffrax.RESULTS
+    event_mask: PyTree = None
+    interpolation: diffrax.AbstractPath | None = None
+
+    def evaluate(self, t: float | Array) -> PyTree:
+        """State at any time between the ends, interpolated between steps at the solver's order or one less.
+
+        Args:
+            t: time, scalar; ``jax.vmap`` it for several.
+
+        Returns:
+            The state, shaped like ``y0``.
+
+        Raises:
+            ValueError: the flow was not followed with ``dense=True``.
+        """
+        if self.interpolation is None:
+            raise fault(expected="a dense solution", got="one without", mend="Pass dense=True to follow.flow.")
+        return self.interpolation.evaluate(t)
 
 
 def flow(
@@ -43,6 +65,8 @@ def flow(
     ts: Float[Array, " times"] | None = None,
     noise: Callable[[Array, PyTree, PyTree], Array] | None = None,
     key: Key | None = None,
+    event: diffrax.Event | None = None,
+    dense: bool = False,
     max_steps: int = 4096,
     throw: bool = True,
 ) -> Solution:
@@ -54,7 +78,8 @@ def flow(
 
     Args:
         field: the drift, ``field(t, y, args) -> dy``, ``dy`` shaped like ``y``.
-        y0: the state at ``t0``, a pytree of floating-point arrays; its dtype is kept.
+        y0: the state at ``t0``, a pytree of floating-point arrays; its dtype is kept. Halves are computed with in
+            single precision.
         t0: start time.
         t1: end time; smaller than ``t0`` to go backwards (without noise).
         args: handed to ``field`` and ``noise`` as they are.
@@ -68,6 +93,10 @@ def flow(
             equation is read in Itô's sense with the default solver (with a coefficient that depends on ``y``, Heun and
             midpoint read it in Stratonovich's). Needs ``steps`` and ``key``.
         key: for the Brownian motion.
+        event: a ``diffrax.Event``: where its condition becomes true, or crosses zero, the flow ends early. Times asked
+            for that were not reached hold infinity.
+        dense: keep every step, so that ``Solution.evaluate`` gives the state at any time. Memory of ``max_steps``
+            states and their stages.
         max_steps: give up after this many adaptive steps.
         throw: raise when the solver fails. Otherwise look at ``result``.
 
@@ -76,7 +105,8 @@ def flow(
 
     Raises:
         ValueError: ``steps`` is not positive; ``noise`` without ``steps`` or ``key``; ``key`` without ``noise``; ``y0``
-            is not floating-point.
+            is not floating-point; the field's value is not shaped like ``y0``; ``ts`` are outside of ``t0`` and ``t1``
+            or in another order.
         EquinoxRuntimeError: the solver failed and ``throw`` is true.
 
     Example:
@@ -93,8 +123,13 @@ def flow(
     References:
         Kidger (2021), On Neural Differential Equations, https://arxiv.org/abs/2202.02435.
     """
-    if isinstance(steps, int) and steps < 1:
-        raise fault(expected="steps ≥ 1", got=steps, mend="Leave it out for adaptive steps.")
+    if not (steps is None or isinstance(steps, jax.Array)):
+        steps = check_count(steps, what="steps")
+    max_steps = check_count(max_steps, what="max_steps")
+    if solver is not None:
+        check_instance(
+            solver, diffrax.AbstractSolver, what="a solver", mend="Pass one of Diffrax's, as diffrax.Heun()."
+        )
     if noise is not None and (steps is None or key is None):
         raise fault(
             expected="`steps` and `key` with `noise`",
@@ -104,13 +139,18 @@ def flow(
     if noise is None and key is not None:
         raise fault(expected="no `key` without `noise`", got="a key", mend="Leave it out: an ODE draws nothing.")
 
+    given = jax.tree.map(jnp.asarray, y0)
+    check_floats(given, what="a state", mend="Convert y0 to a float dtype.")
+    # Halves have too few digits to add a step to a state, and Diffrax refuses them.
+    y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), given)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise fault(expected="a state of real floating-point arrays", got=dtype, mend="Convert y0 to a float dtype.")
     start, end = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
-    terms: diffrax.AbstractTerm = diffrax.ODETerm(field)
+    if ts is not None:
+        ts = _checked_times(ts, start, end)
+    terms: diffrax.AbstractTerm = diffrax.ODETerm(checked_field(field))
     if noise is not None:
         assert steps is not None and key is not None
+        check_key(key)
         brownian = _GridBrownianPath(
             t0=start,
             t1=end,
@@ -146,18 +186,38 @@ def flow(
         dt0,
         y0,
         args,
-        saveat=diffrax.SaveAt(t1=True) if ts is None else diffrax.SaveAt(ts=ts),
+        saveat=diffrax.SaveAt(t1=ts is None, ts=ts, dense=dense),
         stepsize_controller=controller,
         max_steps=max_steps,
+        event=event,
         throw=throw,
     )
-    times, ys = solution.ts, solution.ys
+    times, ys = solution.ts, jax.tree.map(lambda y, leaf: y.astype(leaf.dtype), solution.ys, given)
     assert times is not None
     if ts is None:
         times, ys = times[0], jax.tree.map(lambda y: y[0], ys)
     stats = dict(solution.stats)
     stats["num_evaluations"] = stats["num_steps"] * _evaluations_per_step(solver)
-    return Solution(ts=times, ys=ys, stats=stats, result=solution.result)
+    return Solution(times, ys, stats, solution.result, solution.event_mask, solution.interpolation)
+
+
+def _checked_times(ts: Any, start: Array, end: Array) -> Float[Array, " times"]:
+    """Times in the direction of travel. Where they are traced, Diffrax raises at run time."""
+    times = jnp.asarray(ts, start.dtype)
+    if times.ndim != 1:
+        raise fault(expected="times of shape [times]", got=f"shape {times.shape}", mend="Pass ts=jnp.array([...]).")
+    if not any(isinstance(part, jax.core.Tracer) for part in (times, start, end)):
+        moments, first, last = (np.asarray(part) for part in (times, start, end))
+        forward = np.sign(last - first)
+        if np.any(forward * (moments - first) < 0) or np.any(forward * (last - moments) < 0):
+            raise fault(
+                expected=f"times between t0={first:g} and t1={last:g}",
+                got=f"ts from {moments.min():g} to {moments.max():g}",
+                mend="Follow the flow as far as you want to see it.",
+            )
+        if np.any(forward * np.diff(moments) < 0):
+            raise fault(expected="ts in the direction of travel", got="another order", mend="Sort them.")
+    return times
 
 
 class _GridBrownianPath(diffrax.AbstractBrownianPath):

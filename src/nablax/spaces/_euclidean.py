@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import fault
+from .._core import check_shape_of_one, fault
 
 
 class Euclidean(eqx.Module):
@@ -47,15 +47,7 @@ class Euclidean(eqx.Module):
     shape: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, shape: int | tuple[int, ...]):
-        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
-
-    def __check_init__(self) -> None:
-        if not all(isinstance(side, int) and side > 0 for side in self.shape):
-            raise fault(
-                expected="a shape of positive integers",
-                got=self.shape,
-                mend="Give the shape of one point, without the batch axis.",
-            )
+        self.shape = check_shape_of_one(shape)
 
     @property
     def dim(self) -> int:

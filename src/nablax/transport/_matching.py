@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Key, fault
-from ._paths._affine import AbstractPath, View, check_view
+from .._core import Key, check_floats, check_key, check_like, check_rows, checked_field, described, fault
+from ._paths._affine import AbstractPath, View, check_path, check_view
 
 Loss = Callable[..., Float[Array, ""]]
 
@@ -27,10 +28,12 @@ def flow_matching(path: AbstractPath, *, condition_dropout: float = 0.0) -> Loss
     Returns:
         ``loss(model, batch, *, key) -> scalar``, in squared units of the data per unit time. ``batch`` is an array
         of data ``[rows, ...]``, or a dict with "data" and optionally "condition" (``args`` of the model, leading axis
-        rows) and "noise" (rows paired with the data by a coupling; default: fresh standard normal noise).
+        rows) and "noise" (rows paired with the data by a coupling; default: fresh standard normal noise). Data in half
+        precision are computed with in single precision.
 
     Raises:
-        ValueError: ``condition_dropout`` is not in [0, 1).
+        ValueError: ``condition_dropout`` is not in [0, 1); when it is called: the batch has another key, no rows, rows
+            of integers, or noise or conditions that are not one a row; the model's value is not shaped like a row.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -64,7 +67,7 @@ def denoising_score_matching(path: AbstractPath, *, prediction: View = "noise", 
         ``loss(model, batch, *, key) -> scalar``; ``batch`` as in `flow_matching`.
 
     Raises:
-        ValueError: ``prediction`` is unknown, or ``condition_dropout`` is not in [0, 1).
+        ValueError: ``prediction`` is unknown; and as `flow_matching`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -86,12 +89,13 @@ def denoising_score_matching(path: AbstractPath, *, prediction: View = "noise", 
 
 
 def _regression(path: AbstractPath, prediction: View, condition_dropout: float) -> Loss:
+    check_path(path)
     if not 0 <= condition_dropout < 1:
         raise fault(expected="0 ≤ condition_dropout < 1", got=condition_dropout, mend="A usual value is 0.1.")
     first, last = path.times
 
     def residual(model: Callable[..., Array], t: Array, x0: Array, x1: Array, condition: PyTree) -> Array:
-        value = model(t, path.interpolate(t, x0, x1), condition)
+        value = checked_field(model)(t, path.interpolate(t, x0, x1), condition)
         if prediction == "velocity":
             target = path.target(t, x0, x1)
         elif prediction == "score":
@@ -101,16 +105,15 @@ def _regression(path: AbstractPath, prediction: View, condition_dropout: float) 
         return jnp.mean(jnp.square(value - target))
 
     def loss(model: Callable[..., Array], batch: Any, *, key: Key) -> Float[Array, ""]:
-        if not isinstance(batch, dict):
-            batch = {"data": batch}
-        x1 = batch["data"]
+        x1, x0, condition = _parts(batch)
+        check_key(key)
         rows = x1.shape[0]
         time_key, noise_key, drop_key = jax.random.split(key, 3)
-        x0 = batch["noise"] if "noise" in batch else jax.random.normal(noise_key, x1.shape, x1.dtype)
+        if x0 is None:
+            x0 = jax.random.normal(noise_key, x1.shape, x1.dtype)
         offset = jax.random.uniform(time_key, (), x1.dtype)
         spread = (jnp.arange(rows, dtype=x1.dtype) / rows + offset) % 1
         times = first + (last - first) * spread
-        condition = batch.get("condition")
         if condition is not None and condition_dropout > 0:
             keep = jax.random.bernoulli(drop_key, 1 - condition_dropout, (rows,))
             condition = jax.tree.map(
@@ -119,6 +122,28 @@ def _regression(path: AbstractPath, prediction: View, condition_dropout: float) 
         return jnp.mean(jax.vmap(residual, in_axes=(None, 0, 0, 0, 0))(model, times, x0, x1, condition))
 
     return loss
+
+
+def _parts(batch: Any) -> tuple[Array, Array | None, PyTree]:
+    """Data, noise and condition of a batch; halves are widened, since their times would be too coarse."""
+    if not isinstance(batch, dict):
+        batch = {"data": batch}
+    if "data" not in batch or not batch.keys() <= {"data", "noise", "condition"}:
+        raise fault(
+            expected='a batch with "data", and perhaps "condition" and "noise"',
+            got=", ".join(repr(name) for name in batch) or "an empty one",
+            mend='Name the conditions of the rows "condition", and leave other columns out.',
+        )
+    data, noise = batch["data"], batch.get("noise")
+    check_floats(data, what="data", mend="Convert them to a float dtype.")
+    if not isinstance(data, (jax.Array, np.ndarray)) or data.ndim < 1 or not len(data):
+        raise fault(expected="data with a leading axis of rows", got=described(data), mend="Stack one sample a row.")
+    if noise is not None:
+        check_floats(noise, what="noise", mend="Convert it to a float dtype.")
+        check_like(noise, data, what="noise that", mend="Pair one noise of its shape with each row.")
+    check_rows(batch.get("condition"), len(data), what="a condition", mend="Give one condition a row.")
+    wide = jnp.promote_types(data.dtype, jnp.float32)
+    return jnp.asarray(data, wide), None if noise is None else jnp.asarray(noise, wide), batch.get("condition")
 
 
 __all__ = ["denoising_score_matching", "flow_matching"]

@@ -5,20 +5,21 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import Key, fault
+from .._core import Key, check_finite, check_floats, check_shape_of_one, described, fault
 
 
 class Normal(eqx.Module):
     r"""The isotropic normal $N(0, \mathrm{scale}^2 I)$ over arrays of one shape.
 
     Args:
-        shape: of one sample.
+        shape: of one sample; a whole number stands for a vector of that length.
         scale: standard deviation of every component, in units of the data. Default 1.
 
     Raises:
-        ValueError: ``scale`` is not positive.
+        ValueError: ``scale`` is not positive; a side of the shape is not a positive whole number.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -33,7 +34,7 @@ class Normal(eqx.Module):
         None of the model.
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True, converter=check_shape_of_one)
     scale: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self) -> None:
@@ -54,7 +55,10 @@ class Empirical(eqx.Module):
     """The distribution that a set of samples came from: it can be drawn from, and has no density.
 
     Args:
-        samples: leading axis over samples; drawn with replacement.
+        samples: leading axis over samples, finite; drawn with replacement.
+
+    Raises:
+        ValueError: no samples, or not an array of finite floats.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -69,12 +73,11 @@ class Empirical(eqx.Module):
     samples: Float[Array, " samples *shape"]
 
     def __check_init__(self) -> None:
-        if self.samples.ndim < 1 or self.samples.shape[0] == 0:
-            raise fault(
-                expected="at least one sample along the leading axis",
-                got=f"shape {self.samples.shape}",
-                mend="Give an array of shape (samples, ...).",
-            )
+        mend = "Give an array of floats of shape (samples, ...)."
+        check_floats(self.samples, what="samples", mend=mend)
+        if not isinstance(self.samples, (jax.Array, np.ndarray)) or self.samples.ndim < 1 or not len(self.samples):
+            raise fault(expected="at least one sample along the leading axis", got=described(self.samples), mend=mend)
+        check_finite(self.samples, what="samples", mend="Leave those rows out.")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Key, fault
+from .._core import Key, check_callable, check_count, checked_field, fault
 from ..follow import flow
+from ._batch import check_draws
 from ._transport import Transport
 
 Diffusion = Callable[[Array], Array]
@@ -49,7 +50,8 @@ def sample_sde(
         Samples, leading axis ``count``.
 
     Raises:
-        ValueError: the score is not defined for this transport; ``steps`` is not positive.
+        ValueError: the score is not defined for this transport; ``count`` or ``steps`` is not a positive whole number;
+            ``args`` have another leading axis.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -71,8 +73,11 @@ def sample_sde(
         https://arxiv.org/abs/2303.08797, for a free $g$.
     """
     transport._check_defined("score")
-    if steps < 1:
-        raise fault(expected="steps ≥ 1", got=steps, mend="A hundred is a usual number.")
+    count, steps = check_draws(count, key, args), check_count(steps, what="steps")
+    if diffusion is not None:
+        check_callable(
+            diffusion, what="diffusion", mend="It is g(t), a function of time; leave it out for the path's own."
+        )
     first, last = transport.path.times
     coefficient = _bounded(transport, steps) if diffusion is None else diffusion
     prior_key, noise_key = jax.random.split(key)
@@ -123,7 +128,8 @@ def predictor_corrector(
         Samples, leading axis ``count``.
 
     Raises:
-        ValueError: the score is not defined for this transport; a count or the predictor's name is wrong.
+        ValueError: the score is not defined for this transport; a count or the predictor's name is wrong; ``args`` have
+            another leading axis.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -145,10 +151,8 @@ def predictor_corrector(
         as in the authors' programs, so that the score is never taken at the very end, where it may be infinite.
     """
     transport._check_defined("score")
-    if steps < 1 or corrector_steps < 0:
-        raise fault(
-            expected="steps ≥ 1 and corrector_steps ≥ 0", got=f"{steps} and {corrector_steps}", mend="Use 0 for none."
-        )
+    count, steps = check_draws(count, key, args), check_count(steps, what="steps")
+    corrector_steps = check_count(corrector_steps, what="corrector_steps", least=0)
     if predictor not in ("reverse diffusion", "probability flow"):
         raise fault(
             expected="'reverse diffusion' or 'probability flow'",
@@ -201,7 +205,7 @@ def _views(transport: Transport, t: Array, ys: Array, args: PyTree) -> tuple[Arr
     """Velocity and score of a batch from one evaluation of the field."""
 
     def both(y: Array, args: PyTree) -> tuple[Array, Array]:
-        value = transport.field(t, y, args)
+        value = checked_field(transport.field)(t, y, args)
         convert = transport.path.convert
         return (
             convert(t, y, value, source=transport.prediction, target="velocity"),

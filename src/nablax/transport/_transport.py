@@ -1,7 +1,7 @@
 """A learned transport from a prior to data: draw, score, encode, and look at it from four sides."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import diffrax
 import equinox as eqx
@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Field, Key, fault, guarded_jit
+from .._core import Field, Key, check_count, check_instance, check_key, check_like, checked_field, fault, guarded_jit
 from ..calculus import divergence as exact_divergence
 from ..follow import flow
 from ..spaces import Euclidean
+from ._batch import check_batch, check_draws, finite_rows, with_stand_ins
 from ._likelihood._log_prob import LogProb, divergence_along
-from ._paths._affine import AbstractPath, View, check_view
-from ._priors import Normal, Prior
+from ._paths._affine import AbstractPath, View, check_path, check_view
+from ._priors import Empirical, Normal, Prior
 
 _EXACT_UP_TO = 256  # dimensions; beyond it D Jacobian products an evaluation cost more than a few probes
 
@@ -25,10 +26,11 @@ class Transport(eqx.Module):
 
     The views (`velocity`, `score`, `noise`, `denoiser`) take one sample, ``(t, y, args)``; ``jax.vmap`` them. The verbs
     (`sample`, `log_prob`, `encode`) take a whole batch, because one step size for the batch is what makes them fast;
-    their ``args`` carry the same leading axis.
+    their ``args`` carry the same leading axis. Rows in half precision are computed with in single precision. Nothing is
+    broadcast: rows of another shape than ``space``'s and a field whose value is not shaped like its state are refused.
 
     Args:
-        field: ``field(t, y, args) -> prediction`` for one sample.
+        field: ``field(t, y, args) -> prediction`` for one sample, shaped like ``y``.
         path: the affine path it was trained on.
         prior: the distribution at the first time; `Normal` or `Empirical`.
         space: where the samples live; its shape is a sample's shape.
@@ -39,7 +41,8 @@ class Transport(eqx.Module):
     Raises:
         ValueError: the shapes of ``prior`` and ``space`` differ; ``prediction`` is unknown; a view other than the
             velocity is asked of a transport that does not define it; the velocity would be 0/0 at an end of the path
-            for this ``prediction``.
+            for this ``prediction``; a part is a class that was not called, such as ``Linear`` for ``Linear()``; when it
+            is used, the field's value is not shaped like its state.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -73,6 +76,12 @@ class Transport(eqx.Module):
     independent: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self) -> None:
+        checked_field(self.field)
+        check_path(self.path)
+        check_instance(
+            self.prior, (Normal, Empirical), what="a prior", mend="Pass Normal(shape) or Empirical(samples)."
+        )
+        check_instance(self.space, Euclidean, what="a space", mend="Pass spaces.Euclidean(shape).")
         check_view(self.prediction)
         if self.prior.shape != self.space.shape:
             raise fault(
@@ -100,7 +109,49 @@ class Transport(eqx.Module):
         r"""Return $E[x_1 | x_t = y]$."""
         return self._view(t, y, args, "denoiser")
 
-    @guarded_jit
+    def interpolate(
+        self, t: float | Array, ys: Float[Array, " rows *shape"], *, key: Key
+    ) -> Float[Array, " rows *shape"]:
+        r"""Put fresh noise on data: draw $x_t = a(t) x_1 + b(t) x_0$, the points on which the field was trained.
+
+        Args:
+            t: one time, or one a row; between ``path.times``.
+            ys: data $x_1$, leading axis over rows.
+            key: for the noise.
+
+        Returns:
+            The points at time ``t``, shaped like ``ys``: the samples that a diagnostic of the field at ``t`` asks for.
+
+        Raises:
+            ValueError: noise and data were not paired independently, so that fresh noise would give other points.
+
+        Example:
+            >>> import jax, jax.numpy as jnp
+            >>> from nablax.spaces import Euclidean
+            >>> from nablax.transport import Linear, Normal, Transport
+            >>> transport = Transport(lambda t, y, args: y, Linear(), Normal(1), Euclidean(1))
+            >>> points = transport.interpolate(0.5, jnp.full((4000, 1), 6.0), key=jax.random.key(0))
+            >>> round(float(points.mean()), 1), round(float(points.std()), 1)
+            (3.0, 0.5)
+
+        Cost:
+            None of the model.
+        """
+        ys = check_batch(ys, None, self.space.shape)
+        check_key(key)
+        if not self.independent:
+            raise fault(
+                expected="noise paired independently with the data",
+                got="independent=False",
+                mend="Pair them as in training, and pass each pair to path.interpolate.",
+            )
+        times = jnp.asarray(t, ys.dtype)
+        if times.shape not in ((), (len(ys),)):
+            raise fault(expected=f"one time, or {len(ys)}", got=f"times of shape {times.shape}", mend="One a row.")
+        # At the first time the path's own b is the prior's scale.
+        noise = jax.vmap(self.prior.sample)(jax.random.split(key, len(ys))).astype(ys.dtype) / self.path.prior_scale
+        return jax.vmap(self.path.interpolate)(jnp.broadcast_to(times, (len(ys),)), noise, ys)
+
     def sample(
         self,
         count: int,
@@ -128,12 +179,20 @@ class Transport(eqx.Module):
         Returns:
             Samples, leading axis ``count``.
 
+        Raises:
+            ValueError: ``count`` is not a positive whole number; ``args`` have another leading axis.
+
         Cost:
             The solver's evaluations of the field on the whole batch.
         """
+        count = check_draws(count, key, args)
+        return self._sample(count, key, args, steps, solver, rtol, atol, per_sample)
+
+    @guarded_jit
+    def _sample(self, count: int, key: Key, args: PyTree, *settings: Any) -> Array:
         y0 = jax.vmap(self.prior.sample)(jax.random.split(key, count))
         first, last = self.path.times
-        return self._follow(y0, args, first, last, steps, solver, rtol, atol, per_sample)
+        return self._follow(y0, args, first, last, *settings)
 
     @guarded_jit
     def encode(
@@ -159,13 +218,19 @@ class Transport(eqx.Module):
             per_sample: let every row control its own step.
 
         Returns:
-            The codes, shaped like ``ys``.
+            The codes, shaped like ``ys``; NaN for a row that is not finite.
+
+        Raises:
+            ValueError: ``ys`` is not an array of floats with one sample a row; ``args`` have another leading axis.
 
         Cost:
             The solver's evaluations of the field on the whole batch.
         """
+        ys = check_batch(ys, args, self.space.shape)
+        clean, args, sound = with_stand_ins(ys, args)
         first, last = self.path.times
-        return self._follow(ys, args, last, first, steps, solver, rtol, atol, per_sample)
+        codes = self._follow(clean, args, last, first, steps, solver, rtol, atol, per_sample)
+        return jnp.where(sound.reshape(-1, *(1,) * (codes.ndim - 1)), codes, jnp.nan)
 
     @guarded_jit
     def log_prob(
@@ -201,11 +266,13 @@ class Transport(eqx.Module):
             round_trip: also send the codes forwards again and report the gap.
 
         Returns:
-            A `LogProb`: nats, with the errors of the probes, of the integration, and of the round trip.
+            A `LogProb`: nats, with the errors of the probes, of the integration, and of the round trip. A row with a
+            NaN, or whose condition is not finite, gets NaN and an infinite one $-\infty$; the others do not feel it.
 
         Raises:
             ValueError: the prior has no density; stochastic divergence without ``key`` or with ``probes < 1``;
-                ``panels < 1``.
+                ``panels < 1``; ``ys`` is not an array of floats with one sample a row; ``args`` have another leading
+                axis.
 
         Cost:
             The solver's evaluations twice (once to place the panels, with adaptive steps), and 15 ``panels``
@@ -216,8 +283,10 @@ class Transport(eqx.Module):
             raise fault(expected="a prior with a density", got="Empirical", mend="Use a Normal prior for likelihoods.")
         if divergence not in ("auto", "exact", "stochastic"):
             raise fault(expected="auto, exact or stochastic", got=repr(divergence), mend="Use the default, auto.")
-        if panels < 1:
-            raise fault(expected="panels ≥ 1", got=str(panels), mend="The default is 4.")
+        panels = check_count(panels, what="panels")
+        given = check_batch(ys, args, self.space.shape)
+        conditions = args
+        ys, args, sound = with_stand_ins(given.astype(jnp.promote_types(given.dtype, jnp.float32)), args)
         rows = ys.shape[0]
         first, last = self.path.times
         exact = divergence == "exact" or (divergence == "auto" and self.space.dim <= _EXACT_UP_TO)
@@ -230,6 +299,7 @@ class Transport(eqx.Module):
                     got=f"key={'given' if key is not None else None}, probes={probes}",
                     mend="Pass key=jax.random.key(...), or divergence='exact'.",
                 )
+            check_key(key)
             directions = jax.random.rademacher(key, (rows, probes, *self.space.shape), ys.dtype)
 
             def trace(t: Array, ys: Array, args: PyTree) -> Array:
@@ -248,6 +318,10 @@ class Transport(eqx.Module):
         if round_trip:
             back = self._follow(codes, args, first, last, steps, solver, rtol, atol, False)
             missed = jnp.sqrt(jnp.mean(jnp.square(back - ys).reshape(rows, -1), axis=1))
+        # The density of what is infinite, unlike that of what is not known, is zero.
+        known = finite_rows(conditions, rows) & ~jnp.any(jnp.isnan(given).reshape(rows, -1), axis=1)
+        value = jnp.where(sound, value, jnp.where(known, -jnp.inf, jnp.nan).astype(value.dtype))
+        error, gap, missed = (jnp.where(sound, part, jnp.nan) for part in (error, gap, missed))
         return LogProb(value, error, gap, missed, evaluations)
 
     def _probed(self, t: Array, y: Array, args: PyTree, directions: Array) -> Array:
@@ -280,7 +354,10 @@ class Transport(eqx.Module):
     def _view(self, t: Array, y: Array, args: PyTree, view: View) -> Array:
         if view != self.prediction:
             self._check_defined(view)
-        return self.path.convert(t, y, self.field(t, y, args), source=self.prediction, target=view)
+        one = jax.ShapeDtypeStruct(self.space.shape, jnp.float32)
+        check_like(y, one, what="a state that", mend="For a batch use jax.vmap.")
+        value = checked_field(self.field)(t, y, args)
+        return self.path.convert(t, y, value, source=self.prediction, target=view)
 
     def _check_defined(self, view: str) -> None:
         if view == "velocity":

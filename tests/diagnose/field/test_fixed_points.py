@@ -12,7 +12,7 @@ def test_damped_pendulum_has_its_spirals_and_saddles(x64, key):
         return jnp.array([y[1], -jnp.sin(y[0]) - args * y[1]])
 
     starts = jax.random.uniform(key, (64, 2), minval=-4.0, maxval=4.0)
-    record = fixed_points(pendulum, starts, args=0.3, solver=optx.Dogleg(1e-8, 1e-8))
+    record = fixed_points(pendulum, 0.0, starts, 0.3, solver=optx.Dogleg(1e-8, 1e-8))
     near = {round(float(y[0]) / np.pi): i for i, y in enumerate(record.points) if abs(y[0]) < 4}
     assert set(near) >= {-1, 0, 1}
     for number, i in near.items():
@@ -40,19 +40,21 @@ def test_damped_pendulum_has_its_spirals_and_saddles(x64, key):
 def test_names(matrix, kind, key):
     shift = jnp.array([0.5, -1.5])
     field = lambda t, y, args: jnp.asarray(matrix) @ (y - shift) * 1e3  # noqa: E731
-    record = fixed_points(field, jax.random.normal(key, (8, 2)))
+    record = fixed_points(field, 0.0, jax.random.normal(key, (8, 2)))
     assert record.kinds == (kind,) and record.failures == 0 and list(record.hits) == [8]
     np.testing.assert_allclose(record.points, shift[None], rtol=1e-4)
     assert record.points.dtype == jnp.float32 and record.eigenvalues.dtype == jnp.complex64
 
 
 def test_degenerate_where_linearising_does_not_decide(x64):
-    record = fixed_points(lambda t, y, args: jnp.stack([-y[0], y[1] ** 3]), jnp.array([[1.0, 0.5]]), tolerance=1e-4)
+    record = fixed_points(
+        lambda t, y, args: jnp.stack([-y[0], y[1] ** 3]), 0.0, jnp.array([[1.0, 0.5]]), tolerance=1e-4
+    )
     assert record.kinds == ("degenerate",)
 
 
 def test_failures_are_counted_and_none_is_an_answer():
-    record = fixed_points(lambda t, y, args: 1 + y**2, jnp.array([[0.3], [2.0], [-1.0]]))
+    record = fixed_points(lambda t, y, args: 1 + y**2, 0.0, jnp.array([[0.3], [2.0], [-1.0]]))
     assert record.failures == 3 and record.kinds == () and record.points.shape == (0, 1)
     assert "3 starts, of which 3 failed" in record.table()
 
@@ -62,10 +64,10 @@ def test_trees_and_table(x64):
         return {"a": y["a"] - t, "b": 4 - y["b"] ** 2}
 
     starts = {"a": jnp.zeros((4,)), "b": jnp.array([[-3.0], [-1.0], [1.0], [0.5]])}
-    record = fixed_points(field, starts, t=0.25)
+    record = fixed_points(field, 0.25, starts)
     np.testing.assert_allclose(record.points["a"], 0.25)
     assert sorted(np.round(np.asarray(record.points["b"])[:, 0], 6)) == [-2, 2]
     text = record.table()
     assert "saddle" in text and "unstable node" in text and "0.25, 2" in text
     with pytest.raises(ValueError, match="one time"):
-        fixed_points(field, starts, t=jnp.zeros(4))
+        fixed_points(field, jnp.zeros(4), starts)

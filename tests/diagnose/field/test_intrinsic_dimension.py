@@ -20,7 +20,7 @@ def subspace(dim, intrinsic, key):
 @pytest.mark.parametrize(("dim", "intrinsic"), [(6, 0), (10, 3), (10, 9), (5, 5)])
 def test_gaussian_on_a_subspace(dim, intrinsic, key):
     ys, precision, _ = subspace(dim, intrinsic, key)
-    record = intrinsic_dimension(lambda t, y, args: -precision @ y, ys, t=0.0, sigma=SIGMA)
+    record = intrinsic_dimension(lambda t, y, args: -precision @ y, 0.0, ys, sigma=SIGMA)
     # Off by σ² × a few, and by rounding of numbers of order 1/σ².
     np.testing.assert_allclose(record.dimension.value, intrinsic, atol=0.01)
     assert record.spectral.value == intrinsic
@@ -49,7 +49,7 @@ def test_sphere(probes, key):
     ys = jax.random.normal(key, (300, 8)) * (jnp.arange(8) < 4)[None]
     ys = ys / jnp.linalg.norm(ys, axis=1, keepdims=True)
     given = {} if probes is None else {"probes": probes, "key": key}
-    record = intrinsic_dimension(sphere_score(3), ys, t=0.0, sigma=SIGMA, **given)
+    record = intrinsic_dimension(sphere_score(3), 0.0, ys, sigma=SIGMA, **given)
     np.testing.assert_allclose(record.dimension.value, 3, atol=0.02 if probes is None else 0.3)
     if probes is None:
         assert record.spectral.value == 3
@@ -64,7 +64,7 @@ def test_gauge_breaks_it_and_is_marked(key):
     turn = jnp.zeros((10, 10)).at[0, 1].set(1.0).at[1, 0].set(-1.0) / SIGMA**2
     gauge = basis @ turn @ basis.T @ precision
     assert abs(jnp.trace(gauge)) < 1e-3 * jnp.linalg.norm(gauge)
-    record = intrinsic_dimension(lambda t, y, args: (gauge - precision) @ y, ys, t=0.0, sigma=SIGMA)
+    record = intrinsic_dimension(lambda t, y, args: (gauge - precision) @ y, 0.0, ys, sigma=SIGMA)
     assert record.spectral.value == 2 and record.dimension.value > 100
     assert record.antisymmetry.value > 0.1 and "can be trusted" in record.table()
 
@@ -74,7 +74,7 @@ def test_trees_conditions_and_double_precision(x64):
         return {"a": -y["a"] / args, "b": -y["b"] / SIGMA**2}
 
     ys = {"a": jnp.array([0.5, -1.0]), "b": jnp.zeros((2, 3))}
-    record = intrinsic_dimension(score, ys, t=0.0, sigma=SIGMA, args=jnp.array([1.0, 2.0]))
+    record = intrinsic_dimension(score, 0.0, ys, jnp.array([1.0, 2.0]), sigma=SIGMA)
     expected = 4 + SIGMA**2 * np.mean([0.25 - 1, 0.25 - 0.5]) - 3
     np.testing.assert_allclose(record.dimension.value, expected, rtol=1e-12)
     assert record.dimension.value.dtype == jnp.float64
@@ -83,6 +83,6 @@ def test_trees_conditions_and_double_precision(x64):
 def test_faults_speak(key):
     score = lambda t, y, args: -y  # noqa: E731
     with pytest.raises(ValueError, match="positive sigma"):
-        intrinsic_dimension(score, jnp.ones((2, 2)), t=0.0, sigma=0.0)
+        intrinsic_dimension(score, 0.0, jnp.ones((2, 2)), sigma=0.0)
     with pytest.raises(ValueError, match="probes and key"):
-        intrinsic_dimension(score, jnp.ones((2, 2)), t=0.0, sigma=0.1, probes=2)
+        intrinsic_dimension(score, 0.0, jnp.ones((2, 2)), sigma=0.1, probes=2)

@@ -33,7 +33,7 @@ def test_a_linear_autoencoder_has_one_attractor_in_closed_form(x64, key):
     assert np.all(np.abs(record.steps - needed) <= 1.01) and away.min() > 0
     field = latent_field(encode, decode)
     np.testing.assert_allclose(field(0.0, jnp.asarray(fixed), None), 0, atol=1e-12)
-    newton = fixed_points(field, starts)
+    newton = fixed_points(field, 0.0, starts)
     np.testing.assert_allclose(newton.points, fixed[None], rtol=1e-6)
     assert newton.kinds == ("stable spiral",)
 

@@ -217,7 +217,7 @@ def test_faults(key):
     row, mask = jnp.zeros(2), jnp.array([True, False])
     with pytest.raises(ValueError, match="one row and its mask"):
         complete(transport, jnp.zeros((5, 2)), mask, key=key)
-    with pytest.raises(ValueError, match="particles, steps ≥ 1"):
+    with pytest.raises(ValueError, match="as a whole number, at least 1"):
         complete(transport, row, mask, key=key, particles=0)
     with pytest.raises(ValueError, match="observation of shape"):
         sample_posterior(transport, lambda x: x[:1], row, 0.1, key=key)

@@ -116,9 +116,9 @@ def test_any_coupling_will_do(key):
 
 def test_faults(key):
     transport = transport_to(np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
-    with pytest.raises(ValueError, match="inner_steps ≥ 1"):
+    with pytest.raises(ValueError, match="inner_steps as a whole number, at least 1"):
         steer(transport, squared(0.0), 2, key=key, inner_steps=0)
-    with pytest.raises(ValueError, match="steps ≥ 1"):
+    with pytest.raises(ValueError, match="steps as a whole number, at least 1"):
         posterior_guidance(transport, squared(0.0), 2, key=key, steps=0)
     with pytest.raises(ValueError, match="lower or an upper"):
         Bounds()

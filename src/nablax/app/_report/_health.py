@@ -32,7 +32,7 @@ def field_health(model: Model, condition: np.ndarray, seed: int) -> str:
     starts = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
     args = jnp.asarray(condition[:count]) if conditional else None
     return diagnose.field(
-        transport.velocity, starts, t=first, t1=last, args=args, steps=32, trajectories=count, key=key
+        transport.velocity, first, starts, args, t1=last, steps=32, trajectories=count, key=key
     ).table()
 
 

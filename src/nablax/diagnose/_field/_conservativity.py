@@ -7,7 +7,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault, table
+from ..._core import Field, Key, check_count, check_key, checked_field, fault, table
 from ...calculus import Estimate, antisymmetry
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
@@ -115,8 +115,8 @@ def conservativity(
         A `Conservativity`. On the line every field is a gradient, and all its numbers are zero.
 
     Raises:
-        ValueError: leading axes disagree; a count is too small; ``nodes`` is odd; ``radius`` is not positive, or
-            missing with a single sample.
+        ValueError: leading axes disagree; samples are not finite floats; the field's value is not shaped like ``y``; a
+            count is too small; ``nodes`` is odd; ``radius`` is not positive, or missing with a single sample.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -139,11 +139,17 @@ def conservativity(
         - Horvat and Pfister, "On gauge freedom, conservativity and intrinsic dimensionality estimation in
           diffusion models", 2024, https://openreview.net/forum?id=92KV9xAMhF
     """
+    field = checked_field(field)
     times, ys, samples = align(t, ys, args)
-    if probes < 1 or loops < 1 or nodes < 4 or nodes % 2:
+    check_key(key)
+    probes, loops, nodes = (
+        check_count(count, what=what, least=least)
+        for count, what, least in ((probes, "probes", 1), (loops, "loops", 1), (nodes, "nodes", 4))
+    )
+    if nodes % 2:
         raise fault(
-            expected="probes ≥ 1, loops ≥ 1 and an even number of nodes ≥ 4",
-            got=f"probes={probes}, loops={loops}, nodes={nodes}",
+            expected="an even number of nodes",
+            got=str(nodes),
             mend="The half rule that gives the quadrature error needs every other node.",
         )
     if radius is None and samples == 1:

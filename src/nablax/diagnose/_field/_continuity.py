@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, table
+from ..._core import Field, check_callable, check_like, checked_field, table
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
 
 EVALUATIONS = 2048
+_SCALAR = "It is log_density(t, y, args) -> nats, one number for one sample; sum over its components."
 
 
 class Continuity(eqx.Module):
@@ -87,7 +88,8 @@ def continuity(
         A `Continuity`; standard errors are over samples.
 
     Raises:
-        ValueError: leading axes disagree, or the velocity is not shaped like ``y``.
+        ValueError: leading axes disagree; samples are not finite floats; the velocity is not shaped like ``y``; the
+            log-density is not one number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -105,7 +107,12 @@ def continuity(
         - Villani, "Topics in Optimal Transportation", 2003, https://doi.org/10.1090/gsm/058 (the equation; here
           divided by p)
     """
+    velocity = checked_field(velocity)
     times, ys, samples = align(t, ys, args)
+    check_callable(log_density, what="a log-density", mend=_SCALAR)
+    first = jax.tree.map(lambda leaf: leaf[0], (times, ys, args))
+    value, one = jax.eval_shape(log_density, *first), jax.ShapeDtypeStruct((), jnp.float32)
+    check_like(value, one, what="a log-density that", mend=_SCALAR)
     numbers = _measure(velocity, log_density, times, ys, args)
     return Continuity(**numbers, samples=samples)
 

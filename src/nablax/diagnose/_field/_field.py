@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault
+from ..._core import Field, Key, check_count, check_key, checked_field, fault
 from .._samples import align
 from ._conservativity import Conservativity, conservativity
 from ._continuity import Continuity, continuity
@@ -58,11 +58,11 @@ class _Score(eqx.Module):
 
 def field(
     field: Field,
+    t: float,
     ys: PyTree,
-    *,
-    t: float = 0.0,
-    t1: float = 1.0,
     args: PyTree = None,
+    *,
+    t1: float = 1.0,
     score: Field | None = None,
     log_density: Callable[[Float[Array, ""], PyTree, PyTree], Float[Array, ""]] | None = None,
     steps: int = 64,
@@ -79,10 +79,12 @@ def field(
 
     Args:
         field: ``field(t, y, args) -> dy``, any callable; a PyTorch module through ``nablax.fields.from_torch``.
-        ys: samples of the density at time ``t``, every leaf with leading axis ``samples``.
-        t: their time, and the start of the trajectories, 0 by default.
-        t1: end of the trajectories, 1 by default.
+        t: the samples' time, and the start of the trajectories.
+        ys: samples of the density at time ``t``, every leaf with leading axis ``samples``: of a transport's noise at 0,
+            and in between what ``Transport.interpolate`` makes of data. A field of a flow means nothing at data of
+            another time.
         args: conditions with the same leading axis, or None.
+        t1: end of the trajectories, 1 by default.
         score: ``score(t, y, args)``, the gradient of the log-density, for the strong form of the gauge condition.
             Default: that of ``log_density``, where it is given.
         log_density: ``log_density(t, y, args) -> nats``, for the continuity equation.
@@ -95,20 +97,23 @@ def field(
         A `FieldHealth`; ``print(record.table())``.
 
     Raises:
-        ValueError: leading axes disagree, ``t`` equals ``t1``, or trajectories blow up.
+        ValueError: leading axes disagree; samples are not finite floats; the value of a field is not shaped like ``y``;
+            ``t`` equals ``t1``; trajectories blow up.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from nablax import diagnose
         >>> velocity = lambda t, y, args: y / (1 + t)
         >>> ys = jax.random.normal(jax.random.key(0), (300, 2))
-        >>> record = diagnose.field(velocity, ys, waves=16, key=jax.random.key(1))
+        >>> record = diagnose.field(velocity, 0.0, ys, waves=16, key=jax.random.key(1))
         >>> round(float(record.stiffness.largest_lipschitz), 3), bool(record.gauge.remainder.value < 1e-3)
         (1.0, True)
 
     Cost:
         The sum of the parts'.
     """
+    field, trajectories = checked_field(field), check_count(trajectories, what="trajectories")
+    check_key(key)
     _, ys, samples = align(t, ys, args)
     if jnp.ndim(t):
         raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Samples share their time here.")
@@ -122,7 +127,7 @@ def field(
     elif samples < (least := least_samples(sum(leaf[0].size for leaf in jax.tree.leaves(ys)), waves)):
         notes.append(f"No gauge split: {waves} waves ask for {least} samples, {samples} were given.")
     else:
-        split = gauge(field, ys, t=t, score=score, waves=waves, key=keys[0])
+        split = gauge(field, t, ys, score=score, waves=waves, key=keys[0])
     return FieldHealth(
         conservativity=conservativity(field, t, ys, args, radius=1.0 if samples == 1 else None, key=keys[1]),
         gauge=split,

@@ -8,7 +8,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, Int, PyTree
 
-from ..._core import Field, fault
+from ..._core import Field, check_count, check_instance, checked_field, fault
 from .._samples import align
 
 STARTS = 256
@@ -55,10 +55,10 @@ class FixedPoints(eqx.Module):
 
 def fixed_points(
     field: Field,
+    t: float | Float[Array, ""],
     starts: PyTree,
-    *,
-    t: float = 0.0,
     args: PyTree = None,
+    *,
     tolerance: float = 1e-5,
     merge: float = 1e-3,
     max_steps: int = 64,
@@ -74,8 +74,8 @@ def fixed_points(
 
     Args:
         field: ``field(t, y, args) -> dy``.
+        t: the time at which the field is frozen; any, for a field that does not change.
         starts: where to start, every leaf with leading axis ``starts``; samples, for instance.
-        t: the time at which the field is frozen, 0 by default.
         args: one condition, shared by all starts, or None.
         tolerance: relative and absolute, of Newton's method and of the residual, which must fall below ``tolerance`` ×
             (1 + root mean square of the field's norm at the starts); also of "zero" for a real part, against the
@@ -88,12 +88,13 @@ def fixed_points(
         A `FixedPoints`; those starts that failed are counted in it, and none found is an answer.
 
     Raises:
-        ValueError: no starts, or leading axes disagree.
+        ValueError: no starts; they are not finite floats; leading axes disagree; the field's value is not shaped like
+            ``y``.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax.diagnose import fixed_points
-        >>> record = fixed_points(lambda t, y, args: y - y**3, jnp.array([[-2.0], [0.1], [2.0], [2.5]]))
+        >>> record = fixed_points(lambda t, y, args: y - y**3, 0.0, jnp.array([[-2.0], [0.1], [2.0], [2.5]]))
         >>> [(round(float(y), 3), kind) for y, kind in zip(record.points[:, 0], record.kinds)]
         [(1.0, 'stable node'), (0.0, 'unstable node'), (-1.0, 'stable node')]
 
@@ -107,6 +108,9 @@ def fixed_points(
           there by minimising the speed)
         - Strogatz, "Nonlinear Dynamics and Chaos", 2015, https://doi.org/10.1201/9780429492563 (the names)
     """
+    field, max_steps = checked_field(field), check_count(max_steps, what="max_steps")
+    if solver is not None:
+        check_instance(solver, optx.AbstractRootFinder, what="a root finder", mend="Pass one of Optimistix's.")
     times, starts, count = align(t, starts, None)
     if jnp.ndim(t):
         raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Freeze the field at one time.")

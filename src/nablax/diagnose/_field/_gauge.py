@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from scipy.stats import norm
 
-from ..._core import Field, Key, fault, table
+from ..._core import Field, Key, check_count, check_key, checked_field, fault, table
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
@@ -21,6 +21,9 @@ from ._potential import (
     functions,
     least_samples,
 )
+
+# Share of the field's mean square that an overlap may hide behind two standard errors, and that is rounding.
+_WIDE, _ROUNDING = 0.1, 1e-5
 
 
 class Gauge(eqx.Module):
@@ -86,15 +89,32 @@ class Gauge(eqx.Module):
                 ("difference from the reference", self.difference, "1"),
                 ("… of which moves probability", self.harmful, "1"),
             ]
-        return table("Gauge split: v = ∇φ + r", rows, [f"{self.samples} samples, half of them to fit φ"])
+        notes = [f"{self.samples} samples, half of them to fit φ", self.verdict()]
+        return table("Gauge split: v = ∇φ + r", rows, notes)
+
+    def verdict(self) -> str:
+        """Say whether the split is resolved: whether the overlap is zero within two standard errors, and these small.
+
+        Returns:
+            One sentence.
+        """
+        overlap, error = (float(part) for part in (self.overlap.value, self.overlap.standard_error))
+        shown = f"overlap {overlap:.2g} ± {error:.2g}"
+        if not np.isfinite(overlap) or not np.isfinite(error):
+            return f"Not resolved: {shown}. Is the field finite where the samples are?"
+        if abs(overlap) > 2 * error + _ROUNDING:
+            return f"Not resolved: {shown}. φ is too poor or fitted too closely; take more samples, then more waves."
+        if 2 * error > _WIDE:
+            return f"Cannot be told: {shown} leaves too much open. Take more samples."
+        return f"Resolved: {shown}."
 
 
 def gauge(
     field: Field,
+    t: float | Float[Array, ""],
     ys: PyTree,
-    *,
-    t: float = 0.0,
     args: PyTree = None,
+    *,
     score: Field | None = None,
     reference: Field | None = None,
     waves: int = 128,
@@ -118,8 +138,8 @@ def gauge(
 
     Args:
         field: ``field(t, y, args) -> dy``, a score or a velocity.
+        t: one time: at another the density is another.
         ys: samples of the density p at time ``t``, every leaf with leading axis ``samples``, in any order.
-        t: one time, 0 by default: at another the density is another.
         args: one condition, shared by all samples, or None.
         score: :math:`\nabla\log p` at the same time, for the strong condition.
         reference: the field to compare with, such as the true score where it is known.
@@ -131,14 +151,15 @@ def gauge(
         A `Gauge`; standard errors are over the half of the samples that was measured on.
 
     Raises:
-        ValueError: more than one time; no samples; or too few for the number of functions.
+        ValueError: more than one time; no samples, or too few for the number of functions; samples are not finite
+            floats; the value of a field is not shaped like ``y``.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from nablax.diagnose import gauge
         >>> field = lambda t, y, args: -y + jnp.array([-y[1], y[0]])  # a score and a rotation, of N(0, 1)
         >>> ys = jax.random.normal(jax.random.key(0), (500, 2))
-        >>> record = gauge(field, ys, score=lambda t, y, args: -y, waves=8, key=jax.random.key(1))
+        >>> record = gauge(field, 0.0, ys, score=lambda t, y, args: -y, waves=8, key=jax.random.key(1))
         >>> round(float(record.remainder.value), 1), bool(record.relative_condition.value < 0.2)
         (0.5, True)
 
@@ -155,7 +176,11 @@ def gauge(
     """
     if jnp.ndim(t):
         raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Split one moment at a time.")
+    field = checked_field(field)
+    score, reference = (None if other is None else checked_field(other) for other in (score, reference))
     _, ys, samples = align(t, ys, None)
+    check_key(key)
+    waves, tests = check_count(waves, what="waves", least=0), check_count(tests, what="tests")
     dim = sum(leaf[0].size for leaf in jax.tree.leaves(ys))
     if samples < (least := least_samples(dim, waves)):
         raise fault(

@@ -7,7 +7,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault, table
+from ..._core import Field, Key, check_count, check_key, checked_field, fault, table
 from ...calculus import Estimate, stochastic_divergence
 from .._samples import align
 from .._statistics import ratio_of_means
@@ -61,11 +61,11 @@ class IntrinsicDimension(eqx.Module):
 
 def intrinsic_dimension(
     score: Field,
-    ys: PyTree,
-    *,
     t: float | Float[Array, "..."],
-    sigma: float,
+    ys: PyTree,
     args: PyTree = None,
+    *,
+    sigma: float,
     probes: int | None = None,
     key: Key | None = None,
 ) -> IntrinsicDimension:
@@ -83,11 +83,11 @@ def intrinsic_dimension(
 
     Args:
         score: ``score(t, y, args) -> dy``, the gradient of the blurred data's log-density.
+        t: time to hand to the score, one or one per sample.
         ys: points of the data, every leaf with leading axis ``samples``, *without* noise, in the score's own scale: for
             a path :math:`a(t)x + b(t)\varepsilon` pass ``a * x``.
-        t: time to hand to the score, one or one per sample.
-        sigma: standard deviation of the noise at that time, in units of ``ys`` (:math:`b(t)` for a path).
         args: conditions with the same leading axis, or None.
+        sigma: standard deviation of the noise at that time, in units of ``ys`` (:math:`b(t)` for a path).
         probes: estimate the divergence with this many random directions, and leave the spectrum out. Default: the whole
             Jacobian.
         key: for the probes.
@@ -96,14 +96,15 @@ def intrinsic_dimension(
         An `IntrinsicDimension`; standard errors are over samples, the probes' noise included.
 
     Raises:
-        ValueError: leading axes disagree, ``sigma`` is not positive, or only one of ``probes`` and ``key`` is given.
+        ValueError: leading axes disagree; samples are not finite floats; the score is not shaped like ``y``; ``sigma``
+            is not positive; only one of ``probes`` and ``key`` is given.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax.diagnose import intrinsic_dimension
         >>> score = lambda t, y, args: -y / jnp.array([1.0, 1.0, 0.0001])  # a plane, blurred by 0.01
         >>> ys = jnp.array([[0.3, -1.0, 0.0], [1.0, 0.5, 0.0]])
-        >>> record = intrinsic_dimension(score, ys, t=0.0, sigma=0.01)
+        >>> record = intrinsic_dimension(score, 0.0, ys, sigma=0.01)
         >>> round(float(record.dimension.value), 3), float(record.spectral.value)
         (2.0, 2.0)
 
@@ -120,11 +121,15 @@ def intrinsic_dimension(
         - Stanczuk et al., "Your diffusion model secretly knows the dimension of the data manifold", 2022,
           https://arxiv.org/abs/2212.12611 (a gap in a spectrum of scores; there of their covariance)
     """
+    score = checked_field(score)
     times, ys, samples = align(t, ys, args)
     if not sigma > 0:
         raise fault(expected="a positive sigma", got=str(sigma), mend="Pass the noise's standard deviation.")
     if (probes is None) != (key is None):
         raise fault(expected="probes and key together", got="one of them", mend="Only the probes are random.")
+    if probes is not None:
+        probes = check_count(probes, what="probes")
+        check_key(key)
     width = jnp.asarray(sigma, times.dtype)
     keys = None if key is None else jax.random.split(key, samples)
     slopes, *rest = _measure(score, times, ys, args, width, keys, probes)

@@ -10,7 +10,17 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault, table
+from ..._core import (
+    Field,
+    Key,
+    check_count,
+    check_finite,
+    check_floats,
+    check_key,
+    checked_field,
+    fault,
+    table,
+)
 from ...calculus import Estimate
 
 
@@ -98,7 +108,8 @@ def lyapunov(
         A `Lyapunov`.
 
     Raises:
-        ValueError: counts out of range, or the trajectory did not stay finite.
+        ValueError: counts out of range; the start is not of finite floats; the field's value is not shaped like ``y``;
+            the trajectory did not stay finite.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -118,19 +129,25 @@ def lyapunov(
         - Kaplan and Yorke, "Chaotic behavior of multidimensional difference equations", 1979,
           https://doi.org/10.1007/BFb0064319
     """
+    field = checked_field(field)
     y0 = jax.tree.map(jnp.asarray, y0)
+    check_floats(y0, what="a start", mend="Convert it to a float dtype.")
+    y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), y0)
+    check_key(key)
     flat, _ = ravel_pytree(y0)
-    count = flat.size if exponents is None else exponents
-    if not 1 <= count <= flat.size:
+    check_finite(flat, what="start", mend="Start elsewhere.")
+    steps, blocks = check_count(steps, what="steps"), check_count(blocks, what="blocks", least=2)
+    count = flat.size if exponents is None else check_count(exponents, what="exponents")
+    if count > flat.size:
         raise fault(expected=f"from 1 to {flat.size} exponents", got=str(count), mend="There is one per dimension.")
     if not t1 > t0 or not 0 <= discard < 1:
         raise fault(
             expected="t1 > t0 and 0 ≤ discard < 1", got=f"t0={t0}, t1={t1}, discard={discard}", mend="Mend them."
         )
-    length = int(steps * (1 - discard)) // blocks if blocks >= 2 else 0
+    length = int(steps * (1 - discard)) // blocks
     if length < 1:
         raise fault(
-            expected="at least two blocks of at least one step each",
+            expected="blocks of at least one step each",
             got=f"{steps} steps, of which {discard:.0%} discarded, in {blocks} blocks",
             mend="Take more steps.",
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, fault, guarded_jit, table
+from ..._core import Field, check_count, checked_field, fault, guarded_jit, table
 from ...calculus import Estimate
 from ...follow import flow
 from .._samples import align
@@ -93,7 +93,8 @@ def path_geometry(
         A `PathGeometry`; standard errors are over trajectories.
 
     Raises:
-        ValueError: leading axes disagree, ``t0`` equals ``t1``, or fewer than one step.
+        ValueError: leading axes disagree; starts are not finite floats; the field's value is not shaped like ``y``;
+            ``t0`` equals ``t1``; fewer than one step.
 
     Example:
         >>> import jax.numpy as jnp
@@ -111,6 +112,7 @@ def path_geometry(
         - Tong et al., "Simulation-free Schrödinger bridges via score and flow matching", 2023,
           https://arxiv.org/abs/2307.03672 (normalised path energy)
     """
+    field, steps = checked_field(field), check_count(steps, what="steps")
     _, y0s, trajectories = align(t0, y0s, args)
     if t0 == t1:
         raise fault(expected="t0 and t1 apart", got=f"{t0} twice", mend="A path needs some time.")

@@ -7,7 +7,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, fault, guarded_jit, table
+from ..._core import Field, Key, check_count, check_key, checked_field, fault, guarded_jit, table
 from ...calculus import Estimate, arnoldi, ritz_values
 from ...follow import flow
 from .._samples import align
@@ -117,8 +117,9 @@ def stiffness(
         A `Stiffness`; standard errors are over trajectories.
 
     Raises:
-        ValueError: leading axes disagree, ``t0`` equals ``t1``, a count is too small, or a Jacobian along the
-            trajectories is not finite (they blew up, or the field does).
+        ValueError: leading axes disagree; starts are not finite floats; the field's value is not shaped like ``y``;
+            ``t0`` equals ``t1``; a count is too small; a Jacobian along the trajectories is not finite (they blew up,
+            or the field does).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -138,11 +139,12 @@ def stiffness(
         - Saad, "Numerical Methods for Large Eigenvalue Problems", 2011, https://doi.org/10.1137/1.9781611970739
           (Arnoldi, residual of a Ritz value)
     """
+    field = checked_field(field)
     starts, y0s, trajectories = align(t0, y0s, args)
+    check_key(key)
     if t0 == t1:
         raise fault(expected="t0 and t1 apart", got=f"{t0} twice", mend="A trajectory needs some time.")
-    if times < 2 or krylov < 2:
-        raise fault(expected="times ≥ 2 and krylov ≥ 2", got=f"times={times}, krylov={krylov}", mend="Raise them.")
+    times, krylov = check_count(times, what="times", least=2), check_count(krylov, what="krylov", least=2)
     moments = jnp.linspace(t0, t1, times, dtype=starts.dtype)
     found = _project(field, y0s, args, moments, steps, krylov, key)
     return _summarise(found, moments, abs(t1 - t0), trajectories)

@@ -151,7 +151,7 @@ def _split(
     for name in ("gauge", "stretched"):
         matrix = _ERRORS[name]
         curls[name] = float(curl(states[:200], matrix))
-        split = gauge(score, states, t=_MOMENT, args=matrix, reference=exact, waves=64, key=key)
+        split = gauge(score, _MOMENT, states, matrix, reference=exact, waves=64, key=key)
         assert split.harmful is not None
         harms[name] = float(split.harmful.value)
     return curls, harms
@@ -169,14 +169,14 @@ def _dimensions(count: int, key: Key) -> dict[str, tuple[float, float]]:
         score = -y / (variances + _SIGMA**2)
         return score + spin @ score
 
-    potential = gauge(whole, noisy, waves=8, key=key).potential
+    potential = gauge(whole, 0.0, noisy, waves=8, key=key).potential
 
     def part(t: Array, y: Array, args: None) -> Array:
         return jax.grad(potential)(y)
 
     found = {}
     for name, field in (("whole", whole), ("part", part)):
-        record = intrinsic_dimension(field, clean[:200], t=0.0, sigma=_SIGMA)
+        record = intrinsic_dimension(field, 0.0, clean[:200], sigma=_SIGMA)
         assert record.spectral is not None
         found[name] = (float(record.dimension.value), float(record.spectral.value))
     return found

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import Key, fault, rows_of
-from ._pairing import cheapest_pairing
+from ..._core import Key, check_count, check_floats, check_key, fault, rows_of
+from ._pairing import cheapest_pairing, check_pairs
 from ._sinkhorn import SinkhornCoupling
 
 Rows = Array | np.ndarray
@@ -42,7 +42,7 @@ def independent_coupling(noise: Rows, data: Rows, *, key: Key, labels: PyTree = 
     Cost:
         None of the model.
     """
-    _check_rows(noise, data)
+    check_pairs(noise, data)
     return np.arange(len(data))
 
 
@@ -67,7 +67,7 @@ def optimal_coupling(noise: Rows, data: Rows, *, key: Key, labels: PyTree = None
         A permutation: ``noise[pairing[i]]`` goes with ``data[i]``.
 
     Raises:
-        ValueError: the shapes of ``noise`` and ``data`` differ.
+        ValueError: the shapes of ``noise`` and ``data`` differ; there are no rows, or one is not finite.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -84,7 +84,7 @@ def optimal_coupling(noise: Rows, data: Rows, *, key: Key, labels: PyTree = None
         Improving and Generalizing Flow-Based Generative Models with Minibatch Optimal Transport,
         https://arxiv.org/abs/2302.00482.
     """
-    _check_rows(noise, data)
+    check_pairs(noise, data)
     return cheapest_pairing(_flat(noise), _flat(data))
 
 
@@ -106,7 +106,7 @@ def class_aware_coupling(noise: Rows, data: Rows, *, key: Key, labels: PyTree = 
         A permutation: ``noise[pairing[i]]`` goes with ``data[i]``.
 
     Raises:
-        ValueError: no labels; the shapes do not fit.
+        ValueError: no labels; the shapes do not fit; there are no rows, or one is not finite.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -123,7 +123,7 @@ def class_aware_coupling(noise: Rows, data: Rows, *, key: Key, labels: PyTree = 
         Cheng, Schwing (2025), The Curse of Conditions, https://arxiv.org/abs/2503.10636, shows the fault and mends it
         with a term of the cost; here the classes are kept apart exactly.
     """
-    _check_rows(noise, data)
+    check_pairs(noise, data)
     if labels is None:
         raise fault(expected="labels", got="None", mend="Without classes use optimal_coupling.")
     rows = np.asarray(labels)
@@ -166,8 +166,8 @@ def coupled_batches(
         "condition".
 
     Raises:
-        ValueError: ``batch_size`` exceeds the rows; the shapes do not fit; a condition with a coupling that would pair
-            across it.
+        ValueError: ``batch_size`` exceeds the rows; the shapes do not fit; the rows are not floats; a condition
+            with a coupling that would pair across it.
 
     Example:
         >>> import jax, numpy as np, optax
@@ -190,8 +190,10 @@ def coupled_batches(
         The coupling's, beside one batch of noise.
     """
     table = np.asarray(data) if isinstance(data, jax.Array) else data  # a memory map stays one
-    size = len(table)
-    if not 1 <= batch_size <= size:
+    check_floats(table, what="data", mend="Convert them to a float dtype.")
+    check_key(key)
+    size, batch_size = len(table), check_count(batch_size, what="batch_size")
+    if batch_size > size:
         raise fault(expected=f"1 ≤ batch_size ≤ {size} rows", got=batch_size, mend="Draw a smaller batch.")
     conditions = None if condition is None else np.asarray(condition)
     if conditions is not None and len(conditions) != size:
@@ -240,13 +242,6 @@ def _draw(step: Int[Array, ""], size: int, batch_size: int, key: Key) -> tuple[I
 
 def _flat(rows: Rows) -> np.ndarray:
     return np.asarray(rows).reshape(len(rows), -1)
-
-
-def _check_rows(noise: Rows, data: Rows) -> None:
-    if noise.shape != data.shape:
-        raise fault(
-            expected="noise and data of one shape", got=f"{noise.shape} and {data.shape}", mend="Give as many of each."
-        )
 
 
 __all__ = ["Coupling", "class_aware_coupling", "coupled_batches", "independent_coupling", "optimal_coupling"]

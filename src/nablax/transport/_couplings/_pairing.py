@@ -1,13 +1,37 @@
 """The cheapest one-to-one pairing of two small sets of points, exactly and fast enough to run beside training."""
 
+from typing import Any
+
+import jax
 import numpy as np
 from jaxtyping import Float, Int
+
+from ..._core import check_finite, fault
 
 # Regularisations of the warm start, relative to the spread of the costs, and iterations at each.
 # Many points repay more of both.
 _LEVELS, _ITERATIONS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3), 10
 _MANY, _MORE_LEVELS, _MORE_ITERATIONS = 1000, (*_LEVELS, 3e-4), 30
 _WORTH_A_WARM_START = 48  # points; below it the plain solver is quicker
+
+
+def check_pairs(noise: Any, data: Any) -> None:
+    """Refuse two sets that cannot be paired one to one by their distances.
+
+    Raises:
+        ValueError: they are not arrays of one shape with at least one row, or one is not finite.
+    """
+    for rows in (noise, data):
+        if not isinstance(rows, (jax.Array, np.ndarray)):
+            raise fault(expected="noise and data as arrays", got=f"a {type(rows).__name__}", mend="Use jnp.asarray.")
+    if noise.shape != data.shape:
+        raise fault(
+            expected="noise and data of one shape", got=f"{noise.shape} and {data.shape}", mend="Give as many of each."
+        )
+    if not len(data):
+        raise fault(expected="at least one pair", got="none", mend="Give one sample a row.")
+    check_finite(noise, what="noise", mend="Leave those rows out.")
+    check_finite(data, what="data", mend="Leave those rows out.")
 
 
 def cheapest_pairing(
@@ -75,4 +99,4 @@ def _potentials(costs: Float[np.ndarray, "rows columns"]) -> tuple[np.ndarray, n
     return rows.astype(np.float64) * scale, columns.astype(np.float64) * scale
 
 
-__all__ = ["cheapest_pairing"]
+__all__ = ["cheapest_pairing", "check_pairs"]

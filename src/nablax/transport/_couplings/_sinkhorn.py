@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_key, fault
+from ._pairing import check_pairs
 
 _Carry = tuple[Array, Array, Array, Array, Array]
 
@@ -146,7 +147,12 @@ class SinkhornCoupling(eqx.Module):
 
         Returns:
             ``noise[pairing[i]]`` goes with ``data[i]``.
+
+        Raises:
+            ValueError: the shapes of ``noise`` and ``data`` differ; there are no rows, or one is not finite.
         """
+        check_pairs(noise, data)
+        check_key(key)
         plan = self.plan(jnp.asarray(noise), jnp.asarray(data))
         if not plan.converged:
             raise RuntimeError(

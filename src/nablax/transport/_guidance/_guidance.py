@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, fault
+from ..._core import Field, check_shape, checked_field, fault
 
 
 class _Guided(eqx.Module):
@@ -20,7 +20,7 @@ class _Guided(eqx.Module):
         null = jax.tree.map(jnp.zeros_like, args)
         # One batched call for both: a network's matrix products then run once.
         both = jax.tree.map(lambda c, n: jnp.stack([c, n]), args, null)
-        conditional, unconditional = jax.vmap(self.field, in_axes=(None, None, 0))(t, y, both)
+        conditional, unconditional = jax.vmap(checked_field(self.field), in_axes=(None, None, 0))(t, y, both)
         return unconditional + self.scale * (conditional - unconditional)
 
 
@@ -38,7 +38,8 @@ def guidance(field: Field, scale: float | Float[Array, ""]) -> Field:
         A field of the same form. Linear views (velocity, score, noise, denoiser) may all be guided.
 
     Raises:
-        ValueError: when the guided field is called without a condition.
+        ValueError: ``scale`` is not one number; ``field`` is no field; or, when it is called, there is no condition or
+            the field's value is not shaped like its state.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,6 +54,8 @@ def guidance(field: Field, scale: float | Float[Array, ""]) -> Field:
     References:
         Ho, Salimans (2022), Classifier-Free Diffusion Guidance, https://arxiv.org/abs/2207.12598.
     """
+    checked_field(field)
+    check_shape(scale, (), what="a scale", mend="One number for all components and samples.")
     unguided: Any = isinstance(scale, int | float) and scale == 1
     return field if unguided else _Guided(field, jnp.asarray(scale))
 

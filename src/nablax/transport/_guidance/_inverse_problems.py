@@ -1,6 +1,5 @@
 r"""Linear inverse problems, $y = A x + \sigma\varepsilon$: observation operators, and one face for two methods."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import equinox as eqx
@@ -8,18 +7,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_count, check_shape, fault
 from .._transport import Transport
+from ._observed import Operator, observed
 from ._posterior_guidance import pseudoinverse_guidance
 from ._steering import Steering, steer
-
-Operator = Callable[[Array], Array]
 
 
 class _Inpainting(eqx.Module):
     mask: Bool[Array, "*shape"]
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        if x.shape != self.mask.shape:
+            raise fault(
+                expected=f"a sample of the mask's shape {self.mask.shape}",
+                got=f"shape {x.shape}",
+                mend="Give the mask the shape of one sample.",
+            )
         return x * self.mask.astype(x.dtype)
 
 
@@ -90,9 +94,9 @@ def colourisation(weights: Float[Array, "outputs channels"]) -> Operator:
     Cost:
         None of the model.
     """
-    if weights.ndim != 2:
-        raise fault(expected="weights of shape (outputs, channels)", got=weights.shape, mend="Add the missing axis.")
-    return _Colourisation(weights)
+    return _Colourisation(
+        check_shape(weights, (None, None), what="weights", mend="One row an output, as (1, 3) for grey.")
+    )
 
 
 def super_resolution(factor: int, axes: tuple[int, ...] = (0, 1)) -> Operator:
@@ -118,8 +122,9 @@ def super_resolution(factor: int, axes: tuple[int, ...] = (0, 1)) -> Operator:
     Cost:
         None of the model.
     """
-    if factor < 1 or min(axes) < 0:
-        raise fault(expected="factor ≥ 1 and axes ≥ 0", got=f"{factor} and {axes}", mend="Count axes from the first.")
+    factor = check_count(factor, what="factor")
+    if min(axes) < 0:
+        raise fault(expected="axes ≥ 0", got=axes, mend="Count axes from the first.")
     return _SuperResolution(factor, tuple(axes))
 
 
@@ -146,7 +151,8 @@ def solve_inverse(
     Args:
         transport: with a defined denoiser for posterior guidance; any for steering.
         operator: a linear map of one sample; `inpainting`, `colourisation`, `super_resolution`, or any other.
-        observation: what was observed, of the operator's output shape.
+        observation: what was observed, of the operator's output shape; NaN for a component that was not. Where the
+            operator is zero, as behind the mask of `inpainting`, it is not looked at.
         noise_scale: $\sigma$, in the observation's unit; 0 is allowed. Steering does not use it.
         count: how many samples.
         key: for the prior.
@@ -158,7 +164,8 @@ def solve_inverse(
         Samples, leading axis ``count``, and a `Steering` record of $\tfrac12\|A x - y\|^2$.
 
     Raises:
-        ValueError: the method is unknown; ``noise_scale`` is negative; shapes differ; the operator is zero.
+        ValueError: the method is unknown; ``noise_scale`` is negative; shapes differ; nothing is observed, the operator
+            being zero or the observation all NaN; a component of it is infinite.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -177,27 +184,24 @@ def solve_inverse(
     References:
         Those of `pseudoinverse_guidance` and `steer`.
     """
+    if method not in ("posterior guidance", "steering"):
+        raise fault(expected="'posterior guidance' or 'steering'", got=repr(method), mend="Use the default.")
+    steps = check_count(steps, what="steps")
+    part, seen = observed(transport, operator, observation, noise_scale)
     if noise_scale < 0:
         raise fault(expected="noise_scale ≥ 0", got=noise_scale, mend="It is a standard deviation.")
+    if not isinstance(seen, jax.core.Tracer):
+        if not jnp.all(jnp.isfinite(seen)):
+            raise fault(expected="a finite observation", got="an infinite one", mend="Mark what is unknown by NaN.")
+        if not jnp.any(part.known):
+            raise fault(expected="an operator that observes something", got="zero", mend="Sample without it.")
     if method == "posterior guidance":
-        return pseudoinverse_guidance(
-            transport, operator, observation, jnp.asarray(noise_scale), count, key=key, args=args, steps=steps
-        )
-    if method != "steering":
-        raise fault(expected="'posterior guidance' or 'steering'", got=repr(method), mend="Use the default.")
-    example = jnp.zeros(transport.space.shape, observation.dtype)
-    if jax.eval_shape(operator, example).shape != observation.shape:
-        raise fault(
-            expected=f"an observation of shape {jax.eval_shape(operator, example).shape}",
-            got=observation.shape,
-            mend="Apply the operator once.",
-        )
-    norm = _squared_norm(operator, example)
-    if not norm > 0:
-        raise fault(expected="an operator that observes something", got="zero", mend="Sample without it.")
+        scale = jnp.asarray(noise_scale)
+        return pseudoinverse_guidance(transport, operator, observation, scale, count, key=key, args=args, steps=steps)
+    norm = _squared_norm(part, jnp.zeros(transport.space.shape, seen.dtype))
     return steer(
         transport,
-        _Misfit(operator, observation),
+        _Misfit(part, seen),
         count,
         key=key,
         args=args,

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_count, check_shape
+from .._batch import check_draws
 from .._transport import Transport
-from ._steering import Cost, Steering
+from ._observed import observed
+from ._steering import Cost, Steering, check_cost
 
 # Pull of the likelihood on one sample: (time, state, denoised, pullback through the denoiser, args) -> score.
 _Pull = Callable[[Array, Array, Callable[[Array], tuple[Array]], PyTree], Array]
@@ -50,7 +52,8 @@ def posterior_guidance(
         Samples, leading axis ``count``, and a `Steering` record of the cost.
 
     Raises:
-        ValueError: ``steps`` is not positive; the transport does not define a denoiser.
+        ValueError: ``count`` or ``steps`` is not a positive whole number; ``args`` have another leading axis; the
+            cost's value is not one number; the transport does not define a denoiser.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -70,6 +73,9 @@ def posterior_guidance(
         Chung et al. (2023), Diffusion Posterior Sampling for General Noisy Inverse Problems,
         https://arxiv.org/abs/2209.14687, here on the probability flow and without their normalisation of the step.
     """
+    count = check_draws(count, key, args)
+    check_cost(transport, cost, args)
+    check_shape(rate, (), what="a rate", mend="One number; 1 is the method's own.")
 
     def pull(t: Array, denoised: Array, pullback: Callable[[Array], tuple[Array]], args: PyTree) -> Array:
         return -rate * pullback(jax.grad(cost)(denoised, args))[0]
@@ -102,7 +108,8 @@ def pseudoinverse_guidance(
     Args:
         transport: a transport that defines the denoiser: normal prior, independent coupling.
         operator: a linear map of one sample, ``operator(x) -> y``.
-        observation: what was observed, of the operator's output shape.
+        observation: what was observed, of the operator's output shape; NaN for a component that was not. Where the
+            operator is zero, as behind the mask of `inpainting`, it is not looked at.
         noise_scale: $\sigma$, standard deviation of the observation's noise in its unit; 0 is allowed.
         count: how many samples.
         key: for the prior.
@@ -114,8 +121,9 @@ def pseudoinverse_guidance(
         Samples, leading axis ``count``, and a `Steering` record of the cost $\tfrac12\|y - A x\|^2$.
 
     Raises:
-        ValueError: ``steps`` is not positive; the transport does not define a denoiser; the operator's output does not
-            have the observation's shape.
+        ValueError: ``count`` or ``steps`` is not a positive whole number; ``args`` have another leading axis; the
+            transport does not define a denoiser; the observation is not an array of floats of the operator's output
+            shape.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -137,9 +145,8 @@ def pseudoinverse_guidance(
         Song et al. (2023), Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR; Pokle et al. (2024),
         Training-free Linear Image Inverses via Flows, https://arxiv.org/abs/2310.04432 (on flows).
     """
-    shape = jax.eval_shape(operator, jnp.zeros(transport.space.shape)).shape
-    if shape != observation.shape:
-        raise fault(expected=f"an observation of shape {shape}", got=observation.shape, mend="Apply the operator once.")
+    count = check_draws(count, key, args)
+    operator, observation = observed(transport, operator, observation, noise_scale)
     path = transport.path
 
     def cost(x: Array, args: PyTree) -> Array:
@@ -166,8 +173,7 @@ def pseudoinverse_guidance(
 def _guided(
     transport: Transport, pull: _Pull, cost: Cost, count: int, key: Key, args: PyTree, steps: int
 ) -> tuple[Array, Steering]:
-    if steps < 1:
-        raise fault(expected="steps ≥ 1", got=steps, mend="A usual number is 100.")
+    steps = check_count(steps, what="steps")
     path = transport.path
 
     def step(y: Array, t: Array, s: Array, floor: Array, args: PyTree) -> tuple[Array, Array]:

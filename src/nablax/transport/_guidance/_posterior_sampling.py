@@ -1,13 +1,16 @@
 """Draw from a conditional distribution, exactly in the limit of many particles and steps."""
 
 from collections.abc import Callable
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_floats, check_key, check_like
 from .._transport import Transport
+from ._observed import observed as observed_part
 from ._twisted import Posterior, twisted
 
 
@@ -31,7 +34,8 @@ def complete(
     Args:
         transport: a transport that defines the denoiser: normal prior, independent coupling.
         observed: the row; missing components may hold anything, NaN too.
-        mask: True where observed. It may differ from row to row under ``jax.vmap``.
+        mask: True where observed; a component that is NaN was not, whatever the mask says. It may differ from row to
+            row under ``jax.vmap``.
         key: for the particles.
         draws: how many. Default 1.
         particles: Default 32. More where `Posterior.lineages` is low.
@@ -68,26 +72,13 @@ def complete(
     References:
         As `sample_posterior`.
     """
-    shape = transport.space.shape
-    if observed.shape != shape or mask.shape != shape:
-        raise fault(
-            expected=f"one row and its mask, both of shape {shape}",
-            got=f"{observed.shape} and {mask.shape}",
-            mend="jax.vmap it over rows.",
-        )
-    seen = mask.reshape(-1)
-    values = jnp.where(mask, observed, 0).reshape(-1)
-    # A missing component is an observation of nothing at all, of unit variance: it says the same to every particle.
-    matrix = jnp.diag(seen.astype(values.dtype))
-    variance = jnp.where(seen, 0, 1).astype(values.dtype)
-    posterior = twisted(transport, matrix, variance, values, key, draws, particles, steps, args)
-    spurious = -0.5 * jnp.log(2 * jnp.pi) * jnp.sum(variance)
-    return Posterior(
-        jnp.where(mask, observed, posterior.draws),
-        posterior.effective_sample_size,
-        posterior.lineages,
-        posterior.log_evidence - spurious,
-    )
+    one = jax.ShapeDtypeStruct(transport.space.shape, jnp.float32)
+    check_floats(observed, what="a row", mend="Convert it to a float dtype.")
+    check_like((observed, mask), (one, one), what="one row and its mask: a pair that", mend="jax.vmap it over rows.")
+    observed, seen = jnp.asarray(observed), jnp.asarray(mask, bool) & ~jnp.isnan(observed)
+    matrix = jnp.diag(seen.reshape(-1).astype(observed.dtype))
+    posterior = _drawn(transport, matrix, jnp.where(seen, observed, 0), seen, 0.0, key, draws, particles, steps, args)
+    return eqx.tree_at(lambda p: p.draws, posterior, jnp.where(seen, observed, posterior.draws))
 
 
 def sample_posterior(
@@ -118,9 +109,10 @@ def sample_posterior(
     Args:
         transport: a transport that defines the denoiser: normal prior, independent coupling. Data of about unit scale.
         operator: a linear map of one sample, ``operator(x) -> y``.
-        observation: what was observed, of the operator's output shape.
-        noise_scale: $\sigma$, standard deviation of the observation's noise in its unit; 0 if the operator has full
-            row rank.
+        observation: what was observed, of the operator's output shape; NaN for a component that was not. Where the
+            operator is zero, as behind the mask of `inpainting`, it is not looked at.
+        noise_scale: $\sigma$, standard deviation of the observation's noise in its unit; 0 if what the operator
+            observes is linearly independent.
         key: for the particles.
         draws: how many. Default 1.
         particles: Default 32.
@@ -157,13 +149,28 @@ def sample_posterior(
         Problems, https://arxiv.org/abs/2310.06721 (the covariance); Lee, Whiteley (2018), Variance estimation in the
         particle filter, https://arxiv.org/abs/1509.00394 (lineages). The closed-form steps are derived here.
     """
-    zero = jnp.zeros(transport.space.shape, observation.dtype)
-    shape = jax.eval_shape(operator, zero).shape
-    if shape != observation.shape:
-        raise fault(expected=f"an observation of shape {shape}", got=observation.shape, mend="Apply the operator once.")
-    matrix = jax.jacfwd(operator)(zero).reshape(observation.size, zero.size)
-    variance = jnp.full((observation.size,), jnp.square(jnp.asarray(noise_scale, observation.dtype)))
-    return twisted(transport, matrix, variance, observation.reshape(-1), key, draws, particles, steps, args)
+    part, seen = observed_part(transport, operator, observation, noise_scale)
+    zero = jnp.zeros(transport.space.shape, seen.dtype)
+    matrix = jax.jacfwd(part)(zero).reshape(seen.size, zero.size)
+    return _drawn(transport, matrix, seen, part.known, noise_scale, key, draws, particles, steps, args)
+
+
+def _drawn(
+    transport: Transport,
+    matrix: Array,
+    observation: Array,
+    known: Array,
+    noise_scale: float | Array,
+    key: Key,
+    *rest: Any,
+) -> Posterior:
+    check_key(key)
+    known, values = known.reshape(-1), observation.reshape(-1)
+    # A hole is an observation of nothing at all, of unit variance: it says the same to every particle.
+    variance = jnp.where(known, jnp.square(jnp.asarray(noise_scale, values.dtype)), 1)
+    posterior = twisted(transport, matrix, variance, values, key, *rest)
+    spurious = -0.5 * jnp.log(2 * jnp.pi) * jnp.sum(~known).astype(values.dtype)
+    return eqx.tree_at(lambda p: p.log_evidence, posterior, posterior.log_evidence - spurious)
 
 
 __all__ = ["complete", "sample_posterior"]

@@ -5,12 +5,15 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_callable, check_count, check_like, described, fault
+from .._batch import check_draws
 from .._transport import Transport
 
 Cost = Callable[[Array, PyTree], Array]
+_SCALAR = "Return one number for one sample, such as a sum over its components."
 Rate = float | Array | Callable[[Array], Array]
 
 
@@ -48,12 +51,13 @@ class Bounds(eqx.Module):
     the hard constraint holds.
 
     Args:
-        lower: smallest allowed values, broadcast against a sample; minus infinity for none. Default: none.
-        upper: largest allowed values; infinity for none. Default: none.
+        lower: smallest allowed values, shaped like a sample or one number for all of it; minus infinity for none.
+            Default: none.
+        upper: largest allowed values, likewise; infinity for none. Default: none.
         margin: how far inside to aim, in units of the data; no more than half the width of the box. Default 0.05.
 
     Raises:
-        ValueError: neither bound is given, or ``margin`` is negative.
+        ValueError: neither bound is given, or ``margin`` is negative; when it is called, a bound has another shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -79,6 +83,9 @@ class Bounds(eqx.Module):
                 got=f"lower={lower}, upper={upper}, margin={margin}",
                 mend="Give infinity for the components that are free.",
             )
+        for name, bound in (("lower", lower), ("upper", upper)):
+            if bound is not None and not isinstance(bound, (int, float, np.ndarray, np.generic, jax.Array)):
+                raise fault(expected=f"{name} as a number or an array", got=described(bound), mend="Use jnp.asarray.")
         self.lower = jnp.asarray(-jnp.inf if lower is None else lower)
         self.upper = jnp.asarray(jnp.inf if upper is None else upper)
         self.margin = margin
@@ -94,7 +101,25 @@ class Bounds(eqx.Module):
         return jax.vmap(lambda y: jnp.all((y >= self._like(self.lower, y)) & (y <= self._like(self.upper, y))))(ys)
 
     def _like(self, bound: Array, y: Array) -> Array:
+        if bound.ndim and bound.shape != y.shape:
+            raise fault(
+                expected=f"bounds of shape {y.shape}, or one number",
+                got=f"shape {bound.shape}",
+                mend="Give infinity for the components that are free.",
+            )
         return jnp.broadcast_to(bound, y.shape).astype(y.dtype)
+
+
+def check_cost(transport: Transport, cost: Cost, args: PyTree) -> None:
+    """Refuse a cost that is not one number for one sample.
+
+    Raises:
+        ValueError: it is not.
+    """
+    check_callable(cost, what="a cost", mend="It is cost(x1, args) -> scalar, of one sample.")
+    one = jax.ShapeDtypeStruct(transport.space.shape, jnp.float32)
+    value = jax.eval_shape(cost, one, jax.tree.map(lambda leaf: leaf[0], args))
+    check_like(value, jax.ShapeDtypeStruct((), jnp.float32), what="a cost that", mend=_SCALAR)
 
 
 @eqx.filter_jit
@@ -138,7 +163,8 @@ def steer(
         Samples, leading axis ``count``, and a `Steering` record of the cost.
 
     Raises:
-        ValueError: ``steps`` or ``inner_steps`` is not positive.
+        ValueError: a count is not a positive whole number; ``args`` have another leading axis; the cost's value is not
+            one number.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -160,10 +186,9 @@ def steer(
         Patel et al. (2024), Steering Rectified Flow Models in the Vector Field for Controlled Image Generation
         (FlowChef), https://arxiv.org/abs/2412.00100. The carrying over to any affine path is ours.
     """
-    if steps < 1 or inner_steps < 1:
-        raise fault(
-            expected="steps ≥ 1 and inner_steps ≥ 1", got=f"{steps} and {inner_steps}", mend="Usual: 100 and 1."
-        )
+    count, steps = check_draws(count, key, args), check_count(steps, what="steps")
+    inner_steps = check_count(inner_steps, what="inner_steps")
+    check_cost(transport, cost, args)
     constant = 5.0 / steps if rate is None else rate
     rate_at = constant if callable(constant) else lambda t: jnp.asarray(constant, t.dtype)
     path = transport.path
@@ -191,4 +216,4 @@ def steer(
     return samples, Steering(costs, jax.vmap(cost)(samples, args), steps, 0)
 
 
-__all__ = ["Bounds", "Cost", "Rate", "Steering", "steer"]
+__all__ = ["Bounds", "Cost", "Rate", "Steering", "check_cost", "steer"]

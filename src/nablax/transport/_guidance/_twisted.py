@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_count
 from .._transport import Transport
 
 _BLEND = 0.15  # below this a(t), the Jacobian is too small to say what the covariance is
@@ -55,8 +55,8 @@ def twisted(
     args: PyTree,
 ) -> Posterior:
     """Draw given ``matrix @ x + noise = observation``, all flat; see `sample_posterior` for the method."""
-    if min(draws, particles, steps) < 1:
-        raise fault(expected="draws, particles, steps ≥ 1", got=(draws, particles, steps), mend="Usual: 10, 32 and 24.")
+    draws, particles = check_count(draws, what="draws"), check_count(particles, what="particles")
+    steps = check_count(steps, what="steps")
     path, shape = transport.path, transport.space.shape
     dim, dtype = transport.space.dim, observation.dtype
     first_key, scan_key, pick_key, last_key = jax.random.split(key, 4)

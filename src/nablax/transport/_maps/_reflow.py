@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_count
 from ...follow import flow
+from .._batch import check_draws
 from .._transport import Transport
 
 
@@ -62,14 +63,7 @@ def reflow(
     References:
         Liu, Gong, Liu (2023), Flow Straight and Fast, https://arxiv.org/abs/2209.03003.
     """
-    if count < 1 or batch_size < 1:
-        raise fault(expected="count and batch_size ≥ 1", got=(count, batch_size), mend="Ask for at least one pair.")
-    if any(np.shape(leaf)[:1] != (count,) for leaf in jax.tree.leaves(args)):
-        raise fault(
-            expected=f"args with leading axis {count}",
-            got=jax.tree.map(np.shape, args),
-            mend="Give one condition for each pair.",
-        )
+    count, batch_size = check_draws(count, key, args), check_count(batch_size, what="batch_size")
     size = min(batch_size, count)
     noise, data = [], []
     for number, first in enumerate(range(0, count, size)):

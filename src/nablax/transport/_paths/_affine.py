@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import fault
+from ..._core import check_instance, fault
 
 View = Literal["velocity", "score", "noise", "denoiser"]
 VIEWS: tuple[str, ...] = get_args(View)
@@ -119,6 +119,11 @@ class AbstractPath(eqx.Module):
         return denoiser if target == "denoiser" else da * denoiser + db * noise
 
 
+def check_path(path: AbstractPath) -> None:
+    """Raise a ``ValueError`` if it is no path, or the class of one."""
+    check_instance(path, AbstractPath, what="a path", mend="Pass transport.Linear(), or another path of this room.")
+
+
 class Linear(AbstractPath):
     """The straight path $a = t$, $b = 1 - t$ of flow matching and rectified flow.
 
@@ -189,4 +194,4 @@ class Cosine(AbstractPath):
         return self.margin, 1.0 - self.margin
 
 
-__all__ = ["VIEWS", "AbstractPath", "Cosine", "Linear", "View", "check_view"]
+__all__ = ["VIEWS", "AbstractPath", "Cosine", "Linear", "View", "check_path", "check_view"]

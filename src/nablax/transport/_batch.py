@@ -1,0 +1,66 @@
+"""A batch of rows and their conditions at the door: shapes checked, and the solver kept clear of what is not finite."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .._core import Key, check_count, check_floats, check_key, check_rows, check_shape, fault
+
+
+def check_draws(count: Any, key: Key, args: PyTree) -> int:
+    """What every sampler checks first: a count, a key, and one condition a draw.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    count = check_count(count, what="count")
+    check_key(key)
+    check_rows(args, count, what="args", mend="Give one condition a draw; repeat a shared one with jnp.tile.")
+    return count
+
+
+def check_batch(ys: Any, args: PyTree, shape: tuple[int, ...]) -> Float[Array, " rows *shape"]:
+    """Rows of floats of one shape, at least one, and one condition a row.
+
+    Raises:
+        ValueError: they are not.
+    """
+    alone = isinstance(ys, (jax.Array, np.ndarray)) and ys.shape == shape
+    mend = "A single sample needs a leading axis: ys[None]." if alone else "Pass an array with one sample a row."
+    ys = check_shape(ys, (None, *shape), what="data", mend=mend)
+    check_floats(ys, what="data", mend="Convert them to a float dtype.")
+    if not len(ys):
+        raise fault(expected="at least one row", got="none", mend="Pass an array with one sample a row.")
+    check_rows(args, len(ys), what="args", mend="Give one condition a row; repeat a shared one with jnp.tile.")
+    return ys
+
+
+def finite_rows(tree: PyTree, rows: int) -> Bool[Array, " rows"]:
+    """Which rows hold neither NaN nor infinity in any array of floats."""
+    sound = jnp.ones((rows,), bool)
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            sound &= jnp.all(jnp.isfinite(leaf).reshape(rows, -1), axis=1)
+    return sound
+
+
+def with_stand_ins(ys: Array, args: PyTree) -> tuple[Array, PyTree, Bool[Array, " rows"]]:
+    """The batch with its first finite row in place of each that is not, and which rows are finite.
+
+    The rows share the solver's step size: one that is not finite would stop it for all of them.
+    """
+    sound = finite_rows((ys, args), len(ys))
+    rows = jnp.where(sound, jnp.arange(len(ys)), jnp.argmax(sound))
+
+    def replaced(leaf: Array) -> Array:
+        taken = jnp.asarray(leaf)[rows]
+        return jnp.where(jnp.any(sound), taken, jnp.zeros_like(taken))
+
+    ys, args = jax.tree.map(replaced, (ys, args))
+    return ys, args, sound
+
+
+__all__ = ["check_batch", "check_draws", "finite_rows", "with_stand_ins"]
