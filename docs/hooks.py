@@ -1,14 +1,31 @@
-"""Fill the generated tables: papers from their records, and the repository's own pages."""
+"""What is done while the site is built: generated pages, formulas, the repository's own pages."""
 
 from pathlib import Path
+from typing import Any
+
+from _hooks import formulas, papers, reference
+from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
+_GENERATED = (papers, reference)
+
+
+def on_config(config: Any, **_: object) -> None:
+    """Put the generated pages into the navigation, in the places that bear their titles."""
+    made = {"Papers": papers.navigation, "Reference": reference.navigation}
+    for item in config.nav:
+        item |= {title: pages() for title, pages in made.items() if title in item}
+
+
+def on_files(files: Any, config: Any, **_: object) -> None:
+    """Add the generated pages."""
+    for module in _GENERATED:
+        for path, text in module.pages().items():
+            files.append(File.generated(config, path, content=text))
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Replace each marker by what it stands for."""
-    if "<!-- papers -->" in markdown:
-        markdown = markdown.replace("<!-- papers -->", _papers())
+    """Put the repository's own pages where their markers stand."""
     for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
         marker = f"<!-- {name} -->"
         if marker in markdown:
@@ -17,19 +34,6 @@ def on_page_markdown(markdown: str, **_: object) -> str:
     return markdown
 
 
-def _papers() -> str:
-    from nablax import papers
-
-    recorded = papers.recorded()
-    head = ["paper", "rooms", "claim", "stated", "measured", "baseline", " "]
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
-    for paper in papers.available():
-        checks = recorded[paper.slug].checks if paper.slug in recorded else ()
-        title = f"[{paper.title}]({paper.link}) ({paper.year})<br>`{paper.slug}`"
-        for number, check in enumerate(checks):
-            head = f"{title} | {', '.join(paper.rooms)}" if number == 0 else " | "
-            cells = (check.statement, check.stated, check.measured, check.baseline, check.verdict)
-            lines.append(f"| {head} | " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        if not checks:
-            lines.append(f"| {title} | {', '.join(paper.rooms)} | not recorded | | | | |")
-    return "\n".join(lines)
+def on_page_content(html: str, **_: object) -> str:
+    """Draw the formulas."""
+    return formulas.draw_formulas(html)

@@ -59,9 +59,8 @@ def homeostasis(
         `HomeostasisState`.
 
     Raises:
-        ValueError: the lengths differ, a constant is not positive, a tolerance is negative, or the scales together
-        are so
-            fast that they would overshoot.
+        ValueError: the lengths differ, a constant is not positive, a tolerance is negative, or the scales together are
+            so fast that they would overshoot.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,0 +1,144 @@
+"""Pages of the papers, made from the recorded outcomes: one a room, and one a paper."""
+
+import html
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import nablax.papers as library
+
+_PICTURES = Path(__file__).parents[1] / "assets" / "papers"
+# A sign and a word; the words are read where colours and signs are not.
+_HOLDS, _PARTLY, _FAILS, _DIFFERS, _UNKNOWN = (
+    "✓ holds",
+    "◐ in part",
+    "✗ not reproduced",
+    "⚠ differs from the list",
+    "· not recorded",
+)
+
+
+def evidence() -> list[tuple[library.Paper, list[library.Check]]]:
+    """Read every paper with its recorded checks. What the pages know of the records' format comes in here."""
+    recorded = library.recorded()
+    return [(paper, recorded.get(paper.slug, [])) for paper in library.available()]
+
+
+def pages() -> dict[str, str]:
+    """Write every page.
+
+    Returns:
+        Markdown by path below ``docs``.
+    """
+    known = evidence()
+    written = {"papers/index.md": _overview(known)}
+    for room in _rooms(known):
+        inside = [(paper, checks) for paper, checks in known if paper.rooms[0] == room]
+        written[f"papers/{room}.md"] = _room(room, inside)
+        written |= {f"papers/{room}/{paper.slug}.md": _paper(paper, checks) for paper, checks in inside}
+    return written
+
+
+def navigation() -> list:
+    """Lay the rooms' pages out for the sidebar; the papers' own pages are reached from them."""
+    return ["papers/index.md", *({room: f"papers/{room}.md"} for room in _rooms(evidence()))]
+
+
+def outcome(checks: list[library.Check]) -> str:
+    """Sum the checks of a paper up in a sign and a word or two."""
+    if not checks:
+        return _UNKNOWN
+    if any(check.surprise for check in checks):
+        return _DIFFERS
+    held = sum(check.holds for check in checks)
+    return _HOLDS if held == len(checks) else _PARTLY if held else _FAILS
+
+
+def summary(paper: library.Paper) -> str:
+    """Say what the method does: the first line of the module that checks the paper."""
+    module = importlib.import_module(f"nablax.papers.{paper.rooms[0]}.{paper.slug.replace('-', '_')}")
+    return (inspect.getdoc(module) or "").partition("\n")[0]
+
+
+def _rooms(known: list[tuple[library.Paper, list[library.Check]]]) -> list[str]:
+    return sorted({paper.rooms[0] for paper, _ in known})
+
+
+def _overview(known: list[tuple[library.Paper, list[library.Check]]]) -> str:
+    signs = (_HOLDS, _PARTLY, _FAILS, _DIFFERS, _UNKNOWN)
+    counts = {room: [outcome(checks) for paper, checks in known if paper.rooms[0] == room] for room in _rooms(known)}
+    shown = [sign for sign in signs if any(sign in found for found in counts.values())]
+    lines = [
+        "# Papers",
+        "",
+        "What each paper claims, what came of it here, and what the strongest baseline did under the same criterion. "
+        "These pages are made from the last recorded run; `nablax papers run --all` checks every claim anew.",
+        "",
+        "| room | papers | " + " | ".join(shown) + " |",
+        "| --- |" + " ---: |" * (len(shown) + 1),
+    ]
+    for room, found in counts.items():
+        cells = [str(found.count(sign) or "") for sign in shown]
+        lines.append(f"| [`{room}`]({room}.md) | {len(found)} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "A claim is a contrast: it holds where the method meets a criterion written down beforehand and the baseline "
+        "does not. *In part*: some of the paper's claims do, others do not. *Not reproduced*: none does. What did not "
+        "reproduce stays in the list, with what was tried. [How a claim is put](../concepts/claim.md).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _room(room: str, inside: list[tuple[library.Paper, list[library.Check]]]) -> str:
+    lines = [f"# Papers: {room}", "", '<div class="papers" markdown>', "", "| | paper | read |", "| --- | --- | --- |"]
+    for paper, checks in inside:
+        sign, _, word = outcome(checks).partition(" ")
+        held = f"<br>{sum(check.holds for check in checks)} of {len(checks)}" if checks else ""
+        line = f"[{_plain(paper.title)}]({room}/{paper.slug}.md) ({paper.year})<br>{_plain(summary(paper))}"
+        lines.append(f"| {_sign(sign)} {word}{held} | {line} | {_read(paper)} |")
+    lines += ["", "</div>", "", f"The methods themselves: [`{room}`][nablax.{room}]."]
+    return "\n".join(lines) + "\n"
+
+
+def _paper(paper: library.Paper, checks: list[library.Check]) -> str:
+    where = ", ".join(f"[`{room}`][nablax.{room}]" for room in paper.rooms)
+    parts = [
+        f"# {_plain(paper.title)}",
+        f"{_plain(summary(paper))}",
+        f"[{paper.link}]({paper.link}) ({paper.year}) · read: {_read(paper)} · lives in {where} · "
+        f"[all papers of {paper.rooms[0]}](../{paper.rooms[0]}.md)",
+        f"```console\n$ nablax papers run {paper.slug}\n```",
+        *(f"![Picture {number} of this check](../../assets/papers/{name})" for number, name in _pictures(paper)),
+    ]
+    for check in checks:
+        sign = "✓" if check.holds else "✗"
+        rows = [("stated", check.stated), ("measured", check.measured), ("baseline", check.baseline)]
+        rows += [("criterion", check.criterion), ("outcome", check.verdict)]
+        rows += [("tried", check.tried)] if check.tried else []
+        cells = "\n".join(f"| **{name}** | {_plain(text)} |" for name, text in rows)
+        parts += [f"## {_sign(sign)} {_plain(check.statement)}", f"| | |\n| --- | --- |\n{cells}"]
+    if not checks:
+        parts.append("No outcome is recorded yet.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _pictures(paper: library.Paper) -> list[tuple[int, str]]:
+    """Pictures of a paper that were drawn, in order."""
+    named = [(re.fullmatch(rf"{paper.slug}-(\d+)\.(?:svg|png)", path.name), path) for path in _PICTURES.glob("*")]
+    return sorted((int(match[1]), path.name) for match, path in named if match)
+
+
+def _read(paper: library.Paper) -> str:
+    # Said by the paper's record where it says it.
+    return getattr(paper, "read", "") or "not said"
+
+
+def _sign(sign: str) -> str:
+    kind = {"✓": "good", "✗": "bad"}.get(sign, "mixed")
+    return f'<span class="{kind}">{sign}</span>'
+
+
+def _plain(text: str) -> str:
+    """Text of a record as Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]|#$])", r"\\\1", html.escape(text, quote=False)).replace("\n", " ")
