@@ -25,12 +25,14 @@ def on_files(files: Any, config: Any, **_: object) -> None:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Put the repository's own pages where their markers stand."""
+    """Put the repository's own pages where their markers stand, their links turned round."""
     for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
-        marker = f"<!-- {name} -->"
-        if marker in markdown:
-            text = (ROOT / name).read_text(encoding="utf-8").replace("docs/assets/", "assets/")
-            markdown = markdown.replace(marker, text.replace("](docs/", "]("))
+        whole, rest = f"<!-- {name} -->", f"<!-- {name} from its first section on -->"
+        if whole in markdown or rest in markdown:
+            text = (ROOT / name).read_text(encoding="utf-8")
+            text = text.replace("](docs/", "](").replace('"docs/assets/', '"assets/')
+            _, title, sections = text.partition("\n## ")
+            markdown = markdown.replace(whole, text).replace(rest, title + sections)
     return markdown
 
 
