@@ -13,7 +13,7 @@ _MARKED = re.compile(
 # Commands that the converter knows only in part.
 _SPELLED = {r"\arg\min": r"\operatorname{arg min}", r"\arg\max": r"\operatorname{arg max}"}
 _NAMES = {"argmin": "arg\u2009min", "argmax": "arg\u2009max", r"\lVert": "‖", r"\rVert": "‖"}
-_WITH_LIMITS = ("min", "max", "sup", "inf", "mean", "arg\u2009min", "arg\u2009max")
+_WITH_LIMITS = ("min", "max", "sup", "inf", "mean", "argmin", "argmax")
 _FENCES = "‖|⟨⟩"
 _MARKS = ("⊤", "*", "⋆", "′")
 
@@ -43,8 +43,10 @@ def to_mathml(latex: str, *, display: bool) -> str:
             # A fence is not told from a relation by where it stands, and would be set as loosely as one.
             element.tag = f"{{{_SPACE}}}mo"
             element.attrib |= {"lspace": "0", "rspace": "0", "stretchy": str("minsize" in element.attrib).lower()}
-        elif element.tag.endswith("}mo") and element.text and element.text[0].isalpha():
-            element.attrib |= {"lspace": "0.1em", "rspace": "0.1em"}
+        elif element.tag.endswith(("}mo", "}mi")) and len(element.text or "") > 1 and element.text[0].isalpha():
+            # Names of functions stand off from what surrounds them.
+            element.tag = f"{{{_SPACE}}}mo"
+            element.attrib |= {"lspace": "0.12em", "rspace": "0.12em"}
         elif element.text in _MARKS:
             element.attrib |= {"lspace": "0", "rspace": "0"}
         # Limits of an operator stand below it where there is room.
@@ -61,12 +63,23 @@ def draw_formulas(page: str) -> str:
         page: HTML.
 
     Returns:
-        The same with ``math`` elements; wide ones scroll by themselves.
+        The same with ``math`` elements; those of a display may be broken at wide spaces.
     """
 
     def drawn(match: re.Match[str]) -> str:
-        display = match["open"] == "["
-        formula = to_mathml(html.unescape(match["latex"]), display=display)
-        return f'<div class="formula">{formula}</div>' if display else formula
+        latex = html.unescape(match["latex"])
+        if match["open"] == "(":
+            return to_mathml(latex, display=False)
+        parts = "".join(f"<span>{to_mathml(part, display=True)}</span>" for part in _parts(latex))
+        return f'<div class="formula">{parts}</div>'
 
     return _MARKED.sub(drawn, page)
+
+
+def _parts(latex: str) -> list[str]:
+    """Split a formula where it may be broken over lines: at wide spaces outside of braces."""
+    parts = [""]
+    for piece in latex.split(r"\qquad"):
+        whole = parts[-1].count("{") == parts[-1].count("}")
+        parts = [*parts, piece] if whole else [*parts[:-1], rf"{parts[-1]}\qquad{piece}"]
+    return [part for part in parts if part.strip()]

@@ -75,7 +75,7 @@ def _overview(known: list[tuple[library.Paper, list[library.Check]]]) -> str:
         "What each paper claims, what came of it here, and what the strongest baseline did under the same criterion. "
         "These pages are made from the last recorded run; `nablax papers run --all` checks every claim anew.",
         "",
-        "| room | papers | " + " | ".join(shown) + " |",
+        "| room | papers | " + " | ".join(_signed(sign, "<br>") for sign in shown) + " |",
         "| --- |" + " ---: |" * (len(shown) + 1),
     ]
     for room, found in counts.items():
@@ -91,13 +91,12 @@ def _overview(known: list[tuple[library.Paper, list[library.Check]]]) -> str:
 
 
 def _room(room: str, inside: list[tuple[library.Paper, list[library.Check]]]) -> str:
-    lines = [f"# Papers: {room}", "", '<div class="papers" markdown>', "", "| | paper | read |", "| --- | --- | --- |"]
+    lines = [f"# Papers: {room}", "", "| | paper | read |", "| --- | --- | --- |"]
     for paper, checks in inside:
-        sign, _, word = outcome(checks).partition(" ")
         held = f"<br>{sum(check.holds for check in checks)} of {len(checks)}" if checks else ""
         line = f"[{_plain(paper.title)}]({room}/{paper.slug}.md) ({paper.year})<br>{_plain(summary(paper))}"
-        lines.append(f"| {_sign(sign)} {word}{held} | {line} | {_read(paper)} |")
-    lines += ["", "</div>", "", f"The methods themselves: [`{room}`][nablax.{room}]."]
+        lines.append(f"| {_signed(outcome(checks))}{held} | {line} | {_read(paper)} |")
+    lines += ["", f"The methods themselves: [`{room}`][nablax.{room}]."]
     return "\n".join(lines) + "\n"
 
 
@@ -112,12 +111,12 @@ def _paper(paper: library.Paper, checks: list[library.Check]) -> str:
         *(f"![Picture {number} of this check](../../assets/papers/{name})" for number, name in _pictures(paper)),
     ]
     for check in checks:
-        sign = "✓" if check.holds else "✗"
         rows = [("stated", check.stated), ("measured", check.measured), ("baseline", check.baseline)]
         rows += [("criterion", check.criterion), ("outcome", check.verdict)]
         rows += [("tried", check.tried)] if check.tried else []
         cells = "\n".join(f"| **{name}** | {_plain(text)} |" for name, text in rows)
-        parts += [f"## {_sign(sign)} {_plain(check.statement)}", f"| | |\n| --- | --- |\n{cells}"]
+        sign = _signed("✓" if check.holds else "✗")
+        parts += [f"## {sign} {_plain(check.statement)}", f"| | |\n| --- | --- |\n{cells}"]
     if not checks:
         parts.append("No outcome is recorded yet.")
     return "\n\n".join(parts) + "\n"
@@ -134,9 +133,11 @@ def _read(paper: library.Paper) -> str:
     return getattr(paper, "read", "") or "not said"
 
 
-def _sign(sign: str) -> str:
+def _signed(said: str, between: str = " ") -> str:
+    """A sign in its colour, and the words that follow it."""
+    sign, _, words = said.partition(" ")
     kind = {"✓": "good", "✗": "bad"}.get(sign, "mixed")
-    return f'<span class="{kind}">{sign}</span>'
+    return f'<span class="{kind}">{sign}</span>' + (between + words if words else "")
 
 
 def _plain(text: str) -> str:

@@ -90,8 +90,10 @@ def address(name: str, room: str) -> str | None:
     found = {entry.name: entry for entry in public(room)}.get(parts[0])
     if found is None or len(parts) > 2:
         return None
-    if len(parts) == 2 and not (inspect.isclass(found.thing) and inspect.isfunction(vars(found.thing).get(parts[1]))):
-        return None
+    if len(parts) == 2:
+        methods = vars(found.thing) if inspect.isclass(found.thing) else {}
+        if parts[1] not in methods or not callable(getattr(found.thing, parts[1])):
+            return None
     return ".".join([found.address, *parts[1:]])
 
 
