@@ -26,6 +26,7 @@ def converted(text):
 
 
 def test_inline_formulas_are_delimited_even_when_broken_over_lines():
+    assert converted("$p(x|y)$, and ``$HOME``, ``$x``") == "\\(p(x|y)\\), and ``$HOME``, ``$x``"
     assert converted("of :math:`JJ^{\\top}`, and :math:`a +\n    b` too") == "of \\(JJ^{\\top}\\), and \\(a +\nb\\) too"
 
 
@@ -174,9 +175,27 @@ def test_names_stand_in_their_chamber_and_functions_before_records_before_states
     assert page.index("## Functions") < page.index("nablax.regulate.guard\n") < page.index("## Records")
     assert page.index("## Records") < page.index("::: nablax.regulate.Weights") < page.index("## States")
     assert page.index("## States") < page.index("::: nablax.regulate.GuardState")
+    pages = reference.pages()
+    assert pages["reference/transport/paths.md"].index("## Types") < pages["reference/transport/paths.md"].index(
+        "::: nablax.transport.View"
+    )
     for room in rooms():
         for chamber in filter(None, chambers(room)):
             assert re.search(r"^# .+\n\n\S.+[.?]\n", pages[f"reference/{room}/{chamber}.md"]), "a sentence"
+
+
+def test_bars_of_formulas_do_not_end_the_cells_of_tables():
+    import markdown
+
+    cell = reference._cell("of $p(x|y)$, $\\|x\\|$ and a|b\n\nMore.", "regulate")
+    arithmatex = {"pymdownx.arithmatex": {"generic": True}}
+    page = markdown.markdown(
+        f"| | |\n| --- | --- |\n| x | {cell} |", extensions=["tables", *arithmatex], extension_configs=arithmatex
+    )
+    assert re.findall(r"<td>(.*?)</td>", re.sub(r"</?m.*?>", "", draw_formulas(page))) == [
+        "x",
+        "of p(x|y), ‖x‖ and a|b",
+    ]
 
 
 def test_addresses_are_those_of_public_names_only():

@@ -12,7 +12,8 @@ from _hooks.rooms import address, public, rooms
 
 # A directive, what stands on its line, and the deeper lines below it.
 _BLOCK = re.compile(r"^(?P<indent> *)\.\. math::(?P<latex>.*\n(?:(?:(?P=indent) +\S.*)?\n)*)", flags=re.MULTILINE)
-_FORMULA = re.compile(r":math:`(?P<latex>[^`]+)`")
+# In two notations: a role, or one dollar on each side.
+_FORMULA = re.compile(r":math:`(?P<role>[^`]+)`|(?<![\\$])\$(?=[^\s$])(?P<dollars>[^$`]*[^\s$`])\$(?!\$)")
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|obj):`~?(?P<name>[^`]+)`")
 # One backtick on each side: a name. Two are literal text.
 _NAME = re.compile(r"(?<![`\[])`(?P<name>[A-Za-z_][\w.]*)(?:\(\))?`(?![`\]])")
@@ -45,7 +46,9 @@ def to_markdown(text: str, resolve: Callable[[str], str | None]) -> str:
 
     def prose(part: str) -> str:
         part = _SECTION.sub(section, part)
-        part = _FORMULA.sub(lambda match: rf"\({match['latex'].strip()}\)", _BLOCK.sub(block, part))
+        part = _FORMULA.sub(
+            lambda match: rf"\({(match['role'] or match['dollars']).strip()}\)", _BLOCK.sub(block, part)
+        )
         return _NAME.sub(reference, _ROLE.sub(reference, part))
 
     # With a group in the pattern, every second part is an example.

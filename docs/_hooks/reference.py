@@ -5,7 +5,7 @@ import re
 from _hooks.docstrings import to_markdown
 from _hooks.rooms import Public, address, chambers, described, public, rooms
 
-_TITLES = {"functions": "Functions", "records": "Records", "states": "States"}
+_TITLES = {"functions": "Functions", "records": "Records", "types": "Types", "states": "States"}
 
 
 def pages() -> dict[str, str]:
@@ -88,5 +88,9 @@ def _prose(text: str, room: str) -> str:
 def _cell(text: str, room: str) -> str:
     """The first sentence of a text, in a table: bars would end the cell."""
     first = _prose(text.partition("\n")[0], room)
-    first = re.sub(r"\\\(.*?\\\)", lambda match: match[0].replace("|", r"\vert "), first)
+    first = re.sub(r"\\\(.*?\\\)", _without_bars, first)
     return first.replace("|", r"\|")
+
+
+def _without_bars(formula: re.Match[str]) -> str:
+    return formula[0].replace(r"\|", r"\Vert ").replace("|", r"\vert ")

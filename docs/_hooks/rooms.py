@@ -1,9 +1,12 @@
 """Rooms, chambers and public names, as the package itself gives them."""
 
+import ast
 import dataclasses
 import functools
 import importlib
 import inspect
+import types
+import typing
 from typing import Any
 
 import nablax
@@ -33,6 +36,8 @@ class Public:
     @property
     def kind(self) -> str:
         """The part of a page that it stands in."""
+        if typing.get_origin(self.thing) is not None:
+            return "types"
         if not inspect.isclass(self.thing):
             return "functions"
         return "states" if self.name.endswith("State") and issubclass(self.thing, tuple) else "records"
@@ -50,7 +55,7 @@ def rooms() -> list[str]:
 
 @functools.cache
 def public(room: str) -> tuple[Public, ...]:
-    """List a room's public names: functions before records, states at the end.
+    """List a room's public names: functions, records, types, and states at the end.
 
     Args:
         room: one of `rooms`.
@@ -59,8 +64,9 @@ def public(room: str) -> tuple[Public, ...]:
         One `Public` for each name in the room's ``__all__``.
     """
     module = importlib.import_module(f"nablax.{room}")
-    names = [Public(room, _chamber(room, thing), name, thing) for name, thing in _exports(module)]
-    order = ("functions", "records", "states")
+    inside = _chambers(module)
+    names = [Public(room, inside.get(name, ""), name, getattr(module, name)) for name in module.__all__]
+    order = ("functions", "records", "types", "states")
     return tuple(sorted(names, key=lambda entry: (order.index(entry.kind), entry.name)))
 
 
@@ -97,11 +103,11 @@ def address(name: str, room: str) -> str | None:
     return ".".join([found.address, *parts[1:]])
 
 
-def _exports(module: Any) -> list[tuple[str, Any]]:
-    return [(name, getattr(module, name)) for name in module.__all__]
-
-
-def _chamber(room: str, thing: Any) -> str:
-    parts = (getattr(thing, "__module__", None) or "").split(".")
-    inside = parts[:2] == ["nablax", room] and len(parts) > 3
-    return parts[2].removeprefix("_") if inside else ""
+def _chambers(room: types.ModuleType) -> dict[str, str]:
+    """Say which chamber each name is imported from: a type's own ``__module__`` may be that of ``typing``."""
+    found: dict[str, str] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(room))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and "." in (node.module or ""):
+            chamber = node.module.partition(".")[0].removeprefix("_")
+            found |= {name.asname or name.name: chamber for name in node.names}
+    return found
