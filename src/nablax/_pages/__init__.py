@@ -1,10 +1,21 @@
 """Figures and pages of every report, in one style. Private; what draws needs the extra ``app``."""
 
-from ._data_figures import category_shares, correlation, drawn, image_grid, marginal, numeric, pair_plot
+from ._data_figures import (
+    category_shares,
+    correlation,
+    draw_pairs,
+    drawn,
+    image_grid,
+    marginal,
+    numeric,
+    pair_plot,
+    pairs_size,
+    scatter,
+)
 from ._drawing import short, svg_text
 from ._figures import Series, heat, plot
 from ._page import markup, render
-from ._style import DATA, INK, MUTED, SAMPLES, THIRD, WIDTH, canvas, histogram
+from ._style import DATA, INK, MUTED, SAMPLES, THIRD, WIDTH, axis_limits, canvas, histogram
 
 __all__ = [
     "DATA",
@@ -14,9 +25,11 @@ __all__ = [
     "THIRD",
     "WIDTH",
     "Series",
+    "axis_limits",
     "canvas",
     "category_shares",
     "correlation",
+    "draw_pairs",
     "drawn",
     "heat",
     "histogram",
@@ -25,8 +38,10 @@ __all__ = [
     "markup",
     "numeric",
     "pair_plot",
+    "pairs_size",
     "plot",
     "render",
+    "scatter",
     "short",
     "svg_text",
 ]

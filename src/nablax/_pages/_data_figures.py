@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,47 +62,60 @@ def pair_plot(data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray])
         data: numeric columns, two to about six.
         samples: the same columns of the samples.
     """
+    with canvas(*pairs_size(len(data))) as (figure, show):
+        draw_pairs(figure, data, samples)
+        return show()
+
+
+def pairs_size(columns: int) -> tuple[float, float]:
+    """Width and height in inches of the picture of so many columns."""
+    return 1.2 * columns + 0.55, 1.12 * columns + 0.45
+
+
+def draw_pairs(figure: Any, data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> None:
+    """Fill a matplotlib figure with what `pair_plot` shows; ``data`` may hold columns without rows."""
     names = list(data)
     size = len(names)
-    with canvas(1.2 * size + 0.55, 1.12 * size + 0.45) as (figure, show):
-        axes = figure.subplots(size, size, squeeze=False)
-        for row, below in enumerate(names):
-            limits_y = axis_limits(data[below], samples[below])
-            for column, across in enumerate(names):
-                axis = axes[row, column]
-                if column > row:
-                    axis.set_visible(False)
-                    continue
-                limits_x = axis_limits(data[across], samples[across])
-                if row == column:
-                    histogram(axis, data[across], samples[across])
-                    axis.set_yticks([])
-                    axis.spines["left"].set_visible(False)
-                else:
-                    points = np.concatenate(
-                        [np.stack([source[across], source[below]], axis=1) for source in (data, samples)]
-                    )
-                    colours = np.repeat([DATA, SAMPLES], [len(data[across]), len(samples[across])])
-                    # In random order: a colour drawn last would hide the other.
-                    order = np.random.default_rng(0).permutation(len(points))
-                    axis.scatter(*points[order].T, s=7, color=list(colours[order]), alpha=0.55, lw=0, rasterized=True)
-                    axis.set_ylim(limits_y)
-                axis.set_xlim(limits_x)
-                axis.tick_params(labelsize=7.5)
-                axis.locator_params(axis="x", nbins=3)
-                if row == size - 1:
-                    axis.set_xlabel(short(across, 17))
-                else:
-                    axis.tick_params(labelbottom=False)
-                if column == 0 and row > 0:
-                    axis.locator_params(axis="y", nbins=3)
-                    axis.set_ylabel(short(below, 17))
-                else:
-                    axis.tick_params(labelleft=False)
-        figure.align_labels()
-        width, height = figure.get_size_inches()
-        figure.subplots_adjust(0.55 / width, 0.45 / height, 0.99, 0.99, wspace=0.12, hspace=0.12)
-        return show()
+    axes = figure.subplots(size, size, squeeze=False)
+    for row, below in enumerate(names):
+        limits_y = axis_limits(data[below], samples[below])
+        for column, across in enumerate(names):
+            axis = axes[row, column]
+            if column > row:
+                axis.set_visible(False)
+                continue
+            limits_x = axis_limits(data[across], samples[across])
+            if row == column:
+                histogram(axis, data[across], samples[across])
+                axis.set_yticks([])
+                axis.spines["left"].set_visible(False)
+            else:
+                scatter(axis, *(np.stack([source[across], source[below]], axis=1) for source in (data, samples)))
+                axis.set_ylim(limits_y)
+            axis.set_xlim(limits_x)
+            axis.tick_params(labelsize=7.5)
+            axis.locator_params(axis="x", nbins=3)
+            if row == size - 1:
+                axis.set_xlabel(short(across, 17))
+            else:
+                axis.tick_params(labelbottom=False)
+            if column == 0 and row > 0:
+                axis.locator_params(axis="y", nbins=3)
+                axis.set_ylabel(short(below, 17))
+            else:
+                axis.tick_params(labelleft=False)
+    figure.align_labels()
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(0.55 / width, 0.45 / height, 0.99, 0.99, wspace=0.12, hspace=0.12)
+
+
+def scatter(axis: Any, data: np.ndarray, samples: np.ndarray) -> None:
+    """Draw points [rows, 2] of data and of samples over each other."""
+    points = np.concatenate([data, samples])
+    colours = np.repeat([DATA, SAMPLES], [len(data), len(samples)])
+    # In random order: a colour drawn last would hide the other.
+    order = np.random.default_rng(0).permutation(len(points))
+    axis.scatter(*points[order].T, s=7, color=list(colours[order]), alpha=0.55, lw=0, rasterized=True)
 
 
 def marginal(data: np.ndarray, samples: np.ndarray) -> str:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core import require
+from ._plot import plot_density, plot_field, plot_samples
 
 if TYPE_CHECKING:
     from ._ask._density import FlowDensity as FlowDensity
     from ._runs._run import Model as Model
 
-__all__ = ["FlowDensity", "Model", "main", "open_run"]
+__all__ = ["FlowDensity", "Model", "main", "open_run", "plot_density", "plot_field", "plot_samples"]
 
 _NEEDED = ("typer", "rich", "polars")
 
