@@ -22,7 +22,9 @@ _HOLDS, _PARTLY, _FAILS, _DIFFERS, _UNKNOWN = (
 def evidence() -> list[tuple[library.Paper, list[library.Check]]]:
     """Read every paper with its recorded checks. What the pages know of the records' format comes in here."""
     recorded = library.recorded()
-    return [(paper, recorded.get(paper.slug, [])) for paper in library.available()]
+    return [
+        (paper, list(recorded[paper.slug].checks) if paper.slug in recorded else []) for paper in library.available()
+    ]
 
 
 def pages() -> dict[str, str]:
