@@ -95,6 +95,14 @@ def test_limits_stand_below_operators_where_there_is_room():
     assert "munder" not in to_mathml(r"\lambda_x", display=True)
 
 
+@pytest.mark.parametrize(
+    "latex, shown", [(r"\mathbf 1", "𝟏"), (r"\mathcal M", "ℳ"), (r"\mathcal{N}", "𝒩"), (r"\mathbb E", "𝔼")]
+)
+def test_faces_of_letters_are_characters_of_their_own(latex, shown):
+    assert re.sub("<.*?>", "", to_mathml(latex, display=False)) == shown
+    assert re.sub("<.*?>", "", to_mathml(rf"\theta_{{S}} + s\,{latex}x", display=True)).endswith(shown + "x")
+
+
 def test_a_formula_that_would_be_shown_as_it_is_spelled_is_refused():
     with pytest.raises(ValueError, match=r"\\nosuchcommand"):
         to_mathml(r"a \nosuchcommand b", display=False)

@@ -12,6 +12,7 @@ _MARKED = re.compile(
 )
 # Commands that the converter knows only in part.
 _SPELLED = {r"\arg\min": r"\operatorname{arg min}", r"\arg\max": r"\operatorname{arg max}"}
+_BARE = re.compile(r"\\(mathbb|mathbf|mathcal|mathrm) +([A-Za-z0-9])")  # a letter's face, no braces about the letter
 _NAMES = {"argmin": "arg\u2009min", "argmax": "arg\u2009max", r"\lVert": "‖", r"\rVert": "‖"}
 _WITH_LIMITS = ("min", "max", "sup", "inf", "mean", "argmin", "argmax")
 _FENCES = "‖|⟨⟩"
@@ -34,6 +35,7 @@ def to_mathml(latex: str, *, display: bool) -> str:
     spelled = latex.strip()
     for command, other in _SPELLED.items():
         spelled = spelled.replace(command, other)
+    spelled = _BARE.sub(r"\\\1{\2}", spelled)
     tree = ElementTree.fromstring(convert(spelled, display="block" if display else "inline"))
     for element in tree.iter():
         element.text = _NAMES.get(element.text or "", element.text)
@@ -49,6 +51,9 @@ def to_mathml(latex: str, *, display: bool) -> str:
             element.attrib |= {"lspace": "0.12em", "rspace": "0.12em"}
         elif element.text in _MARKS:
             element.attrib |= {"lspace": "0", "rspace": "0"}
+        if element.get("mathvariant") == "bold" and (element.text or "").isdecimal():
+            # Browsers know a bold digit by its character only.
+            element.text = "".join(chr(ord("𝟎") + int(digit)) for digit in element.text)
         # Limits of an operator stand below it where there is room.
         if display and element.tag.endswith("}msub") and element[0].text in _WITH_LIMITS:
             element.tag = f"{{{_SPACE}}}munder"
