@@ -134,6 +134,9 @@ def shown(package):
 def test_no_markup_of_another_language_is_left(package):
     texts = {name: item.docstring.value for name, item in shown(package) if item.docstring is not None}
     assert len(texts) >= len(entries())
+    assert not [
+        name for name, text in texts.items() if re.search(r"^(Example|Cost|References):", text, flags=re.MULTILINE)
+    ]
     texts |= reference.pages() | papers.pages()
     assert not [name for name, text in texts.items() if RAW.search(text)]
 

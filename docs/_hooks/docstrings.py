@@ -64,7 +64,7 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite one docstring."""
         room = obj.path.split(".")[1] if "." in obj.path else ""
-        if obj.docstring is not None and room in rooms():
+        if obj.docstring is not None:
             obj.docstring.value = to_markdown(obj.docstring.value, lambda name: address(name, room))
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:

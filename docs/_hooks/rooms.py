@@ -93,7 +93,8 @@ def address(name: str, room: str) -> str | None:
     parts = name.removeprefix("nablax.").split(".")
     if parts[0] in rooms() and len(parts) > 1:
         room, *parts = parts
-    found = {entry.name: entry for entry in public(room)}.get(parts[0])
+    # A private room exports its names through others, and has none of its own.
+    found = {entry.name: entry for entry in (public(room) if room in rooms() else ())}.get(parts[0])
     if found is None or len(parts) > 2:
         return None
     if len(parts) == 2:
