@@ -97,7 +97,7 @@ def _room(room: str, inside: list[tuple[library.Paper, list[library.Check]]]) ->
     for paper, checks in inside:
         held = f"<br>{sum(check.holds for check in checks)} of {len(checks)}" if checks else ""
         line = f"[{_plain(paper.title)}]({room}/{paper.slug}.md) ({paper.year})<br>{_plain(summary(paper))}"
-        lines.append(f"| {_signed(outcome(checks))}{held} | {line} | {_read(paper)} |")
+        lines.append(f"| {_signed(outcome(checks))}{held} | {line} | {paper.read} |")
     lines += ["", f"The methods themselves: [`{room}`][nablax.{room}]."]
     return "\n".join(lines) + "\n"
 
@@ -107,7 +107,7 @@ def _paper(paper: library.Paper, checks: list[library.Check]) -> str:
     parts = [
         f"# {_plain(paper.title)}",
         f"{_plain(summary(paper))}",
-        f"[{paper.link}]({paper.link}) ({paper.year}) · read: {_read(paper)} · lives in {where} · "
+        f"[{paper.link}]({paper.link}) ({paper.year}) · read: {paper.read} · lives in {where} · "
         f"[all papers of {paper.rooms[0]}](../{paper.rooms[0]}.md)",
         f"```console\n$ nablax papers run {paper.slug}\n```",
         *(f"![Picture {number} of this check](../../assets/papers/{name})" for number, name in _pictures(paper)),
@@ -128,11 +128,6 @@ def _pictures(paper: library.Paper) -> list[tuple[int, str]]:
     """Pictures of a paper that were drawn, in order."""
     named = [(re.fullmatch(rf"{paper.slug}-(\d+)\.(?:svg|png)", path.name), path) for path in _PICTURES.glob("*")]
     return sorted((int(match[1]), path.name) for match, path in named if match)
-
-
-def _read(paper: library.Paper) -> str:
-    # Said by the paper's record where it says it.
-    return getattr(paper, "read", "") or "not said"
 
 
 def _signed(said: str, between: str = " ") -> str:
