@@ -21,6 +21,7 @@ from ._checks import (
 from ._errors import fault, require
 from ._estimate import Estimate
 from ._field import checked_field
+from ._forward import forward, push_forward
 from ._guarded_jit import guarded_jit
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
 from ._table import table
@@ -49,10 +50,12 @@ __all__ = [
     "described",
     "fault",
     "flat_product",
+    "forward",
     "guarded_jit",
     "is_key",
     "named_arrays",
     "permute",
+    "push_forward",
     "read_arrays",
     "require",
     "rows_of",

@@ -4,16 +4,18 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault, split, tangent_of
+from .._core import check_loss, fault, forward, split, tangent_of
 
 
 def hessian_product(loss: Callable[..., Float[Array, ""]]) -> Callable[..., PyTree]:
     r"""Multiply the Hessian of a loss with a direction, forward over reverse.
 
     .. math:: v \mapsto \nabla^2 L(\theta)\,v = \left.\tfrac{d}{ds}\right|_{s=0}\nabla L(\theta + s\,v)
+
+    Where forward mode is not defined (a rule of `jax.custom_vjp` inside of another) it is reverse over reverse, which
+    multiplies with the transposed Hessian: the same where the rules are true derivatives.
 
     Args:
         loss: ``loss(params, *args) -> scalar``.
@@ -48,9 +50,12 @@ def hessian_product(loss: Callable[..., Float[Array, ""]]) -> Callable[..., PyTr
         tangent, rest = tangent_of(at, v)
 
         def value(inexact: PyTree) -> Float[Array, ""]:
-            return _scalar(loss(eqx.combine(inexact, others), *args))
+            return check_loss(loss(eqx.combine(inexact, others), *args))
 
-        return eqx.combine(jax.jvp(jax.grad(value), (at,), (tangent,))[1], rest)
+        pushed = forward(jax.grad(value), at, tangent)
+        # Of a symmetric matrix the transposed product is the product.
+        image = jax.vjp(jax.grad(value), at)[1](tangent)[0] if pushed is None else pushed[1]
+        return eqx.combine(image, rest)
 
     return product
 
@@ -98,7 +103,7 @@ def gauss_newton_product(
             return predict(eqx.combine(inexact, others), *args)
 
         def value(predicted: PyTree) -> Float[Array, ""]:
-            return _scalar(loss(predicted, *args))
+            return check_loss(loss(predicted, *args))
 
         predicted, pull = jax.vjp(outputs, at)
         moved = jax.jvp(outputs, (at,), (tangent,))[1]
@@ -159,9 +164,3 @@ def fisher_product(losses: Callable[..., Float[Array, " examples"]]) -> Callable
         return eqx.combine(image, rest)
 
     return product
-
-
-def _scalar(value: Float[Array, ""]) -> Float[Array, ""]:
-    if jnp.shape(value) != ():
-        raise fault(expected="a scalar loss", got=f"shape {jnp.shape(value)}", mend="Average it over the batch.")
-    return value

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault, split, tangent_of
+from .._core import fault, push_forward, split, tangent_of
 
 # Newton's steps for the point where the leading class stops leading: monotone and quadratic from the first on.
 NEWTON_STEPS = 12
@@ -82,7 +82,7 @@ def softmax_radius(logits: Callable[..., Array]) -> Callable[..., SoftmaxRadius]
         moving, still = split(params)
         tangent, _ = tangent_of(moving, direction)
         tangent = jax.tree.map(lambda leaf, d: jnp.asarray(d, leaf.dtype), moving, tangent)
-        values, slopes = jax.jvp(lambda m: logits(eqx.combine(m, still), *args), (moving,), (tangent,))
+        values, slopes = push_forward(lambda m: logits(eqx.combine(m, still), *args), moving, tangent)
         if values.ndim == 0 or values.shape[-1] < 2:
             raise fault(
                 expected="logits with at least two classes on the last axis",

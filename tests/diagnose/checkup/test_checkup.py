@@ -364,3 +364,47 @@ def test_a_conflict_whose_error_is_not_known_is_a_note(record):
     part = eqx.tree_at(lambda c: (c.first_order, c.changes), part, (slopes, jnp.ones(2)))
     said = next(f for f in eqx.tree_at(lambda r: r.conflicts, record, part).findings if "pull against" in f.text)
     assert said.level == "note" and "not known" in said.text
+
+
+def quadratic(params, batch):
+    return jnp.mean(batch**2) * (100 * jnp.sum(params["still"] ** 2) + jnp.sum(params["moving"] ** 2)) / 2
+
+
+ONES = {"still": jnp.ones(2), "moving": jnp.ones(3)}
+
+
+def test_curvature_of_frozen_parts_is_no_danger():
+    optimizer = optax.multi_transform(
+        {"still": optax.set_to_zero(), "moving": optax.sgd(0.5)}, {"still": "still", "moving": "moving"}
+    )
+    record = checkup(quadratic, ONES, jnp.ones((16, 1)), optimizer=optimizer, key=KEY)
+    np.testing.assert_allclose(record.sharpness.ratio.value, 0.25, rtol=1e-4)
+    np.testing.assert_allclose(record.sharpness.sharpness.value, 1.0, rtol=1e-4)
+    np.testing.assert_allclose(record.step.actual.value, 3 / 2 * (0.5**2 - 1), rtol=1e-4)
+    assert "gradient descent" in record.sharpness.rule.name() and record.notes == ()
+
+
+def test_accumulated_gradients_are_judged_by_the_step_they_make():
+    optimizer, batch = optax.MultiSteps(optax.sgd(0.015), 4), jnp.ones((16, 1))
+    state = optimizer.init(ONES)
+    for _ in range(2):
+        record = checkup(quadratic, ONES, batch, optimizer=optimizer, opt_state=state, key=KEY)
+        np.testing.assert_allclose(record.sharpness.ratio.value, 0.75, rtol=1e-4)
+        np.testing.assert_allclose(record.step.predicted.value, record.step.actual.value, rtol=1e-3)
+        np.testing.assert_allclose(record.step.slope.value, -0.015 * (2 * 100**2 + 3), rtol=1e-4)
+        assert any("gradients are accumulated" in note for note in record.notes)
+        update, state = optimizer.update(jax.grad(quadratic)(ONES, batch), state, ONES)
+        assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(update))  # which says nothing of the step to come
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_noise_is_told_at_every_scale_of_the_loss(scale):
+    def scaled(params, batch):
+        return scale * DICT_LOSS(params, batch)
+
+    found = checkup(scaled, PLAIN, BATCH, learning_rate=0.1 / scale, key=KEY)
+    unit = checkup(DICT_LOSS, PLAIN, BATCH, learning_rate=0.1, key=KEY)
+    for part in ("simple", "preconditioned", "curved"):
+        np.testing.assert_allclose(getattr(found.noise, part).value, getattr(unit.noise, part).value, rtol=2e-2)
+    topics = [(f.level, f.topic) for f in unit.findings if f.topic == "batch"]
+    assert [(f.level, f.topic) for f in found.findings if f.topic == "batch"] == topics and topics

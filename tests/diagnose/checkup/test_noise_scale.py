@@ -47,8 +47,10 @@ def test_numbers_are_those_of_dense_gradients(x64, key):
     signal = mean @ mean - np.trace(covariance) / 21
     np.testing.assert_allclose(record.simple.value, np.trace(covariance) / signal, rtol=1e-10)
     weighted = mean @ (RATES * mean) - np.sum(RATES * np.diag(covariance)) / 21
-    np.testing.assert_allclose(record.noise.value, np.sum(RATES * np.diag(covariance)), rtol=1e-10)
-    np.testing.assert_allclose(record.signal.value, weighted, rtol=1e-10)
+    np.testing.assert_allclose(record.unit, np.abs(gradients).max(), rtol=1e-12)
+    square = record.unit**2
+    np.testing.assert_allclose(square * record.noise.value, np.sum(RATES * np.diag(covariance)), rtol=1e-10)
+    np.testing.assert_allclose(square * record.signal.value, weighted, rtol=1e-10)
 
     def leave_out(i):
         rest = np.delete(gradients, i, axis=0)
@@ -81,7 +83,8 @@ def test_signed_groups_give_the_trace_against_the_hessian(x64, key):
 def test_two_standard_errors_cover(key):
     @jax.jit
     def one(k):
-        return noise_scale(squared, jnp.asarray(OFFSET), draw(k, 1024), curved=False, key=k).noise
+        record = noise_scale(squared, jnp.asarray(OFFSET), draw(k, 1024), curved=False, key=k)
+        return jax.tree.map(lambda x: record.unit**2 * x, record.noise)
 
     found = jax.vmap(one)(jax.random.split(key, 300))
     expected = 3 * (OFFSET @ OFFSET + 1.5**2) + OFFSET @ OFFSET
@@ -121,13 +124,31 @@ def test_chunks_and_own_row_losses_change_nothing(key, monkeypatch):
     np.testing.assert_allclose(pieces.mean_loss, whole.mean_loss, rtol=1e-5)
 
 
-def test_scale_leaves_the_ratio_alone_in_single_precision(key):
-    batch = draw(key, 32)
-    unit = noise_scale(squared, jnp.asarray(OFFSET), batch, curved=False, key=key).simple
-    for scale in (1e-12, 1e12):
-        scaled = lambda params, batch, scale=scale: scale * squared(params, batch)  # noqa: E731
-        found = noise_scale(scaled, jnp.asarray(OFFSET), batch, curved=False, key=key).simple
-        np.testing.assert_allclose(found.value, unit.value, rtol=1e-3)
+@pytest.mark.parametrize("scale", [1e-20, 1e-12, 1e12, 1e20])
+def test_no_scale_of_the_loss_changes_a_noise_scale_in_single_precision(key, scale):
+    batch, rates = draw(key, 32), jnp.asarray(RATES, jnp.float32)
+    found, unit = (
+        noise_scale(lambda p, b, c=c: c * squared(p, b), jnp.asarray(OFFSET), batch, rates=rates, key=key)
+        for c in (scale, 1.0)
+    )
+    for part in ("simple", "preconditioned", "curved", "noise", "signal"):
+        one, other = getattr(found, part), getattr(unit, part)
+        np.testing.assert_allclose(one.value, other.value, rtol=2e-3)
+        np.testing.assert_allclose(one.standard_error, other.standard_error, rtol=2e-3)
+    np.testing.assert_allclose(found.unit / scale, unit.unit, rtol=1e-5)
+    assert (found.resolved, found.suggested) == (unit.resolved, unit.suggested) and not found.coupled
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_rows_that_see_one_another_are_noticed_at_every_scale(key, scale):
+    def centred(params, batch):
+        errors = batch[0] @ params - batch[1]
+        return scale * (errors - errors.mean()) ** 2
+
+    record = noise_scale(
+        lambda p, b: jnp.mean(centred(p, b)), jnp.asarray(OFFSET), draw(key, 32), losses=centred, key=key
+    )
+    assert record.coupled and np.isnan(record.simple.value)
 
 
 def test_a_batch_without_rows_is_refused(key):

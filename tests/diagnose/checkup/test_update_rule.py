@@ -70,6 +70,111 @@ def test_adams_preconditioner_is_that_of_its_next_step():
         np.testing.assert_allclose(rule.rates[name], 1e-2 / (np.sqrt(corrected) + 1e-3), rtol=1e-4)
 
 
+ACCUMULATED = {
+    "adam": (optax.MultiSteps(optax.adam(2e-3), 4), "Adam", 2e-3, 38.0),
+    "adam, as a transformation": (optax.MultiSteps(optax.adam(2e-3), 3).gradient_transformation(), "Adam", 2e-3, 38.0),
+    "heavy ball": (optax.MultiSteps(optax.sgd(0.05, momentum=0.9), 3), "heavy ball", 0.05, 3.8),
+    "sums": (optax.MultiSteps(optax.sgd(0.05), 4, use_grad_mean=False), "gradient descent", 0.2, 2.0),
+    "by a schedule": (optax.MultiSteps(optax.sgd(0.05), lambda step: 2 + step), "gradient descent", 0.05, 2.0),
+    "one": (optax.MultiSteps(optax.sgd(0.05), 1), "gradient descent", 0.05, 2.0),
+    "clipped": (
+        optax.chain(optax.clip_by_global_norm(1e3), optax.MultiSteps(optax.adam(2e-3), 4).gradient_transformation()),
+        "Adam",
+        2e-3,
+        38.0,
+    ),
+    "passing over what is not finite": (
+        optax.MultiSteps(optax.sgd(0.05), 4, should_skip_update_fn=optax.skip_not_finite),
+        "gradient descent",
+        0.05,
+        2.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3, 4])
+@pytest.mark.parametrize("case", ACCUMULATED)
+def test_accumulated_gradients_make_the_step_of_the_optimiser_within(case, calls):
+    optimizer, name, rate, threshold = ACCUMULATED[case]
+    params, state = state_after(optimizer, calls)
+    rule = update_rule(optimizer, state, params, gradient_at(params))
+    assert bool(rule.known) and rule.name().startswith(name), rule.name()
+    np.testing.assert_allclose(rule.learning_rate, rate, rtol=1e-3)
+    np.testing.assert_allclose(rule.threshold, threshold, rtol=1e-3)
+
+
+def test_a_gradient_that_is_passed_over_makes_no_rule():
+    optimizer = ACCUMULATED["passing over what is not finite"][0]
+    gradient = {"a": jnp.full(3, jnp.nan), "b": jnp.ones((1, 2))}
+    rule = update_rule(optimizer, optimizer.init(PARAMS), PARAMS, gradient)
+    assert not bool(rule.known) and np.isnan(rule.threshold)
+
+
+def part(**rules):
+    return optax.multi_transform({**rules, "still": optax.set_to_zero()}, {"a": "moving", "b": "still"})
+
+
+FROZEN = {
+    "adam": (part(moving=optax.adam(2e-3)), "Adam", 2e-3, 38.0),
+    "adamw": (part(moving=optax.adamw(2e-3)), "Adam", 2e-3, 38.0),
+    "heavy ball": (part(moving=optax.sgd(0.05, momentum=0.9)), "heavy ball", 0.05, 3.8),
+    "Nesterov": (part(moving=optax.sgd(0.05, momentum=0.8, nesterov=True)), "Nesterov", 0.05, 3.6 / 2.6),
+    "sgd": (part(moving=optax.sgd(0.05)), "gradient descent", 0.05, 2.0),
+    "rms": (part(moving=optax.rmsprop(2e-3)), "RMSProp", np.nan, 2.0),
+    "centred rms": (part(moving=optax.rmsprop(2e-3, centered=True)), "RMSProp", np.nan, 2.0),
+    "masked to nothing": (
+        optax.chain(optax.adam(2e-3), optax.masked(optax.set_to_zero(), {"a": False, "b": True})), "Adam", 2e-3, 38.0
+    ),
+    "accumulated": (optax.MultiSteps(part(moving=optax.adam(2e-3)), 3), "Adam", 2e-3, 38.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FROZEN)
+def test_frozen_parts_have_rates_of_zero(case):
+    optimizer, name, rate, threshold = FROZEN[case]
+    rule, params, state = rule_of(optimizer)
+    assert bool(rule.known) and rule.name().startswith(name), rule.name()
+    np.testing.assert_array_equal(rule.rates["b"], 0)
+    np.testing.assert_allclose(rule.learning_rate, rate, rtol=1e-3)
+    np.testing.assert_allclose(rule.threshold, threshold, rtol=1e-3)
+    # What moves does so as it would alone.
+    alone = {"adam": optax.adam(2e-3), "heavy ball": optax.sgd(0.05, momentum=0.9), "rms": optax.rmsprop(2e-3)}
+    if case in alone:
+        own = alone[case]
+        params, state = {"a": PARAMS["a"]}, own.init({"a": PARAMS["a"]})
+        for _ in range(4):
+            gradient = {"a": SCALES["a"] * params["a"]}
+            updates, state = own.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        expected = update_rule(own, state, params, {"a": SCALES["a"] * params["a"]})
+        np.testing.assert_allclose(rule.rates["a"], expected.rates["a"], rtol=1e-3)
+
+
+def test_parts_with_moments_of_their_own_are_read_together():
+    labels = {"a": "slow", "b": "fast"}
+    optimizer = optax.multi_transform({"slow": optax.adam(1e-3), "fast": optax.adam(1e-2)}, labels)
+    rule, params, state = rule_of(optimizer)
+    assert bool(rule.known) and rule.name().startswith("Adam") and np.isnan(rule.learning_rate)
+    np.testing.assert_allclose(rule.threshold, 38.0, rtol=1e-3)
+    for name, rate in (("a", 1e-3), ("b", 1e-2)):
+        moments = state.inner_states[labels[name]].inner_state[0]
+        second = 0.999 * moments.nu[name] + 0.001 * gradient_at(params)[name] ** 2
+        corrected = second / (1 - 0.999 ** (moments.count + 1))
+        np.testing.assert_allclose(rule.rates[name], rate / (np.sqrt(corrected) + 1e-8), rtol=1e-3)
+
+
+def test_parts_that_do_not_share_a_threshold_are_not_read_as_one():
+    labels = {"a": "one", "b": "other"}
+    for one, other in (
+        (optax.adam(1e-3), optax.adam(1e-3, b1=0.5)),
+        (optax.adam(1e-3), optax.sgd(0.1)),
+        (optax.adam(1e-3), optax.sgd(0.1, momentum=0.9)),
+        (optax.rmsprop(1e-3), optax.adam(1e-3)),
+    ):
+        rule, _, _ = rule_of(optax.multi_transform({"one": one, "other": other}, labels))
+        assert not bool(rule.known) and np.isnan(rule.threshold)
+
+
 def test_rates_of_their_own_for_some_parameters():
     labels = {"a": "slow", "b": "fast"}
     optimizer = optax.chain(

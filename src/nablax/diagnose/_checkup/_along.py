@@ -7,10 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, space, split
+from ..._core import check_floats, check_loss, described, fault, push_forward, space, split
 from ...calculus import Estimate
 
 # of the vector of parameters: a loss, or one a row
@@ -37,12 +38,50 @@ class Point(NamedTuple):
         Raises:
             ValueError: no leaf of them is inexact, or one is complex.
         """
+        if isinstance(params, optax.LookaheadParams):
+            raise fault(
+                expected="the parameters that the loss is taken at",
+                got="optax.LookaheadParams",
+                mend="Pass params.fast, with the fast optimiser and opt_state.fast_state.",
+            )
         vectors = space(params)
         return Point(vectors.flat, vectors.tree, split(params)[1])
 
     def take(self, function: Callable[..., Any], *args: Any) -> Callable[[Float[Array, " dim"]], Any]:
         """A function of parameters as one of the vector."""
         return lambda vector: function(eqx.combine(self.tree(vector), self.still), *args)
+
+    def loss(self, function: Callable[..., Any], *args: Any) -> Callable[[Float[Array, " dim"]], Float[Array, ""]]:
+        """A loss as one of the vector.
+
+        Raises:
+            ValueError: on calling it, where the loss is not one real number.
+        """
+        value = self.take(function, *args)
+        return lambda vector: check_loss(value(vector))
+
+    def losses(
+        self, function: Callable[..., Any], *args: Any, rows: int | None = None
+    ) -> Callable[[Float[Array, " dim"]], Float[Array, " rows"]]:
+        """Losses of rows as one of the vector.
+
+        Raises:
+            ValueError: on calling it, where they are no vector of real numbers, or not of so many rows.
+        """
+        value = self.take(function, *args)
+
+        def checked(vector: Float[Array, " dim"]) -> Float[Array, " rows"]:
+            found = value(vector)
+            if len(getattr(found, "shape", ())) != 1 or rows not in (None, found.shape[0]):
+                raise fault(
+                    expected=f"losses of the rows, a vector of {'them' if rows is None else f'{rows}, one a row'}",
+                    got=described(found),
+                    mend="Return the loss of each row, not their mean, and pass that as the loss.",
+                )
+            check_floats(found, what="losses of the rows", mend="Return real floating-point numbers.")
+            return found
+
+        return checked
 
     def like(self, tree: PyTree, what: str) -> Float[Array, " dim"]:
         """A tree with the inexact leaves of the parameters as a vector.
@@ -101,7 +140,8 @@ def directional(
 ) -> tuple[Array, dict[str, tuple[Array, Array]]]:
     """Slope and curvature along several directions at once, so that the function is compiled once for all of them.
 
-    Both derivatives are forward: about four forward passes a direction.
+    Both derivatives are forward: about four forward passes a direction; by reverse mode where forward mode is not
+    defined.
 
     Args:
         function: of the vector of parameters, a scalar or one number a row.
@@ -114,9 +154,9 @@ def directional(
 
     def along(direction: Array) -> tuple[Array, Array, Array]:
         def first(point: Array) -> tuple[Array, Array]:
-            return jax.jvp(function, (point,), (direction,))
+            return push_forward(function, point, direction)
 
-        (value, slope), (_, curvature) = jax.jvp(first, (at,), (direction,))
+        (value, slope), (_, curvature) = push_forward(first, at, direction)
         return value, slope, curvature
 
     # One direction after another: activations of one at a time, in cache where the batch allows it.

@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, fault
+from ..._core import (
+    Key,
+    check_callable,
+    check_count,
+    check_key,
+    check_like,
+    check_optimizer,
+    check_rate,
+    check_shape,
+    described,
+    fault,
+    forward,
+)
 from ...calculus import softmax_radius
 from ._advice import Finding, findings
 from ._along import Point, directional, row_count
@@ -21,6 +33,7 @@ from ._conflicts import (
 )
 from ._layers import Layers, layers
 from ._noise_scale import Curved, NoiseScale, scales
+from ._optimizer_state import emitted, gathers
 from ._page import page
 from ._recurrence import given_rule, unknown_rule
 from ._rotation import Rotation, turning
@@ -43,6 +56,19 @@ from ._subspace import Subspace, shares
 from ._update_rule import update_rule
 
 PROBES = 4
+# Notes of how something was measured, and of what was not.
+FORWARD = (
+    "measured by reverse mode alone: the loss holds a rule of jax.custom_vjp, which has no forward mode; curvature is "
+    "that of the rule, right where the rule is the derivative"
+)
+GATHERED = (
+    "the step: gradients are accumulated, and the parameters move at the last of them only; it is the next such step, "
+    "where the gradients still to come are like this one"
+)
+OTHER_STATE = (
+    "Pass the state that this optimiser made for these parameters, "
+    "optimizer.init(equinox.filter(params, equinox.is_inexact_array)), or its state after some steps."
+)
 
 
 class Checkup(eqx.Module):
@@ -58,7 +84,7 @@ class Checkup(eqx.Module):
         layers: weights, gradients and steps by parameter.
         loss: on the batch.
         batch_size: rows of a training step; None where not known.
-        notes: what was not measured, and why.
+        notes: what was not measured, and why, and what was measured in another way.
     """
 
     sharpness: Sharpness
@@ -100,7 +126,7 @@ class Checkup(eqx.Module):
         parts = [self.sharpness, self.step, self.noise, self.subspace, self.conflicts, self.rotation, self.layers]
         words = "\n".join(f"[{finding.level}] {finding.text}" for finding in self.findings)
         tables = [part.table() for part in parts if part is not None]
-        return "\n\n".join([words, *tables, *(f"not measured: {note}" for note in self.notes)])
+        return "\n\n".join([words, *tables, *self.notes])
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Write everything as one page that opens offline.
@@ -188,8 +214,9 @@ def checkup(
         A `Checkup`, on the host.
 
     Raises:
-        ValueError: ``optimizer`` and ``learning_rate`` together, or ``momentum`` without ``learning_rate``; fewer than
-            one eigenvalue or product, or losses to compare that are none.
+        ValueError: an argument makes no sense: a loss that is not one real number, parameters without floats, another
+            optimiser's state, ``optimizer`` and ``learning_rate`` together, a rate that is not positive, fewer than one
+            eigenvalue or product, losses to compare that are none. It says what was expected and what to do.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -205,12 +232,28 @@ def checkup(
         the gradients of ``rows`` single rows, 8 forward passes along the step, and about a dozen Jacobian products.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
+    check_callable(loss, what="loss", mend="Pass loss(params, batch) -> scalar.")
+    check_key(key)
+    for name, number, least in (("rows", rows, 0), ("steps", steps, 1), ("count", count, 1)):
+        check_count(number, what=name, least=least)
+    if batch_size is not None:
+        check_count(batch_size, what="batch_size")
+    if any(jnp.ndim(leaf) and jnp.shape(leaf)[0] == 0 for leaf in jax.tree.leaves(eqx.filter(batch, eqx.is_array))):
+        raise fault(expected="a batch with rows", got=described(batch), mend="Leave empty batches out.")
     if optimizer is not None and learning_rate is not None:
         raise fault(
             expected="an optimizer or a learning_rate", got="both", mend="The optimiser's own rate is read from it."
         )
     if momentum is not None and learning_rate is None:
         raise fault(expected="a learning_rate with momentum", got="None", mend="Pass both, or the optimizer.")
+    if optimizer is not None:
+        check_optimizer(optimizer)
+    if learning_rate is not None:
+        check_rate(learning_rate)
+    if momentum is not None:
+        check_shape(momentum, (), what="momentum", mend="Pass momentum=0.9, for one.")
+        if not 0 <= float(momentum) < 1:
+            raise fault(expected="momentum in [0, 1)", got=momentum, mend="At 1 and beyond no run settles.")
     rate = None if learning_rate is None else jnp.asarray(learning_rate)
     beta = None if momentum is None else jnp.asarray(momentum)
     functions = (loss, example_losses, None if losses is None else named(losses), logits, field, optimizer)
@@ -225,19 +268,25 @@ def _measure(functions: tuple, state: tuple, batch_size: int | None, rows: int, 
     point = Point.of(params)
     spectrum_key, trace_key, noise_key, field_key = jax.random.split(key, 4)
     notes: list[str] = []
-    value = point.take(loss, batch)
+    value = point.loss(loss, batch)
     at, gradient = jax.value_and_grad(value)(point.vector)
     moving, gradient_tree = point.tree(point.vector), point.tree(gradient)
 
+    if jax.eval_shape(lambda v: forward(value, v, v), point.vector) is None:
+        notes.append(FORWARD)
     if optimizer is not None:
+        transform = check_optimizer(optimizer)
+        start = jax.eval_shape(transform.init, moving)
         if opt_state is None:
-            opt_state = optimizer.init(moving)
+            opt_state = transform.init(moving)
+        check_like(opt_state, start, what="opt_state", mend=OTHER_STATE)
         of_tree = lambda tree: loss(eqx.combine(tree, point.still), batch)  # noqa: E731
         extra = {"value": at, "grad": gradient_tree, "value_fn": of_tree}
         rule = update_rule(optimizer, opt_state, moving, gradient_tree, **extra)
         if update is None:
-            transform = optax.with_extra_args_support(optimizer)
-            update, _ = transform.update(gradient_tree, opt_state, moving, **extra)
+            update, _ = emitted(transform, gradient_tree, opt_state, moving, **extra)
+            if gathers(opt_state):
+                notes.append(GATHERED)
     elif learning_rate is not None:
         rule = given_rule(moving, learning_rate, momentum)
         if update is None and momentum is None:
@@ -252,22 +301,22 @@ def _measure(functions: tuple, state: tuple, batch_size: int | None, rows: int, 
     each = {"top": top_direction(found, rates)[None]}
     u = None if update is None else point.like(update, "an update")
     if u is None:
-        notes.append("the step: no update, and no optimizer that would make one")
+        notes.append("not measured: the step: no update, and no optimizer that would make one")
     else:
         whole["update"] = each["update"] = u[None]
     gradients, total = None, row_count(batch)
     if rows == 0:
-        notes.append("gradient noise, standard errors over rows and dead units: rows=0")
+        notes.append("not measured: gradient noise, standard errors over rows and dead units: rows=0")
     elif total is None or min(total, rows) < 4:
         notes.append(
-            "gradient noise, standard errors over rows and dead units: fewer than four rows, or the arrays of the "
-            "batch share no leading axis"
+            "not measured: gradient noise, standard errors over rows and dead units: fewer than four rows, or the "
+            "arrays of the batch share no leading axis"
         )
     else:
         gradients, row_losses = row_gradients(loss, example_losses, point, batch, rates, rows, noise_key)
         mean, image = gradients.mean, product(gradients.mean)
         whole["signed"] = gradients.signed
-        each |= {"mean": mean[None], "weighted": (rates * mean)[None], "image": image[None]}
+        each |= {"mean": mean[None], "weighted": (rates * mean)[None], "image": image[None] / gradients.unit}
     _, along = directional(value, point.vector, whole)
     noise = step = top_rows = row_changes = None
     if gradients is not None and total is not None:

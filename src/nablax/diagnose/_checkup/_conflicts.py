@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, table
+from ..._core import check_callable, check_floats, check_loss, described, fault, table
 from ...calculus import Estimate
 from ._along import (
     Moved,
@@ -112,6 +112,16 @@ def conflicts(losses: Losses, params: PyTree, batch: PyTree, *, update: PyTree |
 
 def named(losses: Losses) -> Any:
     """Losses by name in a form whose order compilation keeps."""
+    if callable(losses):
+        return losses
+    if not isinstance(losses, Mapping | Sequence) or isinstance(losses, str):
+        raise fault(
+            expected="losses by name, in a sequence, or one function that returns them as a vector",
+            got=described(losses),
+            mend="Pass {'data': loss, 'decay': other}.",
+        )
+    for one in losses.values() if isinstance(losses, Mapping) else losses:
+        check_callable(one, what="each of the losses", mend="Pass loss(params, batch) -> scalar under each name.")
     return tuple(losses.items()) if isinstance(losses, Mapping) else losses
 
 
@@ -151,7 +161,8 @@ def _together(losses: Any, point: Point, batch: PyTree) -> tuple[tuple[str, ...]
     names, functions = tuple(name for name, _ in pairs), [function for _, function in pairs]
 
     def together(params: PyTree, batch: PyTree) -> Float[Array, " losses"]:
-        return jnp.stack([function(params, batch) for function in functions])
+        values = [function(params, batch) for function in functions]
+        return jnp.stack([check_loss(value, what=f"a loss ({name})") for name, value in zip(names, values)])
 
     if functions:
         _length(together, point, batch)
@@ -163,9 +174,10 @@ def _length(losses: Callable[..., Array], point: Point, batch: PyTree) -> int:
     if len(getattr(found, "shape", ())) != 1:
         raise fault(
             expected="losses that are scalars each, or a vector from one function",
-            got=str(getattr(found, "shape", type(found).__name__)),
+            got=described(found),
             mend="Take the mean over the rows, and pass a single loss in a list.",
         )
+    check_floats(found, what="losses", mend="Return real numbers, by jax.numpy from the parameters.")
     return found.shape[0]
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import fault
+from ..._core import check_floats, fault
 
 # Root-mean-square gradient of a parameter against the median over parameters.
 VANISHING = 1e-4
@@ -156,6 +156,7 @@ def layers(params: PyTree, gradient: PyTree, *, update: PyTree | None = None, al
     paths, tree = jax.tree_util.tree_flatten_with_path(moving)
     names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") or "params" for path, _ in paths)
     leaves = [leaf for _, leaf in paths]
+    check_floats(moving, what="parameters", mend="Pass arrays of floats; whole numbers do not move.")
     gradients = _matched(gradient, "a gradient", leaves)
     updates = leaves if update is None else _matched(update, "an update", leaves)
     measured = [_measured(parts) for parts in zip(leaves, gradients, updates, strict=True)]

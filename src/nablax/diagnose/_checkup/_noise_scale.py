@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, fault, table
+from ..._core import Key, check_callable, check_count, check_key, described, fault, table
 from ...calculus import Estimate
 from ._along import Point, directional, row_count
 from ._row_gradients import (
@@ -35,7 +35,10 @@ class NoiseScale(eqx.Module):
         curved: :math:`\operatorname{tr}H\Sigma/G^{\top}HG`, rows: the batch beyond which the best step along the
             gradient hardly grows. NaN where it was not asked for.
         noise: :math:`\operatorname{tr}R\Sigma`, and
-        signal: :math:`G^{\top}RG`, both without bias; it can come out negative where noise hides it.
+        signal: :math:`G^{\top}RG`, both without bias, in units of R times ``unit`` squared; it can come out negative
+            where noise hides it.
+        unit: largest element of any row's gradient, loss over params: with it no scale of the loss takes the two
+            out of the range of numbers.
         mean_loss: of the rows, each by itself; differs from the loss where that is no mean over rows.
         coupled: whether the given losses of rows depend on which other rows are there, as with batch normalisation or
             contrastive losses: a row by itself then has no gradient of its own.
@@ -48,6 +51,7 @@ class NoiseScale(eqx.Module):
     curved: Estimate
     noise: Estimate
     signal: Estimate
+    unit: Float[Array, ""]
     mean_loss: Float[Array, ""]
     coupled: Bool[Array, ""]
     rows: int = eqx.field(static=True)
@@ -94,7 +98,10 @@ class NoiseScale(eqx.Module):
 
 
 class Curved(NamedTuple):
-    """What the curved scale needs: curvatures of the signed sums, of the mean, and rows' slopes along its image."""
+    """What the curved scale needs: curvatures of the signed sums, of the mean, and rows' slopes along its image.
+
+    Sums, mean and image are in units of the rows' gradients, the numbers in that of the loss.
+    """
 
     signed: Float[Array, " groups"]
     mean: Float[Array, ""]
@@ -130,7 +137,7 @@ def noise_scale(
         rates: the optimiser's, ``update_rule(...).rates``; None for the bare gradient.
         losses: ``losses(params, batch) -> [rows]``, where no row's loss depends on the others (each is asked for by
             itself, too; where that differs the record is ``coupled``). Default: the loss of batches of one row.
-        rows: use at most so many, from all over the batch; None for all.
+        rows: use at most so many, four or more, from all over the batch; None for all.
         curved: also the curved scale.
         key: for the signs.
 
@@ -138,7 +145,8 @@ def noise_scale(
         A `NoiseScale`.
 
     Raises:
-        ValueError: the batch's arrays share no leading axis, or have fewer than four rows.
+        ValueError: the batch's arrays share no leading axis, or have fewer than four rows; the loss is not one real
+            number, or the losses of rows are not one each.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -158,10 +166,14 @@ def noise_scale(
           https://arxiv.org/abs/1812.06162 (simple and curved scale; the preconditioned one, the jackknife and the
           signed groups are ours)
     """
+    check_callable(loss, what="loss", mend="Pass loss(params, batch) -> scalar.")
+    check_key(key)
+    if rows is not None:
+        check_count(rows, what="rows", least=4)
     if (row_count(batch) or 0) < 4:
         raise fault(
             expected="a batch of at least four rows, every array with that leading axis",
-            got=str([jnp.shape(leaf) for leaf in jax.tree.leaves(batch)]),
+            got=described(batch),
             mend="Put one example a row; close over what is shared by all rows.",
         )
     return _noise_scale(loss, losses, params, batch, rates, key, rows, curved)
@@ -181,14 +193,15 @@ def _noise_scale(
     point, total = Point.of(params), row_count(batch)
     assert total is not None
     scale = jnp.ones_like(point.vector) if rates is None else point.like(rates, "rates")
+    value = point.loss(loss, batch)
+    jax.eval_shape(value, point.vector)
     gradients, each = row_gradients(loss, losses, point, batch, scale, rows, key)
     mean = gradients.mean[None]
     directions = {"mean": mean, "weighted": scale[None] * mean}
     found: Curved | None = None
     if curved:
-        value = point.take(loss, batch)
         image = hessian(value, point.vector)(gradients.mean)
-        directions["image"] = image[None]
+        directions["image"] = image[None] / gradients.unit
         _, along = directional(value, point.vector, {"signed": gradients.signed})
     together, by_row = directional(each, point.vector, directions)
     if curved:
@@ -204,15 +217,16 @@ def scales(
     curved: Curved | None,
     batch: int,
 ) -> NoiseScale:
-    """The scales, from the rows' gradients and their inner products with the mean, plain and in rates.
+    """The scales, from the rows' gradients and their slopes along the mean, plain and in rates.
 
-    ``together`` holds the rows' losses as they are among the others.
+    ``together`` holds the rows' losses as they are among the others. The mean is in units of the gradients', slopes
+    and curvatures are still in the loss's.
     """
-    count = gradients.squares.shape[0]
-    simple, _, _ = _jackknifed(gradients.squares, inner)
-    preconditioned, noise, signal = _jackknifed(gradients.weighted, weighted_inner)
+    count, unit = gradients.squares.shape[0], gradients.unit
+    simple, _, _ = _jackknifed(gradients.squares, inner / unit)
+    preconditioned, noise, signal = _jackknifed(gradients.weighted, weighted_inner / unit)
     nan = jnp.full_like(simple.value, jnp.nan)
-    curved_scale = Estimate(nan, nan) if curved is None or count < 2 * GROUPS else _curved(curved, count)
+    curved_scale = Estimate(nan, nan) if curved is None or count < 2 * GROUPS else _curved(curved, unit, count)
     parts = (simple, preconditioned, curved_scale, noise, signal)
     bound = coupled(gradients.losses, together)
     simple, preconditioned, curved_scale, noise, signal = jax.tree.map(lambda x: jnp.where(bound, jnp.nan, x), parts)
@@ -222,6 +236,7 @@ def scales(
         curved=curved_scale,
         noise=noise,
         signal=signal,
+        unit=unit,
         mean_loss=jnp.mean(gradients.losses),
         coupled=bound,
         rows=count,
@@ -255,9 +270,11 @@ def _jackknifed(squares: Float[Array, " rows"], inner: Float[Array, " rows"]) ->
     )
 
 
-def _curved(parts: Curved, count: int) -> Estimate:
-    noise = Estimate.from_samples(parts.signed * count / (count - 1))
-    signal = parts.mean - noise.value / count
-    signal_error = jnp.hypot(2 * Estimate.from_samples(parts.slopes).standard_error, noise.standard_error / count)
+def _curved(parts: Curved, unit: Float[Array, ""], count: int) -> Estimate:
+    noise = Estimate.from_samples(parts.signed / unit * count / (count - 1))
+    signal = parts.mean / unit - noise.value / count
+    signal_error = jnp.hypot(
+        2 * Estimate.from_samples(parts.slopes / unit).standard_error, noise.standard_error / count
+    )
     value = noise.value / signal
     return Estimate(value, jnp.abs(value) * jnp.hypot(noise.standard_error / noise.value, signal_error / signal))

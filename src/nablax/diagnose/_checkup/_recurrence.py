@@ -23,7 +23,7 @@ class UpdateRule(eqx.Module):
         threshold: the largest eigenvalue of :math:`R^{1/2}HR^{1/2}` at which the recurrence is stable, no unit:
             2 for gradient descent, 2 + 2β for heavy ball, (2 + 2β)/(1 + 2β) for Nesterov's momentum,
             (2 + 2β₁)/(1 − β₁) for the Adam family. NaN where the rule is not known.
-        learning_rate: the common factor :math:`\eta`, NaN where there is none or it is not known.
+        learning_rate: the common factor :math:`\eta` of all that moves, NaN where there is none or it is not known.
         mismatch: how far the rule's prediction is from the optimiser's actual update, as a share; infinite where
             there is no prediction, NaN where there is no update.
         nesterov: whether the momentum is Nesterov's.

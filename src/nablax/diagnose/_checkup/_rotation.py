@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, table
+from ..._core import Key, check_callable, check_count, check_key, table
 from ...calculus import Estimate, antisymmetry
 from ._along import Point
 
@@ -55,6 +55,9 @@ def rotation(field: Callable[..., PyTree], params: PyTree, *args: Any, key: Key,
     Returns:
         A `Rotation`.
 
+    Raises:
+        ValueError: the field's value has other leaves than the parameters.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from nablax.diagnose import rotation
@@ -70,6 +73,9 @@ def rotation(field: Callable[..., PyTree], params: PyTree, *args: Any, key: Key,
         - Balduzzi et al., "The Mechanics of n-Player Differentiable Games", 2018, https://arxiv.org/abs/1802.05642
           (symmetric and antisymmetric part of a game's Jacobian)
     """
+    check_callable(field, what="field", mend="Pass field(params, *args) -> direction.")
+    check_key(key)
+    check_count(probes, what="probes")
     return _rotation(field, params, args, key, probes)
 
 

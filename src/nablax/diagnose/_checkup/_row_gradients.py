@@ -37,6 +37,8 @@ class RowGradients(eqx.Module):
             rows. On average their curvature is the trace of H times covariance.
         squares: squared length of each row's gradient.
         weighted: the same in the optimiser's coordinates.
+        unit: largest element of any row's gradient, by which all the above are divided: squares of gradients would
+            leave single precision soon.
         alive: whether an element's gradient was other than zero in any row; rows where it is NaN do not count.
         losses: of the rows, each by itself.
     """
@@ -45,6 +47,7 @@ class RowGradients(eqx.Module):
     signed: Float[Array, "groups dim"]
     squares: Float[Array, " rows"]
     weighted: Float[Array, " rows"]
+    unit: Float[Array, ""]
     alive: Bool[Array, " dim"]
     losses: Float[Array, " rows"]
 
@@ -69,7 +72,8 @@ def row_gradients(
     arrays, others = eqx.partition(some_rows(batch, count), eqx.is_array)
 
     def row_losses(vector: Array, given: PyTree) -> Float[Array, " rows"]:
-        return point.take(by_row(loss) if losses is None else losses, eqx.combine(given, others))(vector)
+        length = row_count(given)
+        return point.losses(by_row(loss) if losses is None else losses, eqx.combine(given, others), rows=length)(vector)
 
     def single(vector: Array, row: PyTree) -> Float[Array, ""]:
         return row_losses(vector, jax.tree.map(lambda leaf: leaf[None], row))[0]
@@ -82,25 +86,31 @@ def row_gradients(
         total, sums, alive = carry
         rows, sign = given
         values, each = jax.vmap(jax.value_and_grad(single), in_axes=(None, 0))(point.vector, rows)
-        squares = each**2
+        sizes = jnp.max(jnp.abs(each), axis=1)
+        sizes = jnp.where((sizes > 0) & jnp.isfinite(sizes), sizes, 1)
+        squares = (each / sizes[:, None]) ** 2
         carry = (
             total + jnp.sum(each, axis=0),
             sums + sign.T @ each,
             jnp.maximum(alive, jnp.max(jnp.where(jnp.isnan(each), 0, jnp.abs(each)), axis=0)),
         )
-        return carry, (values, jnp.sum(squares, axis=1), squares @ rates)
+        return carry, (values, sizes, jnp.sum(squares, axis=1), squares @ rates)
 
     start = (jnp.zeros_like(rates), jnp.zeros((GROUPS, rates.size), rates.dtype), jnp.zeros_like(rates))
     chunks = jax.tree.map(lambda leaf: leaf.reshape(pieces, chunk, *leaf.shape[1:]), (arrays, signed))
-    (total_gradient, sums, largest), (values, squares, weighted) = jax.lax.scan(piece, start, chunks)
-    mean = total_gradient / count
+    (total_gradient, sums, largest), (values, sizes, squares, weighted) = jax.lax.scan(piece, start, chunks)
+    sizes, unit = sizes.reshape(count), jnp.max(jnp.where(jnp.isfinite(largest), largest, 0))
+    unit = jnp.where(unit > 0, unit, 1)
+    shares = (sizes / unit) ** 2
+    mean, sums = total_gradient / unit / count, sums / unit
     members = jnp.maximum(jnp.sum(jnp.abs(signed), axis=0), 1)
     centred = (sums - jnp.sum(signed, axis=0)[:, None] * mean[None]) / jnp.sqrt(members)[:, None]
     gradients = RowGradients(
         mean=mean,
         signed=centred,
-        squares=squares.reshape(count),
-        weighted=weighted.reshape(count),
+        squares=shares * squares.reshape(count),
+        weighted=shares * weighted.reshape(count),
+        unit=unit,
         alive=largest != 0,
         losses=values.reshape(count),
     )
@@ -109,4 +119,6 @@ def row_gradients(
 
 def coupled(alone: Float[Array, " rows"], together: Float[Array, " rows"]) -> Bool[Array, ""]:
     """Whether the rows' losses depend on which other rows are there; False where any is NaN."""
-    return jnp.sum((alone - together) ** 2) > COUPLED**2 * jnp.sum(alone**2 + together**2)
+    largest = jnp.maximum(jnp.max(jnp.abs(alone)), jnp.max(jnp.abs(together)))
+    a, b = (losses / jnp.where(largest > 0, largest, 1) for losses in (alone, together))
+    return jnp.sum((a - b) ** 2) > COUPLED**2 * jnp.sum(a**2 + b**2)

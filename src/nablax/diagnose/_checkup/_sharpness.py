@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, fault, table
+from ..._core import Key, check_callable, check_count, check_key, fault, table
 from ...calculus import (
     Estimate,
     SpectralDensity,
@@ -123,7 +123,7 @@ def sharpness(
         A `Sharpness`.
 
     Raises:
-        ValueError: fewer than one product.
+        ValueError: fewer than one product, or a loss that is not one real number.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -147,6 +147,12 @@ def sharpness(
         - Wu and Su, "The Implicit Regularization of Dynamical Stability in Stochastic Gradient Descent", 2023,
           https://arxiv.org/abs/2305.17490 (the trace)
     """
+    check_callable(loss, what="loss", mend="Pass loss(params, *args) -> scalar.")
+    check_key(key)
+    check_count(steps, what="steps")
+    if not isinstance(rule, UpdateRule):
+        mend = "Pass rule=update_rule(optimizer, opt_state, params, gradient)."
+        raise fault(expected="rule, an UpdateRule", got=f"a {type(rule).__name__}", mend=mend)
     return _sharpness(loss, losses, params, args, rule, key, steps)
 
 
@@ -156,13 +162,13 @@ def _sharpness(
 ) -> Sharpness:
     point = Point.of(params)
     start, draw = jax.random.split(key)
-    value, rates = point.take(loss, *args), point.like(rule.rates, "rates")
+    value, rates = point.loss(loss, *args), point.like(rule.rates, "rates")
     found = curvature(hessian(value, point.vector), rates, count=1, steps=steps, key=start)
     _, along = directional(value, point.vector, {"probes": trace_probes(rates, draw)})
     rows = None
     if losses is not None:
         top = {"top": top_direction(found, rates)[None]}
-        rows = directional(point.take(losses, *args), point.vector, top)[1]["top"][1][0]
+        rows = directional(point.losses(losses, *args), point.vector, top)[1]["top"][1][0]
     return edge(rule, found, along["probes"][1], rows)
 
 
@@ -176,10 +182,6 @@ def curvature(
     product: Callable[[Array], Array], rates: Float[Array, " dim"], *, count: int, steps: int, key: Key
 ) -> Curvature:
     """Top eigenpairs and spectrum in the optimiser's coordinates, from one Lanczos run."""
-    if count < 1 or steps < 1:
-        raise fault(
-            expected="at least one eigenvalue and one step", got=f"count={count}, steps={steps}", mend="Ask for more."
-        )
     steps = min(steps, rates.size)
     count = min(count, steps)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, table
+from ..._core import check_callable, fault, table
 from ...calculus import Estimate, SoftmaxRadius, softmax_radius
 from ._along import (
     Moved,
@@ -114,7 +114,8 @@ def step(
         A `Step`.
 
     Raises:
-        ValueError: the multiples are not positive and ascending, or 1 is not among them.
+        ValueError: the multiples are not positive and ascending, or 1 is not among them; the loss is not one real
+            number, or the update has other leaves than the parameters.
 
     Example:
         >>> import jax.numpy as jnp
@@ -130,6 +131,7 @@ def step(
     References:
         - See :func:`nablax.calculus.softmax_radius` for the radius.
     """
+    check_callable(loss, what="loss", mend="Pass loss(params, *args) -> scalar.")
     return _step(loss, losses, logits, params, update, args, tuple(multiples))
 
 
@@ -144,11 +146,11 @@ def _step(
     multiples: tuple[float, ...],
 ) -> Step:
     point = Point.of(params)
-    value, u = point.take(loss, *args), point.like(update, "an update")
+    value, u = point.loss(loss, *args), point.like(update, "an update")
     at, along = directional(value, point.vector, {"update": u[None]})
     rows = None
     if losses is not None:
-        each = point.take(losses, *args)
+        each = point.losses(losses, *args)
         before, by_row = directional(each, point.vector, {"update": u[None]})
         rows = RowChanges(by_row["update"][0][0], by_row["update"][1][0], each(point.vector + u) - before)
     radius = None if logits is None else softmax_radius(point.take(logits, *args))(point.vector, u)

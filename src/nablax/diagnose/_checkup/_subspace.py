@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, table
+from ..._core import Key, check_callable, check_count, check_key, table
 from ...calculus import SpectralDensity
 from ._along import Point, rescaled
 from ._sharpness import Curvature, curvature, hessian
@@ -91,7 +91,7 @@ def subspace(
         A `Subspace`.
 
     Raises:
-        ValueError: fewer than one direction or product.
+        ValueError: fewer than one direction or product, or a loss that is not one real number.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -108,6 +108,10 @@ def subspace(
         - Gur-Ari, Roberts and Dyer, "Gradient Descent Happens in a Tiny Subspace", 2018,
           https://arxiv.org/abs/1812.04754 (the share; the optimiser's coordinates are ours)
     """
+    check_callable(loss, what="loss", mend="Pass loss(params, *args) -> scalar.")
+    check_key(key)
+    check_count(count, what="count")
+    check_count(steps, what="steps")
     return _subspace(loss, params, args, update, rates, key, count, steps)
 
 
@@ -123,7 +127,7 @@ def _subspace(
     steps: int,
 ) -> Subspace:
     point = Point.of(params)
-    value = point.take(loss, *args)
+    value = point.loss(loss, *args)
     scale = jnp.ones_like(point.vector) if rates is None else point.like(rates, "rates")
     found = curvature(hessian(value, point.vector), scale, count=count, steps=steps, key=key)
     step = None if update is None else point.like(update, "an update")

@@ -8,8 +8,21 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
+from ..._core import check_optimizer
+from ._optimizer_state import (
+    ADAM,
+    SQUARES,
+    afresh,
+    emitted,
+    has_moments,
+    merged,
+    moments_of,
+    others_of,
+    unreadable,
+    with_moments,
+)
 from ._recurrence import (
     TOLERANCE,
     UpdateRule,
@@ -17,11 +30,6 @@ from ._recurrence import (
     largest,
     unknown_rule,
 )
-
-ADAM = (optax.ScaleByAdamState, optax.ScaleByAmsgradState)
-MOMENTUM = (optax.TraceState,)
-SQUARES = (optax.ScaleByRmsState, optax.ScaleByRStdDevState, optax.ScaleByRssState)
-READABLE = (*ADAM, *MOMENTUM, *SQUARES)
 
 # Second moment at which no ε matters, a power of two so that half precision has it exactly; and a count of steps at
 # which no correction for the start is left.
@@ -55,7 +63,9 @@ def update_rule(
 
     Recognised are chains with exactly one of Optax's Adam, AMSGrad, trace (momentum), RMSProp, centred RMSProp or
     Adagrad states and no other state of the parameters' size, and chains without such state whose update is linear
-    in the gradient or parallel to it (a clipped gradient: the rate is then that of this step).
+    in the gradient or parallel to it (a clipped gradient: the rate is then that of this step). Parts of the parameters
+    may have such a state each (``optax.multi_transform``) or stand still, with rates of zero. Where gradients are
+    accumulated (``optax.MultiSteps``) the step is that of gradients that are all alike.
 
     Args:
         optimizer: an Optax transformation whose update is added to the parameters.
@@ -67,6 +77,9 @@ def update_rule(
     Returns:
         An `UpdateRule`.
 
+    Raises:
+        ValueError: ``optimizer`` is none.
+
     Example:
         >>> import jax.numpy as jnp, optax
         >>> from nablax.diagnose import update_rule
@@ -76,7 +89,8 @@ def update_rule(
         ('heavy ball, momentum 0.9', 0.1, 3.8)
 
     Cost:
-        Three to seven updates of the optimiser; no pass through the model.
+        Three to seven updates of the optimiser, times the calls between two steps where gradients are accumulated; no
+        pass through the model.
 
     References:
         - Cohen et al., "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability", 2021,
@@ -86,45 +100,30 @@ def update_rule(
           the optimiser's response is ours)
     """
     moving = eqx.filter(params, eqx.is_inexact_array)
-    held = [s for s in jax.tree.leaves(opt_state, is_leaf=_readable) if _readable(s)]
-    rest = jax.tree.map(lambda s: None if _readable(s) else s, opt_state, is_leaf=_readable)
-    large = [x for x in jax.tree.leaves(rest) if eqx.is_inexact_array(x) and x.ndim > 0]
-    if large:
+    held = moments_of(opt_state)
+    if any(eqx.is_inexact_array(x) and x.ndim > 0 for x in jax.tree.leaves(others_of(opt_state))):
         return unknown_rule(moving, "the optimiser keeps state that this check does not know")
-    if len(held) > 1:
-        return unknown_rule(moving, "the optimiser keeps more than one set of moments")
-    expected: Any = jax.tree.structure(moving)
-    if held and any(jax.tree.structure(f) != expected for f in held[0] if f is not None and not _is_count(f)):
-        return unknown_rule(moving, "only a part of the parameters has moments")
+    if why := unreadable(held, moving):
+        return unknown_rule(moving, why)
 
-    transform = optax.with_extra_args_support(optimizer)
+    transform, start = check_optimizer(optimizer), afresh(opt_state)
 
     def ask(gradient: PyTree, at: PyTree = moving, **moments: PyTree) -> tuple[PyTree, Any]:
         """The update, and the recognised state after it, with moments (and parameters) replaced."""
-        state = jax.tree.map(lambda s: s._replace(**moments) if _readable(s) else s, opt_state, is_leaf=_readable)
-        update, after = transform.update(gradient, state, at, **extra)
-        found = [s for s in jax.tree.leaves(after, is_leaf=_readable) if _readable(s)]
+        update, after = emitted(transform, gradient, with_moments(start, **moments), at, **extra)
         # The arithmetic with half-precision answers need not add to their roundings.
-        return _wide(update), (_wide(found[0]) if found else None)
+        return _wide(update), (_wide(merged(moments_of(after), moving)) if held else None)
 
     leaves = [x for x in jax.tree.leaves((moving, gradient, opt_state)) if eqx.is_inexact_array(x)]
     rounding = 4 * max(float(jnp.finfo(x.dtype).eps) for x in leaves)
     if not held:
         rule = _stateless(ask, gradient, rounding)
     elif isinstance(held[0], SQUARES):
-        rule = _squares(ask, gradient, held[0], rounding)
+        rule = _squares(ask, gradient, merged(held, moving), rounding)
     else:
-        rule = _moments(ask, gradient, moving, held[0], rounding)
+        rule = _moments(ask, gradient, moving, merged(held, moving), has_moments(held, moving), rounding)
     rates = jax.tree.map(lambda rate, leaf: rate.astype(leaf.dtype), rule.rates, moving)
     return eqx.tree_at(lambda r: r.rates, rule, rates)
-
-
-def _readable(state: Any) -> bool:
-    return isinstance(state, READABLE)
-
-
-def _is_count(field: Any) -> bool:
-    return eqx.is_array(field) and jnp.issubdtype(field.dtype, jnp.integer) and field.ndim == 0
 
 
 def _wide(tree: PyTree) -> PyTree:
@@ -134,9 +133,9 @@ def _wide(tree: PyTree) -> PyTree:
     )
 
 
-def _common(values: Float[Array, " dim"], rounding: float) -> Float[Array, ""]:
-    """The value that all elements share to a part in a thousand, or to rounding; NaN if they do not."""
-    low, high = jnp.min(values), jnp.max(values)
+def _common(values: Float[Array, " dim"], among: Bool[Array, " dim"], rounding: float) -> Float[Array, ""]:
+    """The value that these elements share to a part in a thousand, or to rounding; NaN if they do not."""
+    low, high = jnp.min(values, initial=jnp.inf, where=among), jnp.max(values, initial=-jnp.inf, where=among)
     return jnp.where(high - low <= max(1e-3, rounding) * jnp.abs(high), (low + high) / 2, jnp.nan)
 
 
@@ -170,7 +169,7 @@ def _stateless(ask: Callable, gradient: PyTree, rounding: float) -> UpdateRule:
     parallel = largest(optax.tree.sub(step, _scaled(factor, unit))) / size
     own = _scaled(-1, _quotient(step, probe))
     rates = jax.tree.map(lambda r: jnp.where(linear <= tolerance, r, -factor / scale).astype(r.dtype), own)
-    mismatch = jnp.minimum(linear, parallel)
+    mismatch, flat = jnp.minimum(linear, parallel), ravel_pytree(rates)[0]
     return checked_rule(
         "gradient descent",
         rates,
@@ -178,7 +177,7 @@ def _stateless(ask: Callable, gradient: PyTree, rounding: float) -> UpdateRule:
         jnp.asarray(2.0),
         tolerance,
         momentum=jnp.zeros(()),
-        learning_rate=_common(ravel_pytree(rates)[0], rounding),
+        learning_rate=_common(flat, flat != 0, rounding),
     )
 
 
@@ -214,7 +213,9 @@ def _squares(ask: Callable, gradient: PyTree, state: Any, rounding: float) -> Up
     )
 
 
-def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any, rounding: float) -> UpdateRule:
+def _moments(
+    ask: Callable, gradient: PyTree, params: PyTree, state: Any, has: Bool[Array, " dim"], rounding: float
+) -> UpdateRule:
     adam, tolerance = isinstance(state, ADAM), max(TOLERANCE, rounding)
     name = "mu" if adam else "trace"
     moment = getattr(state, name)
@@ -249,7 +250,7 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any, roundi
     actual, with_push, without, offset = flat[0], flat[1], flat[2], flat[3]
 
     # Asked without a gradient, whose roundings a small 1 - β would feel.
-    beta = _common(moments[4] - moments[3], rounding)
+    beta = _common(moments[4] - moments[3], has, rounding)
     correction = 1 - beta ** after.count[0].astype(beta.dtype) if adam else jnp.ones_like(beta)
     # Without momentum the moment is the gradient itself, and the response is taken there.
     moved = moments[2] - moments[3]
@@ -263,7 +264,8 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any, roundi
     mismatch = jnp.max(jnp.abs(step + rates * new / correction)) / size
     if adam:
         # Beside second moments so large ε is nothing: what is left is their root and the learning rate.
-        rate = _common((-flat[5:] * jnp.sqrt(_flatten(after.nu)[0][5:]) / moments[5:]).ravel(), rounding)
+        each = -flat[5:] * jnp.sqrt(_flatten(after.nu)[0][5:]) / moments[5:]
+        rate = _common(each.ravel(), jnp.tile(has & (rates != 0), 2), rounding)
         threshold = (2 + 2 * beta) / (1 - beta)
         return checked_rule("Adam", back(rates), mismatch, threshold, tolerance, momentum=beta, learning_rate=rate)
     # Nesterov: u = -η(g + β m'), with g = m' - β m.
@@ -273,7 +275,7 @@ def _moments(ask: Callable, gradient: PyTree, params: PyTree, state: Any, roundi
     rates = jnp.where(nesterov, other_rates, rates)
     threshold = jnp.where(nesterov, (2 + 2 * beta) / (1 + 2 * beta), 2 + 2 * beta)
     mismatch = jnp.where(nesterov, other, mismatch)
-    numbers = {"momentum": beta, "learning_rate": _common(rates, rounding), "nesterov": nesterov}
+    numbers = {"momentum": beta, "learning_rate": _common(rates, rates != 0, rounding), "nesterov": nesterov}
     return checked_rule("momentum", back(rates), mismatch, threshold, tolerance, **numbers)
 
 

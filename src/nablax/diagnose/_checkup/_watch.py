@@ -1,5 +1,6 @@
 """Check-ups every so many steps of a training loop, kept together."""
 
+import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,13 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_callable, check_count, check_key, check_optimizer, fault
 from ._checkup import Checkup, checkup
 from ._noise_scale import NoiseScale
 from ._watch_page import watch_page
+
+# What every check-up is given by the watch itself.
+_GIVEN = ("loss", "params", "batch", "opt_state", "update", "key", "optimizer")
 
 
 class Watch:
@@ -140,7 +144,7 @@ def watch(
         A `Watch`: call its ``step`` once a training step, and ``table`` or ``to_html`` when you like.
 
     Raises:
-        ValueError: ``every`` is below 1.
+        ValueError: ``every`` is below 1, or an option is none of :func:`checkup`'s.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -158,6 +162,14 @@ def watch(
     Cost:
         That of :func:`checkup` every so many calls; nothing in between.
     """
-    if every < 1:
-        raise fault(expected="every ≥ 1", got=str(every), mend="Pass the number of steps between check-ups.")
+    check_callable(loss, what="loss", mend="Pass loss(params, batch) -> scalar.")
+    check_key(key)
+    check_count(every, what="every")
+    if optimizer is not None:
+        check_optimizer(optimizer)
+    known = [name for name in inspect.signature(checkup).parameters if name not in _GIVEN]
+    if unknown := sorted(options.keys() - set(known)):
+        raise fault(
+            expected=f"options of checkup, {', '.join(known)}", got=", ".join(unknown), mend="Mind the spelling."
+        )
     return Watch(loss, every, key, {"optimizer": optimizer, **options})

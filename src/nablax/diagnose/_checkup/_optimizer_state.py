@@ -1,0 +1,138 @@
+"""The moments in an Optax state, wherever they stand; and accumulated gradients, which make a step of several calls."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, PyTree
+
+ADAM = (optax.ScaleByAdamState, optax.ScaleByAmsgradState)
+MOMENTUM = (optax.TraceState,)
+SQUARES = (optax.ScaleByRmsState, optax.ScaleByRStdDevState, optax.ScaleByRssState)
+READABLE = (*ADAM, *MOMENTUM, *SQUARES)
+
+
+def moments_of(state: PyTree) -> list[Any]:
+    """States with moments, one for each part of the parameters that has some."""
+    return [part for part in jax.tree.leaves(state, is_leaf=_readable) if _readable(part)]
+
+
+def others_of(state: PyTree) -> PyTree:
+    """What a state holds besides moments and the gradients that are being accumulated."""
+    bare = jax.tree.map(lambda s: s._replace(acc_grads=None) if _gathers(s) else s, state, is_leaf=_gathers)
+    return jax.tree.map(lambda s: None if _readable(s) else s, bare, is_leaf=_readable)
+
+
+def unreadable(held: list[Any], moving: PyTree) -> str:
+    """Why moments cannot be read as one set; empty where they can."""
+    if len({type(part) for part in held}) > 1:
+        return "the optimiser keeps more than one set of moments"
+    for part in held:
+        if any(_places(tree) != jax.tree.structure(moving) for tree in _trees(part).values()):
+            return "only a part of the parameters has moments"
+    if held and any(sum(owners) > 1 for owners in zip(*(_owned(part) for part in held))):
+        return "the optimiser keeps more than one set of moments"
+    return ""
+
+
+def merged(held: list[Any], moving: PyTree) -> Any:
+    """Moments of all parts as one state, zero where the parameters have none."""
+    fields = {}
+    for name in _trees(held[0]):
+        columns = zip(*(jax.tree.leaves(getattr(part, name), is_leaf=_masked) for part in held))
+        filled = [
+            next((leaf for leaf in leaves if not _masked(leaf)), jnp.zeros_like(like))
+            for leaves, like in zip(columns, jax.tree.leaves(moving))
+        ]
+        fields[name] = jax.tree.unflatten(jax.tree.structure(moving), filled)
+    return held[0]._replace(**fields)
+
+
+def with_moments(state: PyTree, **moments: PyTree) -> PyTree:
+    """A state with its moments replaced, each part of them in its place."""
+
+    def replaced(part: Any) -> Any:
+        if not _readable(part):
+            return part
+        own = {}
+        for name, tree in moments.items():
+            mine = getattr(part, name)
+            own[name] = jax.tree.map(lambda old, new: old if _masked(old) else new, mine, tree, is_leaf=_masked)
+        return part._replace(**own)
+
+    return jax.tree.map(replaced, state, is_leaf=_readable)
+
+
+def has_moments(held: list[Any], moving: PyTree) -> Bool[Array, " dim"]:
+    """Which elements of the parameters have moments."""
+    owned = [any(owners) for owners in zip(*(_owned(part) for part in held))]
+    sizes = [leaf.size for leaf in jax.tree.leaves(moving)]
+    return jnp.concatenate([jnp.full(size, own) for size, own in zip(sizes, owned)])
+
+
+def gathers(state: PyTree) -> bool:
+    """Whether gradients are accumulated over several calls."""
+    return any(_gathers(part) for part in jax.tree.leaves(state, is_leaf=_gathers))
+
+
+def afresh(state: PyTree) -> PyTree:
+    """A state in which no gradient has been accumulated yet."""
+
+    def emptied(part: Any) -> Any:
+        if not _gathers(part):
+            return part
+        return part._replace(mini_step=jnp.zeros_like(part.mini_step), acc_grads=optax.tree.zeros_like(part.acc_grads))
+
+    return jax.tree.map(emptied, state, is_leaf=_gathers)
+
+
+def emitted(
+    transform: optax.GradientTransformationExtraArgs, gradient: PyTree, state: PyTree, params: PyTree, **extra: Any
+) -> tuple[PyTree, PyTree]:
+    """The next update that moves the parameters, where every gradient up to there is this one; and the state after.
+
+    Of an optimiser that accumulates nothing it is the update.
+    """
+    if not gathers(state):
+        return transform.update(gradient, state, params, **extra)
+
+    def count(state: PyTree) -> Array:
+        return next(s.mini_step for s in jax.tree.leaves(state, is_leaf=_gathers) if _gathers(s))
+
+    def call(carry: tuple[PyTree, PyTree, Array]) -> tuple[PyTree, PyTree, Array]:
+        _, before, _ = carry
+        update, after = transform.update(gradient, before, params, **extra)
+        # At the step the count starts anew; where the gradient is passed over it stays.
+        return update, after, count(after) > count(before)
+
+    shapes, _ = jax.eval_shape(lambda g, s, p: transform.update(g, s, p, **extra), gradient, state, params)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    update, after, _ = jax.lax.while_loop(lambda carry: carry[2], call, (nothing, state, jnp.array(True)))
+    return update, after
+
+
+def _readable(part: Any) -> bool:
+    return isinstance(part, READABLE)
+
+
+def _gathers(part: Any) -> bool:
+    return isinstance(part, optax.MultiStepsState)
+
+
+def _masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
+
+
+def _trees(part: Any) -> dict[str, PyTree]:
+    """Fields of the parameters' size; the others are counts."""
+    return {name: tree for name, tree in part._asdict().items() if tree is not None and name != "count"}
+
+
+def _places(tree: PyTree) -> Any:
+    return jax.tree.structure(jax.tree.map(lambda leaf: 0, tree, is_leaf=_masked))
+
+
+def _owned(part: Any) -> list[bool]:
+    tree = next(iter(_trees(part).values()))
+    return [not _masked(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_masked)]
