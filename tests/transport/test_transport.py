@@ -296,3 +296,20 @@ def test_transport_compiles_as_an_argument_and_prints_its_record(gaussian):
     np.testing.assert_allclose(score(transport, ts, ys), apart, rtol=1e-4)
     table = transport.log_prob(ys, round_trip=True).table()
     assert "nats" in table and "mean of 2 rows" in table and "round trip" in table
+
+
+def test_the_field_is_traced_once_for_a_flow_and_once_for_its_divergence(key):
+    """A solver asks for it at its first step, at each stage and for the shapes: tracing a network is what costs."""
+    traced = []
+
+    def velocity(t, y, args):
+        traced.append(y)
+        return (2 * t - 1) / (t**2 + (1 - t) ** 2) * y
+
+    transport = Transport(velocity, Linear(), Normal((2,)), Euclidean((2,)))
+    transport.sample(7, key=key)
+    assert len(traced) == 1
+    transport.sample(9, key=key)
+    assert len(traced) == 2
+    transport.log_prob(jnp.ones((7, 2)))
+    assert len(traced) == 3

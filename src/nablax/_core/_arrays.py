@@ -81,7 +81,7 @@ def with_arrays(arrays: dict[str, np.ndarray], like: PyTree, *, source: str, men
             return jax.random.wrap_key_data(jnp.asarray(arrays[name]), impl=jax.random.key_impl(leaf))
         if isinstance(leaf, np.ndarray | np.generic):
             return arrays[name][()] if isinstance(leaf, np.generic) else arrays[name]
-        return jnp.asarray(arrays[name])
+        return jax.device_put(arrays[name])  # asarray would compile a program for each shape
 
     return jax.tree_util.tree_unflatten(structure, [put(name, leaf) for name, leaf in leaves.items()])
 

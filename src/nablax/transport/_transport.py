@@ -328,6 +328,7 @@ class Transport(eqx.Module):
         _, product = jax.linearize(lambda y: self.velocity(t, y, args), y)
         return jax.vmap(lambda e: jnp.vdot(e, product(e)))(directions)
 
+    @eqx.filter_jit  # a solver asks for the field in many places: it is traced at the first
     def _batched(self, t: Array, ys: Array, args: PyTree) -> Array:
         return jax.vmap(self.velocity, in_axes=(None, 0, 0))(t, ys, args)
 

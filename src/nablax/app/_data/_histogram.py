@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import statistics
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,13 @@ class Histogram:
         """Share of the levels below each."""
         return np.cumsum(self.mass, axis=1) - self.mass
 
+    @functools.cached_property
+    def edges(self) -> Float[np.ndarray, "pixels edges"]:
+        """Where each level but the first begins."""
+        # From the standard library, for SciPy's takes a tenth of a second to import.
+        quantile = np.vectorize(statistics.NormalDist().inv_cdf, otypes=[np.float64])
+        return quantile(_TAIL + (1 - 2 * _TAIL) * self.below[:, 1:])
+
     def spread(self, levels: Int[Array, "n pixels"], key: Key) -> tuple[Float[Array, "n pixels"], Float[Array, " n"]]:
         """Draw y and log|dy/dx|, summed over pixels, in nats.
 
@@ -64,10 +72,7 @@ class Histogram:
 
     def levels_of(self, y: Float[np.ndarray, "n pixels"]) -> Int[np.ndarray, "n pixels"]:
         """Levels of points: undoes ``spread``."""
-        from scipy.special import ndtr
-
-        share = (ndtr(y) - _TAIL) / (1 - 2 * _TAIL)
-        return np.sum(share[:, :, None] >= self.below[None, :, 1:], axis=2)
+        return np.sum(y[:, :, None] >= self.edges[None], axis=2)
 
 
 def count_levels(pixels: Int[np.ndarray, "n ..."], levels: int) -> Histogram:
