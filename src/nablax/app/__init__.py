@@ -8,6 +8,7 @@ Chambers:
 - ``_runs``: a run: its configuration, its folder, and the learning that fills it.
 """
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ def main() -> None:
     Raises:
         ImportError: the extra is not installed.
     """
+    # Tracing makes a million objects that stay. To look through them for garbage as often as Python does takes a
+    # tenth of a short command's time.
+    gc.set_threshold(100_000)
     for package in _NEEDED:
         require(package, extra="app")
     from ._cli import run
@@ -69,6 +73,8 @@ def open_run(path: Path | str) -> "Model":
 def __getattr__(name: str) -> Any:
     # scikit-learn's base class is needed to define the estimator: it is loaded when the estimator is asked for.
     if name == "FlowDensity":
+        from .._core import require
+
         require("sklearn", extra="app")
         from ._ask._density import FlowDensity
 
