@@ -1,6 +1,7 @@
 """Figures are drawn when they are asked for, never otherwise, as files that stand alone."""
 
 import dataclasses
+import re
 import xml.etree.ElementTree
 
 import jax
@@ -76,3 +77,15 @@ def test_a_figure_is_no_part_of_what_is_compared():
     assert check(curve) == check() and hash(check(curve)) == hash(check())
     assert "figure" not in repr(check(curve))
     assert dataclasses.replace(check(curve), measured="1").figure is curve
+
+
+def test_long_numbers_of_shapes_are_cut_and_those_of_words_are_not(tmp_path):
+    def figure(axes):
+        axes.plot([i / 7 for i in range(300)], [(i * i) % 11 / 7 for i in range(300)])
+        axes.set(title="π is 3.14159")
+
+    (path,) = papers.draw("a-paper", [check(figure)], tmp_path)
+    text = path.read_text()
+    assert "π is 3.14159" in text
+    assert not re.search(r' d="[^"]*\d\.\d{3}', text) and text.count("\nL ") > 250
+    assert path.stat().st_size < 12_000

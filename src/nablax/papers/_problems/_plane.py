@@ -186,11 +186,20 @@ def together(pairs: dict[str, np.ndarray], batch_size: int, *, key: Key) -> Sour
     return source
 
 
-@eqx.filter_jit
 def follow_euler(field: MLP, starts: Array | np.ndarray, steps: int = 100) -> Float[Array, "points 2"]:
     """Ends of the flow from some points, by Euler steps of equal size."""
+    return _follow(field, jnp.asarray(starts), steps, None)
 
+
+def moving_euler(field: MLP, starts: Array | np.ndarray, steps: int) -> Float[np.ndarray, "points times 2"]:
+    """The paths of the same flow, at the end of every step."""
+    times = jnp.linspace(0.0, 1.0, steps + 1)
+    return np.swapaxes(np.asarray(_follow(field, jnp.asarray(starts), steps, times)), 0, 1)
+
+
+@eqx.filter_jit
+def _follow(field: MLP, starts: Array, steps: int, times: Array | None) -> Array:
     def velocity(t: Array, ys: Array, args: None) -> Array:
         return jax.vmap(field, in_axes=(None, 0))(t, ys)
 
-    return flow(velocity, jnp.asarray(starts), 0.0, 1.0, steps=steps, solver=diffrax.Euler()).ys
+    return flow(velocity, starts, 0.0, 1.0, steps=steps, ts=times, solver=diffrax.Euler()).ys

@@ -1,6 +1,7 @@
 """Gaussian processes at the Helm(holtz): divergence and vorticity better than by a process on each component."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             f"a process on each component of the velocity: {texts[1]}",
             expected=not tried,
             tried=tried,
+            figure=lambda axes: _cloud(axes, ours[rows][..., columns], theirs[rows][..., columns], names, limit),
         )
 
     return [
@@ -84,6 +86,24 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "over all four currents velocity and vorticity are better too", [0, 1, 2, 3], ["velocity", "vorticity"], 0.9
         ),
     ]
+
+
+def _cloud(axes: Any, ours: np.ndarray, theirs: np.ndarray, names: list[str], limit: float) -> None:
+    """A point for each draw and current, under the diagonal where the Helmholtz process is the better one."""
+    for column, name in enumerate(names):
+        axes.plot(theirs[..., column].ravel(), ours[..., column].ravel(), "o", ms=4, alpha=0.7, mew=0, label=name)
+    window = axes.axis()
+    ends = np.array([min(ours.min(), theirs.min()), 1.1 * max(ours.max(), theirs.max())])
+    axes.plot(ends, ends, color="C2", lw=1, label="as good")
+    axes.plot(ends, limit * ends, color="C2", lw=1, ls="--", label=f"{limit} of it")
+    axes.set(xlabel="RMSE, a process on each component", ylabel="RMSE, Helmholtz process")
+    if ends[1] > 30 * ends[0]:
+        axes.set(xscale="log", yscale="log")
+        axes.xaxis.set_minor_formatter("")  # within a decade their words run into one another
+        axes.set(xlim=(0.8 * theirs.min(), ends[1]), ylim=(0.5 * ours.min(), ends[1]))
+    else:
+        axes.axis(window)
+    axes.legend()
 
 
 def _current(width: Array, y: Array) -> Array:

@@ -1,6 +1,7 @@
 """Empirical Analysis of the Hessian of Over-Parametrized Neural Networks: a bulk of parameters, outliers of data."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,16 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     few = outliers(narrow)
     by_noise = np.sum(noise > 0.05 * noise.max()) / np.sum(_wigner(sizes[small]) > 0.05 * noise.max())
 
+    def spectrum(axes: Any, curves: dict[str, np.ndarray]) -> None:
+        for (name, values), colour in zip(curves.items(), ("C0", "C1", "C2")):
+            ranks = 1 + np.arange(values.shape[1])
+            for seed, row in enumerate(values):
+                axes.plot(ranks, row / row[0], color=colour, lw=1.2, label="" if seed else name)
+        axes.axhline(0.05, color="C2", lw=1, ls="--")
+        axes.annotate("outliers above", (1.0, 0.05), xytext=(2, 3), textcoords="offset points")
+        axes.set(xscale="log", yscale="log", ylim=(1e-3, 1.5), xlabel="rank", ylabel="eigenvalue over the largest")
+        axes.legend(loc="lower left")
+
     return [
         Check(
             "the spectrum is a bulk at zero and a few outliers",
@@ -94,6 +105,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "their number changes by less than a factor of 2",
             bool(0.5 < counts[10] / few < 2 <= by_noise),
             f"a random symmetric matrix, from the one size to the other: a factor of {by_noise:.1f}",
+            figure=lambda axes: spectrum(
+                axes, {f"{sizes[large]} parameters": hessian, f"{sizes[small]} parameters": narrow}
+            ),
         ),
         Check(
             "more classes make more outliers",
@@ -102,6 +116,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "at least twice as many for 5 classes as for 2, and for 10 at least 1.5 times as many as for 5",
             bool(counts[5] >= 2 * counts[2] and counts[10] >= 1.5 * counts[5] and not counts[10] >= 2 * few),
             f"{sizes[large] / sizes[small]:.1f} times the parameters instead: {counts[10] / few:.2f} times as many",
+            figure=lambda axes: spectrum(
+                axes, {f"{classes} classes": wide[classes][:, 0] for classes in sorted(wide, reverse=True)}
+            ),
         ),
         Check(
             "the outliers are those of the Gauss-Newton part, the covariance of the outputs' gradients",

@@ -1,6 +1,7 @@
 """Gradient Descent Happens in a Tiny Subspace: the gradient lies in one Hessian eigenvector a class."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,24 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     gentle, beside = leading[slow, 1:].mean(), following[slow, 1:].mean()
     late, early, other = kept[fast, 1, -1], kept[fast, 0, -1], followed[fast, 1, -1]
 
+    def shares(axes: Any, runs: slice) -> None:
+        marks = every * np.arange(_MARKS)
+        for found, name in ((leading, f"top {_CLASSES} eigenvectors"), (following, f"next {_CLASSES}")):
+            colour = "C0" if found is leading else "C1"
+            axes.plot(marks, found[runs].T, color=colour, lw=0.8, alpha=0.5)
+            axes.plot(marks, found[runs].mean(0), "o-", color=colour, ms=4, label=name)
+        axes.axhline(0.7, color="C2", lw=1, ls="--", label="criterion")
+        axes.set(xlabel="steps", ylabel="share of the squared gradient", ylim=(0, 1))
+        axes.legend()
+
+    def overlaps(axes: Any) -> None:
+        marks = every * np.arange(_MARKS)
+        for found, name in ((kept, f"top {_CLASSES} eigenvectors"), (followed, f"next {_CLASSES}")):
+            axes.plot(marks, found[fast, -1].mean(0), "o-", color="C0" if found is kept else "C1", ms=4, label=name)
+        axes.axhline(0.7, color="C2", lw=1, ls="--", label="criterion")
+        axes.set(xlabel="steps", ylabel="overlap with the subspace at the end", ylim=(0, 1.05))
+        axes.legend()
+
     return [
         Check(
             "after a short time most of the gradient lies in the span of as many eigenvectors as there are classes",
@@ -62,6 +81,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "at least 0.7, on average over seeds and marks",
             bool(share >= 0.7 > rest),
             f"the next {_CLASSES} eigenvectors: {rest:.3f}",
+            figure=lambda axes: shares(axes, fast),
         ),
         Check(
             "that subspace is preserved over most of the training",
@@ -70,6 +90,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "at least 0.7, on average over seeds",
             bool(late.mean() >= 0.7 > max(early.mean(), other.mean())),
             f"before training and at its end: {early.mean():.2f}; the next {_CLASSES} eigenvectors: {other.mean():.2f}",
+            figure=overlaps,
         ),
         Check(
             "the gradient lies there at a small rate too",
@@ -81,6 +102,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             expected=False,
             tried="rates of 0.1 and 0.5 for the same number of steps, so that training is also less far at 0.1. "
             "Perhaps the noise of large steps keeps the gradient in the steep directions; this was not tested",
+            figure=lambda axes: shares(axes, slow),
         ),
     ]
 

@@ -5,6 +5,8 @@ while simultaneous steps spiral outwards and alternating ones stay. The drift-ad
 network on which a fixed rate of the same mean size is unstable.
 """
 
+from typing import Any
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from jaxtyping import Array, Float
 from ..._core import Key
 from ...diagnose import discretisation_drift, modified_flow
 from ...follow import flow
+from .._problems._paths import draw_paths, finish
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -102,22 +105,34 @@ def _game() -> Check:
     start = (jnp.asarray(1.0), jnp.asarray(0.0))
 
     @jax.jit
-    def radii() -> Float[Array, "2 3"]:
-        rows = []
+    def played() -> tuple[Float[Array, "2 3"], Float[Array, "2 rounds 2"]]:
+        rows: list[Array] = []
+        paths: list[Array] = []
         for alternating in (False, True):
 
-            def play(z: tuple[Array, Array], _: None, alternating: bool = alternating) -> tuple:
+            def play(z: tuple[Array, Array], _: None, alternating: bool = alternating) -> tuple[tuple, Array]:
                 first = z[0] - rate * z[1]
-                return (first, z[1] + rate * (first if alternating else z[0])), None
+                return (first, z[1] + rate * (first if alternating else z[0])), jnp.stack(z)
 
-            ends = [jax.lax.scan(play, start, length=rounds)[0]]
+            last, path = jax.lax.scan(play, start, length=rounds)
+            ends, paths = [last], [*paths, path]
             for drift in (True, False):
                 field = modified_flow(losses, (rate, rate), alternating=alternating, drift=drift)
                 ends.append(flow(field, start, 0.0, float(rounds), steps=400, solver=diffrax.Dopri5()).ys)
             rows.append(jnp.stack([jnp.hypot(*end) for end in ends]))
-        return jnp.stack(rows)
+        return jnp.stack(rows), jnp.stack(paths)
 
-    (together, ours, plain), (turns, ours_turns, plain_turns) = np.asarray(radii(), np.float64)
+    radii, paths = (np.asarray(x, np.float64) for x in played())
+    (together, ours, plain), (turns, ours_turns, plain_turns) = radii
+
+    def figure(axes: Any) -> None:
+        angles = np.linspace(0, 2 * np.pi, 200)
+        axes.plot(np.cos(angles), np.sin(angles), color="C2", lw=4, alpha=0.4, label="gradient flow, of both")
+        for order, colour, name in ((0, "C1", "at once"), (1, "C0", "in turn")):
+            draw_paths(axes, paths[order : order + 1], colour, name)
+            axes.plot(*paths[order].T, ".", color=colour, ms=3)
+        finish(axes, xlabel="first player", ylabel="second player", aspect="equal")
+
     errors = [abs(ours / together - 1), abs(ours_turns / turns - 1)]
     plain_errors = [abs(plain / together - 1), abs(plain_turns / turns - 1)]
     return Check(
@@ -128,6 +143,7 @@ def _game() -> Check:
         criterion="radius within 6 % of the game's for both orders (the neglected terms are of order h, 10 %, in turn)",
         holds=max(errors) <= 0.06 < max(plain_errors),
         baseline=f"gradient flow, the same for both: {plain:.3f} and {plain_turns:.3f}",
+        figure=figure,
     )
 
 

@@ -6,6 +6,8 @@ inside the basin of defection, at no stationary point, so that there is nothing 
 From deeper inside (θ below about -1) the exponent rises away from the border, and the search does not find it.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import local_exponents, ridge_rider
+from .._problems._paths import draw_paths, finish
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -27,6 +30,7 @@ PAPER = Paper(
 
 _DISCOUNT = 0.96
 _RATE = 5.0
+_STEPS = 600
 
 
 def _field(t: Array, z: Float[Array, "2"], args: None) -> Float[Array, "2"]:
@@ -42,6 +46,11 @@ def _field(t: Array, z: Float[Array, "2"], args: None) -> Float[Array, "2"]:
         return visits * (2 * q * (1 + _DISCOUNT * p) - p * (1 + _DISCOUNT * q))
 
     return jnp.stack([jax.grad(payoff)(z[0], z[1]), jax.grad(payoff)(z[1], z[0])])
+
+
+def _learn(z: Float[Array, "2"]) -> tuple[Float[Array, "2"], Float[Array, "steps 2"]]:
+    """Where plain learning ends from a point, and the way there."""
+    return jax.lax.scan(lambda z, _: (z + _RATE * _field(jnp.zeros(()), z, None), z), z, length=_STEPS)
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -60,7 +69,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     # Nobody much inclined to cooperate: plain learning ends in mutual defection.
     starts = jax.random.uniform(start_key, (count, 2), minval=-0.9, maxval=-0.4)
     # Neighbours part slowly near the border: over fewer steps the exponent is largest well inside one basin.
-    horizon, offset, steps = 40, 0.5, 600
+    horizon, offset = 40, 0.5
 
     def both(start: Array) -> tuple[Array, ...]:
         found = ridge_rider(
@@ -71,7 +80,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             search_steps=150,
             search_rate=0.1,
             offset=offset,
-            follow_steps=steps,
+            follow_steps=_STEPS,
             lanczos_steps=2,
             key=search_key,
         )
@@ -79,12 +88,11 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         _, vectors = local_exponents(_field, start, rate=_RATE, horizon=horizon, lanczos_steps=2, key=search_key)
         others = start[None] + offset * jnp.stack([vectors[0], -vectors[0]])
 
-        def learn(z: Array) -> Array:
-            return jax.lax.scan(lambda z, _: (z + _RATE * _field(jnp.zeros(()), z, None), None), z, length=steps)[0]
+        ends = jax.vmap(lambda z: _learn(z)[0])(others)
+        branches = found.start[None] + offset * jnp.stack([found.directions[0], -found.directions[0]])
+        return jax.nn.sigmoid(found.ends), jax.nn.sigmoid(ends), found.start, branches
 
-        return jax.nn.sigmoid(found.ends), jax.nn.sigmoid(jax.vmap(learn)(others)), found.start
-
-    ends, others, points = (np.asarray(x) for x in jax.jit(jax.vmap(both))(starts))
+    ends, others, points, branches = (np.asarray(x) for x in jax.jit(jax.vmap(both))(starts))
 
     def solved(ends: np.ndarray) -> np.ndarray:
         """For each start, whether one branch ended with both cooperating and another with neither."""
@@ -101,8 +109,23 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "cooperation, and one with both less than 0.4",
             holds=bool(ours.all() and not theirs.any()),
             baseline=f"as large a step along the top direction at the start itself: both from {int(theirs.sum())}",
+            figure=lambda axes: _draw(axes, starts, branches),
         )
     ]
+
+
+def _draw(axes: Any, starts: Array, branches: np.ndarray) -> None:
+    """Basins of plain learning, where it started, and the branches that ride from the border, as probabilities."""
+    side = (jnp.arange(80) + 0.5) / 80
+    grid = jax.scipy.special.logit(jnp.stack(jnp.meshgrid(side, side), axis=-1))
+    ends = jax.jit(jax.vmap(jax.vmap(lambda z: _learn(z)[0])))(grid)
+    returned = np.asarray(jnp.mean(jax.nn.sigmoid(ends), axis=-1))
+    axes.imshow(returned, extent=(0, 1, 0, 1), origin="lower", cmap="Greys_r", vmin=-1, vmax=1, alpha=0.6)
+    axes.plot([], [], "s", color="0.7", label="basin of defection")
+    _, paths = jax.jit(jax.vmap(_learn))(branches.reshape(-1, 2))
+    draw_paths(axes, np.asarray(jax.nn.sigmoid(paths)), "C0", "branches")
+    axes.plot(*np.asarray(jax.nn.sigmoid(starts)).T, "k.", label="starts")
+    finish(axes, xlabel="first player returns cooperation", ylabel="second player does", aspect="equal")
 
 
 __all__ = ["PAPER", "checks"]

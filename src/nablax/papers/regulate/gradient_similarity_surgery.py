@@ -1,5 +1,7 @@
 """SAM-GS on the two-task problem of two parameters, from starts where the sum of the gradients gets stuck."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ... import regulate
 from ..._core import Key
+from .._problems._paths import draw_landscape, draw_paths, finish
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -57,21 +60,30 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             gradients = jax.vmap(regulate.multi_value_and_grad(lambda x: losses(x) * scale))
             rows = jnp.stack([start, start])
 
-            def step(carry: tuple, _: None) -> tuple[tuple, None]:
+            def step(carry: tuple, _: None) -> tuple[tuple, Array]:
                 x, (first, second, state) = carry
                 grads = gradients(x)[1]
                 ours, first = surgery.update(grads[0], first, x[0])
                 plain, second = total.update(grads[1], second, x[1])
                 updates, state = adam.update(jnp.stack([ours, plain]), state, x)
-                return (optax.apply_updates(x, updates), (first, second, state)), None
+                return (optax.apply_updates(x, updates), (first, second, state)), x
 
             states = surgery.init(start), total.init(start), adam.init(rows)
-            ends = jax.lax.scan(step, (rows, states), length=steps)[0][0]
-            return ends[0], ends[1]
+            (ends, _), path = jax.lax.scan(step, (rows, states), length=steps)
+            return ends, path[:: steps // 400]
 
         return jax.vmap(jax.vmap(both, in_axes=(None, 0)), in_axes=(0, None))(scales, _STARTS)
 
-    ours, plain = (np.asarray(ends) for ends in run(jnp.array([[1.0, 1.0], [0.1, 1.0]])))
+    ends, paths = (np.asarray(x) for x in run(jnp.array([[1.0, 1.0], [0.1, 1.0]])))
+    ours, plain = ends[:, :, 0], ends[:, :, 1]
+
+    def figure(axes: Any, scales: int, weights: Float[np.ndarray, "2"]) -> None:
+        draw_landscape(axes, lambda x: losses(x) @ weights, (-11.0, 11.0), (-11.0, 11.0))
+        axes.plot([-7, 7], [-8, -8], color="C2", lw=5, alpha=0.6, label="Pareto set")
+        for method, colour, name in ((1, "C1", "sum of the gradients"), (0, "C0", "SAM-GS")):
+            draw_paths(axes, paths[scales, :, :, method], colour, name)
+        axes.plot(*_STARTS.T, "k.", label="starts")
+        finish(axes, xlabel="first parameter", ylabel="second parameter")
 
     def distance(ends: np.ndarray) -> np.ndarray:
         """From the segment between the bowls' bottoms."""
@@ -89,6 +101,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "all five ends within 0.5 of the Pareto set",
             bool(reached[0][0].all() and not reached[0][1].all()),
             f"sum of the gradients: {int(reached[0][1].sum())} of 5; ends {words(plain[0])}",
+            figure=lambda axes: figure(axes, 0, np.array([1.0, 1.0])),
         ),
         Check(
             "With one loss ten times the other it does not run to that one's optimum.",
@@ -102,6 +115,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 and not (reached[1][1].all() and np.abs(plain[1][:, 0] + 7).min() > 3)
             ),
             f"sum of the gradients: ends {words(plain[1])}",
+            figure=lambda axes: figure(axes, 1, np.array([0.1, 1.0])),
         ),
     ]
 

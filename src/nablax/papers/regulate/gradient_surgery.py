@@ -1,5 +1,7 @@
 r"""PCGrad: the valley that the sum of two gradients cannot follow, and the step that theorem 2 says is better."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ... import regulate
 from ..._core import Key
+from .._problems._paths import draw_landscape, draw_paths, finish
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -60,20 +63,30 @@ def _valley(key: Key, steps: int) -> Check:
         start = jnp.array([0.5, -3.0])
         rows = jnp.stack([start, start])
 
-        def step(carry: tuple, _: None) -> tuple[tuple, Array]:
+        def step(carry: tuple, _: None) -> tuple[tuple, tuple[Array, Array]]:
             x, (first, second, state) = carry
             values, grads = jax.vmap(gradients)(x)
             ours, first = surgery.update(grads[0], first, x[0])
             plain, second = total.update(grads[1], second, x[1])
             updates, state = adam.update(jnp.stack([ours, plain]), state, x)
-            return (optax.apply_updates(x, updates), (first, second, state)), jnp.sum(values, axis=1)
+            return (optax.apply_updates(x, updates), (first, second, state)), (jnp.sum(values, axis=1), x)
 
         states = surgery.init(start), total.init(start), adam.init(rows)
-        _, totals = jax.lax.scan(step, (rows, states), length=steps)
-        means = jnp.mean(totals[-steps // 10 :], axis=0)
-        return means[0], means[1]
+        _, (totals, places) = jax.lax.scan(step, (rows, states), length=steps)
+        return jnp.mean(totals[-steps // 10 :], axis=0), jnp.swapaxes(places, 0, 1)
 
-    ours, plain = (float(loss) for loss in run())
+    means, paths = (np.asarray(x) for x in run())
+    ours, plain = (float(loss) for loss in means)
+
+    def figure(axes: Any) -> None:
+        low, high = paths.min((0, 1)) - 1.0, paths.max((0, 1)) + 1.0
+        draw_landscape(axes, lambda x: jnp.sum(_losses(x)), (low[0], high[0]), (low[1], high[1]))
+        draw_paths(axes, paths[1:], "C1", "sum of the gradients")
+        draw_paths(axes, paths[:1], "C0", "PCGrad")
+        axes.plot(*paths[0, 0], "k.")
+        axes.annotate("start", paths[0, 0], xytext=(-4, -4), textcoords="offset points", ha="right", va="top")
+        finish(axes, xlabel="first parameter", ylabel="second parameter")
+
     return Check(
         statement="Where valleys are deep and curved and gradients conflict, PCGrad gets further down than the sum.",
         stated="stated in words and by figure 1",
@@ -81,6 +94,7 @@ def _valley(key: Key, steps: int) -> Check:
         criterion="below the baseline's by 10 or more",
         holds=bool(ours < plain - 10),
         baseline=f"the sum of the gradients: {plain:.1f}",
+        figure=figure,
     )
 
 

@@ -61,6 +61,14 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     worst = [float(product[b].min()) for product, b in zip(products, best)]
     rates = [float(_RATES[b]) for b in best]
 
+    def learning(axes: Any) -> None:
+        width = _IMAGES // batch
+        for curve, chosen, rate, name in zip(curves, best, rates, ("every example (UPGrad)", "their mean")):
+            smooth = np.convolve(curve[chosen], np.full(width, 1 / width), "valid")
+            axes.plot(np.arange(len(smooth)) + width, smooth, label=f"{name}, rate {rate:g}")
+        axes.set(xlabel="steps", ylabel=f"training loss, mean of {width} batches, nats", ylim=(0, None))
+        axes.legend()
+
     ours, theirs, seconds = _memory(network(wide_key, _WIDE), images[:256], labels[:256])
     return [
         Check(
@@ -70,6 +78,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "at most 0.9 of the baseline's",
             bool(last[0] <= 0.9 * last[1]),
             f"mean gradient at its best rate {rates[1]:g}: {last[1]:.3f}",
+            figure=learning,
         ),
         Check(
             "No step conflicts with any example.",

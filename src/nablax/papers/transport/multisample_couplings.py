@@ -19,12 +19,14 @@ from ...transport import (
     independent_coupling,
     optimal_coupling,
 )
+from .._problems._paths import draw_paths, finish
 from .._problems._plane import (
     Source,
     coupled,
     follow_euler,
     learn,
     moons,
+    moving_euler,
     normal,
     ring,
     wasserstein,
@@ -102,6 +104,25 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     least = wasserstein(begin, ring(generator, points, deviation=0.6)) ** 2
     floor = wasserstein(moons(generator, points), test)
 
+    def across_the_plane(axes: Any) -> None:
+        for cloud, name in ((begin, "moons"), (far[:points], "ring")):
+            axes.plot(*cloud.T, ".", color="C2", ms=2, alpha=0.4, label=name, rasterized=True)
+        for network, colour, name in ((loose, "C1", "independent pairs"), (tight, "C0", "optimal pairs")):
+            draw_paths(axes, moving_euler(network, begin[:40], _EULER), colour, name)
+        axes.set_axis_off()
+        finish(axes, aspect="equal")
+
+    def arrived(axes: Any) -> None:
+        clouds = (
+            (test, "C2", "data"),
+            (ends["nearest"], "C1", "nearest noise"),
+            (ends["optimal"], "C0", "optimal pairs"),
+        )
+        for cloud, colour, name in clouds:
+            axes.plot(*cloud.T, ".", color=colour, ms=2.5, alpha=0.6, label=name, rasterized=True)
+        axes.set_axis_off()
+        finish(axes, aspect="equal")
+
     found = [
         Check(
             "an optimal pairing lowers the variance of the gradient",
@@ -134,6 +155,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "at most 15 % above W2²",
             moved_tight <= 1.15 * least < moved_loose,
             f"independent pairs: {moved_loose:.2f}",
+            figure=across_the_plane,
         ),
         Check(
             "a coupling with the right marginals leaves the right distribution",
@@ -142,6 +164,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "at most 0.2 above two samples of the data",
             w["optimal"] <= floor + 0.2 < w["nearest"],
             f"each data point with its nearest noise, whose marginals are wrong: {w['nearest']:.3f}",
+            figure=arrived,
         ),
         Check(
             "the entropic coupling lies between optimal and independent",

@@ -1,5 +1,7 @@
 """Flow Straight and Fast: straighter paths, the same marginals, no higher cost; seen from noise to two moons."""
 
+from typing import Any
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -17,11 +19,13 @@ from ...transport import (
     independent_coupling,
     reflow,
 )
+from .._problems._paths import draw_paths, finish
 from .._problems._plane import (
     coupled,
     follow_euler,
     learn,
     moons,
+    moving_euler,
     normal,
     ring,
     together,
@@ -81,6 +85,20 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     costs = _cost_ratios(starts, ends_first, test)
     shuffled = _cost_ratios(starts, jnp.asarray(test[::-1]), test)
 
+    def straightened(axes: Any) -> None:
+        axes.plot(*test.T, ".", color="C2", ms=2, alpha=0.5, label="data", rasterized=True)
+        for field, colour, name in ((first, "C1", "independent pairs"), (second, "C0", "after reflow")):
+            draw_paths(axes, moving_euler(field, starts[:40], _EULER), colour, name)
+        axes.set_axis_off()
+        finish(axes, aspect="equal")
+
+    def transferred(axes: Any) -> None:
+        axes.plot(*clusters[:points].T, ".", color="C0", ms=2, alpha=0.5, label="ring", rasterized=True)
+        axes.plot(*test.T, ".", color="C2", ms=2, alpha=0.5, label="moons", rasterized=True)
+        draw_paths(axes, moving_euler(transfer, clusters[:60], _EULER), "C1", "flow")
+        axes.set_axis_off()
+        finish(axes, aspect="equal")
+
     return [
         Check(
             "reflow makes the paths straighter",
@@ -89,6 +107,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "below 0.05, where 0 is straight",
             bend_second < 0.05 <= bend_first,
             f"flow on independent pairs: {bend_first:.4f}",
+            figure=straightened,
         ),
         Check(
             "after reflow one Euler step generates",
@@ -121,6 +140,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             f"at most 0.25 above two samples of the data, {floor:.3f}",
             moved <= floor + 0.25 < unmoved,
             f"the ring as it is: {unmoved:.3f}",
+            figure=transferred,
         ),
     ]
 
