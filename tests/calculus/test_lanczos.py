@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax.calculus import hessian_product, lanczos, top_eigenvalues
+from nablax.calculus import hessian_product, lanczos, spectral_density, top_eigenvalues
 
 
 def symmetric(key, dimension, eigenvalues=None):
@@ -98,10 +98,54 @@ def test_residuals_bound_the_error_and_show_asymmetry(x64, key):
     result = found(matrix)
     nearest = np.abs(exact[None] - np.asarray(result.values)[:, None]).min(1)
     assert np.all(nearest <= result.residuals) and np.all(result.residuals > 1e-3)
-    lopsided = matrix + jnp.triu(jnp.ones((30, 30)), 1)
+    # Below the line from which a map is refused, the residuals hold the whole of what is not symmetric.
+    lopsided = matrix + 1e-6 * jnp.triu(jnp.ones((30, 30)), 1)
     result = found(lopsided)
     direct = np.linalg.norm(lopsided @ result.vectors.T - result.vectors.T * result.values[None], axis=0)
     np.testing.assert_allclose(result.residuals, direct, rtol=1e-8)
+
+
+ROTATION = np.array([[0.0, -1.0], [1.0, 0.0]], np.float32)
+NOT_SYMMETRIC = {
+    "rotation": ROTATION,
+    "shear": np.array([[1.0, 0.1], [0.0, 1.0]], np.float32),
+    "a rotation in one plane of many": np.diag(np.arange(40.0, dtype=np.float32))
+    + 5 * np.kron(np.diag((np.arange(20) == 7).astype(np.float32)), ROTATION),
+    "advection": np.eye(40, k=1, dtype=np.float32)
+    - np.eye(40, k=-1, dtype=np.float32)
+    - 2 * np.eye(40, dtype=np.float32),
+}
+
+
+@pytest.mark.parametrize("matrix", NOT_SYMMETRIC.values(), ids=NOT_SYMMETRIC)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_map_that_is_not_symmetric_is_refused(matrix, compiled, key):
+    like = jnp.zeros(len(matrix))
+
+    def values(a):
+        return top_eigenvalues(lambda v: a @ v, like, count=1, steps=20, key=key).values
+
+    def nodes(a):
+        return spectral_density(lambda v: a @ v, like, steps=20, probes=2, key=key).nodes
+
+    for function in (values, nodes):
+        function = eqx.filter_jit(function) if compiled else function
+        with pytest.raises(RuntimeError, match="expected a symmetric map, got one whose products"):
+            jax.block_until_ready(function(matrix))
+        jax.block_until_ready(function(matrix + matrix.T))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rounding_is_not_taken_for_asymmetry(dtype, key):
+    """A Hessian through sines of sines, of widely spread eigenvalues, in few digits."""
+    weights = jax.random.normal(key, (60, 60), dtype)
+
+    def loss(y):
+        return jnp.sum(jnp.square(jnp.sin(weights @ jnp.tanh(weights @ (y * jnp.logspace(-2, 0, 60).astype(dtype))))))
+
+    at = jax.random.normal(key, (60,), dtype)
+    found = top_eigenvalues(lambda v: jax.jvp(jax.grad(loss), (at,), (v,))[1], at, count=3, steps=40, key=key)
+    assert np.isfinite(found.values).all()
 
 
 def test_repeated_eigenvalues(x64, key):

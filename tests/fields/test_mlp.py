@@ -146,21 +146,25 @@ def test_no_dead_leaf_after_one_step(name, key):
 
 
 @pytest.mark.parametrize("name", ["plain with features", "residual with features"])
-def test_condition_is_heard_and_none_is_the_null_one(name, key):
+def test_condition_is_heard_and_has_to_be_given(name, key):
     model = make(name, key)
     t, y, _ = inputs(model, key)
 
     def loss(model, key):
         y = jax.random.normal(key, (16, *model.shape))
         given = jax.vmap(model, (None, 0, None))(t, y, jnp.array([1.0, 0.0])) - 1.0
-        null = jax.vmap(model, (None, 0, None))(t, y, None) + 1.0
+        null = jax.vmap(model, (None, 0, None))(t, y, jnp.zeros(2)) + 1.0
         return jnp.mean(given**2) + jnp.mean(null**2)
 
     trained = train(model, loss, steps=200)
-    given, null = trained(t, y, jnp.array([1.0, 0.0])), trained(t, y, None)
+    given, null = trained(t, y, jnp.array([1.0, 0.0])), trained(t, y, jnp.zeros(2))
     assert jnp.abs(given - 1.0).max() < 0.2
     assert jnp.abs(null + 1.0).max() < 0.2
-    assert (trained(t, y, jnp.zeros(2)) == null).all()
+    assert (trained(t, y, jnp.zeros(2, int)) == null).all()
+    with pytest.raises(ValueError, match=r"a condition of shape \(2,\), got args=None.*jnp\.zeros\(2\)"):
+        trained(t, y)
+    with pytest.raises(ValueError, match=r"got shape \(\)\. .*one_hot\(label, 2\)"):
+        trained(t, y, jnp.array(1))
 
 
 @pytest.mark.parametrize(

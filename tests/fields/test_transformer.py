@@ -129,7 +129,7 @@ def test_learns_a_field_of_position_neighbours_and_condition(key):
     assert measure(model, key) > 1.0
     assert measure(fitted, key) < 0.2  # blind to the other patches, it could not go below 0.25
     y = jax.random.normal(key, (8, 8, 1))
-    given, null = evaluate(fitted, y, jnp.ones(1)), evaluate(fitted, y)
+    given, null = evaluate(fitted, y, jnp.ones(1)), evaluate(fitted, y, jnp.zeros(1))
     assert jnp.mean((null - ramp) ** 2) < 0.1
     assert jnp.mean((given - null) ** 2) > 1.0
 

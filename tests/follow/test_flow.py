@@ -3,6 +3,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 from nablax.follow import flow
@@ -229,3 +230,77 @@ def test_errors_say_what_is_wrong(key):
         flow(decay, y, 0.0, 1.0, key=key)
     with pytest.raises(ValueError, match="floating-point"):
         flow(decay, jnp.ones(2, int), 0.0, 1.0)
+
+
+def test_an_event_ends_the_flow_where_its_condition_crosses_zero(x64):
+    """A ball falls from height 2 with g = 10: it lands after sqrt(0.4)."""
+
+    def fall(t, y, args):
+        return jnp.array([y[1], -10.0])
+
+    event = diffrax.Event(lambda t, y, args, **_: y[0], optx.Newton(1e-9, 1e-9))
+    solution = flow(fall, jnp.array([2.0, 0.0]), 0.0, 5.0, event=event)
+    np.testing.assert_allclose(solution.ts, np.sqrt(0.4), rtol=1e-7)
+    np.testing.assert_allclose(solution.ys, [0.0, -10 * np.sqrt(0.4)], atol=1e-6)
+    assert solution.result == diffrax.RESULTS.event_occurred and bool(solution.event_mask)
+    watched = flow(fall, jnp.array([2.0, 0.0]), 0.0, 5.0, event=event, ts=jnp.array([0.1, 0.5, 2.0]))
+    np.testing.assert_allclose(watched.ys[:2, 0], 2 - 5 * np.array([0.1, 0.5]) ** 2, rtol=1e-6)
+    assert np.isinf(watched.ys[2]).all()
+    # An event that never comes changes nothing.
+    late = flow(fall, jnp.array([2.0, 0.0]), 0.0, 0.5, event=event)
+    assert late.result == diffrax.RESULTS.successful and not bool(late.event_mask) and float(late.ts) == 0.5
+
+
+def test_an_event_ends_fixed_steps_and_backward_flows_too(x64):
+    event = diffrax.Event(lambda t, y, args, **_: y[0] - 0.5, optx.Newton(1e-9, 1e-9))
+    for steps in (None, 400):
+        solution = flow(decay, jnp.ones(1), 0.0, 3.0, steps=steps, event=event)
+        np.testing.assert_allclose(solution.ts, np.log(2), atol=2e-5)
+    back = flow(decay, jnp.full(1, 0.25), 3.0, 0.0, event=event)
+    np.testing.assert_allclose(back.ts, 3.0 - np.log(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [None, 64])
+def test_dense_output_is_the_state_at_any_time(x64, steps):
+    times = jnp.linspace(0.0, 2.0, 33)[1:-1]
+    for options in ({}, {"ts": jnp.array([0.5, 1.0])}):
+        solution = flow(
+            decay, jnp.array([1.0, 3.0]), 0.0, 2.0, steps=steps, dense=True, rtol=1e-8, atol=1e-8, **options
+        )
+        dense = jax.vmap(solution.evaluate)(times)
+        np.testing.assert_allclose(
+            dense,
+            jnp.exp(-times)[:, None] * jnp.array([[1.0, 3.0]]),
+            rtol=4e-4 if steps else 1e-6,  # Heun: h²t/6
+        )
+    np.testing.assert_allclose(solution.ys, jax.vmap(solution.evaluate)(jnp.array([0.5, 1.0])), rtol=1e-6)
+    with pytest.raises(ValueError, match="dense=True"):
+        flow(decay, jnp.ones(2), 0.0, 1.0).evaluate(0.5)
+
+
+def test_halves_are_solved_in_single_precision_and_come_back_as_they_were():
+    for dtype in (jnp.bfloat16, jnp.float16):
+        y0 = {"a": jnp.ones(2, dtype), "b": jnp.ones(())}
+        for steps in (None, 8):
+            solution = flow(lambda t, y, args: jax.tree.map(jnp.negative, y), y0, 0.0, 1.0, steps=steps)
+            assert solution.ys["a"].dtype == dtype and solution.ys["b"].dtype == jnp.float32
+            exact = flow(decay, jnp.ones(2), 0.0, 1.0, steps=steps).ys
+            np.testing.assert_array_equal(solution.ys["a"], exact.astype(dtype))
+
+
+def test_times_outside_or_in_another_order_are_refused():
+    y = jnp.ones(2)
+    for start, end, ts, message in (
+        (0.0, 1.0, [0.5, 1.5], r"times between t0=0 and t1=1, got ts from 0\.5 to 1\.5"),
+        (0.0, 1.0, [-0.1, 0.5], r"got ts from -0\.1 to 0\.5"),
+        (1.0, 0.0, [0.5, -0.5], "times between t0=1 and t1=0"),
+        (0.0, 1.0, [0.5, 0.2], "direction of travel"),
+        (1.0, 0.0, [0.2, 0.5], "direction of travel"),
+        (0.0, 1.0, 0.5, r"times of shape \[times\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            flow(decay, y, start, end, ts=jnp.array(ts))
+    np.testing.assert_allclose(flow(decay, y, 0.0, 1.0, ts=jnp.array([0.0, 1.0])).ys[0], y)
+    for steps in (0, 2.5, 40.0, "8"):
+        with pytest.raises(ValueError, match="steps as a whole number, at least 1"):
+            flow(decay, y, 0.0, 1.0, steps=steps)

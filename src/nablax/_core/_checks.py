@@ -35,6 +35,17 @@ def check_like(value: PyTree, like: PyTree, *, what: str, mend: str) -> None:
         raise fault(expected=f"{what} is shaped like {described(like)}", got=described(value), mend=mend)
 
 
+def check_scalar(value: Any, *, what: str, mend: str) -> None:
+    """Refuse what is not one real floating-point number, such as the value of a loss; a shape and dtype will do.
+
+    Raises:
+        ValueError: it is not.
+    """
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or _shape(value) != () or not jnp.issubdtype(dtype, jnp.floating):
+        raise fault(expected=f"{what} that is one real number, f32[]", got=described(value), mend=mend)
+
+
 def shaped_like(value: PyTree, like: PyTree) -> bool:
     """Whether structures and shapes are the same."""
     leaves, others = jax.tree.leaves(value), jax.tree.leaves(like)

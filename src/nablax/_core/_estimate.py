@@ -1,8 +1,17 @@
 """A number and how far to trust it."""
 
+import math
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
+import wadler_lindig as wl
 from jaxtyping import Array, Float
+
+# So many numbers are printed; of more, or of traced ones, the shapes.
+_SHOWN = 8
 
 
 class Estimate(eqx.Module):
@@ -17,8 +26,8 @@ class Estimate(eqx.Module):
         >>> import jax.numpy as jnp
         >>> from nablax.calculus import Estimate
         >>> estimate = Estimate.from_samples(jnp.array([1.0, 2.0, 3.0]))
-        >>> float(estimate.value)
-        2.0
+        >>> estimate
+        2.00 ± 0.58
     """
 
     value: Float[Array, "..."]
@@ -39,3 +48,30 @@ class Estimate(eqx.Module):
         if count == 1:
             return Estimate(value, jnp.full_like(value, jnp.nan))
         return Estimate(value, jnp.std(samples, axis=0, ddof=1) / jnp.sqrt(jnp.asarray(count, value.dtype)))
+
+    def __pdoc__(self, **options: Any) -> wl.AbstractDoc | None:
+        """The numbers, where they are at hand and few; Equinox calls this for every record that holds one."""
+        parts = (self.value, self.standard_error)
+        if not all(_at_hand(part) for part in parts) or np.shape(parts[0]) != np.shape(parts[1]):
+            return None
+        value, error = (np.asarray(part, np.float64) for part in parts)
+        if value.size > _SHOWN or value.ndim > 1:
+            return None
+        shown = [_with_error(float(v), float(e)) for v, e in zip(value.ravel(), error.ravel())]
+        return wl.TextDoc(f"[{', '.join(shown)}]" if value.ndim else shown[0])
+
+
+def _at_hand(part: Any) -> bool:
+    if isinstance(part, jax.Array):
+        return not isinstance(part, jax.core.Tracer) and not part.is_deleted() and part.is_fully_addressable
+    return isinstance(part, (np.ndarray, np.generic, float, int))
+
+
+def _with_error(value: float, error: float) -> str:
+    """The value to the second digit of its error; to six digits where that is zero or not known."""
+    if not math.isfinite(value) or not math.isfinite(error) or error <= 0:
+        return f"{value:.6g} ± {error:.2g}"
+    decimals = 1 - math.floor(math.log10(error))
+    if not 0 <= decimals <= 6 or abs(value) >= 1e7:
+        return f"{value:.4g} ± {error:.2g}"
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"

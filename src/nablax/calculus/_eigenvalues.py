@@ -13,6 +13,7 @@ from ._lanczos import (
     Carry,
     Iteration,
     Row,
+    checked_symmetric,
     gathered,
     iterate,
     loop,
@@ -60,7 +61,9 @@ def top_eigenvalues(
               = \lVert (P^{\top} - \lambda_i) s_i\rVert^2 + \beta^2 s_{i,\text{last}}^2
 
     with :math:`T`, :math:`Q` of :func:`lanczos` from a random start and the rows of :math:`P` the map's products
-    in the basis: the residuals cost no further product, and grow where the map is not symmetric.
+    in the basis: the residuals cost no further product. Nor does it cost one to see that the map is not symmetric,
+    which is an error where :math:`P` is not, by more than the cube root of the precision of its numbers (0.5 % of it in
+    single precision).
     For the smallest ones negate the map: ``top_eigenvalues(lambda v: -A(v), ...)`` and negate ``values``; the
     largest in magnitude are among the two.
 
@@ -86,6 +89,7 @@ def top_eigenvalues(
     Raises:
         ValueError: fewer than one value, or more than there are steps or parameters; a tolerance that is not
             positive; and as :func:`lanczos`.
+        equinox.EquinoxRuntimeError: the map is not symmetric.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -118,7 +122,8 @@ def top_eigenvalues(
         pairs = _ritz(result, count)
     else:
         result, pairs = _until(flat, start, count, steps, tolerance)
-    return Eigenvalues(pairs.values, vectors.rows(pairs.coordinates @ result.basis), pairs.residuals, result.taken)
+    values = checked_symmetric(pairs.values, result.projected, like)
+    return Eigenvalues(values, vectors.rows(pairs.coordinates @ result.basis), pairs.residuals, result.taken)
 
 
 def _ritz(result: Iteration, count: int) -> _Pairs:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Product, fault, flat_product, space
+from .._core import Product, fault, flat_product, space, split
 
 
 class Lanczos(eqx.Module):
@@ -175,6 +175,28 @@ def gathered(basis: Float[Array, "steps dim"], rows: Row, taken: Int[Array, ""])
         projected=projected + jnp.diag(off_diagonal, 1),
         dropped=jnp.where(cut, remainders, 0),
         taken=taken,
+    )
+
+
+def checked_symmetric(value: Array, projections: Float[Array, "*probes steps steps"], like: PyTree) -> Array:
+    r"""The value, which raises where a map is not symmetric: where its projection :math:`P = Q A Q^{\top}` is not.
+
+    The iteration has the whole of P at hand, so this costs no product. What remains of
+    :math:`\lVert P - P^{\top}\rVert / \lVert P\rVert` in a symmetric map is the rounding of its products, which
+    through a network comes to many times the precision of its numbers: the cube root of that is where the line is.
+    """
+    precision = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(split(like)[0]))
+
+    def size(matrix: Array) -> Array:
+        return norm(matrix.reshape(-1))
+
+    stack = projections.reshape(-1, *projections.shape[-2:])
+    skew, whole = (jax.vmap(size)(part) for part in (stack - stack.mT, stack))
+    return eqx.error_if(
+        value,
+        jnp.any(skew > precision ** (1 / 3) * whole),
+        "expected a symmetric map, got one whose products in the basis are not symmetric. "
+        "Pass one that is, such as v -> (A v + Aᵀ v) / 2, or look at A by calculus.arnoldi.",
     )
 
 

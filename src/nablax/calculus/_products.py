@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Field
+from .._core import Field, check_like
 
 
 def jvp(field: Field) -> Callable[..., tuple[PyTree, PyTree]]:
@@ -19,7 +19,8 @@ def jvp(field: Field) -> Callable[..., tuple[PyTree, PyTree]]:
         field's value. The Jacobian is taken in ``y`` alone; ``t`` and ``args`` are held.
 
     Raises:
-        TypeError: ``v`` does not have the tree, shapes and dtypes of ``y`` (raised by JAX).
+        ValueError: ``v`` does not have the tree and shapes of ``y``.
+        TypeError: it has other dtypes (raised by JAX).
 
     Example:
         >>> import jax.numpy as jnp
@@ -38,6 +39,7 @@ def jvp(field: Field) -> Callable[..., tuple[PyTree, PyTree]]:
     """
 
     def product(t: Float[Array, ""], y: PyTree, v: PyTree, args: PyTree = None) -> tuple[PyTree, PyTree]:
+        check_like(v, y, what="a direction that", mend="Give it the tree, shapes and dtypes of the point.")
         return jax.jvp(lambda z: field(t, z, args), (y,), (v,))
 
     return product
@@ -54,7 +56,7 @@ def vjp(field: Field) -> Callable[..., tuple[PyTree, PyTree]]:
         ``y``. The Jacobian is taken in ``y`` alone; ``t`` and ``args`` are held.
 
     Raises:
-        ValueError: ``w`` does not have the tree, shapes and dtypes of ``dy`` (raised by JAX).
+        ValueError: ``w`` does not have the tree and shapes of ``dy``, or (raised by JAX) its dtypes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -73,6 +75,7 @@ def vjp(field: Field) -> Callable[..., tuple[PyTree, PyTree]]:
 
     def product(t: Float[Array, ""], y: PyTree, w: PyTree, args: PyTree = None) -> tuple[PyTree, PyTree]:
         dy, pull = jax.vjp(lambda z: field(t, z, args), y)
+        check_like(w, dy, what="a covector that", mend="Give it the tree, shapes and dtypes of the field's value.")
         (pulled,) = pull(w)
         return dy, pulled
 

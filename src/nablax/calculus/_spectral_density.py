@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._core import Estimate, Key, Product, fault, flat_product, space
 from ._antisymmetry import _scaled_estimate
-from ._lanczos import iterate, tridiagonal
+from ._lanczos import checked_symmetric, iterate, tridiagonal
 
 
 class SpectralDensity(eqx.Module):
@@ -78,6 +78,7 @@ def spectral_density(product: Product, like: PyTree, *, steps: int = 80, probes:
 
     Raises:
         ValueError: fewer than one probe; and as :func:`lanczos`.
+        equinox.EquinoxRuntimeError: the map is not symmetric; see :func:`top_eigenvalues`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -101,11 +102,12 @@ def spectral_density(product: Product, like: PyTree, *, steps: int = 80, probes:
     steps = min(steps, vectors.flat.size)
     flat = flat_product(product, like, vectors)
 
-    def rule(key: Key) -> tuple[Float[Array, " steps"], Float[Array, " steps"]]:
+    def rule(key: Key) -> tuple[Float[Array, " steps"], Float[Array, " steps"], Float[Array, "steps steps"]]:
         start = jax.random.normal(key, vectors.flat.shape, vectors.flat.dtype)
         result = iterate(flat, start, start, steps)
         nodes, coordinates = jnp.linalg.eigh(tridiagonal(result.diagonal, result.off_diagonal))
-        return nodes, coordinates[0] ** 2
+        return nodes, coordinates[0] ** 2, result.projected
 
-    nodes, weights = jax.lax.map(rule, jax.random.split(key, probes))
+    nodes, weights, projections = jax.lax.map(rule, jax.random.split(key, probes))
+    nodes = checked_symmetric(nodes, projections, like)
     return SpectralDensity(nodes, weights, vectors.flat.size)

@@ -71,11 +71,14 @@ def outside_features(
     condition: int,
     dtype: jnp.dtype,
 ) -> Float[Array, " outside"]:
-    """Join the features of time and the condition vector; no condition (None) is the null one, all zeros.
+    """Join the features of time and the condition vector.
+
+    A missing condition is refused rather than taken for the null one, all zeros: a network that was trained without
+    ``condition_dropout`` has never seen zeros, and what it says of them is no density of anything.
 
     Args:
         t: time, scalar.
-        args: the condition, or None.
+        args: the condition; None for a network without one.
         features: number of time features.
         condition: length of the condition that the network was built for.
         dtype: dtype of the result.
@@ -84,15 +87,26 @@ def outside_features(
         The vector, shape ``[max(features, 1) + condition]``.
 
     Raises:
-        ValueError: ``args`` has another shape.
+        ValueError: ``args`` has another shape, or is missing.
     """
-    vector = jnp.zeros((condition,), dtype) if args is None else jnp.asarray(args, dtype)
+    if args is None and condition:
+        raise fault(
+            expected=f"a condition of shape ({condition},)",
+            got="args=None",
+            mend=f"Pass args, one row a sample. The null condition is jnp.zeros({condition}), where the network was "
+            "trained with condition_dropout.",
+        )
+    vector = jnp.zeros((0,), dtype) if args is None else jnp.asarray(args)
     if vector.shape != (condition,):
+        label = vector.ndim == 0 and jnp.issubdtype(vector.dtype, jnp.integer) and condition > 1
         raise fault(
             expected=f"a condition of shape ({condition},)" if condition else "args=None",
             got=f"shape {vector.shape}",
-            mend="Build the network with condition=<length of the vector>; for a batch use jax.vmap.",
+            mend=f"A label becomes a vector by jax.nn.one_hot(label, {condition})."
+            if label
+            else "Build the network with condition=<length of the vector>; for a batch use jax.vmap.",
         )
+    vector = vector.astype(dtype)
     return jnp.concatenate([time_features(jnp.asarray(t, dtype), features), vector])
 
 

@@ -161,7 +161,8 @@ class Transformer(eqx.Module):
         Args:
             t: time, scalar.
             y: the image, of the network's ``shape``.
-            args: the condition vector; None stands for the null condition (zeros).
+            args: the condition vector, floats or integers; None for a network without one. The null condition is all
+                zeros and has to be given.
 
         Returns:
             The velocity, shape and dtype of ``y``.

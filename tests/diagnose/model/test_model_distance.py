@@ -58,5 +58,5 @@ def test_edges():
         model_distance(jnp.sum, jnp.sum, xs, jnp.zeros((4, 3)))
     with pytest.raises(ValueError, match="outputs of shape"):
         model_distance(jnp.sum, lambda x: x, xs, jnp.zeros(3))
-    with pytest.raises(ValueError, match="steps ≥ 1"):
+    with pytest.raises(ValueError, match="steps as a whole number, at least 1"):
         model_distance(jnp.sum, jnp.sum, xs, jnp.zeros(3), steps=0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, check_callable, check_like, checked_field, table
+from ..._core import Field, check_callable, check_scalar, checked_field, table
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
@@ -111,8 +111,7 @@ def continuity(
     times, ys, samples = align(t, ys, args)
     check_callable(log_density, what="a log-density", mend=_SCALAR)
     first = jax.tree.map(lambda leaf: leaf[0], (times, ys, args))
-    value, one = jax.eval_shape(log_density, *first), jax.ShapeDtypeStruct((), jnp.float32)
-    check_like(value, one, what="a log-density that", mend=_SCALAR)
+    check_scalar(jax.eval_shape(log_density, *first), what="a log-density", mend=_SCALAR)
     numbers = _measure(velocity, log_density, times, ys, args)
     return Continuity(**numbers, samples=samples)
 

@@ -110,7 +110,8 @@ def fixed_points(
     """
     field, max_steps = checked_field(field), check_count(max_steps, what="max_steps")
     if solver is not None:
-        check_instance(solver, optx.AbstractRootFinder, what="a root finder", mend="Pass one of Optimistix's.")
+        kinds = (optx.AbstractRootFinder, optx.AbstractLeastSquaresSolver, optx.AbstractMinimiser)
+        check_instance(solver, kinds, what="a root finder", mend="Pass one of Optimistix's.")
     times, starts, count = align(t, starts, None)
     if jnp.ndim(t):
         raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Freeze the field at one time.")

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Field, fault, table
+from ..._core import Field, check_callable, check_count, check_like, check_shape, fault, table
 from ...calculus import Estimate
 from .._field._fixed_points import _distinct
 from .._samples import align
+
+_AGAIN = "Both work on one sample: wrap what takes a batch."
 
 
 class LatentAttractors(eqx.Module):
@@ -91,9 +93,13 @@ def latent_field(encode: Callable[[PyTree], Array], decode: Callable[[Array], Py
         - Fumero, Moschella, Rodolà and Locatello, "Navigating the Latent Space Dynamics of Neural Models", 2025,
           https://arxiv.org/abs/2505.22785
     """
+    for name, function in (("encode", encode), ("decode", decode)):
+        check_callable(function, what=name, mend="It is a function of one sample, or of one code.")
 
     def field(t: Any, z: Array, args: PyTree = None) -> Array:
-        return encode(decode(z)) - z
+        again = encode(decode(z))
+        check_like(again, z, what="a decoded code, encoded again, that", mend=_AGAIN)
+        return again - z
 
     return field
 
@@ -128,7 +134,7 @@ def latent_attractors(
         A `LatentAttractors`; starts that did not converge are counted in it, and none found is an answer.
 
     Raises:
-        ValueError: no starts, or codes that are not vectors.
+        ValueError: no starts; codes that are not vectors, or not shaped alike after a round; codes that are not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -149,6 +155,8 @@ def latent_attractors(
     _, starts, _ = align(0.0, starts, None)
     if starts.ndim != 2:
         raise fault(expected="starts of shape [starts, latent]", got=str(starts.shape), mend="Flatten the codes.")
+    max_steps = check_count(max_steps, what="max_steps")
+    jax.eval_shape(lambda z: latent_field(encode, decode)(0.0, z, None), starts[0])
     ends, converged, steps = _iterate(encode, decode, starts, tolerance, max_steps)
     sizes = np.asarray(_residuals(encode, decode, ends))
     fine = np.asarray(converged)
@@ -218,6 +226,10 @@ def trajectory_score(
     """
     _, xs, _ = align(0.0, xs, None)
     _, attractors, _ = align(0.0, attractors, None)
+    code = jax.eval_shape(encode, xs[0])
+    check_shape(attractors, (None, *code.shape), what="attractors", mend="One code a row, as LatentAttractors.points.")
+    jax.eval_shape(lambda z: latent_field(encode, decode)(0.0, z, None), code)
+    steps = check_count(steps, what="steps", least=0)
     return _scores(encode, decode, xs, attractors, steps)
 
 

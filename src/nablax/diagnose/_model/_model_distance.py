@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._core import fault, table
+from ..._core import check_count, fault, table
 from ...calculus import Estimate
 from .._samples import align
 
@@ -113,8 +113,7 @@ def model_distance(
             got=f"outputs of shape {shapes[0]} and {shapes[1]}",
             mend="Wrap models of different tasks so that both return the scalar to compare.",
         )
-    if steps < 1:
-        raise fault(expected="steps ≥ 1", got=str(steps), mend="Use 16.")
+    steps = check_count(steps, what="steps")
     given = None if labels is None else jnp.asarray(labels)
     references = jnp.broadcast_to(references, xs.shape)
     cosines, undefined = _cosines(first, second, xs, references, given, steps)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import fault, table
+from ..._core import check_rows, check_shape, fault, table
 from ...calculus import Estimate
 from .._samples import align
 
@@ -146,7 +146,9 @@ def class_sensitivity(
     """
     _, xs, _ = align(0.0, xs, None)
     values = jax.vmap(scores)(xs)
+    check_shape(values, (len(xs), None), what="scores", mend="They are [classes], of one sample.")
     maps = (saliency(xs, jnp.argmax(values, axis=1)), saliency(xs, jnp.argmin(values, axis=1)))
+    check_rows(maps, len(xs), what="maps", mend="saliency(xs, labels) gives one map a sample.")
     return Estimate.from_samples(jax.vmap(_correlation)(*maps))
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import Key, fault, table
+from ..._core import Key, check_count, check_key, described, fault, table
 from ...calculus import Estimate
 from .._samples import align
 
@@ -116,8 +116,13 @@ def smoothgrad(
           standard errors and the numbers drawn from them are ours)
     """
     _, xs, samples = align(0.0, xs, labels)
-    if draws < 1 or noise < 0:
-        raise fault(expected="draws ≥ 1 and noise ≥ 0", got=f"draws={draws}, noise={noise}", mend="Use 50 and 0.15.")
+    draws = check_count(draws, what="draws")
+    check_key(key)
+    if not noise >= 0:
+        raise fault(expected="noise ≥ 0", got=str(noise), mend="The default is 0.15.")
+    shape = jax.eval_shape(scores, xs[0])
+    if len(jnp.shape(shape)) != 1:
+        raise fault(expected="scores of shape [classes]", got=described(shape), mend="They are of one sample.")
     given = None if labels is None else jnp.asarray(labels)
     gradient, plain, labels, deviation, agreement = _maps(scores, xs, given, key, noise, draws)
     size, error = jnp.abs(gradient.value), gradient.standard_error

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Key, table
+from ..._core import Key, check_key, check_scalar, table
 from ...calculus import hessian_product, top_eigenvalues
 from ...follow import flow
 
@@ -114,6 +114,9 @@ def flow_sharpness(
           Gradient Flow Solutions in Scalar Networks and Beyond", 2023, https://arxiv.org/abs/2305.13064 (the
           quantity; the stopping rule is ours)
     """
+    check_key(key)
+    shape = eqx.filter_eval_shape(loss, params, *args)
+    check_scalar(shape, what="a loss", mend="It is loss(params, *args): take its mean.")
     at, rest = eqx.partition(params, eqx.is_inexact_array)
     first_key, last_key = jax.random.split(key)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, fault, table
+from ..._core import Key, check_count, check_key, check_scalar, described, fault, table
 from ...calculus import Estimate, hessian_product
 
 # Per-example gradients held at once, beside their sum.
@@ -113,17 +113,20 @@ def generalisation_gap(
         - Roberts, "SGD Implicitly Regularizes Generalization Error", 2021, https://arxiv.org/abs/2104.04874 (from
           its abstract; both formulas are derived here, as are their estimators)
     """
-    sizes = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(examples)}
-    if len(sizes) != 1 or min(sizes) < 2 or probes < 2:
+    sizes = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(examples)}
+    if len(sizes) != 1 or min(sizes) < 2:
         raise fault(
-            expected="one leading axis of at least two examples, and two probes or more",
-            got=f"leading axes {sorted(sizes)}, {probes} probes",
+            expected="one leading axis of at least two examples",
+            got=described(examples),
             mend="A covariance needs two.",
         )
     (count,) = sizes
-    batch = count if batch_size is None else batch_size
-    if batch < 1:
-        raise fault(expected="a batch_size of at least 1", got=str(batch), mend="None is the number of examples.")
+    probes = check_count(probes, what="probes", least=2)
+    batch = count if batch_size is None else check_count(batch_size, what="batch_size")
+    check_key(key)
+    one = jax.tree.map(lambda leaf: leaf[0], examples)
+    value = eqx.filter_eval_shape(loss, params, one)
+    check_scalar(value, what="a loss", mend="It is loss(params, example), of one example: take its mean.")
     # As an array: each value of a schedule, were it a constant, would be compiled for.
     return _measure(loss, params, examples, jnp.asarray(learning_rate), key, batch, probes)
 

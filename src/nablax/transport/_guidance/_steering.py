@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, check_callable, check_count, check_like, described, fault
+from ..._core import Key, check_callable, check_count, check_scalar, described, fault
 from .._batch import check_draws
 from .._transport import Transport
 
@@ -119,7 +119,7 @@ def check_cost(transport: Transport, cost: Cost, args: PyTree) -> None:
     check_callable(cost, what="a cost", mend="It is cost(x1, args) -> scalar, of one sample.")
     one = jax.ShapeDtypeStruct(transport.space.shape, jnp.float32)
     value = jax.eval_shape(cost, one, jax.tree.map(lambda leaf: leaf[0], args))
-    check_like(value, jax.ShapeDtypeStruct((), jnp.float32), what="a cost that", mend=_SCALAR)
+    check_scalar(value, what="a cost", mend=_SCALAR)
 
 
 @eqx.filter_jit
