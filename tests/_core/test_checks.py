@@ -5,7 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax._core import check_callable, check_count, check_floats, check_key, check_like, check_shape
+from nablax._core import (
+    check_callable,
+    check_count,
+    check_finite,
+    check_floats,
+    check_instance,
+    check_key,
+    check_like,
+    check_rows,
+    check_scalar,
+    check_shape,
+    check_shape_of_one,
+)
 
 
 def test_trees_of_other_shapes_or_structures_are_refused_even_where_they_would_broadcast():
@@ -60,3 +72,53 @@ def test_what_cannot_be_called_is_refused():
     assert check_callable(len, what="the loss", mend="Mend.") is len
     with pytest.raises(ValueError, match="expected the loss, a function, got"):
         check_callable(1.0, what="the loss", mend="Mend.")
+
+
+def test_a_count_that_is_traced_is_told_apart_from_a_wrong_one():
+    with pytest.raises(ValueError, match=r"got an array i32\[\]\. Pass int\(steps\), known before"):
+        jax.jit(lambda n: check_count(n, what="steps"))(3)
+
+
+def test_leading_axes_are_those_of_the_rows():
+    check_rows({"x": jnp.ones((3, 2)), "y": np.ones(3)}, 3, what="args", mend="Mend.")
+    check_rows(None, 3, what="args", mend="Mend.")
+    for tree in (jnp.ones((1, 2)), jnp.ones(2), jnp.ones(()), {"x": jnp.ones(3), "y": 1.0}, "abc"):
+        with pytest.raises(ValueError, match=r"expected args with leading axis 3, got .*Mend\."):
+            check_rows(tree, 3, what="args", mend="Mend.")
+
+
+def test_classes_are_told_apart_from_their_instances():
+    check_instance(1.0, (int, float), what="a number", mend="Mend.")
+    with pytest.raises(ValueError, match=r"expected a number, got the class float\. Make one: float\(\.\.\.\)"):
+        check_instance(float, float, what="a number", mend="Mend.")
+    with pytest.raises(ValueError, match=r"expected a number, got 'x'\. Mend\."):
+        check_instance("x", float, what="a number", mend="Mend.")
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.asarray])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_row_that_is_not_finite_is_named(kind, dtype):
+    values = kind(jnp.ones((4, 2), dtype))
+    check_finite({"x": values, "n": kind(jnp.arange(4))}, what="rows", mend="Mend.")
+    bad = kind(jnp.ones((4, 2), dtype).at[2, 1].set(jnp.nan))
+    with pytest.raises(ValueError, match=r"expected finite rows, got NaN or infinity in row 2\. Mend\."):
+        check_finite({"x": bad}, what="rows", mend="Mend.")
+    with pytest.raises(ValueError, match="in row 0 and 3 more"):
+        check_finite(kind(jnp.full((4,), jnp.inf, dtype)), what="rows", mend="Mend.")
+    jax.jit(lambda x: check_finite(x, what="rows", mend="Mend."))(bad)  # unknown while traced
+
+
+def test_the_shape_of_one_sample():
+    assert check_shape_of_one(3) == check_shape_of_one((3,)) == check_shape_of_one([np.int64(3)]) == (3,)
+    assert check_shape_of_one(()) == ()
+    for shape in (0, -1, 2.0, "2", None, (2, 0), (2.0,), (True,)):
+        with pytest.raises(ValueError, match=r"a tuple of positive integers, got .*Write \(2,\)"):
+            check_shape_of_one(shape)
+
+
+def test_one_real_number():
+    check_scalar(jnp.ones(()), what="a loss", mend="Mend.")
+    check_scalar(jax.ShapeDtypeStruct((), jnp.bfloat16), what="a loss", mend="Mend.")
+    for value in (jnp.ones(1), jnp.ones((), int), jnp.ones((), complex), 1.0, (jnp.ones(()), 2), None, "x"):
+        with pytest.raises(ValueError, match=r"expected a loss that is one real number, f32\[\], got .*Mend\."):
+            check_scalar(value, what="a loss", mend="Mend.")

@@ -1,6 +1,7 @@
 """What a signature declares — shapes, dtypes, counts, keys — checked at trace time, in words that say what to do."""
 
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,8 @@ from ._errors import fault
 
 def described(tree: PyTree) -> str:
     """A tree by the dtypes and shapes of its arrays, such as ``f32[3,2]`` or ``{'x': i32[5]}``."""
-    return " ".join(eqx.tree_pformat(tree, short_arrays=True, struct_as_array=True).split())
+    text = " ".join(eqx.tree_pformat(tree, short_arrays=True, struct_as_array=True).split())
+    return re.sub(r"\bweak_(?=\w+\[)", "", text)  # that a number was Python's once is no news
 
 
 def check_like(value: PyTree, like: PyTree, *, what: str, mend: str) -> None:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -486,6 +487,30 @@ def test_faults_are_named(make, message):
         transformation = make()
         if hasattr(transformation, "init"):
             transformation.init(jnp.zeros(2))
+
+
+@pytest.mark.parametrize("compiled", [lambda f: f, eqx.filter_jit, jax.jit], ids=["eager", "filter_jit", "jit"])
+def test_gradients_that_are_not_finite_are_named_however_the_step_is_compiled(compiled):
+    method = regulate.upgrad()
+    step = compiled(lambda grads, state: method.update(grads, state))
+    for bad in (jnp.nan, jnp.inf):
+        with pytest.raises(Exception, match="expected finite gradients, got NaN or infinity"):
+            jax.block_until_ready(step(jnp.array([[1.0, bad], [0.0, 1.0]]), method.init(jnp.zeros(2))))
+    # What failed is the solve, not the gradients: its sentence is another.
+    method = regulate.imtl_g()
+    step = compiled(lambda grads, state: method.update(grads, state))
+    with pytest.raises(Exception, match="expected a solve within tolerance, got a residual above it"):
+        jax.block_until_ready(step(jnp.array([[1.0, 0.0], [-1.0, 0.0]]), method.init(jnp.zeros(2))))
+
+
+def test_gradients_are_floats_and_counts_are_whole():
+    method = regulate.upgrad()
+    for grads in (jnp.ones((2, 3), int), {"a": jnp.ones((2, 3)), "b": jnp.ones((2, 3), bool)}):
+        with pytest.raises(ValueError, match="gradients of real floating-point numbers"):
+            method.update(grads, method.init(jnp.ones(3)))
+    for count in (0, 2.0, "3"):
+        with pytest.raises(ValueError, match="objectives as a whole number, at least 1"):
+            regulate.upgrad(objectives=count).init(jnp.ones(3))
 
 
 def test_leading_axes_must_agree():

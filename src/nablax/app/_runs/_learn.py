@@ -209,6 +209,7 @@ def matching_loss(codec: "Codec | ImageCodec", condition_dropout: float) -> Call
     def loss(field: Any, batch: dict[str, Array], *, key: Key) -> Array:
         noise_key, match_key = jax.random.split(key)
         y, _ = codec.dequantise(batch["base"], noise_key)
-        return matching(field, {**batch, "data": y}, key=match_key)
+        rows = {name: part for name, part in batch.items() if name != "base"}
+        return matching(field, {**rows, "data": y}, key=match_key)
 
     return loss
