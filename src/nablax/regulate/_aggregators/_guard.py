@@ -8,7 +8,7 @@ import optax
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import check_like, fault
 from ._aggregator import (
     Weights,
     checked,
@@ -69,7 +69,7 @@ def guard(*, throw: bool = True) -> optax.GradientTransformationExtraArgs:
         A gradient transformation whose ``update`` takes ``gradients``, leading axis K, beside the updates.
 
     Raises:
-        ValueError: ``gradients`` are missing, or their leaves disagree.
+        ValueError: ``gradients`` are missing, their leaves disagree, or each is not shaped like the updates.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -109,6 +109,8 @@ def guard(*, throw: bool = True) -> optax.GradientTransformationExtraArgs:
                 mend="Call optimizer.update(grads, state, params, gradients=grads).",
             )
         leading_axis(gradients)
+        one = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), gradients)
+        check_like(updates, one, what="an update that", mend="Pass the gradients that the updates were made of.")
         cosines, norms = cosines_and_norms(gradients)
         slopes, size = _slopes(gradients, updates, norms)
         solution = solve_one(with_unit_diagonal(cosines), -slopes)

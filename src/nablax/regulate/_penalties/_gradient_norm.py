@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import check_like, check_shape, fault
 
 
 def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationExtraArgs:
@@ -30,7 +30,8 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
         ``grad_fn(params) -> grads`` on the same batch; it comes first in a chain.
 
     Raises:
-        ValueError: ``ascent`` is zero; parameters or ``grad_fn`` are missing at an update.
+        ValueError: ``ascent`` is zero; at an update, parameters or ``grad_fn`` are missing, or gradients are not shaped
+            like the parameters.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -66,7 +67,9 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
                 got="None",
                 mend="Pass grad_fn=lambda params: jax.grad(loss)(params, batch).",
             )
+        check_like(updates, params, what="a gradient that", mend="Pass the parameters that it belongs to.")
         uphill = grad_fn(jax.tree.map(lambda p, g: p + jnp.asarray(ascent, p.dtype) * g, params, updates))
+        check_like(uphill, params, what="a grad_fn whose value", mend="It is grad_fn(params) -> grads.")
         share = weight / ascent
         return jax.tree.map(lambda g, u: g + jnp.asarray(share, g.dtype) * (u - g), updates, uphill), state
 
@@ -87,7 +90,7 @@ def flooding(level: float | Float[Array, ""]) -> optax.GradientTransformationExt
         chain.
 
     Raises:
-        ValueError: the loss is missing at an update.
+        ValueError: the loss is missing at an update, or not one number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -116,6 +119,7 @@ def flooding(level: float | Float[Array, ""]) -> optax.GradientTransformationExt
     ) -> tuple[PyTree, optax.EmptyState]:
         if value is None:
             raise fault(expected="value=loss", got="None", mend="Pass the loss whose gradient this is.")
+        check_shape(value, (), what="a value", mend="It is the loss of the batch, one number.")
         sign = jnp.where(jnp.asarray(value) < level, -1, 1)
         return jax.tree.map(lambda g: sign.astype(g.dtype) * g, updates), state
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, check_count, check_key, fault
 from .._aggregators._aggregator import (
     combine,
     leading_axis,
@@ -130,6 +130,9 @@ def importance_draw(state: ImportanceSamplingState, count: int, *, key: Key) -> 
     Returns:
         Indices ``[count]``.
 
+    Raises:
+        ValueError: ``count`` is not a positive whole number, or ``key`` is no key.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from nablax import regulate
@@ -140,6 +143,8 @@ def importance_draw(state: ImportanceSamplingState, count: int, *, key: Key) -> 
     Cost:
         One pass over the probabilities.
     """
+    count = check_count(count, what="count")
+    check_key(key)
     return jax.random.choice(key, state.probabilities.shape[0], (count,), p=state.probabilities)
 
 
