@@ -19,6 +19,7 @@ from ._checks import (
     check_shape_of_one,
     described,
 )
+from ._convolutions import canonical_convolutions
 from ._errors import fault, require
 from ._estimate import Estimate
 from ._field import checked_field
@@ -34,6 +35,7 @@ __all__ = [
     "Key",
     "Product",
     "Space",
+    "canonical_convolutions",
     "check_callable",
     "check_count",
     "check_finite",

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Key, rows_of, take
+from .._core import Key, canonical_convolutions, rows_of, take
 from ..fields import EMA
 
 # Losses of one call are kept on the device in a buffer of this length, so a call runs at most so many steps.
@@ -117,6 +117,7 @@ def advance(
             return plan.split(take(data, plan.split(rows_of(step, size, plan.batch_size, key=shuffle))))
         return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, step - first, keepdims=False), data)
 
+    @canonical_convolutions
     def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
         state, losses, _ = carry
         following, loss, sound = _step(plan, state, batch_of(state.step))
@@ -152,6 +153,7 @@ def validate(constants: tuple[Plan, PyTree], state: State) -> tuple[State, Float
     total = jnp.zeros((), state.best_loss.dtype)
     if full:
 
+        @canonical_convolutions
         def of_batch(i: Int[Array, ""]) -> Float[Array, ""]:
             batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * plan.batch_size, plan.batch_size), rows)
             return plan.loss(model, plan.split(batch), key=jax.random.fold_in(key, i))

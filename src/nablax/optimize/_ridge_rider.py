@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Field, Key, fault
+from .._core import Field, Key, canonical_convolutions, fault
 from ..calculus import top_eigenvalues
 
 
@@ -32,6 +32,7 @@ class Branches(eqx.Module):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def local_exponents(
     field: Field,
     y: PyTree,
@@ -90,6 +91,7 @@ def local_exponents(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def ridge_rider(
     field: Field,
     y0: PyTree,

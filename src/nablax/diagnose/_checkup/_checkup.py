@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
     Key,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_key,
@@ -262,6 +263,7 @@ def checkup(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _measure(functions: tuple, state: tuple, batch_size: int | None, rows: int, steps: int, count: int) -> Checkup:
     loss, example_losses, losses, logits, field, optimizer = functions
     params, batch, opt_state, update, learning_rate, momentum, key = state

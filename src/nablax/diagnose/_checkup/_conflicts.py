@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_callable, check_floats, check_loss, described, fault, table
+from ..._core import canonical_convolutions, check_callable, check_floats, check_loss, described, fault, table
 from ...calculus import Estimate
 from ._along import (
     Moved,
@@ -126,6 +126,7 @@ def named(losses: Losses) -> Any:
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _conflicts(losses: Any, params: PyTree, batch: PyTree, update: PyTree | None) -> Conflicts:
     point = Point.of(params)
     return compare(losses, point, batch, None if update is None else point.like(update, "an update"))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, check_callable, check_count, check_key, described, fault, table
+from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, described, fault, table
 from ...calculus import Estimate
 from ._along import Point, directional, row_count
 from ._row_gradients import (
@@ -180,6 +180,7 @@ def noise_scale(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _noise_scale(
     loss: Callable,
     losses: Callable | None,

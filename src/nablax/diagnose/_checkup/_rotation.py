@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_callable, check_count, check_key, table
+from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, table
 from ...calculus import Estimate, antisymmetry
 from ._along import Point
 
@@ -80,6 +80,7 @@ def rotation(field: Callable[..., PyTree], params: PyTree, *args: Any, key: Key,
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _rotation(field: Callable, params: PyTree, args: tuple, key: Key, probes: int) -> Rotation:
     return turning(field, Point.of(params), args, key, probes)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_callable, check_count, check_key, fault, table
+from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, fault, table
 from ...calculus import (
     Estimate,
     SpectralDensity,
@@ -157,6 +157,7 @@ def sharpness(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _sharpness(
     loss: Callable, losses: Callable | None, params: PyTree, args: tuple, rule: UpdateRule, key: Key, steps: int
 ) -> Sharpness:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_callable, fault, table
+from ..._core import canonical_convolutions, check_callable, fault, table
 from ...calculus import Estimate, SoftmaxRadius, softmax_radius
 from ._along import (
     Moved,
@@ -136,6 +136,7 @@ def step(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _step(
     loss: Callable,
     losses: Callable | None,

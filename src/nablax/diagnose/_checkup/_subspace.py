@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_callable, check_count, check_key, table
+from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, table
 from ...calculus import SpectralDensity
 from ._along import Point, rescaled
 from ._sharpness import Curvature, curvature, hessian
@@ -116,6 +116,7 @@ def subspace(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _subspace(
     loss: Callable,
     params: PyTree,

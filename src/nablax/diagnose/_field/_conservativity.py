@@ -7,7 +7,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, check_count, check_key, checked_field, fault, table
+from ..._core import Field, Key, canonical_convolutions, check_count, check_key, checked_field, fault, table
 from ...calculus import Estimate, antisymmetry
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
@@ -162,6 +162,7 @@ def conservativity(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _measure(
     field: Field,
     times: Float[Array, " samples"],

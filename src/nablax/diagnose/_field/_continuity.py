@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, check_callable, check_scalar, checked_field, table
+from ..._core import Field, canonical_convolutions, check_callable, check_scalar, checked_field, table
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
@@ -117,6 +117,7 @@ def continuity(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _measure(
     velocity: Field,
     log_density: Callable[[Float[Array, ""], PyTree, PyTree], Float[Array, ""]],

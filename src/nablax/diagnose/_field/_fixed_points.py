@@ -8,7 +8,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, Int, PyTree
 
-from ..._core import Field, check_count, check_instance, checked_field, fault
+from ..._core import Field, canonical_convolutions, check_count, check_instance, checked_field, fault
 from .._samples import align
 
 STARTS = 256
@@ -138,6 +138,7 @@ def fixed_points(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _solve(
     field: Field, starts: PyTree, t: Array, args: PyTree, solver: optx.AbstractRootFinder, max_steps: int
 ) -> tuple[Array, ...]:
@@ -159,6 +160,7 @@ def _solve(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _linearise(field: Field, points: PyTree, t: Array, args: PyTree) -> tuple[Array, Array]:
     def at(y: PyTree) -> tuple[Array, Array]:
         flat, unravel = ravel_pytree(y)

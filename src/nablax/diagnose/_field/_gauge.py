@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from scipy.stats import norm
 
-from ..._core import Field, Key, check_count, check_key, checked_field, fault, table
+from ..._core import Field, Key, canonical_convolutions, check_count, check_key, checked_field, fault, table
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
 from .._statistics import ratio_of_means, root_mean_square
@@ -217,6 +217,7 @@ def _record(numbers: dict[str, Any], potential: Potential, samples: int) -> Gaug
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _measure(
     field: Field,
     score: Field | None,

@@ -7,7 +7,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, check_count, check_key, checked_field, fault, table
+from ..._core import Field, Key, canonical_convolutions, check_count, check_key, checked_field, fault, table
 from ...calculus import Estimate, stochastic_divergence
 from .._samples import align
 from .._statistics import ratio_of_means
@@ -149,6 +149,7 @@ def intrinsic_dimension(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _measure(
     score: Field, times: Array, ys: PyTree, args: PyTree, sigma: Array, keys: Array | None, probes: int | None
 ) -> tuple[Array, ...]:

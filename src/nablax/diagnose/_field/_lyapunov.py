@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import (
     Field,
     Key,
+    canonical_convolutions,
     check_count,
     check_finite,
     check_floats,
@@ -187,6 +188,7 @@ def lyapunov(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _grow(
     field: Field,
     y0: PyTree,

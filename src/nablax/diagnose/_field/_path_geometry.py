@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, check_count, checked_field, fault, guarded_jit, table
+from ..._core import Field, canonical_convolutions, check_count, checked_field, fault, guarded_jit, table
 from ...calculus import Estimate
 from ...follow import flow
 from .._samples import align
@@ -135,6 +135,7 @@ def path_geometry(
 
 
 @guarded_jit
+@canonical_convolutions
 def _follow(
     field: Field,
     y0s: PyTree,

@@ -7,7 +7,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key
+from ..._core import Field, Key, canonical_convolutions
 
 # Samples at which the field is evaluated at a time.
 POINTS = 256
@@ -71,6 +71,7 @@ def fit(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _equations(
     field: Field,
     reference: Field | None,

@@ -7,7 +7,17 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, check_count, check_key, checked_field, fault, guarded_jit, table
+from ..._core import (
+    Field,
+    Key,
+    canonical_convolutions,
+    check_count,
+    check_key,
+    checked_field,
+    fault,
+    guarded_jit,
+    table,
+)
 from ...calculus import Estimate, arnoldi, ritz_values
 from ...follow import flow
 from .._samples import align
@@ -151,6 +161,7 @@ def stiffness(
 
 
 @guarded_jit
+@canonical_convolutions
 def _project(
     field: Field, y0s: PyTree, args: PyTree, moments: Float[Array, " times"], steps: int, krylov: int, key: Key
 ) -> tuple[Array, ...]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Field, check_callable, check_count, check_like, check_shape, fault, table
+from ..._core import Field, canonical_convolutions, check_callable, check_count, check_like, check_shape, fault, table
 from ...calculus import Estimate
 from .._field._fixed_points import _distinct
 from .._samples import align
@@ -234,6 +234,7 @@ def trajectory_score(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _iterate(encode: Callable, decode: Callable, starts: Array, tolerance: float, max_steps: int) -> tuple:
     def settled(z: Array, step: Array) -> Array:
         # A code that has run so far that its norm overflows has not settled there.
@@ -285,6 +286,7 @@ def _nearest_cosine(decoded: Array, training: Array) -> Array:
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _scores(encode: Callable, decode: Callable, xs: Array, attractors: Array, steps: int) -> Array:
     def score(x: Array) -> Array:
         def advance(z: Array, _: None) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._core import check_count, fault, table
+from ..._core import canonical_convolutions, check_count, fault, table
 from ...calculus import Estimate
 from .._samples import align
 
@@ -126,6 +126,7 @@ def model_distance(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _cosines(first: Callable, second: Callable, xs: Array, starts: Array, labels: Array | None, steps: int) -> tuple:
     nodes, shares = np.polynomial.legendre.leggauss(steps)
     alphas = jnp.asarray((nodes + 1) / 2, xs.dtype)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import check_rows, check_shape, fault, table
+from ..._core import canonical_convolutions, check_rows, check_shape, fault, table
 from ...calculus import Estimate
 from .._samples import align
 
@@ -153,6 +153,7 @@ def class_sensitivity(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _maps(features: Callable, head: Callable, xs: Array, labels: Array | None, channels: int) -> tuple:
     def one(x: Array, label: Array | None) -> tuple:
         activation = jnp.moveaxis(features(x), channels, -1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, table
+from ..._core import canonical_convolutions, fault, table
 from ...calculus import Estimate
 
 # Samples at once; each pushes every feature's direction through the function together.
@@ -45,6 +45,7 @@ class Sensitivity(eqx.Module):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def sensitivity(
     function: Callable[..., Float[Array, ""]],
     xs: Float[Array, "samples features"],

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import Key, check_count, check_key, described, fault, table
+from ..._core import Key, canonical_convolutions, check_count, check_key, described, fault, table
 from ...calculus import Estimate
 from .._samples import align
 
@@ -140,6 +140,7 @@ def smoothgrad(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _maps(scores: Callable, xs: Array, labels: Array | None, key: Key, noise: float, draws: int) -> tuple:
     if labels is None:
         labels = jnp.argmax(jax.lax.map(scores, xs), axis=-1)

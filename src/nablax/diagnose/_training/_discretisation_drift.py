@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, check_scalar, fault, table
+from ..._core import Field, canonical_convolutions, check_scalar, fault, table
 
 Loss = Callable[..., Float[Array, ""]]
 
@@ -171,6 +171,7 @@ def discretisation_drift(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _measure(
     functions: tuple, params: PyTree, args: tuple, rates: tuple[Array, ...], single: bool, alternating: bool
 ) -> DiscretisationDrift:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Key, check_key, check_scalar, table
+from ..._core import Key, canonical_convolutions, check_key, check_scalar, table
 from ...calculus import hessian_product, top_eigenvalues
 from ...follow import flow
 
@@ -62,6 +62,7 @@ class FlowSharpness(eqx.Module):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def flow_sharpness(
     loss: Callable[..., Float[Array, ""]],
     params: PyTree,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_count, check_key, check_scalar, described, fault, table
+from ..._core import Key, canonical_convolutions, check_count, check_key, check_scalar, described, fault, table
 from ...calculus import Estimate, hessian_product
 
 # Per-example gradients held at once, beside their sum.
@@ -132,6 +132,7 @@ def generalisation_gap(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _measure(
     loss: Callable[..., Float[Array, ""]],
     params: PyTree,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, check_like, check_scalar, fault, table
+from ..._core import Field, canonical_convolutions, check_like, check_scalar, fault, table
 
 Generator = Callable[[PyTree], PyTree]
 Where = Callable[[PyTree], PyTree]
@@ -245,6 +245,7 @@ def noether(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _measure(
     loss: Callable[..., Float[Array, ""]],
     params: PyTree,
