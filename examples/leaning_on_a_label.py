@@ -1,4 +1,4 @@
-"""Digits drawn on demand, the flow leaning on the label a little, more, and too far: a picture and what a reader says."""
+"""Digits drawn on demand, leaning on the label a little, more, and too far: a picture and what a reader says."""
 
 import sys
 import tempfile

@@ -73,8 +73,6 @@ def open_run(path: Path | str) -> "Model":
 def __getattr__(name: str) -> Any:
     # scikit-learn's base class is needed to define the estimator: it is loaded when the estimator is asked for.
     if name == "FlowDensity":
-        from .._core import require
-
         require("sklearn", extra="app")
         from ._ask._density import FlowDensity
 
