@@ -1,6 +1,5 @@
 """Convolutions in one layout give what they gave, and are fast where they were not: in the body of a loop."""
 
-import math
 import re
 
 import equinox as eqx
@@ -230,6 +229,18 @@ def test_without_convolutions_the_traced_program_is_what_runs():
     assert str(plain) == str(rewritten)
 
 
-def test_elsewhere_than_on_a_cpu_it_is_the_function_itself(monkeypatch):
+def test_elsewhere_than_on_a_cpu_the_function_is_called_as_it_is(monkeypatch):
+    convolve, operands = convolution("2d")
+    rewritten = canonical_convolutions(convolve)
+    native = str(jax.make_jaxpr(convolve)(*operands))
+    assert str(jax.make_jaxpr(rewritten)(*operands)) != native
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert canonical_convolutions(math.cos) is math.cos
+    assert str(jax.make_jaxpr(rewritten)(*operands)) == native
+
+
+def test_decorating_starts_no_backend(monkeypatch):
+    def started():
+        raise AssertionError("a backend was started")
+
+    monkeypatch.setattr(jax, "default_backend", started)
+    canonical_convolutions(jnp.cos)

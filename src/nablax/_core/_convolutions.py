@@ -36,13 +36,14 @@ def canonical_convolutions(function: Callable[..., Result]) -> Callable[..., Res
         function: of arrays in any trees, traced once a call; other arguments and results are left alone.
 
     Returns:
-        A function with the same arguments and results; the function itself where JAX's default backend is no CPU.
+        A function with the same arguments and results; where JAX's default backend is no CPU it only calls the first.
     """
-    if jax.default_backend() != "cpu":
-        return function
 
     @functools.wraps(function)
     def canonical(*args: Any, **keywords: Any) -> Result:
+        # Asked at the call: at decoration it would start JAX's backends while modules are imported.
+        if jax.default_backend() != "cpu":
+            return function(*args, **keywords)
         program, shapes, others = eqx.filter_make_jaxpr(function)(*args, **keywords)
         inputs = jax.tree.leaves(eqx.filter((args, keywords), eqx.is_array))
         # The traced program runs, not the function again: tracing is paid once.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Field, Key, checked_field
+from .._core import Field, Key, canonical_convolutions, checked_field
 
 # Tangents pushed through the field at once. Above this the rest waits its turn in a loop, so that the memory
 # of an exact divergence grows like CHUNK × activations and not like D × activations.
@@ -44,4 +44,4 @@ def chunked_map(function: Callable[[Any], PyTree], inputs: PyTree) -> PyTree:
     """Apply ``function`` along the leading axis: all at once when short, in chunks of ``CHUNK`` when long."""
     if jax.tree.leaves(inputs)[0].shape[0] <= CHUNK:
         return jax.vmap(function)(inputs)
-    return jax.lax.map(function, inputs, batch_size=CHUNK)
+    return canonical_convolutions(lambda inputs: jax.lax.map(function, inputs, batch_size=CHUNK))(inputs)

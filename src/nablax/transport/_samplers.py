@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Key, check_callable, check_count, checked_field, fault
+from .._core import Key, canonical_convolutions, check_callable, check_count, checked_field, fault
 from ..follow import flow
 from ._batch import check_draws
 from ._transport import Transport
@@ -18,6 +18,7 @@ Diffusion = Callable[[Array], Array]
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def sample_sde(
     transport: Transport,
     count: int,
@@ -93,6 +94,7 @@ def sample_sde(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def predictor_corrector(
     transport: Transport,
     count: int,

@@ -9,7 +9,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Field, Key, check_count, check_instance, check_key, check_like, checked_field, fault, guarded_jit
+from .._core import (
+    Field,
+    Key,
+    canonical_convolutions,
+    check_count,
+    check_instance,
+    check_key,
+    check_like,
+    checked_field,
+    fault,
+    guarded_jit,
+)
 from ..calculus import divergence as exact_divergence
 from ..follow import flow
 from ..spaces import Euclidean
@@ -189,12 +200,14 @@ class Transport(eqx.Module):
         return self._sample(count, key, args, steps, solver, rtol, atol, per_sample)
 
     @guarded_jit
+    @canonical_convolutions
     def _sample(self, count: int, key: Key, args: PyTree, *settings: Any) -> Array:
         y0 = jax.vmap(self.prior.sample)(jax.random.split(key, count))
         first, last = self.path.times
         return self._follow(y0, args, first, last, *settings)
 
     @guarded_jit
+    @canonical_convolutions
     def encode(
         self,
         ys: Float[Array, " rows *shape"],
@@ -233,6 +246,7 @@ class Transport(eqx.Module):
         return jnp.where(sound.reshape(-1, *(1,) * (codes.ndim - 1)), codes, jnp.nan)
 
     @guarded_jit
+    @canonical_convolutions
     def log_prob(
         self,
         ys: Float[Array, " rows *shape"],

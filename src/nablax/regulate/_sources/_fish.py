@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, fault
+from ..._core import Key, canonical_convolutions, fault
 from .._aggregators._aggregator import leading_axis
 
 
@@ -103,6 +103,7 @@ def fish(inner_rate: float | Float[Array, ""], *, key: Key) -> optax.GradientTra
         def descend(params: PyTree, gradient: PyTree) -> PyTree:
             return jax.tree.map(lambda p, g: p - jnp.asarray(inner_rate, p.dtype) * g, params, gradient)
 
+        @canonical_convolutions
         def walk(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], None]:
             params, total = carry
             gradient = domain_grad(params, index)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import canonical_convolutions, fault
 
 
 class MetaRegulation(NamedTuple):
@@ -133,6 +133,7 @@ def meta_adapt(
     def function(meta: MetaRegulation, support: PyTree) -> PyTree:
         regulator = learned_regulation(meta)
 
+        @canonical_convolutions
         def step(params: PyTree, _: None) -> tuple[PyTree, None]:
             regulated, _ = regulator.update(jax.grad(loss)(params, support), optax.EmptyState())
             return jax.tree.map(lambda p, g: p - learning_rate * g, params, regulated), None

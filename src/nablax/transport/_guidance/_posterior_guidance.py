@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_count, check_shape
+from ..._core import Key, canonical_convolutions, check_count, check_shape
 from .._batch import check_draws
 from .._transport import Transport
 from ._observed import observed
@@ -19,6 +19,7 @@ _Pull = Callable[[Array, Array, Callable[[Array], tuple[Array]], PyTree], Array]
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def posterior_guidance(
     transport: Transport,
     cost: Cost,
@@ -84,6 +85,7 @@ def posterior_guidance(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def pseudoinverse_guidance(
     transport: Transport,
     operator: Callable[[Array], Array],

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, check_callable, check_count, check_scalar, described, fault
+from ..._core import Key, canonical_convolutions, check_callable, check_count, check_scalar, described, fault
 from .._batch import check_draws
 from .._transport import Transport
 
@@ -123,6 +123,7 @@ def check_cost(transport: Transport, cost: Cost, args: PyTree) -> None:
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def steer(
     transport: Transport,
     cost: Cost,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_count
+from ..._core import Key, canonical_convolutions, check_count
 from .._transport import Transport
 
 _BLEND = 0.15  # below this a(t), the Jacobian is too small to say what the covariance is
@@ -43,6 +43,7 @@ class _Ahead(NamedTuple):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def twisted(
     transport: Transport,
     matrix: Array,

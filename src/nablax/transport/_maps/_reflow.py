@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..._core import Key, check_count
+from ..._core import Key, canonical_convolutions, check_count
 from ...follow import flow
 from .._batch import check_draws
 from .._transport import Transport
@@ -78,6 +78,7 @@ def reflow(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _ends(
     transport: Transport, size: int, key: Key, args: PyTree, steps: int | None, rtol: float, atol: float
 ) -> tuple[Array, Array]:
