@@ -105,6 +105,12 @@ def test_nothing_is_watched_any_more_once_the_block_has_ended(planted):
     assert ran == set()
 
 
+def test_watching_is_not_itself_among_what_ran():
+    with _code.code_that_runs() as ran:
+        pass
+    assert ran == set()
+
+
 def test_files_that_what_ran_imports_from_count_and_rooms_listings_do_not(planted):
     ran = {"claim.py", "room/_method.py", "room/_helper.py"}
     code = _code.digests(ran)
