@@ -33,7 +33,7 @@ def rewrite():
     def change(path, old, new):
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
-        for cached in (_code._digest, _code._tree, _code._imports):
+        for cached in (_code._read, _code._listed):
             cached.cache_clear()
 
     return change

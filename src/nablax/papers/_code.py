@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -97,7 +98,7 @@ def digests(ran: Iterable[str]) -> dict[str, str]:
     Returns:
         Sixteen hexadecimal digits by path, the same on every version of Python.
     """
-    return {file: _digest(SOURCE / file) for file in sorted(_with_imports(ran))}
+    return {file: _read(SOURCE / file).digest for file in sorted(_with_imports(ran))}
 
 
 def changes(code: dict[str, str]) -> list[str]:
@@ -111,7 +112,7 @@ def changes(code: dict[str, str]) -> list[str]:
     """
     there = {file for file in code if (SOURCE / file).is_file()}
     said = dict.fromkeys(code.keys() - there, "is gone")
-    said |= {file: "changed" for file in there if _digest(SOURCE / file) != code[file]}
+    said |= {file: "changed" for file in there if _read(SOURCE / file).digest != code[file]}
     said |= dict.fromkeys(_with_imports(there) - there, "is imported now")
     return [f"{file} {words}" for file, words in sorted(said.items())]
 
@@ -124,8 +125,30 @@ def _file(path: Path) -> str:
     return path.relative_to(SOURCE).as_posix()
 
 
+def _with_imports(files: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    ahead = list(files)
+    while ahead:
+        if (file := ahead.pop()) not in seen:
+            seen.add(file)
+            ahead += map(_file, _read(SOURCE / file).imports)
+    return seen
+
+
+class _Text(NamedTuple):
+    """What is kept of a file: the digest, and the files that the names it imports come from."""
+
+    digest: str
+    imports: frozenset[Path]
+
+
 @functools.cache
-def _digest(path: Path) -> str:
+def _read(path: Path) -> _Text:
+    tree = ast.parse(path.read_bytes())
+    return _Text(_digest(tree), frozenset(_imports(tree, path)))
+
+
+def _digest(tree: ast.Module) -> str:
     written: list[str] = []
 
     def write(node: object) -> None:
@@ -143,53 +166,37 @@ def _digest(path: Path) -> str:
         elif isinstance(node, list):
             written.append("[")
             for one in node:
-                if not (isinstance(one, ast.Expr) and _is_text(one.value)):  # a docstring, or prose like one
+                if not _is_prose(one):
                     write(one)
             written.append("]")
         else:
             written.append(repr(node))
 
-    write(_tree(path))
+    write(tree)
     return hashlib.sha256("\n".join(written).encode()).hexdigest()[:16]
 
 
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _is_prose(node: object) -> bool:
+    """Whether a statement is a text and nothing else, as docstrings are."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-@functools.cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
-
-
-def _with_imports(files: Iterable[str]) -> set[str]:
-    seen: set[str] = set()
-    ahead = list(files)
-    while ahead:
-        if (file := ahead.pop()) not in seen:
-            seen.add(file)
-            ahead += map(_file, _imports(SOURCE / file))
-    return seen
-
-
-@functools.cache
-def _imports(path: Path) -> set[Path]:
-    """Files that the names imported by one file come from, those imported inside its functions included."""
-    found: set[Path] = set()
+def _imports(tree: ast.Module, path: Path) -> Iterator[Path]:
+    """Files that the names imported by a file come from, those imported inside its functions included."""
     packages: dict[str, Path] = {}
-    for node in ast.walk(_tree(path)):
+    nodes = list(ast.walk(tree))
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.level:
             for alias in node.names:
                 origin = _origin(_base(node, path), alias.name)
                 if origin.is_dir():
                     packages[alias.asname or alias.name] = origin
                 else:
-                    found.add(origin)
-    for node in ast.walk(_tree(path)):
+                    yield origin
+    for node in nodes:
         # `regulate.pcgrad`, where the room itself was imported.
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
-            found.add(_origin(packages[node.value.id], node.attr))
-    return found
+            yield _origin(packages[node.value.id], node.attr)
 
 
 def _base(node: ast.ImportFrom, path: Path) -> Path:
@@ -205,12 +212,15 @@ def _origin(base: Path, name: str) -> Path:
     if (base / name / "__init__.py").is_file():
         return base / name
     listing = base / "__init__.py"
-    for node in _tree(listing).body:
-        if isinstance(node, ast.ImportFrom) and node.level:
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return _origin(_base(node, listing), alias.name)
-    return listing  # defined there
+    # What a package's listing does not import it defines itself.
+    return _origin(*_listed(listing)[name]) if name in _listed(listing) else listing
+
+
+@functools.cache
+def _listed(listing: Path) -> dict[str, tuple[Path, str]]:
+    """Names that a package's ``__init__`` imports: where from, and what they are called there."""
+    imports = [node for node in ast.parse(listing.read_bytes()).body if isinstance(node, ast.ImportFrom) and node.level]
+    return {alias.asname or alias.name: (_base(node, listing), alias.name) for node in imports for alias in node.names}
 
 
 __all__ = ["changes", "code_that_runs", "digests"]
