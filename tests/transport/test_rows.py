@@ -139,6 +139,9 @@ def test_data_put_back_to_a_time_have_the_paths_own_mean_and_spread(path):
     # One time a row: the first is all noise, the last nearly none.
     ends = transport.interpolate(jnp.array(path.times), ys[:2], key=KEY)
     assert abs(float(ends[1, 0]) - 3) < 0.5
+    for outside in (-0.1, 1.5, jnp.nan, jnp.array([0.5, 2.0])):
+        with pytest.raises(ValueError, match="times between 0 and 1"):
+            transport.interpolate(outside, ys[:2], key=KEY)
     with pytest.raises(ValueError, match="one time, or 2"):
         transport.interpolate(jnp.ones(3), ys[:2], key=KEY)
 

@@ -38,6 +38,20 @@ def check_batch(ys: Any, args: PyTree, shape: tuple[int, ...]) -> Float[Array, "
     return ys
 
 
+def check_times(t: Any, ys: Array) -> Float[Array, " rows"]:
+    """One time a row, from one for all or as many; between noise and data.
+
+    Raises:
+        ValueError: there are others, or one is outside.
+    """
+    times = jnp.asarray(t, ys.dtype)
+    if times.shape not in ((), (len(ys),)):
+        raise fault(expected=f"one time, or {len(ys)}", got=f"times of shape {times.shape}", mend="One a row.")
+    if not isinstance(times, jax.core.Tracer) and not bool(jnp.all((times >= 0) & (times <= 1))):
+        raise fault(expected="times between 0 and 1", got=str(t), mend="Noise is at 0, data are at 1.")
+    return jnp.broadcast_to(times, (len(ys),))
+
+
 def finite_rows(tree: PyTree, rows: int) -> Bool[Array, " rows"]:
     """Which rows hold neither NaN nor infinity in any array of floats."""
     sound = jnp.ones((rows,), bool)
@@ -63,4 +77,4 @@ def with_stand_ins(ys: Array, args: PyTree) -> tuple[Array, PyTree, Bool[Array, 
     return ys, args, sound
 
 
-__all__ = ["check_batch", "check_draws", "finite_rows", "with_stand_ins"]
+__all__ = ["check_batch", "check_draws", "check_times", "finite_rows", "with_stand_ins"]

@@ -24,7 +24,7 @@ from .._core import (
 from ..calculus import divergence as exact_divergence
 from ..follow import flow
 from ..spaces import Euclidean
-from ._batch import check_batch, check_draws, finite_rows, with_stand_ins
+from ._batch import check_batch, check_draws, check_times, finite_rows, with_stand_ins
 from ._likelihood._log_prob import LogProb, divergence_along
 from ._paths._affine import AbstractPath, View, check_path, check_view
 from ._priors import Empirical, Normal, Prior
@@ -89,9 +89,7 @@ class Transport(eqx.Module):
     def __check_init__(self) -> None:
         checked_field(self.field)
         check_path(self.path)
-        check_instance(
-            self.prior, (Normal, Empirical), what="a prior", mend="Pass Normal(shape) or Empirical(samples)."
-        )
+        check_instance(self.prior, (Normal, Empirical), what="a prior", mend="Pass Normal(shape), for instance.")
         check_instance(self.space, Euclidean, what="a space", mend="Pass spaces.Euclidean(shape).")
         check_view(self.prediction)
         if self.prior.shape != self.space.shape:
@@ -126,7 +124,7 @@ class Transport(eqx.Module):
         r"""Put fresh noise on data: draw $x_t = a(t) x_1 + b(t) x_0$, the points on which the field was trained.
 
         Args:
-            t: one time, or one a row; between ``path.times``.
+            t: one time, or one a row; between 0 and 1.
             ys: data $x_1$, leading axis over rows.
             key: for the noise.
 
@@ -134,7 +132,8 @@ class Transport(eqx.Module):
             The points at time ``t``, shaped like ``ys``: the samples that a diagnostic of the field at ``t`` asks for.
 
         Raises:
-            ValueError: noise and data were not paired independently, so that fresh noise would give other points.
+            ValueError: noise and data were not paired independently, so that fresh noise would give other points; a
+                time is outside; ``ys`` is not an array of floats with one sample a row.
 
         Example:
             >>> import jax, jax.numpy as jnp
@@ -156,12 +155,10 @@ class Transport(eqx.Module):
                 got="independent=False",
                 mend="Pair them as in training, and pass each pair to path.interpolate.",
             )
-        times = jnp.asarray(t, ys.dtype)
-        if times.shape not in ((), (len(ys),)):
-            raise fault(expected=f"one time, or {len(ys)}", got=f"times of shape {times.shape}", mend="One a row.")
+        times = check_times(t, ys)
         # At the first time the path's own b is the prior's scale.
         noise = jax.vmap(self.prior.sample)(jax.random.split(key, len(ys))).astype(ys.dtype) / self.path.prior_scale
-        return jax.vmap(self.path.interpolate)(jnp.broadcast_to(times, (len(ys),)), noise, ys)
+        return jax.vmap(self.path.interpolate)(times, noise, ys)
 
     def sample(
         self,
