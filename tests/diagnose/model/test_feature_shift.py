@@ -74,7 +74,7 @@ def test_faults(key, rows, others, message):
         feature_shift(jnp.ones(rows), jnp.ones(others), key=key)
     with pytest.raises(ValueError, match="finite"):
         feature_shift(jnp.full((9, 3), jnp.nan), jnp.ones((9, 3)), key=key)
-    with pytest.raises(ValueError, match="19 permutations"):
+    with pytest.raises(ValueError, match="permutations as a whole number, at least 19"):
         feature_shift(jnp.ones((9, 3)), jnp.ones((9, 3)), key=key, permutations=18)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._core import Key, fault, table
+from ..._core import Key, check_count, check_key, check_like, fault, table
 
 # Permutations at once. The largest intermediate has this many times rows × features numbers.
 _TOGETHER = 16
@@ -111,7 +111,9 @@ def feature_shift(
           https://arxiv.org/abs/1602.03253 (one coordinate of it at a time is ours)
     """
     reference, other = jnp.asarray(reference), jnp.asarray(other)
-    _check(reference, other, score is None, permutations)
+    permutations = check_count(permutations, what="permutations", least=19)
+    check_key(key)
+    _check(reference, other, score is None)
     dim = reference.shape[1]
     parts = [[place] for place in range(dim)] if groups is None else [list(group) for group in groups]
     member = np.zeros((len(parts), dim), reference.dtype)
@@ -123,7 +125,9 @@ def feature_shift(
     if score is None:
         values = _normal(rows, orders, len(reference))
     else:
-        values = _stein(rows, eqx.filter_jit(jax.vmap(score))(rows), orders, len(reference))
+        scores = eqx.filter_jit(jax.vmap(score))(rows)
+        check_like(scores, rows, what="a table of scores that", mend="It is score(x) -> [dim], of one row.")
+        values = _stein(rows, scores, orders, len(reference))
     values = values @ jnp.asarray(member).T
     p_value = jnp.mean(values >= values[:1], axis=0)
     # Every statistic on its own permutations' scale, and each against the largest of all: no ties, unlike p-values.
@@ -173,7 +177,7 @@ def _stein(
     return jax.lax.map(coordinate, (rows.T, scores.T)).T
 
 
-def _check(reference: Array, other: Array, normal: bool, permutations: int) -> None:
+def _check(reference: Array, other: Array, normal: bool) -> None:
     shapes = f"{reference.shape} and {other.shape}"
     if reference.ndim != 2 or other.ndim != 2 or reference.shape[1] != other.shape[1]:
         raise fault(expected="two sets of rows with the same columns", got=shapes, mend="Pass arrays [rows, dim].")
@@ -182,8 +186,6 @@ def _check(reference: Array, other: Array, normal: bool, permutations: int) -> N
         raise fault(expected=f"at least {least} rows in each set", got=shapes, mend="Gather more, or drop columns.")
     if not bool(jnp.all(jnp.isfinite(reference)) & jnp.all(jnp.isfinite(other))):
         raise fault(expected="finite numbers", got="NaN or infinity", mend="Fill the missing cells first.")
-    if permutations < 19:
-        raise fault(expected="at least 19 permutations", got=str(permutations), mend="The default is 499.")
     if normal and not (_spans(reference) and _spans(other)):
         raise fault(
             expected="columns none of which is constant or follows from the others",
