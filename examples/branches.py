@@ -54,7 +54,7 @@ for sign in (1, -1):
 axis.plot(*start, "k.", label="start")
 axis.plot(*found.start, "k*", label="branching point")
 axis.set(xlabel="first player, logit", ylabel="second player, logit")
-axis.legend()
+axis.legend(loc="lower right")
 picture = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp()) / "branches.png"
 figure.savefig(picture, dpi=110)
 print(f"\npicture: {picture}")

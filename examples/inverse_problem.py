@@ -1,9 +1,14 @@
 """Complete, restore and steer with one learned flow: two moons, of which only one coordinate is seen."""
 
+import sys
+import tempfile
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from nablax.app import plot_samples
 from nablax.fields import MLP
 from nablax.follow import fit
 from nablax.spaces import Euclidean
@@ -74,3 +79,7 @@ print("steered to the right of 0.8")
 print(
     f"  share there               {right.satisfied(steered).mean():.2f}   unsteered {right.satisfied(drawn).mean():.2f}"
 )
+
+picture = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp()) / "steered.png"
+plot_samples(steered, against=data[:1000]).savefig(picture, dpi=110)
+print(f"picture: {picture}")
