@@ -14,7 +14,7 @@ demo: .venv/.installed
 	touch $@
 
 test: .venv/.installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2
 
 test-all: export NABLAX_CLAIMS = all
 test-all: test

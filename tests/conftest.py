@@ -13,6 +13,7 @@ os.environ["NABLAX_CACHE"] = "off"
 
 import jax
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -38,8 +39,20 @@ def room_for_programs():
         jax.clear_caches()
 
 
+class ByFile(LoadScopeScheduling):
+    """A file stays on one worker, for its fixtures and compiled programs; claims, which share nothing, spread out."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        return nodeid if file.endswith("test_claims.py") else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    config.option.loadscopereorder = False  # it would put the files of few tests last, however slow
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """With ``--dist loadgroup`` a file stays on one worker, for its fixtures and compiled programs; claims spread out."""
-    for item in items:
-        alone = item.path.name == "test_claims.py"
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
+    """Files with a slow test come first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
