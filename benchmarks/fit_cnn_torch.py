@@ -8,7 +8,7 @@ from . import _cnn, fit_cnn
 TITLE = "the same CNN against a plain PyTorch loop"
 PEER = "torch 2.13.0, eager"
 UNIT = "steps/s"
-TARGET = "1×"
+TARGET = "–"
 BETTER = "higher"
 
 prepare, ours = fit_cnn.prepare, fit_cnn.ours

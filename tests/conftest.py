@@ -13,6 +13,7 @@ os.environ["NABLAX_CACHE"] = "off"
 
 import jax
 import pytest
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from xdist.scheduler import LoadScopeScheduling
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -28,6 +29,23 @@ def x64():
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+def _in_loops(program, inside=False):
+    for equation in program.eqns:
+        if inside and equation.primitive.name == "conv_general_dilated":
+            yield equation
+        within = inside or equation.primitive.name in ("scan", "while")
+        for value in equation.params.values():
+            for part in value if type(value) is tuple else (value,):
+                if isinstance(part, ClosedJaxpr | Jaxpr):
+                    yield from _in_loops(getattr(part, "jaxpr", part), within)
+
+
+@pytest.fixture
+def loop_convolutions():
+    """Of a traced program, the convolutions that run in one of its loops."""
+    return lambda program: list(_in_loops(program.jaxpr))
 
 
 @pytest.fixture(autouse=True, scope="module")

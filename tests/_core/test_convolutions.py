@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from nablax._core import canonical_convolutions
 
@@ -36,18 +35,6 @@ def convolution(case):
     random = np.random.default_rng(0)
     operands = [jnp.asarray(random.normal(size=shape)) for shape in (image, kernel)]
     return lambda x, w: lax.conv_general_dilated(x, w, **settings), operands
-
-
-def kernels(program, inside=False):
-    """Every convolution in the loops of a program."""
-    for equation in program.eqns:
-        if inside and equation.primitive.name == "conv_general_dilated":
-            yield equation
-        within = inside or equation.primitive.name in ("scan", "while")
-        for value in equation.params.values():
-            for part in value if type(value) is tuple else (value,):
-                if isinstance(part, ClosedJaxpr | Jaxpr):
-                    yield from kernels(getattr(part, "jaxpr", part), within)
 
 
 def is_fast(equation):
@@ -90,7 +77,7 @@ def test_value_gradients_and_hessian_product_are_those_of_the_native_convolution
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "depthwise"])
-def test_no_convolution_of_a_derivative_is_left_in_another_layout(case):
+def test_no_convolution_of_a_derivative_is_left_in_another_layout(case, loop_convolutions):
     convolve, operands = convolution(case)
 
     def body(operands, _):
@@ -98,7 +85,7 @@ def test_no_convolution_of_a_derivative_is_left_in_another_layout(case):
         return jax.tree.map(jnp.subtract, operands, step), None
 
     program = jax.make_jaxpr(lambda pair: lax.scan(canonical_convolutions(body), pair, length=2)[0])(operands)
-    found = list(kernels(program.jaxpr))
+    found = loop_convolutions(program)
     assert len(found) == 3
     slow = [equation for equation in found if not is_fast(equation)]
     # What is left to plain loops is small in every group.
@@ -130,14 +117,14 @@ def test_the_compiled_loop_asks_for_the_fast_kernel():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_dtype_and_precision_are_kept(dtype):
+def test_dtype_and_precision_are_kept(dtype, loop_convolutions):
     x, w = jnp.ones((1, 2, 4, 4), dtype), jnp.full((3, 2, 3, 3), 0.5, dtype)
 
     def convolve(x, w):
         return lax.conv_general_dilated(x, w, (1, 1), "SAME", precision="highest", preferred_element_type=jnp.float32)
 
     program = jax.make_jaxpr(lambda x, w: lax.map(lambda x: canonical_convolutions(convolve)(x, w), x[None]))(x, w)
-    (equation,) = kernels(program.jaxpr)
+    (equation,) = loop_convolutions(program)
     assert is_fast(equation) and equation.params["precision"] == (lax.Precision.HIGHEST,) * 2
     close(canonical_convolutions(convolve)(x, w), convolve(x, w), 1e-6)
     assert convolve(x, w).dtype == jnp.float32
@@ -152,7 +139,7 @@ def test_integers():
     np.testing.assert_array_equal(canonical_convolutions(convolve)(x, w), convolve(x, w))
 
 
-def test_inner_programs_are_rewritten_and_custom_derivatives_stay():
+def test_inner_programs_are_rewritten_and_custom_derivatives_stay(loop_convolutions):
     x, w = (operand.astype(jnp.float32) for operand in convolution("2d")[1])
 
     @jax.custom_vjp
@@ -185,7 +172,7 @@ def test_inner_programs_are_rewritten_and_custom_derivatives_stay():
     rewritten = canonical_convolutions(loss)
     close(rewritten(x, w), loss(x, w), 1e-6)
     program = jax.make_jaxpr(lambda xs: lax.map(lambda x: rewritten(x, w), xs))(x[None])
-    found = list(kernels(program.jaxpr))
+    found = loop_convolutions(program)
     assert len(found) == 6 and all(map(is_fast, found))
     close(jax.grad(canonical_convolutions(no_loop), (0, 1))(x, w), jax.grad(no_loop, (0, 1))(x, w), 1e-6)
     assert float(jnp.max(jnp.abs(jax.grad(no_loop, 1)(x, w) - 5 * w))) == 0  # the custom rules are in force

@@ -221,7 +221,11 @@ def test_samples_of_an_empirical_prior_are_finite_floats():
             Empirical(samples)
 
 
-@pytest.mark.parametrize("coupling", [optimal_coupling, class_aware_coupling, SinkhornCoupling(0.1)], ids=str)
+@pytest.mark.parametrize(
+    "coupling",
+    [optimal_coupling, class_aware_coupling, SinkhornCoupling(0.1)],
+    ids=["optimal", "class-aware", "sinkhorn"],
+)
 def test_couplings_refuse_what_has_no_distances(coupling):
     rows = np.ones((3, 2), np.float32)
 

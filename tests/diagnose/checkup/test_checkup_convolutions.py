@@ -6,7 +6,6 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from nablax.calculus import hessian_product, lanczos, spectral_density, top_eigenvalues
 from nablax.diagnose import checkup
@@ -24,22 +23,14 @@ def loss(params, x):
     return jnp.mean((x.mean((1, 2, 3)) - 1) ** 2)
 
 
-def convolutions(program, inside=False):
-    """Layouts of the convolutions in the loops of a program."""
-    for equation in program.eqns:
-        if inside and equation.primitive.name == "conv_general_dilated":
-            yield tuple(equation.params["dimension_numbers"])
-        within = inside or equation.primitive.name in ("scan", "while")
-        for value in equation.params.values():
-            for part in value if type(value) is tuple else (value,):
-                if isinstance(part, ClosedJaxpr | Jaxpr):
-                    yield from convolutions(getattr(part, "jaxpr", part), within)
-
-
 FAST = {((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))}
 
 
-def test_every_loop_of_a_checkup(monkeypatch):
+def layouts(found):
+    return [tuple(equation.params["dimension_numbers"]) for equation in found]
+
+
+def test_every_loop_of_a_checkup(monkeypatch, loop_convolutions):
     # Traced, not run.
     monkeypatch.setattr(jax, "device_get", lambda record: record)
 
@@ -47,11 +38,11 @@ def test_every_loop_of_a_checkup(monkeypatch):
         return checkup(loss, params, x, optimizer=optax.adam(1e-3), key=key)
 
     program = eqx.filter_make_jaxpr(check)(PARAMS, X, jax.random.key(0))[0]
-    found = list(convolutions(program.jaxpr))
+    found = layouts(loop_convolutions(program))
     assert len(found) > 20 and set(found) == FAST
 
 
-def test_every_loop_of_the_spectrum():
+def test_every_loop_of_the_spectrum(loop_convolutions):
     def product(v):
         return hessian_product(loss)(PARAMS, v, X)
 
@@ -68,7 +59,7 @@ def test_every_loop_of_the_spectrum():
         return spectral_density(product, PARAMS, steps=4, probes=2, key=key)
 
     for function in (fixed, until, tridiagonal, density):
-        found = list(convolutions(eqx.filter_make_jaxpr(function)(jax.random.key(0))[0].jaxpr))
+        found = layouts(loop_convolutions(eqx.filter_make_jaxpr(function)(jax.random.key(0))[0]))
         assert len(found) >= 5 and set(found) == FAST, function
 
 
