@@ -216,6 +216,19 @@ def test_without_convolutions_the_traced_program_is_what_runs():
     assert str(plain) == str(rewritten)
 
 
+def test_what_a_shard_does_is_left_alone():
+    convolve, (x, w) = convolution("2d")
+    mesh = jax.make_mesh((1,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, whole = jax.sharding.PartitionSpec("shards"), jax.sharding.PartitionSpec()
+
+    def gradient(x, w):
+        return jax.grad(lambda w: jnp.sum(convolve(x, lax.pcast(w, "shards", to="varying")) ** 2))(w)
+
+    sharded = jax.shard_map(gradient, mesh=mesh, in_specs=(rows, whole), out_specs=whole)
+    wanted = jax.grad(lambda w: jnp.sum(convolve(x, w) ** 2))(w)
+    close(jax.jit(canonical_convolutions(sharded))(x, w), wanted, 1e-5)
+
+
 def test_elsewhere_than_on_a_cpu_the_function_is_called_as_it_is(monkeypatch):
     convolve, operands = convolution("2d")
     rewritten = canonical_convolutions(convolve)

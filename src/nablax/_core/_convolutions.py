@@ -29,8 +29,9 @@ def canonical_convolutions(function: Callable[..., Result]) -> Callable[..., Res
     become groups of channels. Small groups of channels are left to the plain loops, which are faster there.
 
     What matters is the program that runs: apply it after differentiation and ``jax.vmap``, to the body of a loop or to
-    what holds the loop. Custom derivatives stay what they are. Left as they are: convolutions out of the trace's sight,
-    as in the closure of a linear operator.
+    what holds the loop. Custom derivatives stay what they are. Left as they are: convolutions within
+    ``jax.shard_map``, whose types carry the mesh, and those out of the trace's sight, as in the closure of a linear
+    operator.
 
     Args:
         function: of arrays in any trees, traced once a call; other arguments and results are left alone.
@@ -69,6 +70,8 @@ def _equation(equation: JaxprEqn) -> JaxprEqn:
         convolve = functools.partial(_convolve, parameters=tuple(sorted(equation.params.items())))
         (call,) = jax.make_jaxpr(convolve)(*operands).eqns
         return equation.replace(primitive=call.primitive, params=call.params)
+    if equation.primitive.name == "shard_map":
+        return equation
     parameters = {name: _inner(value) for name, value in equation.params.items()}
     unchanged = all(new is equation.params[name] for name, new in parameters.items())
     return equation if unchanged else equation.replace(params=parameters)
