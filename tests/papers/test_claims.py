@@ -56,10 +56,11 @@ def test_slugs_and_rows_are_distinct():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slug", DUE)
-def test_every_claim_comes_out_as_listed(slug):
-    outcome = papers.run_all([slug], key=KEY)
+def test_every_claim_comes_out_as_listed_and_its_figures_can_be_drawn(slug, tmp_path):
+    outcome = papers.run_all([slug], key=KEY, figures=tmp_path)
     assert outcome.ok, outcome.table()
-    assert outcome.checks[slug]
+    checks = outcome.checks[slug]
+    assert checks and len(list(tmp_path.iterdir())) == sum(check.figure is not None for check in checks)
 
 
 @pytest.mark.parametrize("slug", SLUGS)

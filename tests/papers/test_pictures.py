@@ -5,10 +5,12 @@ import re
 import xml.etree.ElementTree
 
 import jax
+import numpy as np
 import pytest
 
 from nablax import papers
 from nablax.papers import Check, Paper, _runner
+from nablax.papers._problems._paths import draw_landscape, draw_paths
 
 KEY = jax.random.key(0)
 PAPER = Paper("a-paper", "A Paper", 2020, "https://example.org", ("transport",), 1, "text")
@@ -88,3 +90,28 @@ def test_long_numbers_of_shapes_are_cut_and_those_of_words_are_not(tmp_path):
     text = path.read_text()
     assert "π is 3.14159" in text
     assert not re.search(r' d="[^"]*\d\.\d{3}', text) and text.count("\nL ") > 250
+
+
+@pytest.fixture
+def axes():
+    from matplotlib.figure import Figure
+
+    return Figure().subplots()
+
+
+def test_paths_are_thinned_and_end_in_a_dot(axes):
+    times = np.arange(10_001.0)
+    draw_paths(axes, np.stack([np.stack([times, -times], axis=1), np.stack([-times, times], axis=1)]), "C0", "paths")
+    *lines, dots = axes.lines
+    assert [tuple(line.get_xydata()[-1]) for line in lines] == [(10_000, -10_000), (-10_000, 10_000)]
+    assert all(len(line.get_xydata()) == 400 and tuple(line.get_xydata()[0]) == (0, 0) for line in lines)
+    assert dots.get_xydata().tolist() == [[10_000, -10_000], [-10_000, 10_000]]
+
+
+def test_a_landscape_lies_under_the_paths_as_it_is(axes):
+    draw_landscape(axes, lambda x: 10 * x[0] + x[1], (0.0, 2.0), (-1.0, 1.0))
+    (image,) = axes.images
+    heights = image.get_array()
+    assert [heights[0, 0], heights[0, -1], heights[-1, 0], heights[-1, -1]] == [-1, 19, 1, 21]
+    assert image.origin == "lower" and image.get_extent() == [0, 2, -1, 1]
+    assert axes.get_xlim() == (0, 2) and axes.get_ylim() == (-1, 1)
