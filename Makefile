@@ -33,7 +33,8 @@ docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 examples: .venv/.installed
-	set -e; for example in examples/*.py; do echo "== $$example"; MPLBACKEND=Agg $(BIN)/python $$example; done
+	ls examples/*.py | MPLBACKEND=Agg xargs -P 2 -I {} sh -c \
+	    'said=$$($(BIN)/python {} 2>&1); status=$$?; printf "== %s\n%s\n" {} "$$said"; exit $$status'
 
 dist: .venv/.installed
 	rm -rf dist

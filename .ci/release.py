@@ -65,7 +65,8 @@ def use(wheel: Path, scratch: Path) -> None:
     environment |= {"MPLBACKEND": "Agg", "NABLAX_CACHE": str(scratch / "cache")}
     programs = scratch / "environment" / "bin"
 
-    def call(program: str | Path, *words: str) -> None:
+    def call(program: str, *words: str) -> None:
+        print("$", program, *words if program == "nablax" else words[-1:], flush=True)
         subprocess.run([programs / program, *words], check=True, cwd=scratch, env=environment)
 
     subprocess.run([sys.executable, "-m", "venv", programs.parent], check=True)
