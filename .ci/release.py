@@ -43,7 +43,7 @@ def look_into_wheel(path: Path) -> None:
         assert any(name.startswith("nablax/papers/") and name.endswith(".json") for name in package), "no outcomes"
         assert wheel.read(f"{about}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     text = described.get_payload()
-    dangling = re.findall(r"\]\((?!https?://)[^)]*\)", text)
+    dangling = re.findall(r"\]\((?!https?://)[^)]*\)|<img src=\"(?!https?://)[^>]*>", text)
     assert described["Description-Content-Type"] == "text/markdown" and text.startswith("# Nablax") and not dangling
     print(f"{path.name}: {len(package)} files, {path.stat().st_size / 1e6:.1f} MB")
 
