@@ -14,12 +14,12 @@ FLAGS = ["--steps", "300", "--width", "16", "--depth", "1", "--batch-size", "128
 @pytest.mark.parametrize("ending", ["parquet", "npy"])
 def test_rows_on_disk_train_and_are_reported_on(tmp_path, ending):
     random = np.random.default_rng(0)
-    rows = random.standard_normal((2000, 2)) @ np.array([[1.0, 0.9], [0.0, 0.4]])
+    rows = random.standard_normal((5000, 2)) @ np.array([[1.0, 0.9], [0.0, 0.4]])
     path = tmp_path / f"rows.{ending}"
     if ending == "npy":
         np.save(path, rows)
     else:
-        pl.DataFrame(rows, schema=["x0", "x1"], orient="row").write_parquet(path, row_group_size=280)
+        pl.DataFrame(rows, schema=["x0", "x1"], orient="row").write_parquet(path, row_group_size=700)
     result = CliRunner().invoke(app, ["learn", str(path), "--out", str(tmp_path / "run"), *FLAGS])
     assert result.exception is None, result.exception
     assert (tmp_path / "run" / "encoded" / "base.npy").exists()
