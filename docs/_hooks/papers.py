@@ -93,7 +93,7 @@ def _overview(known: list[tuple[library.Paper, list[library.Check]]]) -> str:
 
 
 def _room(room: str, inside: list[tuple[library.Paper, list[library.Check]]]) -> str:
-    lines = [f"# Papers: {room}", "", "| | paper | read |", "| --- | --- | --- |"]
+    lines = [f"# Papers: {room}", "", "| outcome | paper | read |", "| --- | --- | --- |"]
     for paper, checks in inside:
         held = f"<br>{sum(check.holds for check in checks)} of {len(checks)}" if checks else ""
         line = f"[{_plain(paper.title)}]({room}/{paper.slug}.md) ({paper.year})<br>{_plain(summary(paper))}"

@@ -97,3 +97,11 @@ def test_what_is_no_field_is_refused():
         checked_field(Field)
     with pytest.raises(ValueError, match=r"expected a field, a function, got 3\.0"):
         checked_field(3.0)
+
+
+def test_complex_values_of_a_real_state_are_refused():
+    state = jnp.ones(2)
+    with pytest.raises(ValueError, match=r"a field of real numbers, as its state f32\[2\], got c64\[2\]"):
+        checked_field(lambda t, y, args: 1j * y)(0.0, state, None)
+    turned = checked_field(lambda t, y, args: 1j * y)(0.0, state.astype(complex), None)
+    assert jnp.iscomplexobj(turned)

@@ -304,3 +304,12 @@ def test_times_outside_or_in_another_order_are_refused():
     for steps in (0, 2.5, 40.0, "8"):
         with pytest.raises(ValueError, match="steps as a whole number, at least 1"):
             flow(decay, y, 0.0, 1.0, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("t0", "t1", "y0"),
+    [(0.0, jnp.nan, 1.0), (jnp.nan, 1.0, 1.0), (0.0, jnp.inf, 1.0), (0.0, 1.0, jnp.nan), (0.0, 1.0, jnp.inf)],
+)
+def test_times_and_states_that_are_not_finite_are_refused_before_the_solver_meets_them(t0, t1, y0):
+    with pytest.raises(ValueError, match="finite times and a finite state"):
+        flow(lambda t, y, args: -y, jnp.array([1.0, y0]), t0, t1)

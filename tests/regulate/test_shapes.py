@@ -44,3 +44,36 @@ def test_draws_of_items_are_counted_and_keyed():
             regulate.importance_draw(state, count, key=jax.random.key(0))
     with pytest.raises(ValueError, match="a random key"):
         regulate.importance_draw(state, 3, key=0)
+
+
+@pytest.mark.parametrize(
+    "aggregator",
+    [
+        regulate.upgrad(),
+        regulate.mgda(),
+        regulate.cagrad(),
+        regulate.config(),
+        regulate.mean(),
+        regulate.bloop(),
+        regulate.graddrop(key=jax.random.key(0)),
+        regulate.pcgrad(objectives=3, key=jax.random.key(0)),
+        regulate.krum(faulty=0),
+        regulate.trimmed_mean(1),
+        regulate.sam_gs(objectives=3),
+    ],
+    ids=lambda a: a.update.__qualname__.partition(".")[0],
+)
+def test_one_gradient_is_no_stack_of_its_rows(aggregator):
+    """As many rows as objectives, so that the result would be broadcast over the parameter."""
+    params = {"w": jnp.ones((3, 3))}
+    state = aggregator.init(params)
+    with pytest.raises(ValueError, match=r"\['w'\] of shape \[objectives, \*\(3, 3\)\], got shape \(3, 3\)"):
+        aggregator.update(params, state, params)
+    with pytest.raises(ValueError, match="a parameter of this name"):
+        aggregator.update({"v": jnp.ones((3, 3, 3))}, state, params)
+
+
+def test_a_stack_may_leave_out_parameters_without_gradient():
+    params = {"w": jnp.ones(2), "count": jnp.array(3)}
+    link = regulate.mean()
+    assert link.update({"w": jnp.ones((3, 2)), "count": None}, link.init(params), params)[0]["w"].shape == (2,)

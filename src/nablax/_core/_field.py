@@ -34,6 +34,12 @@ class _Checked(eqx.Module):
                 got=described(value),
                 mend="Return one number for each coordinate of y, in the same tree. " + _ORDER,
             )
+        if any(jnp.iscomplexobj(a) > jnp.iscomplexobj(b) for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(y))):
+            raise fault(
+                expected=f"a field of real numbers, as its state {described(y)}",
+                got=described(value),
+                mend="Return real numbers, or let the state hold real and imaginary parts.",
+            )
         return jax.tree.map(_widened, value, y)
 
 

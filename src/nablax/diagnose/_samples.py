@@ -28,7 +28,8 @@ def align(t: float | Float[Array, "..."], ys: PyTree, args: PyTree) -> tuple[Flo
         raise fault(
             expected="samples (and conditions) with one common, non-empty leading axis",
             got=f"samples {described(ys)} and conditions {described(args)}",
-            mend="Stack one sample a row and one condition a row; repeat a shared condition with jnp.tile.",
+            mend="Stack one sample a row and one condition a row; repeat a shared condition with jnp.tile. "
+            "The order is (field, t, ys, args): the time first.",
         )
     (count,) = counts
     check_floats(ys, what="samples", mend="Convert them to a float dtype.")

@@ -145,6 +145,8 @@ def flow(
     y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), given)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     start, end = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
+    if throw and (broken := [x for x in (start, end, *jax.tree.leaves(given)) if _known_not_finite(x)]):
+        raise fault(expected="finite times and a finite state", got=f"{broken[0]}", mend="Look where it comes from.")
     if ts is not None:
         ts = _checked_times(ts, start, end)
     terms: diffrax.AbstractTerm = diffrax.ODETerm(checked_field(field))
@@ -199,6 +201,11 @@ def flow(
     stats = dict(solution.stats)
     stats["num_evaluations"] = stats["num_steps"] * _evaluations_per_step(solver)
     return Solution(times, ys, stats, solution.result, solution.event_mask, solution.interpolation)
+
+
+def _known_not_finite(x: Array) -> bool:
+    """What is traced is not known."""
+    return not isinstance(x, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(x)))
 
 
 def _checked_times(ts: Any, start: Array, end: Array) -> Float[Array, " times"]:

@@ -157,3 +157,16 @@ def test_a_split_says_in_words_whether_it_is_resolved(key):
     assert overlap(0.01, 0.02).startswith("Resolved: overlap 0.01 ± 0.02")
     assert overlap(jnp.nan, 0.02).startswith("Not resolved")
     assert overlap(0.0, jnp.nan).startswith("Not resolved")
+
+
+def test_samples_of_the_time_at_which_paths_end_are_told_to_go_back(key):
+    ys = jax.random.normal(key, (64, 2))
+    with pytest.raises(ValueError, match=r"t, the samples' time, apart from t1=1\.0.*For data at t=1 pass t1=0"):
+        diagnose.field(lambda t, y, args: -y, 1.0, ys, key=key)
+    record = diagnose.field(lambda t, y, args: -y, 1.0, ys, t1=0.0, key=key)
+    assert record.path.energy.value > 0
+
+
+def test_samples_in_the_place_of_their_time_are_told_the_order(key):
+    with pytest.raises(ValueError, match="the time first"):
+        diagnose.conservativity(lambda t, y, args: -y, jnp.ones((8, 2)), 0.5, key=key)

@@ -115,6 +115,12 @@ def field(
     field, trajectories = checked_field(field), check_count(trajectories, what="trajectories")
     check_key(key)
     _, ys, samples = align(t, ys, args)
+    if jnp.ndim(t) == 0 and float(t) == t1:
+        raise fault(
+            expected=f"t, the samples' time, apart from t1={t1}, where paths end",
+            got=f"t={t}",
+            mend="For data at t=1 pass t1=0: paths then run back to noise.",
+        )
     if jnp.ndim(t):
         raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Samples share their time here.")
     if score is None and log_density is not None:

@@ -69,8 +69,8 @@ def solver_dtype(tree: PyTree) -> jnp.dtype:
     return jnp.result_type(jnp.float32, *jax.tree.leaves(tree))
 
 
-def leading_axis(grads: PyTree) -> int:
-    """Number of objectives; a fault where the leaves disagree or are complex."""
+def leading_axis(grads: PyTree, params: PyTree = None) -> int:
+    """Number of objectives; a fault where the leaves disagree, are complex, or are no stack for the parameters."""
     leaves = jax.tree.leaves(grads)
     shapes = [jnp.shape(leaf) for leaf in leaves]
     counts = {shape[0] if shape else 0 for shape in shapes}
@@ -85,7 +85,22 @@ def leading_axis(grads: PyTree) -> int:
             got=f"leaves of shapes {shapes}",
             mend="multi_value_and_grad makes them; an aggregator is the first link of optax.chain.",
         )
+    if params is not None:
+        _check_stacked(grads, params)
     return shapes[0][0]
+
+
+def _check_stacked(grads: PyTree, params: PyTree) -> None:
+    # By name, for gradients may leave out what has none. One gradient alone would be taken for a stack of its rows.
+    known = {path: jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        if known.get(path) != jnp.shape(leaf)[1:]:
+            name = jax.tree_util.keystr(path) or "the gradient"
+            raise fault(
+                expected=f"{name} of shape [objectives, *{known.get(path, 'that of a parameter of this name')}]",
+                got=f"shape {jnp.shape(leaf)}",
+                mend="multi_value_and_grad makes such stacks; an aggregator is the first link of optax.chain.",
+            )
 
 
 def _products(leaf: Array) -> Float[Array, "K K"]:
@@ -278,8 +293,8 @@ def aggregator(
     def update(
         grads: PyTree, state: AggregatorState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, AggregatorState]:
-        del params, extra
-        leading_axis(grads)
+        del extra
+        leading_axis(grads, params)
         matrix = cosines_and_norms(grads)
         if key is None:
             weights, inner = weigh(*matrix), None

@@ -62,8 +62,8 @@ def bloop(strength: float = 1.0, *, decay: float = 0.99) -> optax.GradientTransf
     def update(
         grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, AggregatorState]:
-        del params, extra
-        if leading_axis(grads) < 2:
+        del extra
+        if leading_axis(grads, params) < 2:
             raise fault(expected="two objectives or more", got="1", mend="The first is main, the others auxiliary.")
         average = jax.tree.map(lambda m, g: (decay * m + (1 - decay) * g[0]).astype(m.dtype), state.inner, grads)
         auxiliary = jax.tree.map(lambda g: jnp.sum(g[1:], axis=0), grads)

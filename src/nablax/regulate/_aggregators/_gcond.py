@@ -120,8 +120,8 @@ def gcond(
     def update(
         grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, AggregatorState]:
-        del params, extra
-        count = leading_axis(grads)
+        del extra
+        count = leading_axis(grads, params)
         memory: _Memory = state.inner
         cosines, norms = cosines_and_norms(grads)
         steady = jnp.maximum(_own_cosines(grads, memory.previous), 0)

@@ -54,8 +54,8 @@ def graddrop(*, key: Key) -> optax.GradientTransformationExtraArgs:
     def update(
         grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, AggregatorState]:
-        del params, extra
-        leading_axis(grads)
+        del extra
+        leading_axis(grads, params)
         leaves, structure = jax.tree.flatten(grads)
         inner, *keys = jax.random.split(state.inner, len(leaves) + 1)
         kept = jax.tree.unflatten(structure, [_draw(leaf, k) for leaf, k in zip(leaves, keys)])

@@ -142,8 +142,8 @@ def gradvac(
     def update(
         grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, AggregatorState]:
-        del params, extra
-        leading_axis(grads)
+        del extra
+        leading_axis(grads, params)
         cosines, norms = cosines_and_norms(grads)
         carried, averages = state.inner
         carried, now = jax.random.split(carried)

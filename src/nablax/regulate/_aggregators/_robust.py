@@ -96,8 +96,8 @@ def krum(
     def update(
         grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, AggregatorState]:
-        del params, extra
-        count = leading_axis(grads)
+        del extra
+        count = leading_axis(grads, params)
         sound = jnp.ones(count, bool)
         for leaf in jax.tree.leaves(grads):
             sound &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
@@ -182,8 +182,8 @@ def trimmed_mean(trim: int) -> optax.GradientTransformationExtraArgs:
     def update(
         grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, AggregatorState]:
-        del params, extra
-        count = leading_axis(grads)
+        del extra
+        count = leading_axis(grads, params)
         if count <= 2 * trim:
             raise fault(expected=f"more than {2 * trim} gradients", got=str(count), mend="Trim less.")
         # NaN sorts last, so that it is trimmed as the largest.

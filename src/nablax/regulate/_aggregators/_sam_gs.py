@@ -86,8 +86,8 @@ def sam_gs(
     def update(
         grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, AggregatorState]:
-        del params, extra
-        count = leading_axis(grads)
+        del extra
+        count = leading_axis(grads, params)
         memory: _Memory = state.inner
         cosines, norms = cosines_and_norms(grads)
         shares, _ = relative(norms)

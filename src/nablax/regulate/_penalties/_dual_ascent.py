@@ -78,7 +78,7 @@ def dual_ascent(
         values: Float[Array, " K"] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, DualAscentState]:
-        count = leading_axis(grads)
+        count = leading_axis(grads, params)
         if values is None or jnp.shape(values) != (expected,) or count != expected:
             raise fault(
                 expected=f"{expected} gradients and values=[{expected}], the objective's first",

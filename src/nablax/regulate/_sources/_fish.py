@@ -84,7 +84,7 @@ def fish(inner_rate: float | Float[Array, ""], *, key: Key) -> optax.GradientTra
         order: Int[Array, " K"] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, FishState]:
-        count = leading_axis(grads)
+        count = leading_axis(grads, params)
         if params is None or domain_grad is None:
             raise fault(
                 expected="params and domain_grad=...",

@@ -98,7 +98,7 @@ def importance_sampling(items: int, *, uniform: float = 0.1) -> optax.GradientTr
         indices: Int[Array, " K"] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, ImportanceSamplingState]:
-        count = leading_axis(grads)
+        count = leading_axis(grads, params)
         if indices is None or jnp.shape(indices) != (count,):
             raise fault(
                 expected=f"indices=[{count}], the items that the gradients belong to",

@@ -205,7 +205,7 @@ def modality_modulation(
     ) -> tuple[PyTree, ModalityModulationState]:
         if scores is None:
             raise fault(expected="scores", got="None", mend="Pass scores=... of modality_value_and_grad.")
-        leading_axis(updates)
+        leading_axis(updates, params)
         now = scores.astype(state.scores.dtype)
         usual = jnp.where(state.updates == 0, now, state.scores)
         coefficients = jnp.exp(alpha * jnp.minimum(ratios(usual) - ratios(now), 10))
