@@ -1,12 +1,15 @@
 """Guards outside the program: the same values, the same words, no host callback, and none lost."""
 
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax._core import guarded_jit
+from nablax._core import canonical_convolutions, guarded_jit
 
 
 @pytest.fixture
@@ -177,3 +180,24 @@ def test_methods_are_bound():
     np.testing.assert_allclose(Shifted(jnp.array(1.0)).root(jnp.zeros(1)), 1.0)
     with pytest.raises(eqx.EquinoxRuntimeError, match="no root"):
         Shifted(jnp.array(-1.0)).root(jnp.zeros(1))
+
+
+def test_shapes_that_stand_for_arrays_are_no_inputs():
+    like = jax.ShapeDtypeStruct((2,), jnp.float32)
+    double = guarded_jit(lambda like, x: eqx.error_if(2 * x, jnp.any(x < 0), "negative") + jnp.zeros(like.shape))
+    assert double(like, jnp.ones(2)).tolist() == [2.0, 2.0]
+    assert canonical_convolutions(lambda like, x: x + 1)(like, jnp.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_a_first_import_in_the_midst_of_a_trace_takes_it_for_no_outside():
+    code = (
+        "import jax, nablax\n"
+        "@jax.jit\n"
+        "def draw(key):\n"
+        "    t, s = nablax.transport, nablax.spaces\n"
+        "    field = lambda t, y, args: -y\n"
+        "    return t.Transport(field, t.Linear(), t.Normal((2,)), s.Euclidean((2,))).sample(3, key=key)\n"
+        "print(draw(jax.random.key(0)).shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "(3, 2)", done.stderr

@@ -130,18 +130,18 @@ def test_it_is_bounded_and_what_was_used_longest_ago_goes(folder, monkeypatch):
         entry.write_bytes(bytes(1000))
         os.utime(entry, (1000.0 + number, 1000.0))
     os.utime(folder / "0-cache", (2000.0, 1000.0))  # written with the others, read since
-    dead, alive = folder / "process-dead", folder / "process-alive"
+    dead, alive = folder / ".nablax-process-dead", folder / ".nablax-process-alive"
     for desk in (dead, alive):
         desk.mkdir()
     os.utime(dead, (time.time() - 2 * 86400,) * 2)
     monkeypatch.setattr(_cache, "_BYTES", 3500)
     with kept_programs():
         pass
-    assert names(folder) == {"0-cache", "4-cache", "5-cache", "process-alive"}
+    assert names(folder) == {"0-cache", "4-cache", "5-cache", ".nablax-process-alive"}
     monkeypatch.setattr(_cache, "_FILES", 2)
     with kept_programs():
         pass
-    assert names(folder) == {"0-cache", "5-cache", "process-alive"}
+    assert names(folder) == {"0-cache", "5-cache", ".nablax-process-alive"}
 
 
 def test_a_folder_that_cannot_be_used_costs_one_line(tmp_path, monkeypatch, capsys):
@@ -223,3 +223,26 @@ def test_processes_at_once_one_of_them_killed(folder):
     said, warned = start(folder, 0, 18).communicate(timeout=100)
     asked, found = said.split()[-2:]
     assert asked == found and int(found) >= 18 and not warned
+
+
+def test_what_else_lies_in_a_named_folder_is_left_alone(folder, monkeypatch):
+    monkeypatch.setattr(_cache, "_BYTES", 0)
+    folder.mkdir(mode=0o700)
+    (folder / "data.parquet").write_bytes(b"mine")
+    (folder / "process-2025").mkdir()
+    os.utime(folder / "process-2025", (0, 0))
+    (folder / "broken-cache").write_bytes(b"no program")
+    with kept_programs():
+        compiled(5.0)
+    assert {"data.parquet", "process-2025"} <= names(folder)
+    assert "broken-cache" not in names(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners and modes here")
+def test_a_folder_that_others_may_write_is_not_used(folder, capsys):
+    folder.mkdir()
+    folder.chmod(0o777)
+    with kept_programs():
+        compiled(6.0)
+    assert "others may write" in capsys.readouterr().err
+    assert names(folder) == set()

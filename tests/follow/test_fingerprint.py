@@ -158,7 +158,7 @@ def test_data_is_told_by_shapes_types_and_every_value_of_small_arrays():
     x = np.arange(12.0, dtype=np.float32).reshape(4, 3)
     changed = x.copy()
     changed[3, 2] = np.nextafter(changed[3, 2], 100)
-    others = [x, changed, x.reshape(3, 4), x.astype(np.float64), {"x": x}, {"y": x}, x[::-1], x.view(np.int32), (x, x)]
+    others = [x, changed, x.reshape(3, 4), x.astype(np.float16), {"x": x}, {"y": x}, x[::-1], x.view(np.int32), (x, x)]
     assert len({data_digest(other) for other in others}) == len(others)
     assert data_digest(jnp.asarray(x)) == data_digest(x) == data_digest(np.asfortranarray(x))
     keys = jax.random.split(jax.random.key(0), 4)
@@ -173,3 +173,10 @@ def test_of_large_arrays_rows_at_even_distances_are_looked_at(monkeypatch):
     assert data_digest(seen) != data_digest(x) == data_digest(between)
     assert data_digest(x[:-1]) != data_digest(x)
     assert data_digest(jnp.asarray(seen)) == data_digest(seen)
+
+
+def test_data_count_as_they_are_trained_on():
+    rows = np.linspace(0, 1, 64)
+    assert data_digest(rows) == data_digest(jnp.asarray(rows))
+    assert data_digest(np.arange(9)) == data_digest(jnp.arange(9))
+    assert data_digest(rows) != data_digest(rows + 1e-3)

@@ -449,3 +449,11 @@ def test_bad_arguments(case, key):
     call = {"loss": loss, "model": Line(), "data": data_of(), **RIGHT, **change}
     with pytest.raises(ValueError, match=message):
         fit(call.pop("loss"), call.pop("model"), call.pop("data"), **{"key": key, **call})
+
+
+def test_numpys_whole_numbers_and_decays_are_numbers(tmp_path):
+    options = {"optimizer": ADAM, "key": jax.random.key(0), "validation": data_of(1)}
+    counts = {"steps": np.int64(6), "batch_size": np.int64(BATCH), "validate_every": np.int64(2)}
+    done = fit(plain, Line(), data_of(), ema=EMA(np.float32(0.9)), checkpoint=tmp_path, **counts, **options)
+    again = fit(plain, Line(), data_of(), ema=EMA(np.float32(0.9)), checkpoint=tmp_path, **counts, **options)
+    assert done.step == again.step == 6 and bool(jnp.all(done.model.weight == again.model.weight))

@@ -145,3 +145,27 @@ def test_a_check_is_kept_whole_but_for_its_figure():
 
 def test_what_ships_as_recorded_belongs_to_papers_that_exist():
     assert set(papers.recorded()) == {paper.slug for paper in papers.available()}
+
+
+def test_code_that_is_edited_while_it_runs_is_not_recorded(planted, rewrite):
+    checks = _runner.module(FIRST).checks
+
+    def edited(key, *, full=False):
+        found = checks(key, full=full)
+        rewrite(planted / "_method.py", "FACTOR = 2", "FACTOR = 3")
+        return found
+
+    _runner.module(FIRST).checks = edited
+    outcome = papers.run_all(["first"], key=KEY, record=True)
+    assert "expected code that stays while it runs, got another _method.py" in outcome.errors["first"]
+    assert papers.recorded() == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": []}', "<<<<<<< ours"])
+def test_a_broken_record_is_named(planted, text):
+    papers.run_all(["first"], key=KEY, record=True)
+    (_evidence._FOLDER / "._other.json").write_text("no record")
+    assert list(papers.recorded()) == ["first"]
+    (_evidence._FOLDER / "second.json").write_text(text)
+    with pytest.raises(ValueError, match=r"evidence in .*second\.json.*--record"):
+        papers.recorded()

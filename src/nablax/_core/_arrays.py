@@ -81,7 +81,14 @@ def with_arrays(arrays: dict[str, np.ndarray], like: PyTree, *, source: str, men
             return jax.random.wrap_key_data(jnp.asarray(arrays[name]), impl=jax.random.key_impl(leaf))
         if isinstance(leaf, np.ndarray | np.generic):
             return arrays[name][()] if isinstance(leaf, np.generic) else arrays[name]
-        return jax.device_put(arrays[name])  # asarray would compile a program for each shape
+        placed = jax.device_put(arrays[name])  # asarray would compile a program for each shape
+        if placed.dtype != arrays[name].dtype:
+            raise fault(
+                expected=f"double precision for {name or 'one array'}, {_kind(arrays[name])}",
+                got="JAX's single precision",
+                mend='Set jax.config.update("jax_enable_x64", True), or ask for single precision when saving.',
+            )
+        return placed
 
     return jax.tree_util.tree_unflatten(structure, [put(name, leaf) for name, leaf in leaves.items()])
 

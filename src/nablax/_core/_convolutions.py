@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 Result = TypeVar("Result")
 
@@ -45,8 +45,15 @@ def canonical_convolutions(function: Callable[..., Result]) -> Callable[..., Res
         # Asked at the call: at decoration it would start JAX's backends while modules are imported.
         if jax.default_backend() != "cpu":
             return function(*args, **keywords)
-        program, shapes, others = eqx.filter_make_jaxpr(function)(*args, **keywords)
-        inputs = jax.tree.leaves(eqx.filter((args, keywords), eqx.is_array))
+        # By hand, for `filter_make_jaxpr` would also take shapes that stand for arrays as inputs.
+        arrays, rest = eqx.partition((args, keywords), eqx.is_array)
+
+        def of_arrays(arrays: PyTree) -> Result:
+            args, keywords = eqx.combine(arrays, rest)
+            return function(*args, **keywords)
+
+        program, shapes, others = eqx.filter_make_jaxpr(of_arrays)(arrays)
+        inputs = jax.tree.leaves(arrays)
         # The traced program runs, not the function again: tracing is paid once.
         outputs = jaxpr_as_fun(program.replace(jaxpr=_program(program.jaxpr)))(*inputs)
         result: Result = eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), outputs), others)
@@ -65,7 +72,7 @@ def _program(program: Jaxpr) -> Jaxpr:
 def _equation(equation: JaxprEqn) -> JaxprEqn:
     if equation.primitive.name == "conv_general_dilated":
         operands: list[Any] = [variable.aval for variable in equation.invars]
-        if not _gains(operands[1].shape, **equation.params):
+        if 0 in (*operands[0].shape, *operands[1].shape) or not _gains(operands[1].shape, **equation.params):
             return equation
         convolve = functools.partial(_convolve, parameters=tuple(sorted(equation.params.items())))
         (call,) = jax.make_jaxpr(convolve)(*operands).eqns

@@ -1,6 +1,7 @@
 """``eqx.filter_jit`` whose guards are looked at after the program has run, so that no host callback is part of it."""
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -8,10 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, get_opaque_trace_state, jaxprs_in_params
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
 
-# Where no transformation is under way. A first import in the midst of one only means that `plain` is always taken.
-_OUTSIDE = get_opaque_trace_state()
+_outside: list[Any] = []
+# Where no transformation is under way; looked at from another thread, for this file may be imported amid one.
+_looker = threading.Thread(target=lambda: _outside.append(get_opaque_trace_state()))
+_looker.start()
+_looker.join()
+_OUTSIDE = _outside[0]
 _CALL = "pure_callback"
 
 P = ParamSpec("P")
@@ -25,7 +30,8 @@ def guarded_jit(function: Callable[P, T]) -> Callable[P, T]:
     compilation cache. Here the program leaves the branch out and returns whether it was due, which is nearly never;
     then its result is thrown away and the function runs as it was written, which raises with its own words. A branch
     that calls the host to compute something is treated alike: slower, and right. What stands in a place from which its
-    condition cannot be handed out (the loop of a solver, a branch of a branch) stays in the program.
+    condition cannot be handed out (the loop of a solver, a branch of a branch) stays in the program. Since the program
+    goes on behind a guard that was due, its loops must end whatever the numbers are, as by a bound on their steps.
 
     Under ``jit``, ``vmap`` or ``grad`` it is ``eqx.filter_jit(function)``.
 
@@ -38,9 +44,16 @@ def guarded_jit(function: Callable[P, T]) -> Callable[P, T]:
     plain: Any = eqx.filter_jit(function)
 
     def without_guards(args: tuple, kwargs: dict[str, Any]) -> tuple[T, Bool[Array, ""]]:
-        jaxpr, struct, static = eqx.filter_make_jaxpr(function)(*args, **kwargs)
+        # By hand, for `filter_make_jaxpr` would also take shapes that stand for arrays as inputs.
+        arrays, others = eqx.partition((args, kwargs), eqx.is_array)
+
+        def of_arrays(arrays: PyTree) -> T:
+            args, kwargs = eqx.combine(arrays, others)
+            return function(*args, **kwargs)
+
+        jaxpr, struct, static = eqx.filter_make_jaxpr(of_arrays)(arrays)
         due: list[Array] = []
-        leaves = jax.tree.leaves(eqx.filter((args, kwargs), eqx.is_array))
+        leaves = jax.tree.leaves(arrays)
         values = _evaluate(jaxpr.jaxpr, jaxpr.consts, leaves, due)
         return eqx.combine(jax.tree.unflatten(jax.tree.structure(struct), values), static), _any(due)
 
@@ -59,7 +72,7 @@ def guarded_jit(function: Callable[P, T]) -> Callable[P, T]:
 
 def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any], due: list[Array]) -> list[Any]:
     """Evaluate without the branches that call the host; append to ``due`` whether one was to be taken."""
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs]))
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
 
     def read(variables: Sequence[Any]) -> list[Any]:
         return [v.val if isinstance(v, Literal) else values[v] for v in variables]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _BYTES, _FILES = 256 * 2**20, 2000  # of all that is kept; what was used longest ago goes first
-_DESK = "process-"
+_DESK = ".nablax-process-"
 _TROUBLE = "Error (reading|writing) persistent compilation cache"
 _LEFT_BEHIND = 24 * 3600.0  # seconds after which a process's folder is taken for a dead one's
 
@@ -107,6 +107,8 @@ def _jax_caches_in(desk: Path) -> Iterator[list[str]]:
 def _desk(folder: Path) -> Path:
     # Whoever may write here may have us run what they like: it is the user's alone.
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "getuid") and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
+        raise PermissionError(f"{folder} belongs to others, or others may write there")
     desk = Path(tempfile.mkdtemp(prefix=_DESK, dir=folder))
     for entry in _entries(folder):
         with suppress(FileNotFoundError):  # another process has just made room
@@ -115,7 +117,8 @@ def _desk(folder: Path) -> Path:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_file()]
+    # By JAX's endings: whatever else lies in a folder that the user named is the user's.
+    return [path for path in folder.iterdir() if path.name.endswith(("-cache", "-atime")) and path.is_file()]
 
 
 def _hand_in(desk: Path, folder: Path) -> None:

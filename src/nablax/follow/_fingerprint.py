@@ -82,7 +82,12 @@ def data_digest(tree: PyTree) -> str:
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
     leaf = leaf if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else np.asarray(leaf)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, _as_trained(leaf.dtype))
+
+
+def _as_trained(dtype: Any) -> Any:
+    """The type that arrays of this one get on the device; double precision, where it is off, counts as single."""
+    return dtype if jax.dtypes.issubdtype(dtype, jax.dtypes.extended) else jax.dtypes.canonicalize_dtype(dtype)
 
 
 def _shapes(tree: PyTree) -> PyTree:
@@ -93,8 +98,10 @@ def _bytes(array: Any) -> bytes:
     array = local(array) if isinstance(array, jax.Array) else np.asarray(array)
     if is_key(array):
         array = jax.random.key_data(array)
-    stride = -(-array.nbytes // _LOOKED_AT)
-    return np.asarray(array[::stride] if stride > 1 and array.ndim else array).tobytes()
+    size = array.size * np.dtype(_as_trained(array.dtype)).itemsize
+    stride = -(-size // _LOOKED_AT)
+    looked_at = np.asarray(array[::stride] if stride > 1 and array.ndim else array)
+    return looked_at.astype(_as_trained(looked_at.dtype)).tobytes()
 
 
 def _digest(program: ClosedJaxpr) -> str:

@@ -146,12 +146,10 @@ def fit(
     """
     check_callable(loss, what="loss", mend="Pass loss(model, batch, *, key) -> scalar.")
     check_key(key)
-    check_count(steps, what="steps")
-    check_count(batch_size, what="batch_size")
+    steps, batch_size = check_count(steps, what="steps"), check_count(batch_size, what="batch_size")
     counts = {"validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every}
-    for name, count in counts.items():
-        if count is not None:
-            check_count(count, what=name)
+    counts = {name: None if count is None else check_count(count, what=name) for name, count in counts.items()}
+    validate_every, patience, checkpoint_every = counts.values()
     if patience is not None and validation is None:
         raise fault(expected="validation rows with patience", got="none", mend="Pass validation=... as well.")
     if ema is not None and not isinstance(ema, EMA):
@@ -199,7 +197,7 @@ def fit(
         settings = {
             "batch_size": batch_size,
             "key": np.asarray(jax.random.key_data(key) if is_key(key) else key).tolist(),
-            "decay": None if ema is None else ema.decay,
+            "decay": None if ema is None else float(ema.decay),
             "data": data_digest(source.first if isinstance(source, Prefetch) else data),
             "validation": None if validation is None else data_digest(validation),
             "validate_every": None if validation is None else every,

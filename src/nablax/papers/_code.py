@@ -101,6 +101,11 @@ def digests(ran: Iterable[str]) -> dict[str, str]:
     return {file: _read(SOURCE / file).digest for file in sorted(_with_imports(ran))}
 
 
+def digests_of_all() -> dict[str, str]:
+    """Hash what every file of the package says."""
+    return {_file(path): _read(path).digest for path in sorted(SOURCE.rglob("*.py"))}
+
+
 def changes(code: dict[str, str]) -> list[str]:
     """What differs from the digests that were taken, in words, file by file.
 
@@ -223,4 +228,4 @@ def _listed(listing: Path) -> dict[str, tuple[Path, str]]:
     return {alias.asname or alias.name: (_base(node, listing), alias.name) for node in imports for alias in node.names}
 
 
-__all__ = ["changes", "code_that_runs", "digests"]
+__all__ = ["changes", "code_that_runs", "digests", "digests_of_all"]

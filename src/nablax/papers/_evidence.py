@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from .._core import Key
+from .._core import Key, fault
 from ._catalogue import available
 from ._code import changes, digests
 from ._records import Check
@@ -53,24 +53,33 @@ class Evidence:
     def other_versions(self) -> dict[str, tuple[str, str]]:
         """Libraries that are installed in another version than was recorded: name → (recorded, installed)."""
         here = _versions()
-        return {name: (then, here[name]) for name, then in self.versions.items() if then != here[name]}
+        return {name: (then, here[name]) for name, then in self.versions.items() if here.get(name, then) != then}
 
 
-def record(slug: str, checks: Sequence[Check], ran: Iterable[str], *, key: Key, full: bool) -> None:
+def record(
+    slug: str, checks: Sequence[Check], ran: Iterable[str], *, before: dict[str, str], key: Key, full: bool
+) -> None:
     """Keep what came of one paper in place of what was kept of it; a file is written whole or not at all.
 
     Args:
         slug: the paper's short name.
         checks: its claims.
         ran: files of the package that ran, as `code_that_runs` gives them.
+        before: `digests` of all files, from before anything ran.
         key: that they were checked with.
         full: whether at the paper's own scale.
+
+    Raises:
+        ValueError: a file is another than before, so that what ran is not what it says now.
     """
+    code = digests(ran)
+    if edited := [file for file, digest in code.items() if before.get(file) != digest]:
+        raise fault(expected="code that stays while it runs", got=f"another {edited[0]}", mend="Run it again.")
     text = {
         "key": jax.random.key_data(key).tolist(),
         "full": full,
         "versions": _versions(),
-        "code": digests(ran),
+        "code": code,
         "checks": [check.kept() for check in checks],
     }
     _FOLDER.mkdir(exist_ok=True)
@@ -90,7 +99,7 @@ def recorded() -> dict[str, Evidence]:
         >>> [check.verdict for check in papers.recorded()["ridge-rider"].checks][0]
         'holds'
     """
-    return {path.stem: _read(path) for path in sorted(_FOLDER.glob("*.json"))}
+    return {path.stem: _read(path) for path in sorted(_FOLDER.glob("[!.]*.json"))}
 
 
 def stale() -> dict[str, list[str]]:
@@ -116,9 +125,13 @@ def stale() -> dict[str, list[str]]:
 
 
 def _read(path: Path) -> Evidence:
-    text = json.loads(path.read_text(encoding="utf-8"))
-    checks = tuple(Check(**check) for check in text["checks"])
-    return Evidence(checks, tuple(text["key"]), text["full"], text["versions"], text["code"])
+    try:
+        text = json.loads(path.read_text(encoding="utf-8"))
+        checks = tuple(Check(**check) for check in text["checks"])
+        return Evidence(checks, tuple(text["key"]), text["full"], text["versions"], text["code"])
+    except (ValueError, KeyError, TypeError) as error:
+        mend = f"nablax papers run {path.stem} --record writes it anew; delete it first."
+        raise fault(expected=f"evidence in {path}", got=f"{type(error).__name__}: {error}", mend=mend) from error
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .._core import Key, fault, require
 from ._catalogue import available, module
-from ._code import code_that_runs
+from ._code import code_that_runs, digests_of_all
 from ._evidence import record as keep
 from ._pictures import draw
 from ._records import Check, Paper
@@ -127,6 +127,7 @@ def run_all(
         require("matplotlib", extra="app")
     checks: dict[str, list[Check]] = {}
     errors: dict[str, str] = {}
+    before = digests_of_all() if record else {}
     for paper in chosen:
         slug = paper.slug
         if progress is not None:
@@ -136,7 +137,7 @@ def run_all(
             if record:
                 with code_that_runs() as ran:
                     checks[slug] = claims.checks(key, full=full)
-                keep(slug, checks[slug], ran, key=key, full=full)
+                keep(slug, checks[slug], ran, before=before, key=key, full=full)
             else:
                 checks[slug] = claims.checks(key, full=full)
             if figures is not None:
