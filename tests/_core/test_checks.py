@@ -17,6 +17,7 @@ from nablax._core import (
     check_scalar,
     check_shape,
     check_shape_of_one,
+    known_finite,
 )
 
 
@@ -122,3 +123,17 @@ def test_one_real_number():
     for value in (jnp.ones(1), jnp.ones((), int), jnp.ones((), complex), 1.0, (jnp.ones(()), 2), None, "x"):
         with pytest.raises(ValueError, match=r"expected a loss that is one real number, f32\[\], got .*Mend\."):
             check_scalar(value, what="a loss", mend="Mend.")
+
+
+def test_numbers_that_are_known_are_looked_at_in_the_midst_of_a_trace():
+    rows = jnp.ones((3, 2)).at[1, 0].set(jnp.nan)
+
+    @jax.jit
+    def traced(x):
+        assert known_finite(x) is None and known_finite(rows) is False
+        check_finite(x, what="rows", mend="Mend.")
+        return x
+
+    traced(rows)
+    with pytest.raises(ValueError, match="NaN or infinity in row 1"):
+        jax.jit(lambda x: check_finite(rows, what="rows", mend="Mend.") or x)(1.0)

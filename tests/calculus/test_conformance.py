@@ -53,6 +53,19 @@ OPERATORS = {
     "fisher_product": lambda field: (
         lambda t, y, key: calculus.fisher_product(lambda z: jax.flatten_util.ravel_pytree(field(t, z, None))[0])(y, y)
     ),
+    "arnoldi": lambda field: (
+        lambda t, y, key: (
+            lambda flat, unravel: calculus.arnoldi(
+                lambda v: jax.flatten_util.ravel_pytree(jax.jvp(lambda z: field(t, z, None), (y,), (unravel(v),))[1])[
+                    0
+                ],
+                flat.size,
+                3,
+                key=key,
+                dtype=flat.dtype,
+            )[0]
+        )(*jax.flatten_util.ravel_pytree(y))
+    ),
     "lanczos": of_hessian(
         lambda product, y, key: (lambda r: (r.diagonal, r.off_diagonal))(calculus.lanczos(product, y, steps=3))
     ),
@@ -82,8 +95,9 @@ def sample(dtype):
 
 def test_every_operator_has_a_row():
     records = {name for name in calculus.__all__ if name[0].isupper()}
-    # These take no field, but a grid of values, a matrix, or a scalar function.
-    others = {"helmholtz", "matrix_square_root", "polynomial_operators", "softmax_radius", "taylor_coefficients"}
+    # These take no field, but a grid of values, a matrix, a projection, or a scalar function.
+    others = {"helmholtz", "matrix_square_root", "polynomial_operators", "ritz_values", "softmax_radius"}
+    others |= {"taylor_coefficients"}
     assert set(calculus.__all__) - records - others == set(OPERATORS)
 
 

@@ -18,11 +18,12 @@ from ._checks import (
     check_shape,
     check_shape_of_one,
     described,
+    known_finite,
 )
 from ._convolutions import canonical_convolutions
 from ._errors import fault, require
 from ._estimate import Estimate
-from ._field import checked_field
+from ._field import checked_field, checked_loss
 from ._forward import forward, push_forward
 from ._guarded_jit import guarded_jit
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
@@ -51,12 +52,14 @@ __all__ = [
     "check_shape",
     "check_shape_of_one",
     "checked_field",
+    "checked_loss",
     "described",
     "fault",
     "flat_product",
     "forward",
     "guarded_jit",
     "is_key",
+    "known_finite",
     "named_arrays",
     "permute",
     "push_forward",

@@ -116,12 +116,20 @@ def check_finite(tree: PyTree, *, what: str, mend: str) -> None:
         ValueError: one does.
     """
     for leaf in jax.tree.leaves(tree):
-        numbers = np if isinstance(leaf, np.ndarray) else jnp  # each where it is: a batch may be paired beside a device
-        if isinstance(leaf, jax.core.Tracer) or bool(numbers.all(numbers.isfinite(leaf))):
+        if known_finite(leaf) is not False:
             continue
         rows = np.flatnonzero(~np.isfinite(np.asarray(leaf, np.float64)).reshape(len(leaf), -1).all(axis=1))
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
         raise fault(expected=f"finite {what}", got=f"NaN or infinity in row {rows[0]}{more}", mend=mend)
+
+
+def known_finite(leaf: Any) -> bool | None:
+    """Whether an array holds neither NaN nor infinity; None of what is traced, which cannot be looked at."""
+    if isinstance(leaf, jax.core.Tracer):
+        return None
+    numbers = np if isinstance(leaf, np.ndarray) else jnp  # each where it is: a batch may be paired beside a device
+    with jax.ensure_compile_time_eval():  # in the midst of a trace, numbers that are known stay numbers
+        return bool(numbers.all(numbers.isfinite(leaf)))
 
 
 def check_shape_of_one(shape: Any) -> tuple[int, ...]:

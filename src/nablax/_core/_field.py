@@ -1,6 +1,7 @@
-"""A field called by its contract: three arguments, time first, and a value shaped like the state."""
+"""Fields and losses called by their contracts: a value shaped like the state, one real number."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ._checks import check_callable, described, shaped_like
+from ._checks import check_callable, check_scalar, described, shaped_like
 from ._errors import fault
 from ._types import Field
 
@@ -65,6 +66,35 @@ def checked_field(field: Field) -> Field:
             expected="a field", got=f"the class {field.__name__}", mend=f"Make one first: {field.__name__}(...)."
         )
     return field if isinstance(field, _Checked) else _Checked(field)
+
+
+class _CheckedLoss(eqx.Module):
+    """Not a closure either."""
+
+    loss: Callable[..., Any]
+    mend: str
+
+    def __call__(self, *args: Any) -> Any:
+        value = self.loss(*args)
+        check_scalar(value, what="a loss", mend=self.mend)
+        return value
+
+
+def checked_loss(loss: Callable[..., Any], *, mend: str) -> Callable[..., Any]:
+    """The same loss, whose value is refused at trace time where it is not one real number.
+
+    Args:
+        loss: of any arguments.
+        mend: what the user can do.
+
+    Returns:
+        A function; that of an equal loss is equal.
+
+    Raises:
+        ValueError: it cannot be called, and when it is called: its value is no real number.
+    """
+    check_callable(loss, what="a loss", mend=mend)
+    return _CheckedLoss(loss, mend)
 
 
 def _widened(value: Any, y: Any) -> Any:

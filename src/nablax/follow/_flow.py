@@ -11,7 +11,7 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Field, Key, check_count, check_floats, check_instance, check_key, checked_field, fault
+from .._core import Field, Key, check_count, check_floats, check_instance, check_key, checked_field, fault, known_finite
 
 
 class Solution(eqx.Module):
@@ -145,7 +145,7 @@ def flow(
     y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), given)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     start, end = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
-    if throw and (broken := [x for x in (start, end, *jax.tree.leaves(given)) if _known_not_finite(x)]):
+    if throw and (broken := [x for x in (start, end, *jax.tree.leaves(given)) if known_finite(x) is False]):
         raise fault(expected="finite times and a finite state", got=f"{broken[0]}", mend="Look where it comes from.")
     if ts is not None:
         ts = _checked_times(ts, start, end)
@@ -201,11 +201,6 @@ def flow(
     stats = dict(solution.stats)
     stats["num_evaluations"] = stats["num_steps"] * _evaluations_per_step(solver)
     return Solution(times, ys, stats, solution.result, solution.event_mask, solution.interpolation)
-
-
-def _known_not_finite(x: Array) -> bool:
-    """What is traced is not known."""
-    return not isinstance(x, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(x)))
 
 
 def _checked_times(ts: Any, start: Array, end: Array) -> Float[Array, " times"]:

@@ -47,7 +47,9 @@ def check_times(t: Any, ys: Array) -> Float[Array, " rows"]:
     times = jnp.asarray(t, ys.dtype)
     if times.shape not in ((), (len(ys),)):
         raise fault(expected=f"one time, or {len(ys)}", got=f"times of shape {times.shape}", mend="One a row.")
-    if not isinstance(times, jax.core.Tracer) and not bool(jnp.all((times >= 0) & (times <= 1))):
+    with jax.ensure_compile_time_eval():  # in the midst of a trace, times that are known stay numbers
+        outside = not isinstance(times, jax.core.Tracer) and not bool(jnp.all((times >= 0) & (times <= 1)))
+    if outside:
         raise fault(expected="times between 0 and 1", got=str(t), mend="Noise is at 0, data are at 1.")
     return jnp.broadcast_to(times, (len(ys),))
 

@@ -58,7 +58,7 @@ def test_faults_speak(key):
         lyapunov(lambda t, y, args: y**2, jnp.array([5.0]), t1=9.0, steps=100, key=key)
     with pytest.raises(ValueError, match="1 to 2 exponents"):
         lyapunov(lambda t, y, args: y, jnp.ones(2), t1=1.0, steps=100, exponents=3, key=key)
-    with pytest.raises(ValueError, match="two blocks"):
+    with pytest.raises(ValueError, match="blocks of at least one step each, got 10 steps"):
         lyapunov(lambda t, y, args: y, jnp.ones(2), t1=1.0, steps=10, key=key)
     with pytest.raises(ValueError, match="t1 > t0"):
         lyapunov(lambda t, y, args: y, jnp.ones(2), t1=-1.0, steps=100, key=key)

@@ -60,7 +60,7 @@ def test_linear_scores_and_defaults(key):
     assert "5 samples, 3 draws each" in record.table()
     single = smoothgrad(scores, xs, key=key, draws=1)
     assert np.isnan(single.gradient.standard_error).all() and np.isnan(single.resolved.value)
-    with pytest.raises(ValueError, match="draws ≥ 1"):
+    with pytest.raises(ValueError, match="draws as a whole number, at least 1"):
         smoothgrad(scores, xs, key=key, draws=0)
     with pytest.raises(ValueError, match="leading axis"):
         smoothgrad(scores, xs, jnp.zeros(4, jnp.int32), key=key)

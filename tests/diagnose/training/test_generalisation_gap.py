@@ -71,7 +71,7 @@ def test_both_formulas_against_many_descents(x64, key):
 def test_edges(key):
     with pytest.raises(ValueError, match="at least two examples"):
         generalisation_gap(squared, jnp.ones(2), jnp.ones((1, 2)), learning_rate=0.1, key=key)
-    with pytest.raises(ValueError, match="batch_size of at least 1"):
+    with pytest.raises(ValueError, match="batch_size as a whole number, at least 1"):
         generalisation_gap(squared, jnp.ones(2), jnp.ones((3, 2)), learning_rate=0.1, key=key, batch_size=0)
     xs = jax.random.normal(key, (70, 2))  # more than a chunk, and no multiple of it
     record = generalisation_gap(squared, jnp.ones(2), xs, learning_rate=0.1, key=key)

@@ -119,7 +119,7 @@ def test_faults(key):
         super_resolution(3)(jnp.zeros((4, 6)))
     with pytest.raises(ValueError, match="axes ≥ 0"):
         super_resolution(2, axes=(-1,))
-    with pytest.raises(ValueError, match="outputs, channels"):
+    with pytest.raises(ValueError, match="One row an output"):
         colourisation(jnp.ones(3))
     paired = Transport(transport.field, Linear(), Empirical(jnp.zeros((3, 2))), Euclidean((2,)))
     with pytest.raises(ValueError, match="normal noise"):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, canonical_convolutions, check_scalar, fault, table
+from ..._core import Field, canonical_convolutions, checked_loss, fault, table
 
 Loss = Callable[..., Float[Array, ""]]
 
@@ -163,9 +163,7 @@ def discretisation_drift(
           text; the rate per player is ours)
     """
     single, functions, rates = _players(losses, learning_rates)
-    for loss in functions:
-        value = eqx.filter_eval_shape(loss, params, *args)
-        check_scalar(value, what="a loss", mend="It gives one number: take its mean.")
+    functions = tuple(checked_loss(loss, mend="It gives one number: take its mean.") for loss in functions)
     # As arrays: each value of a schedule, were it a constant, would be compiled for.
     return _measure(functions, params, args, tuple(jnp.asarray(rate) for rate in rates), single, alternating)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_count, check_key, check_scalar, described, fault, table
+from ..._core import Key, canonical_convolutions, check_count, check_key, checked_loss, described, fault, table
 from ...calculus import Estimate, hessian_product
 
 # Per-example gradients held at once, beside their sum.
@@ -124,9 +124,7 @@ def generalisation_gap(
     probes = check_count(probes, what="probes", least=2)
     batch = count if batch_size is None else check_count(batch_size, what="batch_size")
     check_key(key)
-    one = jax.tree.map(lambda leaf: leaf[0], examples)
-    value = eqx.filter_eval_shape(loss, params, one)
-    check_scalar(value, what="a loss", mend="It is loss(params, example), of one example: take its mean.")
+    loss = checked_loss(loss, mend="It is loss(params, example), of one example: take its mean.")
     # As an array: each value of a schedule, were it a constant, would be compiled for.
     return _measure(loss, params, examples, jnp.asarray(learning_rate), key, batch, probes)
 

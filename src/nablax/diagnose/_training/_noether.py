@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, canonical_convolutions, check_like, check_scalar, fault, table
+from ..._core import Field, canonical_convolutions, check_like, checked_loss, fault, table
 
 Generator = Callable[[PyTree], PyTree]
 Where = Callable[[PyTree], PyTree]
@@ -236,8 +236,7 @@ def noether(
           https://arxiv.org/abs/2105.02716 (the charges' motion in the Euclidean metric; written here for a
           generator that need not be linear)
     """
-    value = eqx.filter_eval_shape(loss, params, *args)
-    check_scalar(value, what="a loss", mend="It is loss(params, *args): take its mean.")
+    loss = checked_loss(loss, mend="It is loss(params, *args): take its mean.")
     check_like(velocity, params, what="a velocity that", mend="Give one number for each parameter, in the same tree.")
     # As arrays: each value of a schedule, were it a constant, would be compiled for.
     constants = tuple(jnp.asarray(number) for number in (*_constants(learning_rate, momentum), weight_decay))
