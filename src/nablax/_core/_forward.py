@@ -1,11 +1,10 @@
 """Forward products where forward mode is not defined: functions whose derivative is a rule of reverse mode alone."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import Jaxpr, jaxpr_as_fun, jaxprs_in_params
 from jaxtyping import PyTree
 
 # What JAX writes in place of a derivative that it does not have; compiling it is an error.
@@ -68,12 +67,4 @@ def push_forward(function: Callable[[PyTree], PyTree], at: PyTree, direction: Py
 
 
 def _lacks(jaxpr: Jaxpr) -> bool:
-    return any(e.primitive.name == _ABSENT or any(map(_within, e.params.values())) for e in jaxpr.eqns)
-
-
-def _within(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return any(map(_within, value))
-    if isinstance(value, ClosedJaxpr):
-        return _lacks(value.jaxpr)
-    return isinstance(value, Jaxpr) and _lacks(value)
+    return any(e.primitive.name == _ABSENT or any(map(_lacks, jaxprs_in_params(e.params))) for e in jaxpr.eqns)

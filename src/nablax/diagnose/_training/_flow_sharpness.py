@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Key, canonical_convolutions, check_key, check_scalar, table
+from ..._core import Key, canonical_convolutions, check_key, checked_loss, table
 from ...calculus import hessian_product, top_eigenvalues
 from ...follow import flow
 
@@ -116,8 +116,7 @@ def flow_sharpness(
           quantity; the stopping rule is ours)
     """
     check_key(key)
-    shape = eqx.filter_eval_shape(loss, params, *args)
-    check_scalar(shape, what="a loss", mend="It is loss(params, *args): take its mean.")
+    loss = checked_loss(loss, mend="It is loss(params, *args): take its mean.")
     at, rest = eqx.partition(params, eqx.is_inexact_array)
     first_key, last_key = jax.random.split(key)
 
