@@ -49,7 +49,7 @@ def ours(folder: Path) -> dict:
     grads = np.load(folder / "grads.npy")
     stacked = jnp.asarray(grads)
     calls = {}
-    for name, method in (("ConFIG", regulate.config()), ("CAGrad", regulate.cagrad(0.5))):
+    for name, method in (("ConFIG", regulate.conflict_free()), ("CAGrad", regulate.cagrad(0.5))):
         state = method.init(jnp.zeros(SIZE))
         step = jax.jit(method.update)
         calls[name] = lambda step=step, state=state: jax.block_until_ready(step(stacked, state)[0])

@@ -26,7 +26,7 @@ def peer(folder: Path) -> dict:
     optimizer = torch.optim.Adam(network.parameters(), _cnn.RATE)
     images, labels = _cnn.digits()
     batches = _cnn.shuffled(torch.tensor(images), torch.tensor(labels).long())
-    losses, begun = [], time.perf_counter()
+    losses, start = [], time.perf_counter()
     for step in range(fit_cnn.STEPS):
         if step == fit_cnn.STEPS // 10:
             start = time.perf_counter()
@@ -37,6 +37,6 @@ def peer(folder: Path) -> dict:
         optimizer.step()
         losses.append(loss.detach())
         if step == 0:
-            first = time.perf_counter() - begun
+            first = time.perf_counter() - start
     rate = (fit_cnn.STEPS - fit_cnn.STEPS // 10) / (time.perf_counter() - start)
     return {"values": [rate], "compile": first, "accuracy": f"loss {float(torch.stack(losses[-50:]).mean()):.3f}"}

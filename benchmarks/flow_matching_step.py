@@ -63,10 +63,10 @@ def train_peer(data, batch_size: int, steps: int, matcher) -> tuple[float, float
     data = torch.tensor(data)
     model = MLP(dim=2, time_varying=True, w=64)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-5)
-    losses, begun = [], time.perf_counter()
+    losses, launch = [], time.perf_counter()
     for step in range(steps):
         if step == steps // 10:
-            first, start = time.perf_counter() - begun, time.perf_counter()
+            first, start = time.perf_counter() - launch, time.perf_counter()
         optimizer.zero_grad()
         x1 = data[torch.randint(0, len(data), (batch_size,))]
         x0 = torch.randn_like(x1)

@@ -49,7 +49,7 @@ for name, aggregator in {
     "UPGrad": regulate.upgrad(),
     "MGDA": regulate.mgda(),
     "PCGrad": regulate.pcgrad(key=jax.random.key(0)),
-    "equal angles": regulate.config(),
+    "equal angles": regulate.conflict_free(),
 }.items():
     path = train(aggregator)
     raised = np.sum(np.any(np.diff(path, axis=0) > 1e-6, axis=1))

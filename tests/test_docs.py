@@ -159,7 +159,7 @@ def test_references_lead_to_what_the_reference_holds(package):
 
 
 def test_records_are_called_as_they_are_in_python(package):
-    for name in ("transport.Normal", "transport.Transport", "diagnose.Motion", "papers.Paper", "regulate.GuardState"):
+    for name in ("transport.Normal", "transport.Transport", "diagnose.Symmetry", "papers.Paper", "regulate.GuardState"):
         room, _, record = name.partition(".")
         (thing,) = [entry.thing for entry in public(room) if entry.name == record]
         expected = inspect.signature(thing).parameters.values()

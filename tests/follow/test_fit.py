@@ -251,10 +251,10 @@ def test_a_step_that_is_not_finite_ends_training_before_it(key, guarded):
         # A schedule that explodes at step 37.
         optimizer = optax.adam(lambda count: jnp.where(count == 37, jnp.inf, 0.1))
     out = fit(loss, Line(), source, optimizer=optimizer, steps=100, **settings)
-    sound = fit(loss, Line(), poisoned(-1, data_of()), optimizer=ADAM, steps=37, **settings)
+    finite = fit(loss, Line(), poisoned(-1, data_of()), optimizer=ADAM, steps=37, **settings)
     assert (out.result, out.step, len(out.history.loss)) == ("diverged", 37, 37)
     assert np.isfinite(out.history.loss).all()
-    same(out.last, sound.last)
+    same(out.last, finite.last)
     assert out.best_step <= 30 and np.isfinite(out.model.weight).all()
 
 

@@ -50,7 +50,7 @@ CONSTRUCTORS = {
     "bloop": Row(lambda: regulate.bloop(0.5)),
     "cagrad": Row(lambda: regulate.cagrad(0.4, objectives=3)),
     "classp": Row(lambda: regulate.classp(0.1), objectives=None, degree=None),
-    "config": Row(lambda: regulate.config(objectives=3)),
+    "conflict_free": Row(lambda: regulate.conflict_free(objectives=3)),
     "dual_ascent": Row(
         lambda: regulate.dual_ascent(0.1, jax.numpy.array([0.5, 2.0])),
         extra=lambda grads: {"values": jax.numpy.array([3.0, 1.0, 1.0], grads["bias"].dtype)},

@@ -52,7 +52,7 @@ def test_draws_of_items_are_counted_and_keyed():
         regulate.upgrad(),
         regulate.mgda(),
         regulate.cagrad(),
-        regulate.config(),
+        regulate.conflict_free(),
         regulate.mean(),
         regulate.bloop(),
         regulate.graddrop(key=jax.random.key(0)),

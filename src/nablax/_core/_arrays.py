@@ -48,14 +48,14 @@ def named_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     return {name: np.asarray(_bits(leaf)) for name, leaf in _named(tree)[0].items() if _is_array(leaf)}
 
 
-def with_arrays(arrays: dict[str, np.ndarray], like: PyTree, *, source: str, mend: str) -> PyTree:
+def with_arrays(arrays: dict[str, np.ndarray], like: PyTree, *, source: str, fix: str) -> PyTree:
     """Put arrays by name into the structure of another tree; all that is no array is that tree's.
 
     Args:
         arrays: from `named_arrays`.
         like: arrays of the same shapes and dtypes, or `jax.ShapeDtypeStruct` in their places.
         source: where the arrays come from, in words, such as "a checkpoint".
-        mend: what the user can do where they do not fit.
+        fix: what the user can do where they do not fit.
 
     Returns:
         The tree; NumPy's arrays where ``like`` has them, JAX's elsewhere.
@@ -71,7 +71,7 @@ def with_arrays(arrays: dict[str, np.ndarray], like: PyTree, *, source: str, men
             raise fault(
                 expected=f"{source} with {name or 'one array'}: {wanted.get(name, 'nothing')}",
                 got=stored.get(name, "nothing"),
-                mend=mend,
+                fix=fix,
             )
 
     def put(name: str, leaf: Any) -> Any:
@@ -86,7 +86,7 @@ def with_arrays(arrays: dict[str, np.ndarray], like: PyTree, *, source: str, men
             raise fault(
                 expected=f"double precision for {name or 'one array'}, {_kind(arrays[name])}",
                 got="JAX's single precision",
-                mend='Set jax.config.update("jax_enable_x64", True), or ask for single precision when saving.',
+                fix='Set jax.config.update("jax_enable_x64", True), or ask for single precision when saving.',
             )
         return placed
 
@@ -110,7 +110,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
             raise fault(
                 expected="arrays of types that safetensors reads back",
                 got=f"{name or 'one array'}: {_kind(array)}",
-                mend="Convert it, such as complex128 to its real and imaginary part.",
+                fix="Convert it, such as complex128 to its real and imaginary part.",
             )
     # The format's own writer stores memory as it lies, and takes it for row after row.
     rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -133,7 +133,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise fault(
             expected="a whole file of safetensors",
             got=f"{path}, in which {error}",
-            mend="Write it anew, or take it from a copy.",
+            fix="Write it anew, or take it from a copy.",
         ) from None
 
 

@@ -21,23 +21,23 @@ def described(tree: PyTree) -> str:
     return re.sub(r"\bweak_(?=\w+\[)", "", text)  # that a number was Python's once is no news
 
 
-def check_like(value: PyTree, like: PyTree, *, what: str, mend: str) -> None:
+def check_like(value: PyTree, like: PyTree, *, what: str, fix: str) -> None:
     """Refuse a tree whose structure or shapes are not another's; nothing may be broadcast in silence.
 
     Args:
         value: arrays or `jax.ShapeDtypeStruct`.
         like: what it should be shaped like.
         what: the value in words, such as "a field whose value".
-        mend: what the user can do.
+        fix: what the user can do.
 
     Raises:
         ValueError: they differ.
     """
     if not shaped_like(value, like):
-        raise fault(expected=f"{what} is shaped like {described(like)}", got=described(value), mend=mend)
+        raise fault(expected=f"{what} is shaped like {described(like)}", got=described(value), fix=fix)
 
 
-def check_scalar(value: Any, *, what: str, mend: str) -> None:
+def check_scalar(value: Any, *, what: str, fix: str) -> None:
     """Refuse what is not one real floating-point number, such as the value of a loss; a shape and dtype will do.
 
     Raises:
@@ -45,7 +45,7 @@ def check_scalar(value: Any, *, what: str, mend: str) -> None:
     """
     dtype = getattr(value, "dtype", None)
     if dtype is None or _shape(value) != () or not jnp.issubdtype(dtype, jnp.floating):
-        raise fault(expected=f"{what} that is one real number, f32[]", got=described(value), mend=mend)
+        raise fault(expected=f"{what} that is one real number, f32[]", got=described(value), fix=fix)
 
 
 def shaped_like(value: PyTree, like: PyTree) -> bool:
@@ -62,14 +62,14 @@ def _shape(leaf: Any) -> tuple[int, ...] | None:
         return None
 
 
-def check_shape(value: Any, shape: tuple[int | None, ...], *, what: str, mend: str) -> Array:
+def check_shape(value: Any, shape: tuple[int | None, ...], *, what: str, fix: str) -> Array:
     """An array of a declared shape, None standing for any length; everything else is refused.
 
     Args:
         value: what came; NumPy's and JAX's arrays, tracers and numbers are arrays, lists and strings are not.
         shape: declared.
         what: the value in words, such as "points".
-        mend: what the user can do.
+        fix: what the user can do.
 
     Returns:
         The value as an array of JAX.
@@ -79,24 +79,24 @@ def check_shape(value: Any, shape: tuple[int | None, ...], *, what: str, mend: s
     """
     wanted = f"{what} of shape [{', '.join('…' if n is None else str(n) for n in shape)}]"
     if not isinstance(value, (jax.Array, np.ndarray, np.generic, int, float)):
-        raise fault(expected=wanted, got=f"a {type(value).__name__}", mend=mend)
+        raise fault(expected=wanted, got=f"a {type(value).__name__}", fix=fix)
     found = jnp.shape(value)
     if len(found) != len(shape) or any(n is not None and n != m for n, m in zip(shape, found)):
-        raise fault(expected=wanted, got=described(value), mend=mend)
+        raise fault(expected=wanted, got=described(value), fix=fix)
     return jnp.asarray(value)
 
 
-def check_rows(tree: PyTree, rows: int, *, what: str, mend: str) -> None:
+def check_rows(tree: PyTree, rows: int, *, what: str, fix: str) -> None:
     """Refuse a tree with an array whose leading axis is not one of so many rows; a tree without arrays passes.
 
     Raises:
         ValueError: it has one.
     """
     if not all((_shape(leaf) or (0,))[0] == rows for leaf in jax.tree.leaves(tree)):
-        raise fault(expected=f"{what} with leading axis {rows}", got=described(tree), mend=mend)
+        raise fault(expected=f"{what} with leading axis {rows}", got=described(tree), fix=fix)
 
 
-def check_instance(value: Any, kind: type | tuple[type, ...], *, what: str, mend: str) -> None:
+def check_instance(value: Any, kind: type | tuple[type, ...], *, what: str, fix: str) -> None:
     """Refuse what is not of a kind; of a class that was not called, say so.
 
     Raises:
@@ -104,12 +104,12 @@ def check_instance(value: Any, kind: type | tuple[type, ...], *, what: str, mend
     """
     if isinstance(value, type):
         name = value.__name__
-        raise fault(expected=what, got=f"the class {name}", mend=f"Make one: {name}(...), with brackets.")
+        raise fault(expected=what, got=f"the class {name}", fix=f"Make one: {name}(...), with brackets.")
     if not isinstance(value, kind):
-        raise fault(expected=what, got=described(value), mend=mend)
+        raise fault(expected=what, got=described(value), fix=fix)
 
 
-def check_finite(tree: PyTree, *, what: str, mend: str) -> None:
+def check_finite(tree: PyTree, *, what: str, fix: str) -> None:
     """Refuse rows of which one holds NaN or infinity, and name it. What is traced cannot be looked at, and passes.
 
     Raises:
@@ -120,7 +120,7 @@ def check_finite(tree: PyTree, *, what: str, mend: str) -> None:
             continue
         rows = np.flatnonzero(~np.isfinite(np.asarray(leaf, np.float64)).reshape(len(leaf), -1).all(axis=1))
         more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-        raise fault(expected=f"finite {what}", got=f"NaN or infinity in row {rows[0]}{more}", mend=mend)
+        raise fault(expected=f"finite {what}", got=f"NaN or infinity in row {rows[0]}{more}", fix=fix)
 
 
 def known_finite(leaf: Any) -> bool | None:
@@ -145,12 +145,12 @@ def check_shape_of_one(shape: Any) -> tuple[int, ...]:
         raise fault(
             expected="the shape of one sample, a tuple of positive integers",
             got=repr(shape),
-            mend="Write (2,) for a vector of two, without the batch axis.",
+            fix="Write (2,) for a vector of two, without the batch axis.",
         )
     return tuple(int(side) for side in sides)
 
 
-def check_floats(tree: PyTree, *, what: str, mend: str) -> None:
+def check_floats(tree: PyTree, *, what: str, fix: str) -> None:
     """Refuse a tree with an array of integers, booleans or complex numbers, or without any array.
 
     Raises:
@@ -158,7 +158,7 @@ def check_floats(tree: PyTree, *, what: str, mend: str) -> None:
     """
     leaves = jax.tree.leaves(tree)
     if not leaves or not all(hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating) for x in leaves):
-        raise fault(expected=f"{what} of real floating-point numbers", got=described(tree), mend=mend)
+        raise fault(expected=f"{what} of real floating-point numbers", got=described(tree), fix=fix)
 
 
 def check_count(value: Any, *, what: str, least: int = 1) -> int:
@@ -176,7 +176,7 @@ def check_count(value: Any, *, what: str, least: int = 1) -> int:
         raise fault(
             expected=f"{what} as a whole number, at least {least}",
             got=f"an array {described(value)}" if array else repr(value),
-            mend=f"Pass int({what}), known before the program is compiled."
+            fix=f"Pass int({what}), known before the program is compiled."
             if array
             else f"Pass {what}={least} or more.",
         )
@@ -192,17 +192,17 @@ def check_key(key: Any, *, what: str = "key") -> None:
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == jnp.uint32 and key.ndim >= 1
     if not (typed or raw):
-        raise fault(expected=f"{what}: a random key", got=described(key), mend="Pass jax.random.key(0).")
+        raise fault(expected=f"{what}: a random key", got=described(key), fix="Pass jax.random.key(0).")
 
 
-def check_callable(value: Any, *, what: str, mend: str) -> Callable[..., Any]:
+def check_callable(value: Any, *, what: str, fix: str) -> Callable[..., Any]:
     """Refuse what cannot be called.
 
     Raises:
         ValueError: it cannot.
     """
     if not callable(value):
-        raise fault(expected=f"{what}, a function", got=described(value), mend=mend)
+        raise fault(expected=f"{what}, a function", got=described(value), fix=fix)
     return value
 
 
@@ -220,7 +220,7 @@ def check_optimizer(value: Any, *, what: str = "optimizer") -> optax.GradientTra
     raise fault(
         expected=f"{what}, a transformation of Optax with init and update",
         got=f"the function {name}" if callable(value) and name else described(value),
-        mend=f"Call it: {what}=optax.{name}(...)."
+        fix=f"Call it: {what}=optax.{name}(...)."
         if callable(value) and hasattr(optax, str(name))
         else f"Pass {what}=optax.adam(1e-3), for one.",
     )
@@ -234,19 +234,19 @@ def check_loss(value: Any, *, what: str = "a loss") -> Array:
     """
     if not isinstance(value, jax.Array):
         if isinstance(value, tuple):
-            mend = "Return the loss alone, without auxiliary values."
+            fix = "Return the loss alone, without auxiliary values."
         else:
-            mend = "Compute it from the parameters by jax.numpy: numbers of Python and NumPy have no gradient."
-        raise fault(expected=f"{what} that returns one real number", got=described(value), mend=mend)
+            fix = "Compute it from the parameters by jax.numpy: numbers of Python and NumPy have no gradient."
+        raise fault(expected=f"{what} that returns one real number", got=described(value), fix=fix)
     if value.shape != ():
-        mend = "Take the mean over the batch."
+        fix = "Take the mean over the batch."
     elif jnp.iscomplexobj(value):
-        mend = "Return its real part, or its modulus."
+        fix = "Return its real part, or its modulus."
     elif not jnp.issubdtype(value.dtype, jnp.floating):
-        mend = "Return a floating-point number: integers and booleans have no gradient."
+        fix = "Return a floating-point number: integers and booleans have no gradient."
     else:
         return value
-    raise fault(expected=f"{what} that returns one real number", got=described(value), mend=mend)
+    raise fault(expected=f"{what} that returns one real number", got=described(value), fix=fix)
 
 
 def check_rate(value: Any, *, what: str = "learning_rate") -> None:
@@ -259,8 +259,8 @@ def check_rate(value: Any, *, what: str = "learning_rate") -> None:
         raise fault(
             expected=f"{what}, a number",
             got=f"the function {getattr(value, '__name__', value)}",
-            mend=f"Pass the schedule's value at this step: {what}=schedule(step).",
+            fix=f"Pass the schedule's value at this step: {what}=schedule(step).",
         )
-    check_shape(value, (), what=what, mend=f"Pass {what}=1e-3, for one.")
+    check_shape(value, (), what=what, fix=f"Pass {what}=1e-3, for one.")
     if not (jnp.isrealobj(value) and 0 < float(value) < float("inf")):
-        raise fault(expected=f"{what} above 0 and finite", got=value, mend="At other rates no step down is made.")
+        raise fault(expected=f"{what} above 0 and finite", got=value, fix="At other rates no step down is made.")

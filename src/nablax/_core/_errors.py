@@ -4,18 +4,18 @@ import importlib
 from types import ModuleType
 
 
-def fault(*, expected: object, got: object, mend: str) -> ValueError:
+def fault(*, expected: object, got: object, fix: str) -> ValueError:
     """Build the ``ValueError`` for a static fault, to be raised by the caller.
 
     Args:
         expected: what the function needs, in words.
         got: what it was given.
-        mend: what the user can do about it.
+        fix: what the user can do about it.
 
     Returns:
         The exception; the caller writes ``raise fault(...)`` so that the traceback ends where the fault is.
     """
-    return ValueError(f"expected {expected}, got {got}. {mend}")
+    return ValueError(f"expected {expected}, got {got}. {fix}")
 
 
 def require(module: str, *, extra: str) -> ModuleType:

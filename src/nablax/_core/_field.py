@@ -33,13 +33,13 @@ class _Checked(eqx.Module):
             raise _misread(self.field, t, y, args) or fault(
                 expected=f"a field whose value is shaped like its state, {described(y)}",
                 got=described(value),
-                mend="Return one number for each coordinate of y, in the same tree. " + _ORDER,
+                fix="Return one number for each coordinate of y, in the same tree. " + _ORDER,
             )
         if any(jnp.iscomplexobj(a) > jnp.iscomplexobj(b) for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(y))):
             raise fault(
                 expected=f"a field of real numbers, as its state {described(y)}",
                 got=described(value),
-                mend="Return real numbers, or let the state hold real and imaginary parts.",
+                fix="Return real numbers, or let the state hold real and imaginary parts.",
             )
         return jax.tree.map(_widened, value, y)
 
@@ -60,10 +60,10 @@ def checked_field(field: Field) -> Field:
         ValueError: it cannot be called, and when it is called: it does not take three arguments, takes them in the
             order (y, t, args), or its value is not shaped like ``y``.
     """
-    check_callable(field, what="a field", mend=_ORDER)
+    check_callable(field, what="a field", fix=_ORDER)
     if isinstance(field, type):
         raise fault(
-            expected="a field", got=f"the class {field.__name__}", mend=f"Make one first: {field.__name__}(...)."
+            expected="a field", got=f"the class {field.__name__}", fix=f"Make one first: {field.__name__}(...)."
         )
     return field if isinstance(field, _Checked) else _Checked(field)
 
@@ -72,20 +72,20 @@ class _CheckedLoss(eqx.Module):
     """Not a closure either."""
 
     loss: Callable[..., Any]
-    mend: str
+    fix: str
 
     def __call__(self, *args: Any) -> Any:
         value = self.loss(*args)
-        check_scalar(value, what="a loss", mend=self.mend)
+        check_scalar(value, what="a loss", fix=self.fix)
         return value
 
 
-def checked_loss(loss: Callable[..., Any], *, mend: str) -> Callable[..., Any]:
+def checked_loss(loss: Callable[..., Any], *, fix: str) -> Callable[..., Any]:
     """The same loss, whose value is refused at trace time where it is not one real number.
 
     Args:
         loss: of any arguments.
-        mend: what the user can do.
+        fix: what the user can do.
 
     Returns:
         A function; that of an equal loss is equal.
@@ -93,8 +93,8 @@ def checked_loss(loss: Callable[..., Any], *, mend: str) -> Callable[..., Any]:
     Raises:
         ValueError: it cannot be called, and when it is called: its value is no real number.
     """
-    check_callable(loss, what="a loss", mend=mend)
-    return _CheckedLoss(loss, mend)
+    check_callable(loss, what="a loss", fix=fix)
+    return _CheckedLoss(loss, fix)
 
 
 def _widened(value: Any, y: Any) -> Any:
@@ -111,7 +111,7 @@ def _misread(field: Field, t: Any, y: PyTree, args: PyTree) -> ValueError | None
     try:
         signature.bind(t, y, args)
     except TypeError:
-        return fault(expected="a field of three arguments, (t, y, args)", got=str(signature), mend=_ORDER)
+        return fault(expected="a field of three arguments, (t, y, args)", got=str(signature), fix=_ORDER)
     if next(iter(signature.parameters), "").startswith("t") or shaped_like(y, t):
         return None
     try:
@@ -119,5 +119,5 @@ def _misread(field: Field, t: Any, y: PyTree, args: PyTree) -> ValueError | None
     except Exception:  # whatever goes wrong in it, this is not the explanation
         return None
     if shaped_like(swapped, y):
-        return fault(expected="a field of (t, y, args)", got=f"one of (y, t, args): {signature}", mend=_ORDER)
+        return fault(expected="a field of (t, y, args)", got=f"one of (y, t, args): {signature}", fix=_ORDER)
     return None

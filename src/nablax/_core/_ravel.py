@@ -46,7 +46,7 @@ def tangent_of(at: PyTree, direction: PyTree) -> tuple[PyTree, PyTree]:
         raise fault(
             expected=f"a direction with the inexact leaves of the parameters, {wanted}",
             got=given,
-            mend="Build it from the parameters, as by jax.tree.map or equinox.filter.",
+            fix="Build it from the parameters, as by jax.tree.map or equinox.filter.",
         )
     return tangent, rest
 
@@ -63,7 +63,7 @@ def space(like: PyTree) -> Space:
         raise fault(
             expected="a tree with real floating-point leaves",
             got=", ".join(str(leaf.dtype) for leaf in leaves) or "none",
-            mend="Pass arrays of floats; split complex parameters into their real and imaginary parts.",
+            fix="Pass arrays of floats; split complex parameters into their real and imaginary parts.",
         )
     flat, unravel = ravel_pytree(inexact)
     narrow, wide = flat.dtype, jnp.promote_types(flat.dtype, jnp.float32)
@@ -90,7 +90,7 @@ def flat_product(product: Product, like: PyTree, vectors: Space) -> Callable[[Fl
             raise fault(
                 expected=f"a product whose value is shaped like its argument, {vector.size} numbers",
                 got=f"{image.size} numbers",
-                mend="Return one number per coordinate, in the same tree.",
+                fix="Return one number per coordinate, in the same tree.",
             )
         return image.astype(vector.dtype)
 

@@ -58,7 +58,7 @@ def plot_samples(
     data = np.empty((0, samples.shape[1])) if against is None else _table(against, "against")
     count = samples.shape[1]
     if data.shape[1] != count:
-        raise fault(expected=f"as many columns in against, {count}", got=data.shape[1], mend="Draw the same columns.")
+        raise fault(expected=f"as many columns in against, {count}", got=data.shape[1], fix="Draw the same columns.")
     if count == 2:
         with _drawing(axes) as (figure, axis):
             scatter(axis, data, samples)
@@ -67,7 +67,7 @@ def plot_samples(
                 axis.legend(handles=_handles(), loc="best")
         return figure
     if axes is not None:
-        raise fault(expected="two columns on axes that are given", got=count, mend="Leave axes out.")
+        raise fault(expected="two columns on axes that are given", got=count, fix="Leave axes out.")
     require("matplotlib", extra="app")
     names = [f"x{index}" for index in range(count)]
     with canvas(*pairs_size(count)) as (figure, _):
@@ -110,15 +110,15 @@ def plot_density(
 
     Cost: one call of ``log_prob`` on ``points``² rows.
     """
-    check_callable(log_prob, what="log_prob", mend="Pass points → log-densities.")
+    check_callable(log_prob, what="log_prob", fix="Pass points → log-densities.")
     across, up = _grid(limits, points)
     heights = np.asarray(log_prob(_points(across, up)))
     if heights.shape != (points**2,):
-        mend = "Return one log-density for each point; of a LogProb record that is its value."
-        raise fault(expected=f"log-densities of shape [{points**2}]", got=f"shape {list(heights.shape)}", mend=mend)
+        fix = "Return one log-density for each point; of a LogProb record that is its value."
+        raise fault(expected=f"log-densities of shape [{points**2}]", got=f"shape {list(heights.shape)}", fix=fix)
     if np.isnan(heights).any() or not np.isfinite(heights.max()):
         got = "NaN" if np.isnan(heights).any() else f"{heights.max()} as the largest"
-        raise fault(expected="log-densities, somewhere finite", got=got, mend="Choose other limits.")
+        raise fault(expected="log-densities, somewhere finite", got=got, fix="Choose other limits.")
     # The shape alone is drawn, and its largest value may be beyond the range of its dtype.
     density = np.exp(heights - heights.max()).reshape(points, points)
     falling = np.sort(density, axis=None)[::-1]
@@ -172,14 +172,14 @@ def plot_field(
 
     Cost: one call of the field on ``points``² points at once.
     """
-    check_callable(field, what="field", mend="Pass field(t, y, args) -> dy of one point.")
+    check_callable(field, what="field", fix="Pass field(t, y, args) -> dy of one point.")
     across, up = _grid(limits, points)
     ys, time = _points(across, up), jnp.asarray(t, jnp.float32)
     out = jax.eval_shape(field, time, ys[0], args)
-    check_like(out, ys[0], what="a field whose value", mend="Return dy of the plane: an array of shape (2,).")
+    check_like(out, ys[0], what="a field whose value", fix="Return dy of the plane: an array of shape (2,).")
     arrows = np.asarray(jax.vmap(field, in_axes=(None, 0, None))(time, ys, args))
     if not np.isfinite(arrows).all():
-        raise fault(expected="a field that is finite", got="NaN or infinity", mend="Choose another time or limits.")
+        raise fault(expected="a field that is finite", got="NaN or infinity", fix="Choose another time or limits.")
     with _drawing(axes) as (figure, axis):
         speed = np.linalg.norm(arrows, axis=1)
         drawn = axis.quiver(*np.asarray(ys).T, *arrows.T, speed, angles="xy", cmap="viridis", pivot="mid")
@@ -193,16 +193,16 @@ def _table(rows: Any, what: str) -> np.ndarray:
     if rows.ndim != 2 or not 2 <= rows.shape[1] <= _MOST or not np.issubdtype(rows.dtype, np.number):
         got = f"{rows.dtype} of shape {list(rows.shape)}"
         wanted = f"{what} [rows, columns] of numbers, 2 to {_MOST} columns"
-        raise fault(expected=wanted, got=got, mend="Choose columns.")
+        raise fault(expected=wanted, got=got, fix="Choose columns.")
     if odd := int(np.sum(~np.isfinite(rows).all(axis=1))):
-        raise fault(expected=f"finite {what}", got=f"{odd} rows that are not", mend="Leave them out.")
+        raise fault(expected=f"finite {what}", got=f"{odd} rows that are not", fix="Leave them out.")
     return rows
 
 
 def _grid(limits: Limits, points: int) -> tuple[np.ndarray, np.ndarray]:
     ends = np.asarray(limits, float)
     if ends.shape != (2, 2) or not np.isfinite(ends).all() or not (ends[:, 0] < ends[:, 1]).all():
-        raise fault(expected="limits ((left, right), (bottom, top))", got=limits, mend="Such as ((-3, 3), (-3, 3)).")
+        raise fault(expected="limits ((left, right), (bottom, top))", got=limits, fix="Such as ((-3, 3), (-3, 3)).")
     # Centres of the cells that share out the picture.
     across, up = (low + (high - low) * (np.arange(points) + 0.5) / points for low, high in ends)
     return across, up

@@ -73,7 +73,7 @@ def antisymmetry(field: Field, *, probes: int = 8) -> Callable[..., Antisymmetry
           estimator, there as a penalty)
     """
     if probes < 1:
-        raise fault(expected="at least one probe", got=str(probes), mend="Pass probes=1 or more.")
+        raise fault(expected="at least one probe", got=str(probes), fix="Pass probes=1 or more.")
 
     def function(t: Float[Array, ""], y: PyTree, args: PyTree = None, *, key: Key) -> Antisymmetry:
         _, push = linearise(field, t, y, args)

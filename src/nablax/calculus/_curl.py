@@ -51,7 +51,7 @@ def curl(field: Field) -> Callable[..., PyTree]:
             raise fault(
                 expected="two or three coordinates",
                 got=str(flat.size),
-                mend="In other dimensions ask for the antisymmetric part of the Jacobian: calculus.antisymmetry.",
+                fix="In other dimensions ask for the antisymmetric part of the Jacobian: calculus.antisymmetry.",
             )
         _, push = linearise(field, t, y, args)
         # Row i holds the derivatives along coordinate i.

@@ -157,7 +157,7 @@ def fisher_product(losses: Callable[..., Float[Array, " examples"]]) -> Callable
             raise fault(
                 expected="a vector of losses, one for each example",
                 got=f"shape {each.shape}",
-                mend="Do not average them.",
+                fix="Do not average them.",
             )
         slopes = jax.jvp(values, (at,), (tangent,))[1]
         (image,) = pull(slopes / each.shape[0])

@@ -111,10 +111,10 @@ def top_eigenvalues(
         raise fault(
             expected=f"between 1 and {steps} eigenvalues, the number of steps or of parameters",
             got=str(count),
-            mend="Ask for fewer, or take more steps.",
+            fix="Ask for fewer, or take more steps.",
         )
     if tolerance is not None and not tolerance > 0:
-        raise fault(expected="a positive tolerance", got=str(tolerance), mend="1e-3 gives six digits or so.")
+        raise fault(expected="a positive tolerance", got=str(tolerance), fix="1e-3 gives six digits or so.")
     start = jax.random.normal(key, vectors.flat.shape, vectors.flat.dtype)
     flat = flat_product(product, like, vectors)
     if tolerance is None:

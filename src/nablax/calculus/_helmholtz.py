@@ -72,11 +72,11 @@ def helmholtz(values: Float[Array, "*grid dim"], lengths: float | Sequence[float
         raise fault(
             expected="one component per axis of the grid, on the last axis",
             got=f"{dim} components on a grid with {len(grid)} axes, shape {values.shape}",
-            mend="Pass an array [n_1, ..., n_D, D].",
+            fix="Pass an array [n_1, ..., n_D, D].",
         )
     periods = np.broadcast_to(np.asarray(lengths, float), (dim,)) if np.ndim(lengths) == 0 else np.asarray(lengths)
     if periods.shape != (dim,) or not np.all(periods > 0):
-        raise fault(expected=f"one positive period, or {dim} of them", got=str(lengths), mend="Pass lengths > 0.")
+        raise fault(expected=f"one positive period, or {dim} of them", got=str(lengths), fix="Pass lengths > 0.")
     axes = tuple(range(dim))
     waves = [_wave_numbers(n, period, half=axis == dim - 1) for axis, (n, period) in enumerate(zip(grid, periods))]
     k = np.stack(np.meshgrid(*waves, indexing="ij"), axis=-1)

@@ -69,7 +69,7 @@ def velocities(
 ) -> Float[Array, "n 2 m 2"]:
     """Covariance of the velocity ∇φ + (∂ψ/∂y, −∂ψ/∂x), or one of its parts, at ``left`` with that at ``right``."""
     if part not in ("both", "potential", "stream"):
-        raise fault(expected="part 'both', 'potential' or 'stream'", got=repr(part), mend="Pass one of them.")
+        raise fault(expected="part 'both', 'potential' or 'stream'", got=repr(part), fix="Pass one of them.")
     if part == "potential":
         return potential.gradients(left, right)
     turned = turn(jnp.moveaxis(turn(stream.gradients(left, right)), 1, -1))

@@ -237,5 +237,5 @@ def _check(positions: Array, velocities: Array) -> None:
         raise fault(
             expected="positions and velocities of shape [n, 2]",
             got=f"{positions.shape} and {velocities.shape}",
-            mend="The process lives in the plane; stack the components on the last axis.",
+            fix="The process lives in the plane; stack the components on the last axis.",
         )

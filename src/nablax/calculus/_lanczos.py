@@ -131,7 +131,7 @@ def loop(
         raise fault(
             expected=f"between 1 and {dimension} steps, the number of parameters",
             got=str(steps),
-            mend="A Krylov space has no more dimensions than the whole.",
+            fix="A Krylov space has no more dimensions than the whole.",
         )
     # What is left of a product by rounding alone. Noise above this does no harm: it is as good as a fresh direction.
     tolerance = 10 * jnp.finfo(start.dtype).eps

@@ -47,7 +47,7 @@ def laplacian(function: Callable[..., Float[Array, ""]]) -> Callable[..., Float[
             raise fault(
                 expected="a function with a scalar value",
                 got=str(shape),
-                mend="Take one component, or squeeze a trailing axis of one.",
+                fix="Take one component, or squeeze a trailing axis of one.",
             )
         flat, unravel = ravel_pytree(y)
 

@@ -86,13 +86,13 @@ def matrix_square_root(
           coefficients cancel nowhere)
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise fault(expected="a square matrix", got=str(matrix.shape), mend="Use jax.vmap over batches.")
+        raise fault(expected="a square matrix", got=str(matrix.shape), fix="Use jax.vmap over batches.")
     if method not in ("pade", "taylor"):
-        raise fault(expected="method 'pade' or 'taylor'", got=repr(method), mend="Pass one of them.")
+        raise fault(expected="method 'pade' or 'taylor'", got=repr(method), fix="Pass one of them.")
     if degree is None:
         degree = 5 if method == "pade" else 10
     if degree < 1:
-        raise fault(expected="degree ≥ 1", got=str(degree), mend="Pass a larger one.")
+        raise fault(expected="degree ≥ 1", got=str(degree), fix="Pass a larger one.")
     matrix = (matrix + matrix.T) / 2
     # Both the root and its residual square small numbers; with the scale out, neither leaves the range.
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(matrix)))

@@ -101,12 +101,12 @@ def polynomial_operators(
     """
     if not radius > 0 or degree < 2:
         raise fault(
-            expected="radius > 0 and degree ≥ 2", got=f"radius={radius}, degree={degree}", mend="Pass such numbers."
+            expected="radius > 0 and degree ≥ 2", got=f"radius={radius}, degree={degree}", fix="Pass such numbers."
         )
 
     def operator(y: Float[Array, " dim"], *args: PyTree) -> LocalPolynomial:
         if y.ndim != 1:
-            raise fault(expected="one point of shape [dim]", got=str(y.shape), mend="Use jax.vmap over points.")
+            raise fault(expected="one point of shape [dim]", got=str(y.shape), fix="Use jax.vmap over points.")
         dim = y.shape[0]
         offsets, basis, solve = _stencil(dim, degree, points)
         values = chunked_map(lambda b: function(y + radius * b, *args), jnp.asarray(offsets, y.dtype))
@@ -142,6 +142,6 @@ def _stencil(dim: int, degree: int, points: int | None) -> tuple[np.ndarray, np.
             expected=f"an even number of points, enough for the {len(monomials)} coefficients of degree {degree} in "
             f"{dim} dimensions",
             got=str(points),
-            mend=f"Leave points=None for {4 * math.comb(dim + degree, degree)}.",
+            fix=f"Leave points=None for {4 * math.comb(dim + degree, degree)}.",
         )
     return offsets, basis, np.linalg.pinv(basis)

@@ -39,7 +39,7 @@ def jvp(field: Field) -> Callable[..., tuple[PyTree, PyTree]]:
     """
 
     def product(t: Float[Array, ""], y: PyTree, v: PyTree, args: PyTree = None) -> tuple[PyTree, PyTree]:
-        check_like(v, y, what="a direction that", mend="Give it the tree, shapes and dtypes of the point.")
+        check_like(v, y, what="a direction that", fix="Give it the tree, shapes and dtypes of the point.")
         return jax.jvp(lambda z: field(t, z, args), (y,), (v,))
 
     return product
@@ -75,7 +75,7 @@ def vjp(field: Field) -> Callable[..., tuple[PyTree, PyTree]]:
 
     def product(t: Float[Array, ""], y: PyTree, w: PyTree, args: PyTree = None) -> tuple[PyTree, PyTree]:
         dy, pull = jax.vjp(lambda z: field(t, z, args), y)
-        check_like(w, dy, what="a covector that", mend="Give it the tree, shapes and dtypes of the field's value.")
+        check_like(w, dy, what="a covector that", fix="Give it the tree, shapes and dtypes of the field's value.")
         (pulled,) = pull(w)
         return dy, pulled
 

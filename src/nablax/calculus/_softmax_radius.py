@@ -87,7 +87,7 @@ def softmax_radius(logits: Callable[..., Array]) -> Callable[..., SoftmaxRadius]
             raise fault(
                 expected="logits with at least two classes on the last axis",
                 got=f"shape {values.shape}",
-                mend="For one logit a row return it beside a zero.",
+                fix="For one logit a row return it beside a zero.",
             )
         return _radius(values, slopes)
 

@@ -97,7 +97,7 @@ def spectral_density(product: Product, like: PyTree, *, steps: int = 80, probes:
           Density", 2019, https://arxiv.org/abs/1901.10159
     """
     if probes < 1:
-        raise fault(expected="at least one probe", got=str(probes), mend="Pass probes=1 or more.")
+        raise fault(expected="at least one probe", got=str(probes), fix="Pass probes=1 or more.")
     vectors = space(like)
     steps = min(steps, vectors.flat.size)
     flat = flat_product(product, like, vectors)

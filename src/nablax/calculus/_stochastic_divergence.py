@@ -62,10 +62,10 @@ def value_and_stochastic_divergence(
         raise fault(
             expected=f"a distribution among {sorted(_SAMPLERS)}",
             got=repr(distribution),
-            mend="Rademacher probes have the smaller variance.",
+            fix="Rademacher probes have the smaller variance.",
         )
     if probes < 1:
-        raise fault(expected="at least one probe", got=str(probes), mend="Pass probes=1 or more.")
+        raise fault(expected="at least one probe", got=str(probes), fix="Pass probes=1 or more.")
     sampler = _SAMPLERS[distribution]
 
     def function(t: Float[Array, ""], y: PyTree, args: PyTree = None, *, key: Key) -> tuple[PyTree, Estimate]:

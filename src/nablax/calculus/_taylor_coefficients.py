@@ -56,7 +56,7 @@ def taylor_coefficients(
     """
     if order < 1 or mode not in ("jet", "nested"):
         raise fault(
-            expected="order ≥ 1 and mode 'jet' or 'nested'", got=f"order={order}, mode={mode!r}", mend="Pass such."
+            expected="order ≥ 1 and mode 'jet' or 'nested'", got=f"order={order}, mode={mode!r}", fix="Pass such."
         )
 
     def coefficients(y: PyTree, direction: PyTree, *args: PyTree) -> PyTree:
@@ -73,7 +73,7 @@ def taylor_coefficients(
                 raise fault(
                     expected="a function whose every primitive has a series rule",
                     got=f"one without: {error.args[0] if isinstance(error, KeyError) else type(error).__name__}",
-                    mend='Pass mode="nested".',
+                    fix='Pass mode="nested".',
                 ) from error
             # A series is a tree of lists; what is wanted is a list of trees.
             structure = jax.tree.structure(value)

@@ -13,18 +13,18 @@ Chambers:
 from ._checkup._advice import Finding
 from ._checkup._checkup import Checkup, checkup
 from ._checkup._conflicts import Conflicts, conflicts
-from ._checkup._layers import Layers, layers
+from ._checkup._layers import LayerHealth, layer_health
 from ._checkup._noise_scale import NoiseScale, noise_scale
 from ._checkup._recurrence import UpdateRule
 from ._checkup._rotation import Rotation, rotation
 from ._checkup._sharpness import Sharpness, sharpness
-from ._checkup._step import Step, step
+from ._checkup._step import StepQuality, step_quality
 from ._checkup._subspace import Subspace, subspace
 from ._checkup._update_rule import update_rule
 from ._checkup._watch import Watch, watch
 from ._field._conservativity import Conservativity, conservativity
 from ._field._continuity import Continuity, continuity
-from ._field._field import FieldHealth, field
+from ._field._field import FieldHealth, field_health
 from ._field._fixed_points import FixedPoints, fixed_points
 from ._field._gauge import Gauge, gauge
 from ._field._intrinsic_dimension import IntrinsicDimension, intrinsic_dimension
@@ -49,13 +49,13 @@ from ._training._discretisation_drift import DiscretisationDrift, discretisation
 from ._training._flow_sharpness import FlowSharpness, flow_sharpness
 from ._training._generalisation_gap import GeneralisationGap, generalisation_gap
 from ._training._noether import (
-    Motion,
     Noether,
+    Symmetry,
     learning_flow,
     noether,
-    rescaling,
-    scaling,
-    translation,
+    rescaling_symmetry,
+    scaling_symmetry,
+    translation_symmetry,
 )
 
 __all__ = [
@@ -73,10 +73,9 @@ __all__ = [
     "GeneralisationGap",
     "IntrinsicDimension",
     "LatentAttractors",
-    "Layers",
+    "LayerHealth",
     "Lyapunov",
     "ModelDistance",
-    "Motion",
     "Noether",
     "NoiseScale",
     "NormGrad",
@@ -87,9 +86,10 @@ __all__ = [
     "Sharpness",
     "SmoothGrad",
     "SpatialCertificate",
-    "Step",
+    "StepQuality",
     "Stiffness",
     "Subspace",
+    "Symmetry",
     "UpdateRule",
     "Watch",
     "box_margins",
@@ -101,7 +101,7 @@ __all__ = [
     "deform",
     "discretisation_drift",
     "feature_shift",
-    "field",
+    "field_health",
     "fixed_points",
     "flow_sharpness",
     "gauge",
@@ -109,7 +109,7 @@ __all__ = [
     "intrinsic_dimension",
     "latent_attractors",
     "latent_field",
-    "layers",
+    "layer_health",
     "learning_flow",
     "lyapunov",
     "model_distance",
@@ -118,18 +118,18 @@ __all__ = [
     "noise_scale",
     "normgrad",
     "path_geometry",
-    "rescaling",
+    "rescaling_symmetry",
     "rotation",
-    "scaling",
+    "scaling_symmetry",
     "sensitivity",
     "sharpness",
     "smoothgrad",
     "spatial_certificate",
-    "step",
+    "step_quality",
     "stiffness",
     "subspace",
     "trajectory_score",
-    "translation",
+    "translation_symmetry",
     "update_rule",
     "watch",
 ]

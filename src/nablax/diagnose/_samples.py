@@ -28,18 +28,18 @@ def align(t: float | Float[Array, "..."], ys: PyTree, args: PyTree) -> tuple[Flo
         raise fault(
             expected="samples (and conditions) with one common, non-empty leading axis",
             got=f"samples {described(ys)} and conditions {described(args)}",
-            mend="Stack one sample a row and one condition a row; repeat a shared condition with jnp.tile. "
+            fix="Stack one sample a row and one condition a row; repeat a shared condition with jnp.tile. "
             "The order is (field, t, ys, args): the time first.",
         )
     (count,) = counts
-    check_floats(ys, what="samples", mend="Convert them to a float dtype.")
-    check_finite(ys, what="samples", mend="Leave those rows out.")
+    check_floats(ys, what="samples", fix="Convert them to a float dtype.")
+    check_finite(ys, what="samples", fix="Leave those rows out.")
     ys = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), ys)
     times = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(ys)))
     if times.shape not in ((), (count,)):
         raise fault(
             expected=f"one time, or {count} of them",
             got=f"times of shape {times.shape}",
-            mend="Pass a scalar or one time per sample.",
+            fix="Pass a scalar or one time per sample.",
         )
     return jnp.broadcast_to(times, (count,)), ys, count

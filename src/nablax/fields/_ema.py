@@ -60,7 +60,7 @@ class EMA(eqx.Module):
 
     def __check_init__(self) -> None:
         if not 0.0 <= self.decay < 1.0:
-            raise fault(expected="a decay in [0, 1)", got=self.decay, mend="Use 0.999 for thousands of steps.")
+            raise fault(expected="a decay in [0, 1)", got=self.decay, fix="Use 0.999 for thousands of steps.")
 
     def init(self, model: PyTree) -> EMAState:
         """Start the average at the model itself.

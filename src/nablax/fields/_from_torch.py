@@ -57,7 +57,7 @@ def from_torch(module: Callable[..., Any]) -> Field:
         raise fault(
             expected="a module in evaluation mode, whose value depends on its arguments alone",
             got="one in training mode",
-            mend="Put it in evaluation mode first: module.train(False).",
+            fix="Put it in evaluation mode first: module.train(False).",
         )
     host = _Host(torch, module)
 
@@ -93,7 +93,7 @@ def from_torch(module: Callable[..., Any]) -> Field:
             raise fault(
                 expected="one array for y, and one or none for args",
                 got=f"{jax.tree.structure(y)} and {jax.tree.structure(args)}",
-                mend="Join the leaves into one array, and split them in a wrapper round the module.",
+                fix="Join the leaves into one array, and split them in a wrapper round the module.",
             )
         y = jnp.asarray(y)
         condition = None if args is None else jnp.asarray(args)
@@ -101,7 +101,7 @@ def from_torch(module: Callable[..., Any]) -> Field:
             raise fault(
                 expected="args of floating-point numbers, which the module gets in its own dtype",
                 got=str(condition.dtype),
-                mend="Pass floats, and turn them into whole numbers in a wrapper round the module.",
+                fix="Pass floats, and turn them into whole numbers in a wrapper round the module.",
             )
         given = () if condition is None else (condition.astype(y.dtype),)
         return call(jnp.asarray(t, y.dtype), y, *given)
@@ -164,7 +164,7 @@ class _Host:
             raise fault(
                 expected=f"a module whose value is shaped like its rows of y, {shape[len(lead) :]}",
                 got=str(rows.shape[1:]),
-                mend="Return one component per coordinate of y.",
+                fix="Return one component per coordinate of y.",
             )
         return rows.reshape(shape)
 

@@ -46,7 +46,7 @@ def check_activation(activation: str) -> None:
         raise fault(
             expected=f"an activation among {', '.join(ACTIVATIONS)}",
             got=repr(activation),
-            mend="Choose one of these names.",
+            fix="Choose one of these names.",
         )
 
 
@@ -163,7 +163,7 @@ class MLP(eqx.Module):
             raise fault(
                 expected="shape, width and depth of at least 1 and condition of at least 0",
                 got=f"shape={self.shape}, width={width}, depth={depth}, condition={condition}",
-                mend="Give positive sizes.",
+                fix="Give positive sizes.",
             )
         outside = max(time_features, 1) + condition
         inlet_key, outlet_key, context_key, *keys = jax.random.split(key, 3 + depth)
@@ -198,7 +198,7 @@ class MLP(eqx.Module):
             raise fault(
                 expected=f"one sample of shape {self.shape}",
                 got=f"shape {y.shape}",
-                mend="For a batch, wrap the call in jax.vmap.",
+                fix="For a batch, wrap the call in jax.vmap.",
             )
         phi = ACTIVATIONS[self.activation]
         outside = outside_features(t, args, self.time_features, self.condition, y.dtype)

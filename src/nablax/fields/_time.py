@@ -24,7 +24,7 @@ def check_time_features(features: int) -> None:
         raise fault(
             expected="time_features = 0 or an even positive number",
             got=features,
-            mend="Sines and cosines come in pairs; 0 gives the network the raw time.",
+            fix="Sines and cosines come in pairs; 0 gives the network the raw time.",
         )
 
 
@@ -93,7 +93,7 @@ def outside_features(
         raise fault(
             expected=f"a condition of shape ({condition},)",
             got="args=None",
-            mend=f"Pass args, one row a sample. The null condition is jnp.zeros({condition}), where the network was "
+            fix=f"Pass args, one row a sample. The null condition is jnp.zeros({condition}), where the network was "
             "trained with condition_dropout.",
         )
     vector = jnp.zeros((0,), dtype) if args is None else jnp.asarray(args)
@@ -102,7 +102,7 @@ def outside_features(
         raise fault(
             expected=f"a condition of shape ({condition},)" if condition else "args=None",
             got=f"shape {vector.shape}",
-            mend=f"A label becomes a vector by jax.nn.one_hot(label, {condition})."
+            fix=f"A label becomes a vector by jax.nn.one_hot(label, {condition})."
             if label
             else "Build the network with condition=<length of the vector>; for a batch use jax.vmap.",
         )

@@ -125,20 +125,20 @@ class Transformer(eqx.Module):
             raise fault(
                 expected="an image shape (height, width, colours)",
                 got=shape,
-                mend="A grey image has one colour: (height, width, 1).",
+                fix="A grey image has one colour: (height, width, 1).",
             )
         if min(patch, width, depth, heads) < 1 or width % heads or condition < 0:
             raise fault(
                 expected="positive sizes, width a multiple of heads, and condition of at least 0",
                 got=f"patch={patch}, width={width}, depth={depth}, heads={heads}, condition={condition}",
-                mend="Start from patch=2, width=64, depth=4, heads=4.",
+                fix="Start from patch=2, width=64, depth=4, heads=4.",
             )
         height, breadth, colours = shape
         if height % patch or breadth % patch:
             raise fault(
                 expected=f"height and width divisible by patch={patch}",
                 got=shape,
-                mend="Pad or resize the images, or choose another patch.",
+                fix="Pad or resize the images, or choose another patch.",
             )
         self.shape, self.condition, self.patch = (height, breadth, colours), condition, patch
         self.activation, self.time_features = activation, time_features
@@ -172,7 +172,7 @@ class Transformer(eqx.Module):
             raise fault(
                 expected=f"one image of shape {self.shape}",
                 got=f"shape {y.shape}",
-                mend="For a batch, wrap the call in jax.vmap.",
+                fix="For a batch, wrap the call in jax.vmap.",
             )
         phi = ACTIVATIONS[self.activation]
         context = self.context(outside_features(t, args, self.time_features, self.condition, y.dtype), phi)

@@ -145,7 +145,7 @@ class Checkpoints:
         self._step = saved.step
         if not self._writer:
             return
-        begun = time.monotonic()
+        start = time.monotonic()
         # The end has a name of its own: a run may diverge right after a checkpoint of the same step.
         name = f"step-{saved.step:010d}" + ("-end" if saved.result else "")
         unfinished = self._folder / f"{_PARTIAL}{name}"
@@ -173,7 +173,7 @@ class Checkpoints:
             # Removed under another name, for a checkpoint is whole or absent at any instant.
             shutil.rmtree(old.rename(self._folder / f"{_PARTIAL}{old.name}"))
         self._time = time.monotonic()
-        self._pause = max(_SECONDS, (self._time - begun) / _SHARE)
+        self._pause = max(_SECONDS, (self._time - start) / _SHARE)
 
     def check(self, then: dict[str, Any], now: dict[str, Any]) -> None:
         """Refuse to go on with other settings than a checkpoint was written with.
@@ -186,7 +186,7 @@ class Checkpoints:
                 raise fault(
                     expected=f"{_WORDS.get(name, name)} = {then.get(name)} as in the checkpoint in {self._folder}",
                     got=value,
-                    mend="Go on with the same arguments, or use another folder.",
+                    fix="Go on with the same arguments, or use another folder.",
                 )
 
     def check_programs(self, then: dict[str, Any], now: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def spread(batch_size: int) -> NamedSharding | None:
         raise fault(
             expected=f"a batch size that {len(devices)} devices can share",
             got=batch_size,
-            mend=f"Use a multiple of {len(devices)}.",
+            fix=f"Use a multiple of {len(devices)}.",
         )
     mesh = Mesh(np.array(devices), ("rows",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec())

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 from .. import __version__
 from .._core import described, is_key
 from ._devices import local
-from ._train import Plan, State
+from ._train import Setup, State
 
 # Of larger arrays only so many bytes are looked at, in rows at even distances.
 _LOOKED_AT = 64 * 2**20
@@ -25,33 +25,33 @@ _LOOKED_AT = 64 * 2**20
 _TRACED_BY = ("jax", "equinox", "optax")
 
 
-def programs(plan: Plan, state: State, batch: PyTree) -> dict[str, Any]:
+def programs(setup: Setup, state: State, batch: PyTree) -> dict[str, Any]:
     """Digests of the traced loss and optimiser, and the versions of what traced them."""
-    return {"versions": _versions(), "loss": _loss(plan, state.params, batch), "optimizer": _optimizer(plan, state)}
+    return {"versions": _versions(), "loss": _loss(setup, state.params, batch), "optimizer": _optimizer(setup, state)}
 
 
 def _versions() -> dict[str, str]:
     return {"nablax": __version__} | {name: importlib.metadata.version(name) for name in _TRACED_BY}
 
 
-def _loss(plan: Plan, params: PyTree, batch: PyTree) -> str:
+def _loss(setup: Setup, params: PyTree, batch: PyTree) -> str:
     """Digest of the program that computes the loss and its gradient, with every constant in it.
 
     Gradients are traced as well, so that a custom rule of differentiation counts.
 
     Args:
-        plan: with the loss and what of the model is not trained.
+        setup: with the loss and what of the model is not trained.
         params: arrays or their shapes; their values do not count.
         batch: likewise.
     """
 
     def value(params: PyTree, batch: PyTree, key: Any) -> Any:
-        return plan.loss(eqx.combine(params, plan.frozen), batch, key=key)
+        return setup.loss(eqx.combine(params, setup.frozen), batch, key=key)
 
-    return _digest(jax.make_jaxpr(jax.value_and_grad(value))(_shapes(params), _shapes(batch), _shapes(plan.key)))
+    return _digest(jax.make_jaxpr(jax.value_and_grad(value))(_shapes(params), _shapes(batch), _shapes(setup.key)))
 
 
-def _optimizer(plan: Plan, state: State) -> str:
+def _optimizer(setup: Setup, state: State) -> str:
     """Digest of the programs that start and update the optimiser: rates, schedules, masks, seeds.
 
     The values of parameters and state do not count. A line search is shown a loss that stands for any.
@@ -62,10 +62,10 @@ def _optimizer(plan: Plan, state: State) -> str:
         def value_fn(params: PyTree) -> Any:
             return jnp.sum(jnp.stack([jnp.sum(jnp.abs(leaf) ** 2).astype(dtype) for leaf in jax.tree.leaves(params)]))
 
-        return plan.optimizer.update(gradient, optimizer, params, value=value, grad=gradient, value_fn=value_fn)
+        return setup.optimizer.update(gradient, optimizer, params, value=value, grad=gradient, value_fn=value_fn)
 
     loss = jax.ShapeDtypeStruct((), dtype)
-    started = _digest(jax.make_jaxpr(plan.optimizer.init)(params))
+    started = _digest(jax.make_jaxpr(setup.optimizer.init)(params))
     return started + _digest(jax.make_jaxpr(update)(params, _shapes(state.optimizer), params, loss))
 
 

@@ -34,7 +34,7 @@ from ._fingerprint import data_digest, programs
 from ._loop import Kept, Schedule, run
 from ._progress import History, Progress, Record
 from ._source import HostSource, Prefetch, Resident
-from ._train import Loss, Plan, State
+from ._train import Loss, Setup, State
 
 
 class Fit(eqx.Module):
@@ -43,7 +43,7 @@ class Fit(eqx.Module):
     Attributes:
         model: the weights to use: those with the lowest validation loss; without validation the final average
             if there is one, else the final weights.
-        last: the final weights, not averaged. After a divergence: the last ones that were sound.
+        last: the final weights, not averaged. After a divergence: the last ones that were finite.
         history: losses, step by step.
         step: number of steps done.
         best_step: number of steps after which ``model`` was taken.
@@ -144,38 +144,38 @@ def fit(
     Cost: per step one value and gradient of the loss and one update; per validation one loss for each row. Memory:
         weights, optimiser state, one copy each for the average and the best, and the data.
     """
-    check_callable(loss, what="loss", mend="Pass loss(model, batch, *, key) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(model, batch, *, key) -> scalar.")
     check_key(key)
     steps, batch_size = check_count(steps, what="steps"), check_count(batch_size, what="batch_size")
     counts = {"validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every}
     counts = {name: None if count is None else check_count(count, what=name) for name, count in counts.items()}
     validate_every, patience, checkpoint_every = counts.values()
     if patience is not None and validation is None:
-        raise fault(expected="validation rows with patience", got="none", mend="Pass validation=... as well.")
+        raise fault(expected="validation rows with patience", got="none", fix="Pass validation=... as well.")
     if ema is not None and not isinstance(ema, EMA):
-        raise fault(expected="ema, an EMA", got=repr(ema), mend="Pass ema=nablax.fields.EMA(0.999), or None.")
+        raise fault(expected="ema, an EMA", got=repr(ema), fix="Pass ema=nablax.fields.EMA(0.999), or None.")
     if isinstance(model, optax.LookaheadParams):
         raise fault(
-            expected="the model itself", got="optax.LookaheadParams", mend="Pass model.fast; ema= averages the weights."
+            expected="the model itself", got="optax.LookaheadParams", fix="Pass model.fast; ema= averages the weights."
         )
     extended = check_optimizer(optimizer)
     params, frozen = eqx.partition(model, eqx.is_inexact_array)
     if not jax.tree.leaves(params):
-        raise fault(expected="a model with floating arrays", got=described(model), mend="There is nothing to train.")
+        raise fault(expected="a model with floating arrays", got=described(model), fix="There is nothing to train.")
     if not callable(data):
         _check_rows("data", data, batch_size)
     if validation is not None:
         _check_rows("validation", validation, 1)
     sharding = spread(batch_size)
     every = validate_every or max(1, steps // 50)
-    plan = Plan(loss, extended, ema, frozen, key, batch_size, sharding)
+    setup = Setup(loss, extended, ema, frozen, key, batch_size, sharding)
 
     source: Resident | Prefetch
     if callable(data):
         source = Prefetch(data, steps, batch_size, sharding)
     else:
         source = Resident(data, steps, batch_size, sharding)
-    dtype = _loss_dtype(plan, params, source.batch)
+    dtype = _loss_dtype(setup, params, source.batch)
     rows = None if validation is None else place(validation, sharding)
     state = State(
         params=params,
@@ -202,20 +202,20 @@ def fit(
             "validation": None if validation is None else data_digest(validation),
             "validate_every": None if validation is None else every,
         }
-        traced = programs(plan, state, source.batch)
+        traced = programs(setup, state, source.batch)
         kept = Kept(checkpoints, {**settings, "programs": traced})
         if saved is not None:
             if saved.step > steps:
-                raise fault(expected=f"steps >= {saved.step}, the number done", got=steps, mend="Use another folder.")
+                raise fault(expected=f"steps >= {saved.step}, the number done", got=steps, fix="Use another folder.")
             checkpoints.check(saved.settings, settings)
             record.restore(saved.arrays)
-            mend = "The model, the optimiser, ema or validation has changed: go back, or use another folder."
-            state = place(with_arrays(saved.arrays, state, source="a checkpoint", mend=mend), sharding)
+            fix = "The model, the optimiser, ema or validation has changed: go back, or use another folder."
+            state = place(with_arrays(saved.arrays, state, source="a checkpoint", fix=fix), sharding)
             checkpoints.check_programs(saved.settings.get("programs", {}), traced)
             # A run that completed fewer steps goes on; the other ends are final.
             result = "" if saved.result == "completed" and saved.step < steps else saved.result
     if not result:
-        state, result = run(plan, state, record, source, rows, Schedule(steps, every, patience), kept, progress)
+        state, result = run(setup, state, record, source, rows, Schedule(steps, every, patience), kept, progress)
     return _outcome(local(state), frozen, record, result)
 
 
@@ -233,27 +233,27 @@ def _check_rows(name: str, rows: PyTree, fewest: int) -> None:
                 got=described(leaf)
                 if isinstance(leaf, jax.Array | np.ndarray)
                 else f"a {type(leaf).__name__} among them",
-                mend="Make one array of the rows by numpy.asarray or numpy.stack, and numbers of words.",
+                fix="Make one array of the rows by numpy.asarray or numpy.stack, and numbers of words.",
             )
     counts = [leaf.shape[0] for leaf in leaves]
     if not counts:
         raise fault(
-            expected=f"{name}: arrays of numbers with a leading axis of rows", got=described(rows), mend="Pass some."
+            expected=f"{name}: arrays of numbers with a leading axis of rows", got=described(rows), fix="Pass some."
         )
     if len(set(counts)) > 1:
         raise fault(
-            expected=f"{name}: arrays with as many rows each", got=described(rows), mend="Cut them to one length."
+            expected=f"{name}: arrays with as many rows each", got=described(rows), fix="Cut them to one length."
         )
     if counts[0] < fewest:
-        mend = "Pass more rows or a smaller batch_size." if name == "data" else "Pass some rows."
-        raise fault(expected=f"{name}: at least {fewest} rows", got=counts[0], mend=mend)
+        fix = "Pass more rows or a smaller batch_size." if name == "data" else "Pass some rows."
+        raise fault(expected=f"{name}: at least {fewest} rows", got=counts[0], fix=fix)
 
 
-def _loss_dtype(plan: Plan, params: PyTree, batch: PyTree) -> np.dtype:
+def _loss_dtype(setup: Setup, params: PyTree, batch: PyTree) -> np.dtype:
     """Dtype of the loss, from its shapes alone."""
 
     def value(params: PyTree, batch: PyTree) -> PyTree:
-        return check_loss(plan.loss(eqx.combine(params, plan.frozen), batch, key=plan.key))
+        return check_loss(setup.loss(eqx.combine(params, setup.frozen), batch, key=setup.key))
 
     return jax.eval_shape(value, params, batch).dtype
 

@@ -47,7 +47,7 @@ class Solution(eqx.Module):
             ValueError: the flow was not followed with ``dense=True``.
         """
         if self.interpolation is None:
-            raise fault(expected="a dense solution", got="one without", mend="Pass dense=True to follow.flow.")
+            raise fault(expected="a dense solution", got="one without", fix="Pass dense=True to follow.flow.")
         return self.interpolation.evaluate(t)
 
 
@@ -127,26 +127,24 @@ def flow(
         steps = check_count(steps, what="steps")
     max_steps = check_count(max_steps, what="max_steps")
     if solver is not None:
-        check_instance(
-            solver, diffrax.AbstractSolver, what="a solver", mend="Pass one of Diffrax's, as diffrax.Heun()."
-        )
+        check_instance(solver, diffrax.AbstractSolver, what="a solver", fix="Pass one of Diffrax's, as diffrax.Heun().")
     if noise is not None and (steps is None or key is None):
         raise fault(
             expected="`steps` and `key` with `noise`",
             got=f"steps={steps}, key={'given' if key is not None else None}",
-            mend="A stochastic equation is solved with fixed steps and an explicit key.",
+            fix="A stochastic equation is solved with fixed steps and an explicit key.",
         )
     if noise is None and key is not None:
-        raise fault(expected="no `key` without `noise`", got="a key", mend="Leave it out: an ODE draws nothing.")
+        raise fault(expected="no `key` without `noise`", got="a key", fix="Leave it out: an ODE draws nothing.")
 
     given = jax.tree.map(jnp.asarray, y0)
-    check_floats(given, what="a state", mend="Convert y0 to a float dtype.")
+    check_floats(given, what="a state", fix="Convert y0 to a float dtype.")
     # Halves have too few digits to add a step to a state, and Diffrax refuses them.
     y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), given)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
     start, end = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
     if throw and (broken := [x for x in (start, end, *jax.tree.leaves(given)) if known_finite(x) is False]):
-        raise fault(expected="finite times and a finite state", got=f"{broken[0]}", mend="Look where it comes from.")
+        raise fault(expected="finite times and a finite state", got=f"{broken[0]}", fix="Look where it comes from.")
     if ts is not None:
         ts = _checked_times(ts, start, end)
     terms: diffrax.AbstractTerm = diffrax.ODETerm(checked_field(field))
@@ -207,7 +205,7 @@ def _checked_times(ts: Any, start: Array, end: Array) -> Float[Array, " times"]:
     """Times in the direction of travel. Where they are traced, Diffrax raises at run time."""
     times = jnp.asarray(ts, start.dtype)
     if times.ndim != 1:
-        raise fault(expected="times of shape [times]", got=f"shape {times.shape}", mend="Pass ts=jnp.array([...]).")
+        raise fault(expected="times of shape [times]", got=f"shape {times.shape}", fix="Pass ts=jnp.array([...]).")
     if not any(isinstance(part, jax.core.Tracer) for part in (times, start, end)):
         moments, first, last = (np.asarray(part) for part in (times, start, end))
         forward = np.sign(last - first)
@@ -215,10 +213,10 @@ def _checked_times(ts: Any, start: Array, end: Array) -> Float[Array, " times"]:
             raise fault(
                 expected=f"times between t0={first:g} and t1={last:g}",
                 got=f"ts from {moments.min():g} to {moments.max():g}",
-                mend="Follow the flow as far as you want to see it.",
+                fix="Follow the flow as far as you want to see it.",
             )
         if np.any(forward * np.diff(moments) < 0):
-            raise fault(expected="ts in the direction of travel", got="another order", mend="Sort them.")
+            raise fault(expected="ts in the direction of travel", got="another order", fix="Sort them.")
     return times
 
 

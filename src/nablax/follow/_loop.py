@@ -15,7 +15,7 @@ from ._progress import Pace, Progress, Record
 from ._source import Prefetch, Resident
 from ._train import (
     LONGEST_CHUNK,
-    Plan,
+    Setup,
     State,
     advance,
     validate,
@@ -38,7 +38,7 @@ class Kept(NamedTuple):
 
 
 def run(
-    plan: Plan,
+    setup: Setup,
     state: State,
     record: Record,
     source: Resident | Prefetch,
@@ -47,13 +47,13 @@ def run(
     kept: Kept | None,
     progress: Callable[[Progress], None] | None,
 ) -> tuple[State, str]:
-    """Train until the last step, the end of patience, or a step that is not sound.
+    """Train until the last step, the end of patience, or a step that is not finite.
 
     The boundaries between calls of `advance` follow the clock, except that one lies at each validation; no number
     depends on them.
 
     Args:
-        plan: what does not change.
+        setup: what does not change.
         state: where to start, donated.
         record: the history up to there; grows.
         source: of the batches; closed at the end.
@@ -63,7 +63,7 @@ def run(
         progress: is told.
 
     Returns:
-        The last sound state and the result.
+        The last finite state and the result.
     """
     steps, every, patience = schedule
     pace = Pace(steps, LONGEST_CHUNK)
@@ -76,16 +76,16 @@ def run(
                 stop = min(stop, (record.step // every + 1) * every)
             if kept is not None:
                 stop = min(stop, kept.checkpoints.next(record.step) or stop)
-            begun = time.monotonic()
+            start = time.monotonic()
             first = None if block.first is None else jnp.int32(block.first)
-            state, losses, sound = advance((plan, block.data, first, jnp.int32(stop)), state)
+            state, losses, finite = advance((setup, block.data, first, jnp.int32(stop)), state)
             taken = int(local(state.step)) - record.step
-            pace.called(taken, time.monotonic() - begun)
+            pace.called(taken, time.monotonic() - start)
             record.add(np.asarray(local(losses))[:taken])
-            if not bool(local(sound)):
+            if not bool(local(finite)):
                 result = "diverged"
             elif validation is not None and (record.step % every == 0 or record.step == steps):
-                state, mean = validate((plan, validation), state)
+                state, mean = validate((setup, validation), state)
                 record.validated(np.asarray(local(mean)))
                 stale = record.step // every - int(local(state.best_step)) // every
                 if patience is not None and stale >= patience:

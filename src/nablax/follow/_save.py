@@ -38,7 +38,7 @@ def save(path: Path | str, tree: PyTree) -> None:
     """
     arrays = named_arrays(tree)
     if not arrays:
-        raise fault(expected="a tree with arrays", got="none", mend="There is nothing to save.")
+        raise fault(expected="a tree with arrays", got="none", fix="There is nothing to save.")
     write_arrays(Path(path), arrays)
 
 
@@ -80,5 +80,5 @@ def load(path: Path | str, like: Tree) -> Tree:
         read_arrays(Path(path)),
         like,
         source=str(path),
-        mend="Build `like` with the arguments and the precision that the saved model was built with.",
+        fix="Build `like` with the arguments and the precision that the saved model was built with.",
     )

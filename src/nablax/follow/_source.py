@@ -78,9 +78,9 @@ class Prefetch:
         if sharding is not None:
             spec = PartitionSpec(None, *sharding.mesh.axis_names)
             self._sharding = NamedSharding(sharding.mesh, spec)
-        begun = time.monotonic()
+        start = time.monotonic()
         self.first = probe = self._call(0, 1)
-        by_time = max(_FEWEST, int(_BLOCK_SECONDS / max(time.monotonic() - begun, 1e-9)))
+        by_time = max(_FEWEST, int(_BLOCK_SECONDS / max(time.monotonic() - start, 1e-9)))
         by_size = _BLOCK_BYTES // max(1, sum(leaf.nbytes for leaf in jax.tree.leaves(probe)))
         self._count = int(agree(max(1, min(_MOST, by_time, by_size))))
         self.batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], jnp.asarray(x).dtype), probe)
@@ -96,7 +96,7 @@ class Prefetch:
             raise fault(
                 expected=f"arrays of shape ({count}, {self._batch_size}, ...) from the source for {count} steps",
                 got=shapes,
-                mend="Stack one batch for each step.",
+                fix="Stack one batch for each step.",
             )
         return batches
 

@@ -84,7 +84,7 @@ def local_exponents(
           Differentiable Games", 2022, https://arxiv.org/abs/2112.14570
     """
     if horizon < 1:
-        raise fault(expected="a horizon of at least one step", got=str(horizon), mend="Neighbours part over steps.")
+        raise fault(expected="a horizon of at least one step", got=str(horizon), fix="Neighbours part over steps.")
     values, vectors = _spectrum(field, y, args, rate, horizon, count, lanczos_steps, key)
     known = values > 100 * jnp.finfo(values.dtype).eps * values[0]
     return jnp.where(known, jnp.log(jnp.where(known, values, 1)) / (2 * horizon), jnp.nan), vectors
@@ -162,7 +162,7 @@ def ridge_rider(
         raise fault(
             expected="horizon, search_steps, directions and follow_steps of at least 1",
             got=f"{horizon}, {search_steps}, {directions}, {follow_steps}",
-            mend="Give positive counts.",
+            fix="Give positive counts.",
         )
     search_key, last_key = jax.random.split(key)
 

@@ -74,7 +74,7 @@ def record(
     """
     code = digests(ran)
     if edited := [file for file, digest in code.items() if before.get(file) != digest]:
-        raise fault(expected="code that stays while it runs", got=f"another {edited[0]}", mend="Run it again.")
+        raise fault(expected="code that stays while it runs", got=f"another {edited[0]}", fix="Run it again.")
     text = {
         "key": jax.random.key_data(key).tolist(),
         "full": full,
@@ -130,8 +130,8 @@ def _read(path: Path) -> Evidence:
         checks = tuple(Check(**check) for check in text["checks"])
         return Evidence(checks, tuple(text["key"]), text["full"], text["versions"], text["code"])
     except (ValueError, KeyError, TypeError) as error:
-        mend = f"nablax papers run {path.stem} --record writes it anew; delete it first."
-        raise fault(expected=f"evidence in {path}", got=f"{type(error).__name__}: {error}", mend=mend) from error
+        fix = f"nablax papers run {path.stem} --record writes it anew; delete it first."
+        raise fault(expected=f"evidence in {path}", got=f"{type(error).__name__}: {error}", fix=fix) from error
 
 
 def _versions() -> dict[str, str]:

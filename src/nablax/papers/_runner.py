@@ -41,7 +41,7 @@ class Outcome:
             (sum(not c.expected and c.holds for c in checks), "HOLD though listed as not reproducing"),
             (len(self.errors), "stopped with an error"),
         )
-        # The first two are always said; the others only when there is something to mend.
+        # The first two are always said; the others only when there is something to fix.
         parts = [f"{count} {words}" for i, (count, words) in enumerate(counts) if count or i < 2]
         papers = f"{len(self.papers)} paper" + "s" * (len(self.papers) != 1)
         return f"{papers}, {len(checks)} claim{'s' * (len(checks) != 1)}: {', '.join(parts)}"
@@ -153,7 +153,7 @@ def _chosen(slugs: Sequence[str] | None) -> list[Paper]:
         return list(papers.values())
     if unknown := [slug for slug in slugs if slug not in papers]:
         raise fault(
-            expected=f"some of {', '.join(papers)}", got=", ".join(unknown), mend="papers.available() lists them."
+            expected=f"some of {', '.join(papers)}", got=", ".join(unknown), fix="papers.available() lists them."
         )
     return [papers[slug] for slug in slugs]
 

@@ -21,8 +21,8 @@ from ._aggregators._averages import mean, sum
 from ._aggregators._bloop import bloop
 from ._aggregators._cagrad import cagrad, cagrad_weights
 from ._aggregators._equal_angles import (
-    config,
-    config_weights,
+    conflict_free,
+    conflict_free_weights,
     imtl_g,
     imtl_g_weights,
 )
@@ -117,8 +117,8 @@ __all__ = [
     "cagrad",
     "cagrad_weights",
     "classp",
-    "config",
-    "config_weights",
+    "conflict_free",
+    "conflict_free_weights",
     "dual_ascent",
     "dual_projection",
     "dual_projection_weights",

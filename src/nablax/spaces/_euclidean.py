@@ -121,6 +121,6 @@ class Euclidean(eqx.Module):
             raise fault(
                 expected=f"one array of shape {self.shape}",
                 got=f"shape {jnp.shape(array)}",
-                mend="For a batch, wrap the call in jax.vmap.",
+                fix="For a batch, wrap the call in jax.vmap.",
             )
         return array

@@ -18,7 +18,7 @@ def check_draws(count: Any, key: Key, args: PyTree) -> int:
     """
     count = check_count(count, what="count")
     check_key(key)
-    check_rows(args, count, what="args", mend="Give one condition a draw; repeat a shared one with jnp.tile.")
+    check_rows(args, count, what="args", fix="Give one condition a draw; repeat a shared one with jnp.tile.")
     return count
 
 
@@ -29,12 +29,12 @@ def check_batch(ys: Any, args: PyTree, shape: tuple[int, ...]) -> Float[Array, "
         ValueError: they are not.
     """
     alone = isinstance(ys, (jax.Array, np.ndarray)) and ys.shape == shape
-    mend = "A single sample needs a leading axis: ys[None]." if alone else "Pass an array with one sample a row."
-    ys = check_shape(ys, (None, *shape), what="data", mend=mend)
-    check_floats(ys, what="data", mend="Convert them to a float dtype.")
+    fix = "A single sample needs a leading axis: ys[None]." if alone else "Pass an array with one sample a row."
+    ys = check_shape(ys, (None, *shape), what="data", fix=fix)
+    check_floats(ys, what="data", fix="Convert them to a float dtype.")
     if not len(ys):
-        raise fault(expected="at least one row", got="none", mend="Pass an array with one sample a row.")
-    check_rows(args, len(ys), what="args", mend="Give one condition a row; repeat a shared one with jnp.tile.")
+        raise fault(expected="at least one row", got="none", fix="Pass an array with one sample a row.")
+    check_rows(args, len(ys), what="args", fix="Give one condition a row; repeat a shared one with jnp.tile.")
     return ys
 
 
@@ -46,21 +46,21 @@ def check_times(t: Any, ys: Array) -> Float[Array, " rows"]:
     """
     times = jnp.asarray(t, ys.dtype)
     if times.shape not in ((), (len(ys),)):
-        raise fault(expected=f"one time, or {len(ys)}", got=f"times of shape {times.shape}", mend="One a row.")
+        raise fault(expected=f"one time, or {len(ys)}", got=f"times of shape {times.shape}", fix="One a row.")
     with jax.ensure_compile_time_eval():  # in the midst of a trace, times that are known stay numbers
         outside = not isinstance(times, jax.core.Tracer) and not bool(jnp.all((times >= 0) & (times <= 1)))
     if outside:
-        raise fault(expected="times between 0 and 1", got=str(t), mend="Noise is at 0, data are at 1.")
+        raise fault(expected="times between 0 and 1", got=str(t), fix="Noise is at 0, data are at 1.")
     return jnp.broadcast_to(times, (len(ys),))
 
 
 def finite_rows(tree: PyTree, rows: int) -> Bool[Array, " rows"]:
     """Which rows hold neither NaN nor infinity in any array of floats."""
-    sound = jnp.ones((rows,), bool)
+    finite = jnp.ones((rows,), bool)
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            sound &= jnp.all(jnp.isfinite(leaf).reshape(rows, -1), axis=1)
-    return sound
+            finite &= jnp.all(jnp.isfinite(leaf).reshape(rows, -1), axis=1)
+    return finite
 
 
 def with_stand_ins(ys: Array, args: PyTree) -> tuple[Array, PyTree, Bool[Array, " rows"]]:
@@ -68,15 +68,15 @@ def with_stand_ins(ys: Array, args: PyTree) -> tuple[Array, PyTree, Bool[Array, 
 
     The rows share the solver's step size: one that is not finite would stop it for all of them.
     """
-    sound = finite_rows((ys, args), len(ys))
-    rows = jnp.where(sound, jnp.arange(len(ys)), jnp.argmax(sound))
+    finite = finite_rows((ys, args), len(ys))
+    rows = jnp.where(finite, jnp.arange(len(ys)), jnp.argmax(finite))
 
     def replaced(leaf: Array) -> Array:
         taken = jnp.asarray(leaf)[rows]
-        return jnp.where(jnp.any(sound), taken, jnp.zeros_like(taken))
+        return jnp.where(jnp.any(finite), taken, jnp.zeros_like(taken))
 
     ys, args = jax.tree.map(replaced, (ys, args))
-    return ys, args, sound
+    return ys, args, finite
 
 
 __all__ = ["check_batch", "check_draws", "check_times", "finite_rows", "with_stand_ins"]

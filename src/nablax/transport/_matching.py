@@ -91,7 +91,7 @@ def denoising_score_matching(path: AbstractPath, *, prediction: View = "noise", 
 def _regression(path: AbstractPath, prediction: View, condition_dropout: float) -> Loss:
     check_path(path)
     if not 0 <= condition_dropout < 1:
-        raise fault(expected="0 ≤ condition_dropout < 1", got=condition_dropout, mend="A usual value is 0.1.")
+        raise fault(expected="0 ≤ condition_dropout < 1", got=condition_dropout, fix="A usual value is 0.1.")
     first, last = path.times
 
     def residual(model: Callable[..., Array], t: Array, x0: Array, x1: Array, condition: PyTree) -> Array:
@@ -132,16 +132,16 @@ def _parts(batch: Any) -> tuple[Array, Array | None, PyTree]:
         raise fault(
             expected='a batch with "data", and perhaps "condition" and "noise"',
             got=", ".join(repr(name) for name in batch) or "an empty one",
-            mend='Name the conditions of the rows "condition", and leave other columns out.',
+            fix='Name the conditions of the rows "condition", and leave other columns out.',
         )
     data, noise = batch["data"], batch.get("noise")
-    check_floats(data, what="data", mend="Convert them to a float dtype.")
+    check_floats(data, what="data", fix="Convert them to a float dtype.")
     if not isinstance(data, (jax.Array, np.ndarray)) or data.ndim < 1 or not len(data):
-        raise fault(expected="data with a leading axis of rows", got=described(data), mend="Stack one sample a row.")
+        raise fault(expected="data with a leading axis of rows", got=described(data), fix="Stack one sample a row.")
     if noise is not None:
-        check_floats(noise, what="noise", mend="Convert it to a float dtype.")
-        check_like(noise, data, what="noise that", mend="Pair one noise of its shape with each row.")
-    check_rows(batch.get("condition"), len(data), what="a condition", mend="Give one condition a row.")
+        check_floats(noise, what="noise", fix="Convert it to a float dtype.")
+        check_like(noise, data, what="noise that", fix="Pair one noise of its shape with each row.")
+    check_rows(batch.get("condition"), len(data), what="a condition", fix="Give one condition a row.")
     wide = jnp.promote_types(data.dtype, jnp.float32)
     return jnp.asarray(data, wide), None if noise is None else jnp.asarray(noise, wide), batch.get("condition")
 

@@ -39,7 +39,7 @@ class Normal(eqx.Module):
 
     def __check_init__(self) -> None:
         if not self.scale > 0:
-            raise fault(expected="scale > 0", got=self.scale, mend="It is a standard deviation.")
+            raise fault(expected="scale > 0", got=self.scale, fix="It is a standard deviation.")
 
     def sample(self, key: Key) -> Float[Array, "*shape"]:
         """Draw one sample."""
@@ -73,11 +73,11 @@ class Empirical(eqx.Module):
     samples: Float[Array, " samples *shape"]
 
     def __check_init__(self) -> None:
-        mend = "Give an array of floats of shape (samples, ...)."
-        check_floats(self.samples, what="samples", mend=mend)
+        fix = "Give an array of floats of shape (samples, ...)."
+        check_floats(self.samples, what="samples", fix=fix)
         if not isinstance(self.samples, (jax.Array, np.ndarray)) or self.samples.ndim < 1 or not len(self.samples):
-            raise fault(expected="at least one sample along the leading axis", got=described(self.samples), mend=mend)
-        check_finite(self.samples, what="samples", mend="Leave those rows out.")
+            raise fault(expected="at least one sample along the leading axis", got=described(self.samples), fix=fix)
+        check_finite(self.samples, what="samples", fix="Leave those rows out.")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -77,7 +77,7 @@ def sample_sde(
     count, steps = check_draws(count, key, args), check_count(steps, what="steps")
     if diffusion is not None:
         check_callable(
-            diffusion, what="diffusion", mend="It is g(t), a function of time; leave it out for the path's own."
+            diffusion, what="diffusion", fix="It is g(t), a function of time; leave it out for the path's own."
         )
     first, last = transport.path.times
     coefficient = _bounded(transport, steps) if diffusion is None else diffusion
@@ -159,7 +159,7 @@ def predictor_corrector(
         raise fault(
             expected="'reverse diffusion' or 'probability flow'",
             got=repr(predictor),
-            mend="The first is the default.",
+            fix="The first is the default.",
         )
     prior_key, noise_key = jax.random.split(key)
     y0 = jax.vmap(transport.prior.sample)(jax.random.split(prior_key, count))

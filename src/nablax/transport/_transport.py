@@ -89,14 +89,14 @@ class Transport(eqx.Module):
     def __check_init__(self) -> None:
         checked_field(self.field)
         check_path(self.path)
-        check_instance(self.prior, (Normal, Empirical), what="a prior", mend="Pass Normal(shape), for instance.")
-        check_instance(self.space, Euclidean, what="a space", mend="Pass spaces.Euclidean(shape).")
+        check_instance(self.prior, (Normal, Empirical), what="a prior", fix="Pass Normal(shape), for instance.")
+        check_instance(self.space, Euclidean, what="a space", fix="Pass spaces.Euclidean(shape).")
         check_view(self.prediction)
         if self.prior.shape != self.space.shape:
             raise fault(
                 expected=f"a prior over the space's shape {self.space.shape}",
                 got=f"shape {self.prior.shape}",
-                mend="Give both the shape of one sample.",
+                fix="Give both the shape of one sample.",
             )
         if self.prediction != "velocity":
             self._check_defined(self.prediction)
@@ -153,7 +153,7 @@ class Transport(eqx.Module):
             raise fault(
                 expected="noise paired independently with the data",
                 got="independent=False",
-                mend="Pair them as in training, and pass each pair to path.interpolate.",
+                fix="Pair them as in training, and pass each pair to path.interpolate.",
             )
         times = check_times(t, ys)
         # At the first time the path's own b is the prior's scale.
@@ -237,10 +237,10 @@ class Transport(eqx.Module):
             The solver's evaluations of the field on the whole batch.
         """
         ys = check_batch(ys, args, self.space.shape)
-        clean, args, sound = with_stand_ins(ys, args)
+        clean, args, finite = with_stand_ins(ys, args)
         first, last = self.path.times
         codes = self._follow(clean, args, last, first, steps, solver, rtol, atol, per_sample)
-        return jnp.where(sound.reshape(-1, *(1,) * (codes.ndim - 1)), codes, jnp.nan)
+        return jnp.where(finite.reshape(-1, *(1,) * (codes.ndim - 1)), codes, jnp.nan)
 
     @guarded_jit
     @canonical_convolutions
@@ -291,13 +291,13 @@ class Transport(eqx.Module):
             the rows, and rows × D (or rows × probes) activations of the field.
         """
         if not isinstance(self.prior, Normal):
-            raise fault(expected="a prior with a density", got="Empirical", mend="Use a Normal prior for likelihoods.")
+            raise fault(expected="a prior with a density", got="Empirical", fix="Use a Normal prior for likelihoods.")
         if divergence not in ("auto", "exact", "stochastic"):
-            raise fault(expected="auto, exact or stochastic", got=repr(divergence), mend="Use the default, auto.")
+            raise fault(expected="auto, exact or stochastic", got=repr(divergence), fix="Use the default, auto.")
         panels = check_count(panels, what="panels")
         given = check_batch(ys, args, self.space.shape)
         conditions = args
-        ys, args, sound = with_stand_ins(given.astype(jnp.promote_types(given.dtype, jnp.float32)), args)
+        ys, args, finite = with_stand_ins(given.astype(jnp.promote_types(given.dtype, jnp.float32)), args)
         rows = ys.shape[0]
         first, last = self.path.times
         exact = divergence == "exact" or (divergence == "auto" and self.space.dim <= _EXACT_UP_TO)
@@ -308,7 +308,7 @@ class Transport(eqx.Module):
                 raise fault(
                     expected="a key and probes ≥ 1 for the stochastic divergence",
                     got=f"key={'given' if key is not None else None}, probes={probes}",
-                    mend="Pass key=jax.random.key(...), or divergence='exact'.",
+                    fix="Pass key=jax.random.key(...), or divergence='exact'.",
                 )
             check_key(key)
             directions = jax.random.rademacher(key, (rows, probes, *self.space.shape), ys.dtype)
@@ -331,8 +331,8 @@ class Transport(eqx.Module):
             missed = jnp.sqrt(jnp.mean(jnp.square(back - ys).reshape(rows, -1), axis=1))
         # The density of what is infinite, unlike that of what is not known, is zero.
         known = finite_rows(conditions, rows) & ~jnp.any(jnp.isnan(given).reshape(rows, -1), axis=1)
-        value = jnp.where(sound, value, jnp.where(known, -jnp.inf, jnp.nan).astype(value.dtype))
-        error, gap, missed = (jnp.where(sound, part, jnp.nan) for part in (error, gap, missed))
+        value = jnp.where(finite, value, jnp.where(known, -jnp.inf, jnp.nan).astype(value.dtype))
+        error, gap, missed = (jnp.where(finite, part, jnp.nan) for part in (error, gap, missed))
         return LogProb(value, error, gap, missed, evaluations)
 
     def _probed(self, t: Array, y: Array, args: PyTree, directions: Array) -> Array:
@@ -367,7 +367,7 @@ class Transport(eqx.Module):
         if view != self.prediction:
             self._check_defined(view)
         one = jax.ShapeDtypeStruct(self.space.shape, jnp.float32)
-        check_like(y, one, what="a state that", mend="For a batch use jax.vmap.")
+        check_like(y, one, what="a state that", fix="For a batch use jax.vmap.")
         value = checked_field(self.field)(t, y, args)
         return self.path.convert(t, y, value, source=self.prediction, target=view)
 
@@ -378,13 +378,13 @@ class Transport(eqx.Module):
             raise fault(
                 expected=f"normal noise paired independently with the data, for the {view}",
                 got=f"prior {type(self.prior).__name__}, independent={self.independent}",
-                mend="Only the velocity is defined here; train with an independent coupling to have the other views.",
+                fix="Only the velocity is defined here; train with an independent coupling to have the other views.",
             )
         if view == "score" and not math.isclose(self.prior.scale, self.path.prior_scale, rel_tol=1e-3):
             raise fault(
                 expected=f"a prior of the path's own scale {self.path.prior_scale}, for the score",
                 got=f"scale {self.prior.scale}",
-                mend="The score is minus the noise over b only for standard normal noise; use Normal(shape, scale="
+                fix="The score is minus the noise over b only for standard normal noise; use Normal(shape, scale="
                 "path.prior_scale), or ask for the noise.",
             )
 
@@ -398,7 +398,7 @@ class Transport(eqx.Module):
             raise fault(
                 expected=f"a path that keeps clear of its {'last' if self.prediction == 'denoiser' else 'first'} time",
                 got=f"{type(self.path).__name__} with times {self.path.times} and prediction={self.prediction!r}",
-                mend=f"The velocity is 0/0 there: use {type(self.path).__name__}(margin=1e-3).",
+                fix=f"The velocity is 0/0 there: use {type(self.path).__name__}(margin=1e-3).",
             )
 
 

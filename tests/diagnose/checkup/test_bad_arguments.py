@@ -11,11 +11,11 @@ import pytest
 from nablax.diagnose import (
     checkup,
     conflicts,
-    layers,
+    layer_health,
     noise_scale,
     rotation,
     sharpness,
-    step,
+    step_quality,
     subspace,
     update_rule,
     watch,
@@ -35,9 +35,9 @@ def rows(params, batch):
     return (batch @ params - 1.0) ** 2
 
 
-def named(message, got, mend):
+def named(message, got, fix):
     """Everything that a fault says, in its order."""
-    return re.compile(f".*expected {message}.*, got {got}.*\\. {mend}", re.DOTALL)
+    return re.compile(f".*expected {message}.*, got {got}.*\\. {fix}", re.DOTALL)
 
 
 # Losses that are none, by what is said of them; every part of the check-up says the same.
@@ -127,11 +127,11 @@ RULE = update_rule(SGD, SGD.init(P), P, P)
 PARTS = {
     "sharpness": lambda **c: sharpness(c.pop("loss", loss), P, X, **{"rule": RULE, "key": KEY, **c}),
     "noise_scale": lambda **c: noise_scale(c.pop("loss", loss), P, c.pop("batch", X), **{"key": KEY, **c}),
-    "step": lambda **c: step(c.pop("loss", loss), P, c.pop("update", -0.1 * P), X, **c),
+    "step": lambda **c: step_quality(c.pop("loss", loss), P, c.pop("update", -0.1 * P), X, **c),
     "subspace": lambda **c: subspace(c.pop("loss", loss), P, X, **{"key": KEY, **c}),
     "conflicts": lambda **c: conflicts(c.pop("losses"), P, X, **c),
     "rotation": lambda **c: rotation(c.pop("field", jax.grad(loss)), P, X, **{"key": KEY, **c}),
-    "layers": lambda **c: layers(c.pop("params", P), c.pop("gradient", P), **c),
+    "layers": lambda **c: layer_health(c.pop("params", P), c.pop("gradient", P), **c),
     "watch": lambda **c: watch(c.pop("loss", loss), **{"key": KEY, **c}),
 }
 

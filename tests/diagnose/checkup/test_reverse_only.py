@@ -7,7 +7,7 @@ import pytest
 
 from nablax._core import forward, push_forward
 from nablax.calculus import hessian_product, softmax_radius, top_eigenvalues
-from nablax.diagnose import checkup, noise_scale, sharpness, step
+from nablax.diagnose import checkup, noise_scale, sharpness, step_quality
 from nablax.diagnose._checkup._recurrence import given_rule
 
 KEY = jax.random.key(0)
@@ -110,7 +110,11 @@ def test_parts_find_the_same_alone(x64, rule):
     update = jax.tree.map(lambda x: -0.1 * x, params)
     scale = {"rule": given_rule(params, 0.1), "key": KEY}
     pairs = [
-        (noise_scale(f, params, batch, key=KEY), sharpness(f, params, batch, **scale), step(f, params, update, batch))
+        (
+            noise_scale(f, params, batch, key=KEY),
+            sharpness(f, params, batch, **scale),
+            step_quality(f, params, update, batch),
+        )
         for f in (loss, other)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), *pairs)

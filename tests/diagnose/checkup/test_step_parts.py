@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax.diagnose import conflicts, layers, rotation, sharpness, step, subspace
+from nablax.diagnose import conflicts, layer_health, rotation, sharpness, step_quality, subspace
 from nablax.diagnose._checkup._recurrence import given_rule
 
 MATRIX = np.random.default_rng(0).normal(size=(12, 12))
@@ -23,7 +23,7 @@ def tree(vector):
 
 def test_step_on_a_quadratic_is_exact(x64):
     p, u = np.random.default_rng(1).normal(size=(2, 12))
-    record = step(quadratic, tree(p), tree(u), jnp.asarray(MATRIX))
+    record = step_quality(quadratic, tree(p), tree(u), jnp.asarray(MATRIX))
     np.testing.assert_allclose(record.slope.value, p @ MATRIX @ u, rtol=1e-10)
     np.testing.assert_allclose(record.curvature.value, u @ MATRIX @ u, rtol=1e-10)
     np.testing.assert_allclose(record.actual.value, record.predicted.value, rtol=1e-10)
@@ -38,11 +38,11 @@ def test_where_the_model_stops_holding(x64):
         return -p + p**2 / 2 + 0.05 * p**4
 
     error = lambda s: 0.05 * s**4 / (s + s**2 / 2)  # noqa: E731
-    record = step(loss, jnp.zeros(()), jnp.ones(()))
+    record = step_quality(loss, jnp.zeros(()), jnp.ones(()))
     assert error(2.0) < 0.25 < error(4.0) and record.holds == 2
     assert record.best == 1.0
     with pytest.raises(ValueError, match="1 among them"):
-        step(loss, jnp.zeros(()), jnp.ones(()), multiples=(0.5, 2.0))
+        step_quality(loss, jnp.zeros(()), jnp.ones(()), multiples=(0.5, 2.0))
 
 
 def test_step_errors_are_over_rows(x64, key):
@@ -52,7 +52,7 @@ def test_step_errors_are_over_rows(x64, key):
         return (x @ jnp.concatenate([params["a"], params["b"]]) - 1) ** 2
 
     p, u = np.random.default_rng(2).normal(size=(2, 12)) / 4
-    record = step(lambda q, x: jnp.mean(losses(q, x)), tree(p), tree(u), x, losses=losses)
+    record = step_quality(lambda q, x: jnp.mean(losses(q, x)), tree(p), tree(u), x, losses=losses)
     slopes = 2 * (x @ p - 1) * (x @ u)
     np.testing.assert_allclose(record.slope.standard_error, np.std(slopes, ddof=1) / np.sqrt(500), rtol=1e-8)
     changes = losses(tree(p + u), x) - losses(tree(p), x)
@@ -63,7 +63,7 @@ def test_step_errors_are_over_rows(x64, key):
 def test_a_step_below_the_rounding_of_its_parameters_is_lost():
     loss = lambda p: jnp.sum(p**2)  # noqa: E731
     for kind, size, lost in ((jnp.bfloat16, 1e-3, 1.0), (jnp.bfloat16, 0.1, 0.0), (jnp.float32, 1e-3, 0.0)):
-        record = step(loss, jnp.ones(8, kind), jnp.full(8, -size, kind).at[0].set(0))
+        record = step_quality(loss, jnp.ones(8, kind), jnp.full(8, -size, kind).at[0].set(0))
         assert record.lost == lost
 
 
@@ -72,10 +72,10 @@ def test_radius_of_a_linear_classifier(x64):
     logits = lambda p, x: x * p["w"][None]  # noqa: E731
     loss = lambda p, x: -jnp.mean(jax.nn.log_softmax(logits(p, x))[:, 0])  # noqa: E731
     w, u = jnp.array([0.5, 0.0]), jnp.array([0.2, -0.1])
-    record = step(loss, {"w": w}, {"w": u}, x, logits=logits)
+    record = step_quality(loss, {"w": w}, {"w": u}, x, logits=logits)
     np.testing.assert_allclose(record.radius, np.hypot(0.5 * 3, np.pi) / 0.9, rtol=1e-10)
     assert record.rows_beyond == 0.0
-    far = step(loss, {"w": w}, {"w": 5 * u}, x, logits=logits)
+    far = step_quality(loss, {"w": w}, {"w": 5 * u}, x, logits=logits)
     assert far.rows_beyond == 0.5
 
 
@@ -175,23 +175,25 @@ def test_layers_by_hand():
     params = {"w": jnp.array([[3.0, 4.0]]), "b": jnp.zeros(2), "n": 3}
     gradient = {"w": jnp.array([[1.0, 0.0]]), "b": jnp.array([0.0, jnp.inf]), "n": None}
     alive = {"w": jnp.array([[True, False]]), "b": jnp.array([False, False]), "n": None}
-    record = layers(params, gradient, update={"w": jnp.array([[3.0, 4.0]]), "b": jnp.ones(2), "n": None}, alive=alive)
+    record = layer_health(
+        params, gradient, update={"w": jnp.array([[3.0, 4.0]]), "b": jnp.ones(2), "n": None}, alive=alive
+    )
     assert record.names == ("b", "w")
     np.testing.assert_allclose(record.weight, [0.0, np.sqrt(12.5)])
     assert record.not_finite() == ["gradient of b (1 of 2)"]
     assert record.without_gradient() == [("b", -1, 2, 2), ("w", 1, 1, 2)]
     assert record.large_steps() == [("w", 1.0)]
     sizes = {"a": 1.0, "c": 1.0, "d": 1e-6, "e": 1e5}
-    record = layers({k: jnp.ones(2) for k in sizes}, {k: jnp.full(2, v) for k, v in sizes.items()})
+    record = layer_health({k: jnp.ones(2) for k in sizes}, {k: jnp.full(2, v) for k, v in sizes.items()})
     assert [n for n, _ in record.vanishing()] == ["d"] and [n for n, _ in record.exploding()] == ["e"]
-    tiny = layers({"a": jnp.ones(2)}, {"a": jnp.full(2, 1e-30, jnp.float32)})
+    tiny = layer_health({"a": jnp.ones(2)}, {"a": jnp.full(2, 1e-30, jnp.float32)})
     np.testing.assert_allclose(tiny.gradient, 1e-30, rtol=1e-5)
     for wrong in ({}, {"a": jnp.ones(3)}, {"a": jnp.ones(2), "c": jnp.ones(2)}):
         with pytest.raises(ValueError, match="an update with the inexact leaves"):
-            layers({"a": jnp.ones(2)}, {"a": jnp.ones(2)}, update=wrong)
+            layer_health({"a": jnp.ones(2)}, {"a": jnp.ones(2)}, update=wrong)
         with pytest.raises(ValueError, match="a gradient with the inexact leaves"):
-            layers({"a": jnp.ones(2)}, wrong)
-    whole = layers({"a": jnp.ones(2), "n": jnp.arange(3)}, {"a": jnp.full(2, 3.0), "n": jnp.arange(3)})
+            layer_health({"a": jnp.ones(2)}, wrong)
+    whole = layer_health({"a": jnp.ones(2), "n": jnp.arange(3)}, {"a": jnp.full(2, 3.0), "n": jnp.arange(3)})
     assert whole.names == ("a",) and float(whole.gradient[0]) == pytest.approx(3)
 
 

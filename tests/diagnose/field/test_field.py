@@ -17,7 +17,7 @@ def log_density(t, y, args):
 
 def test_every_part_says_what_it_says_alone(key):
     ys = 1.5 * jax.random.normal(key, (1500, 2))
-    record = diagnose.field(velocity, 0.5, ys, log_density=log_density, trajectories=16, waves=32, key=key)
+    record = diagnose.field_health(velocity, 0.5, ys, log_density=log_density, trajectories=16, waves=32, key=key)
     assert record.continuity.residual.value < 1e-5
     # J = I/1.5 + R at the start; the rotation's share of it is 1/(1 + 1/1.5²).
     np.testing.assert_allclose(record.conservativity.antisymmetry.value, 1 / (1 + 1 / 2.25), rtol=0.02)
@@ -37,22 +37,22 @@ def test_every_part_says_what_it_says_alone(key):
 
 def test_what_is_left_out_is_said(key):
     ys = jax.random.normal(key, (20, 2))
-    text = diagnose.field(lambda t, y, args: args * y, 0.0, ys, jnp.ones(20), steps=4, key=key).table()
+    text = diagnose.field_health(lambda t, y, args: args * y, 0.0, ys, jnp.ones(20), steps=4, key=key).table()
     assert "conditions differ" in text and "Continuity" not in text and "Gauge split: v" not in text
     with pytest.raises(ValueError, match="one time"):
-        diagnose.field(lambda t, y, args: -y, jnp.zeros(20), ys, key=key)
+        diagnose.field_health(lambda t, y, args: -y, jnp.zeros(20), ys, key=key)
 
 
 def test_only_too_few_samples_become_a_note(key):
     ys = jax.random.normal(key, (20, 2))
-    record = diagnose.field(lambda t, y, args: -y, 0.0, ys, steps=4, key=key)
+    record = diagnose.field_health(lambda t, y, args: -y, 0.0, ys, steps=4, key=key)
     assert record.gauge is None and "20 were given" in record.notes[0]
 
     def wrong(t, y, args):
         raise ValueError("the caller's own fault")
 
     with pytest.raises(ValueError, match="the caller's own fault"):
-        diagnose.field(lambda t, y, args: -y, 0.0, ys, steps=4, score=wrong, waves=4, key=key)
+        diagnose.field_health(lambda t, y, args: -y, 0.0, ys, steps=4, score=wrong, waves=4, key=key)
 
 
 def test_the_same_call_is_compiled_once(key):
@@ -68,5 +68,5 @@ def test_the_same_call_is_compiled_once(key):
     ys = jax.random.normal(key, (60, 2))
     for _ in range(2):
         once = len(traced)
-        record = diagnose.field(field, 0.0, ys, log_density=density, steps=4, waves=4, key=key)
+        record = diagnose.field_health(field, 0.0, ys, log_density=density, steps=4, waves=4, key=key)
     assert record.gauge.condition is not None and len(traced) == once > 0

@@ -32,7 +32,7 @@ DIAGNOSTICS = {
     "fixed_points": lambda f, ys, key=KEY: diagnose.fixed_points(f, 0.5, ys, max_steps=4),
     "path_geometry": lambda f, ys, key=KEY: diagnose.path_geometry(f, ys, steps=2),
     "stiffness": lambda f, ys, key=KEY: diagnose.stiffness(f, ys, steps=2, times=2, key=key),
-    "field": lambda f, ys, key=KEY: diagnose.field(f, 0.5, ys, steps=2, waves=0, key=key),
+    "field": lambda f, ys, key=KEY: diagnose.field_health(f, 0.5, ys, steps=2, waves=0, key=key),
 }
 ONE_START = {
     "lyapunov": lambda f, ys, key=KEY: diagnose.lyapunov(f, ys[0], t1=1.0, steps=40, key=key),
@@ -94,7 +94,7 @@ COUNTS = {
     "krylov": lambda n: diagnose.stiffness(decay, YS, krylov=n, key=KEY),
     "times": lambda n: diagnose.stiffness(decay, YS, times=n, key=KEY),
     "max_steps": lambda n: diagnose.fixed_points(decay, 0.0, YS, max_steps=n),
-    "trajectories": lambda n: diagnose.field(decay, 0.0, YS, trajectories=n, key=KEY),
+    "trajectories": lambda n: diagnose.field_health(decay, 0.0, YS, trajectories=n, key=KEY),
     "blocks": lambda n: diagnose.lyapunov(decay, YS[0], t1=1.0, steps=40, blocks=n, key=KEY),
     "exponents": lambda n: diagnose.lyapunov(decay, YS[0], t1=1.0, steps=40, exponents=n, key=KEY),
 }
@@ -125,7 +125,7 @@ def test_half_precision_is_computed_in_single(key):
     record = diagnose.conservativity(field, 0.0, ys, key=key, loops=2, nodes=4)
     # ‖(J − Jᵀ)/2‖² / ‖J‖² = 8 / 10.
     np.testing.assert_allclose(record.antisymmetry.value, 0.8, atol=1e-5)
-    health = diagnose.field(field, 0.0, ys, steps=8, waves=0, key=key)
+    health = diagnose.field_health(field, 0.0, ys, steps=8, waves=0, key=key)
     np.testing.assert_allclose(health.stiffness.lipschitz.value, np.sqrt(5), rtol=1e-5)
     numbers = [leaf for leaf in jax.tree.leaves(health) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert {str(leaf.dtype) for leaf in numbers} == {"float32"} and all(jnp.isfinite(leaf).all() for leaf in numbers)
@@ -162,8 +162,8 @@ def test_a_split_says_in_words_whether_it_is_resolved(key):
 def test_samples_of_the_time_at_which_paths_end_are_told_to_go_back(key):
     ys = jax.random.normal(key, (64, 2))
     with pytest.raises(ValueError, match=r"t, the samples' time, apart from t1=1\.0.*For data at t=1 pass t1=0"):
-        diagnose.field(lambda t, y, args: -y, 1.0, ys, key=key)
-    record = diagnose.field(lambda t, y, args: -y, 1.0, ys, t1=0.0, key=key)
+        diagnose.field_health(lambda t, y, args: -y, 1.0, ys, key=key)
+    record = diagnose.field_health(lambda t, y, args: -y, 1.0, ys, t1=0.0, key=key)
     assert record.path.energy.value > 0
 
 

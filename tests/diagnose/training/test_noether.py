@@ -4,14 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax.diagnose import learning_flow, noether, rescaling, scaling, translation
+from nablax.diagnose import learning_flow, noether, rescaling_symmetry, scaling_symmetry, translation_symmetry
 from nablax.follow import flow
 
 RULE = {"learning_rate": 0.3, "momentum": 0.6, "weight_decay": 0.2}
 GENERATORS = {
-    "scale": scaling(lambda p: p["normalised"]),
-    "translate": translation(lambda p: p["bias"]),
-    "rescale": rescaling(lambda p: p["in"], lambda p: p["out"]),
+    "scale": scaling_symmetry(lambda p: p["normalised"]),
+    "translate": translation_symmetry(lambda p: p["bias"]),
+    "rescale": rescaling_symmetry(lambda p: p["in"], lambda p: p["out"]),
 }
 
 
@@ -36,7 +36,7 @@ def test_the_charges_obey_their_equation_along_the_flow(x64, key):
     field = learning_flow(loss, **RULE)
 
     def rates(state):
-        motions = noether(loss, *state, x, y, generators=GENERATORS, **RULE).motions
+        motions = noether(loss, *state, x, y, generators=GENERATORS, **RULE).symmetries
         return {n: (m.rate, m.rate - m.force, m.charge) for n, m in motions.items()}
 
     def joint(t, z, args):
@@ -49,11 +49,11 @@ def test_the_charges_obey_their_equation_along_the_flow(x64, key):
         return start, charges, noether(loss, *end, x, y, generators=GENERATORS, **RULE)
 
     start, charges, record = run()
-    for name, motion in record.motions.items():
+    for name, motion in record.symmetries.items():
         np.testing.assert_allclose(charges[name], motion.charge, rtol=1e-7, atol=1e-9)
         assert abs(motion.charge - start[name]) > 0.05  # it moved
         assert abs(motion.asymmetry) < 1e-12
-    assert float(record.motions["translate"].kinetic) == 0.0
+    assert float(record.symmetries["translate"].kinetic) == 0.0
     assert "rescale: kinetic" in record.table()
 
 
@@ -76,8 +76,10 @@ def test_the_flow_is_the_heavy_ball_to_second_order(x64):
 
 def test_a_generator_that_is_no_symmetry_is_found_out(key):
     params, x, y = at(key)
-    record = noether(loss, params, params, x, y, generators={"scale": scaling(lambda p: p["in"])}, learning_rate=0.1)
-    assert abs(record.motions["scale"].asymmetry) > 0.01
+    record = noether(
+        loss, params, params, x, y, generators={"scale": scaling_symmetry(lambda p: p["in"])}, learning_rate=0.1
+    )
+    assert abs(record.symmetries["scale"].asymmetry) > 0.01
     with pytest.raises(ValueError, match="positive learning rate"):
         learning_flow(loss, 0.0)
 
@@ -85,11 +87,11 @@ def test_a_generator_that_is_no_symmetry_is_found_out(key):
 def test_a_schedule_is_compiled_once(key, counted):
     loss, traced = counted
     xs = jax.random.normal(key, (5, 2))
-    generators = {"scale": scaling()}
+    generators = {"scale": scaling_symmetry()}
     for rate in (0.1, 0.2):
         once = len(traced)
         record = noether(loss, xs[0], xs[1], xs[2], generators=generators, learning_rate=rate, momentum=0.5)
         np.testing.assert_allclose(
-            record.motions["scale"].friction, -2 / 3 / rate * record.motions["scale"].charge, rtol=1e-5
+            record.symmetries["scale"].friction, -2 / 3 / rate * record.symmetries["scale"].charge, rtol=1e-5
         )
     assert len(traced) == once > 0

@@ -23,7 +23,7 @@ USES = {
     "flow_sharpness": lambda f: diagnose.flow_sharpness(f, PARAMS, key=KEY),
     "discretisation_drift": lambda f: diagnose.discretisation_drift(f, PARAMS, learning_rates=0.1),
     "noether": lambda f: diagnose.noether(
-        f, PARAMS, PARAMS, generators={"scale": diagnose.scaling()}, learning_rate=0.1
+        f, PARAMS, PARAMS, generators={"scale": diagnose.scaling_symmetry()}, learning_rate=0.1
     ),
 }
 
@@ -38,7 +38,11 @@ def test_a_loss_that_is_not_one_real_number_is_refused(use, loss, got):
 def test_a_velocity_that_would_broadcast_is_refused():
     with pytest.raises(ValueError, match=r"a velocity that is shaped like f32\[3\], got f32\[1\]"):
         diagnose.noether(
-            lambda p: jnp.sum(p**2), PARAMS, jnp.ones(1), generators={"s": diagnose.scaling()}, learning_rate=0.1
+            lambda p: jnp.sum(p**2),
+            PARAMS,
+            jnp.ones(1),
+            generators={"s": diagnose.scaling_symmetry()},
+            learning_rate=0.1,
         )
 
 

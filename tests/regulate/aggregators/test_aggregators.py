@@ -23,7 +23,7 @@ FACTORIES = {
     "mgda": regulate.mgda,
     "cagrad": lambda: regulate.cagrad(0.5),
     "nash_mtl": regulate.nash_mtl,
-    "config": regulate.config,
+    "conflict_free": regulate.conflict_free,
     "imtl_g": regulate.imtl_g,
     "aligned_mtl": regulate.aligned_mtl,
     "pcgrad": lambda: regulate.pcgrad(key=KEY),
@@ -154,7 +154,7 @@ def test_closed_forms():
         direction = np.linalg.pinv(units) @ np.ones(K)
         direction = direction / np.linalg.norm(direction)
         np.testing.assert_allclose(
-            aggregate("config", jacobian), np.sum(jacobian @ direction) * direction, rtol=1e-8, atol=1e-10
+            aggregate("conflict_free", jacobian), np.sum(jacobian @ direction) * direction, rtol=1e-8, atol=1e-10
         )
         weights = np.asarray(regulate.imtl_g_weights(jnp.asarray(jacobian @ jacobian.T)).weights)
         np.testing.assert_allclose(weights.sum(), 1)
@@ -384,7 +384,7 @@ def test_what_the_others_do_not_have():
         "aligned_mtl": [[1.0, 0.1, 0, 0], [-1.0, 0.1, 0, 0], [-1.0, 0.1, 0.1, 0]],
         "imtl_g": [[1.0, 0, 0, 0], [2.0, 1.0, 0, 0], [-1.0, 1.0, 0, 0]],
         "pcgrad": None,
-        "config": [[1.0, 0, 0, 0], [-1.0, 1.0, 0, 0], [-1.0, -1.0, 0, 0]],
+        "conflict_free": [[1.0, 0, 0, 0], [-1.0, 1.0, 0, 0], [-1.0, -1.0, 0, 0]],
     }
     random = np.random.default_rng(1)
     for name, jacobian in hurting.items():
@@ -399,12 +399,12 @@ def test_who_is_linear_under_scaling_and_who_is_not():
     # The dual projection is linear as long as the same rows are active: this pair changes them.
     turning = np.array([[1.0, 0, 0, 0], [-2.0, 1, 0, 0], [0, 0, 1, 0]])
     small, large = np.array([[1.0], [0.1], [1.0]]), np.array([[0.1], [2.0], [1.0]])
-    for name in ("upgrad", "config", "mean", "mgda", "dual_projection", "nash_mtl", "aligned_mtl"):
+    for name in ("upgrad", "conflict_free", "mean", "mgda", "dual_projection", "nash_mtl", "aligned_mtl"):
         gaps = []
         for rows in (jacobian, turning):
             apart = aggregate(name, small * rows) + aggregate(name, large * rows)
             gaps.append(np.abs(apart - aggregate(name, (small + large) * rows)).max())
-        if name in ("upgrad", "config", "mean"):
+        if name in ("upgrad", "conflict_free", "mean"):
             assert max(gaps) < 1e-9, name
         else:
             assert max(gaps) > 1e-2, name
@@ -453,7 +453,7 @@ def test_failure_is_said_and_raised():
         regulate.cagrad_weights,
         regulate.nash_mtl_weights,
         regulate.fairgrad_weights,
-        regulate.config_weights,
+        regulate.conflict_free_weights,
         regulate.imtl_g_weights,
         regulate.aligned_mtl_weights,
         functools.partial(regulate.pcgrad_weights, key=KEY),

@@ -147,11 +147,11 @@ class Summary:
             raise UserError(f"column '{self.name}': unknown kind '{kind}'; the known ones are {', '.join(KINDS)}")
         if kind == "omit":
             return f"column '{self.name}' is left out, as asked"
-        mend = f"remove it, or leave it out with --kind {self.name}=omit"
+        fix = f"remove it, or leave it out with --kind {self.name}=omit"
         if not self.count:
-            raise UserError(f"column '{self.name}' has no value in any row; {mend}")
+            raise UserError(f"column '{self.name}' has no value in any row; {fix}")
         if len(self.distinct) == 1:
-            raise UserError(f"column '{self.name}' is constant ({next(iter(self.distinct))}); {mend}")
+            raise UserError(f"column '{self.name}' is constant ({next(iter(self.distinct))}); {fix}")
         if family(self.dtype) == "text":
             return self._text(kind)
         kind = kind or self._kind_of_numbers(condition)

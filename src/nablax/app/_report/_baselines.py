@@ -255,10 +255,10 @@ def _prepare(train: np.ndarray, held_out: np.ndarray, seed: int) -> tuple[np.nda
         raise fault(
             expected="two arrays [rows, dim] of one width, at least ten training rows",
             got=f"shapes {train.shape} and {held_out.shape}",
-            mend="Pass encoded rows.",
+            fix="Pass encoded rows.",
         )
     if not (np.isfinite(train).all() and np.isfinite(held_out).all()):
-        raise fault(expected="finite rows", got="NaN or infinity", mend="Dequantise the rows first: it fills the gaps.")
+        raise fault(expected="finite rows", got="NaN or infinity", fix="Dequantise the rows first: it fills the gaps.")
     if len(train) <= MAX_ROWS:
         return train, held_out, []
     picked = np.random.default_rng(seed).choice(len(train), MAX_ROWS, replace=False)

@@ -23,7 +23,7 @@ def field_health(model: Model, condition: np.ndarray, seed: int) -> str:
         seed: of the noise and the probes.
 
     Returns:
-        The tables of `diagnose.field`.
+        The tables of `diagnose.field_health`.
     """
     transport, (first, last) = model.transport, model.transport.path.times
     key = jax.random.key(seed)
@@ -31,7 +31,7 @@ def field_health(model: Model, condition: np.ndarray, seed: int) -> str:
     count = min(_FOLLOWED, len(condition)) if conditional else _FOLLOWED
     starts = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
     args = jnp.asarray(condition[:count]) if conditional else None
-    return diagnose.field(
+    return diagnose.field_health(
         transport.velocity, first, starts, args, t1=last, steps=32, trajectories=count, key=key
     ).table()
 

@@ -97,7 +97,7 @@ def memorised(
         raise fault(
             expected="three non-empty arrays [rows, dim] of one width",
             got=f"shapes {train.shape}, {held_out.shape} and {samples.shape}",
-            mend="Flatten images and encode all three in one way.",
+            fix="Flatten images and encode all three in one way.",
         )
     train_keys, held_out_keys, sample_keys = (_keys(rows) for rows in values or (train, held_out, samples))
     known = set(train_keys)

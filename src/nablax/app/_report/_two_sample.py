@@ -149,12 +149,12 @@ def _check(data: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarra
         raise fault(
             expected="two arrays [rows, dim] of one width",
             got=f"shapes {data.shape} and {samples.shape}",
-            mend="Flatten images and encode both tables in one way.",
+            fix="Flatten images and encode both tables in one way.",
         )
     if min(len(data), len(samples)) < FEWEST:
         raise fault(
             expected=f"at least {FEWEST} rows on each side",
             got=f"{len(data)} and {len(samples)}",
-            mend="Hold out more rows or draw more samples.",
+            fix="Hold out more rows or draw more samples.",
         )
     return data, samples

@@ -41,14 +41,14 @@ class Finding:
         level: good, caution, bad or unknown.
         sentence: what was found, in plain words, for the first paragraph.
         threshold: the rule that set the level.
-        mend: what to do about it; empty when there is nothing to do.
+        fix: what to do about it; empty when there is nothing to do.
     """
 
     name: str
     level: Level
     sentence: str
     threshold: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Verdict:
         said = [f"{self.headline}."]
         for index, finding in enumerate(self.reasons):
             said.append(finding.sentence)
-            if finding.mend and index < 2:  # two things to do are what a reader takes away
-                said.append(finding.mend)
+            if finding.fix and index < 2:  # two things to do are what a reader takes away
+                said.append(finding.fix)
         return " ".join(said)
 
 
@@ -122,8 +122,8 @@ def _training(evidence: Evidence) -> Iterator[Finding]:
     level: Level = "caution" if ratio > LOSS_GAP else "good"
     sentence = f"The validation loss is {ratio:.2f} times the training loss at the step that was kept"
     sentence += ", so it learned details of its training rows." if level == "caution" else "."
-    mend = "More rows or a smaller network would close the gap." if level == "caution" else ""
-    yield Finding("Validation gap", level, sentence, f"ratio at most {LOSS_GAP}", mend)
+    fix = "More rows or a smaller network would close the gap." if level == "caution" else ""
+    yield Finding("Validation gap", level, sentence, f"ratio at most {LOSS_GAP}", fix)
 
 
 def _likelihood(evidence: Evidence) -> Iterator[Finding]:
@@ -144,12 +144,12 @@ def _likelihood(evidence: Evidence) -> Iterator[Finding]:
     amount = f"{abs(ahead):.2f} ± {error:.2f} {evidence.unit}"
     rival = f"the best simple baseline (a {best.name.lower().replace('gaussian', 'Gaussian')})"
     if ahead < -WORSE_BY * error:
-        mend = f"Use the {best.name.lower().replace('gaussian', 'Gaussian')} instead, or train longer."
-        yield Finding("Likelihood", "bad", f"It explains held-out rows worse than {rival}: by {amount}.", rule, mend)
+        fix = f"Use the {best.name.lower().replace('gaussian', 'Gaussian')} instead, or train longer."
+        yield Finding("Likelihood", "bad", f"It explains held-out rows worse than {rival}: by {amount}.", rule, fix)
     elif ahead <= WORSE_BY * error:
         sentence = f"It explains held-out rows no better than {rival}: the difference is {amount}."
-        mend = "The simpler model does as well where only densities matter."
-        yield Finding("Likelihood", "caution", sentence, rule, mend)
+        fix = "The simpler model does as well where only densities matter."
+        yield Finding("Likelihood", "caution", sentence, rule, fix)
     else:
         yield Finding("Likelihood", "good", f"It explains held-out rows better than {rival}, by {amount}.", rule)
     if evidence.train_likelihood is not None:
@@ -158,8 +158,8 @@ def _likelihood(evidence: Evidence) -> Iterator[Finding]:
         level = _grade(per_dimension, TRAINING_GAP)
         sentence = f"Training rows score {max(per_dimension, 0.0):.2f} nats per dimension above held-out rows"
         sentence += ": it has learned its training rows by heart in part." if level != "good" else "."
-        mend = "More rows, fewer steps or a smaller network would help." if level != "good" else ""
-        yield Finding("Generalisation", level, sentence, _rule(TRAINING_GAP, " nats per dimension"), mend)
+        fix = "More rows, fewer steps or a smaller network would help." if level != "good" else ""
+        yield Finding("Generalisation", level, sentence, _rule(TRAINING_GAP, " nats per dimension"), fix)
 
 
 def _samples(evidence: Evidence) -> Iterator[Finding]:
@@ -172,12 +172,12 @@ def _samples(evidence: Evidence) -> Iterator[Finding]:
     told = f"a classifier tells the two apart {test.accuracy:.0%} of the time (50% is chance; p = {test.p_value:.3g})"
     if test.accuracy > ACCURACY[1]:
         sentence = f"Its samples are easily told from held-out rows: {told}."
-        mend = "Train longer or use a larger network, and see in the pictures below what differs."
-        yield Finding("Samples", "bad", sentence, rule, mend)
+        fix = "Train longer or use a larger network, and see in the pictures below what differs."
+        yield Finding("Samples", "bad", sentence, rule, fix)
     elif sure > ACCURACY[0] or test.p_value < SIGNIFICANT:
         sentence = f"Its samples resemble held-out rows but are not the same: {told}."
-        mend = "The pictures below show what differs."
-        yield Finding("Samples", "caution", sentence, rule, mend)
+        fix = "The pictures below show what differs."
+        yield Finding("Samples", "caution", sentence, rule, fix)
     else:
         sentence = f"Its samples are hard to tell from held-out rows: {told}."
         yield Finding("Samples", "good", sentence, rule)
@@ -192,17 +192,17 @@ def _memorised(evidence: Evidence) -> Iterator[Finding]:
     excess = found.share_copied - found.held_out_share_copied
     copies = found.copied_p_value < SIGNIFICANT and excess > 0
     near = found.p_value < SIGNIFICANT and found.share_close > found.expected_share
-    mend = "Do not publish its samples as new rows; use more rows, fewer steps or a smaller network."
+    fix = "Do not publish its samples as new rows; use more rows, fewer steps or a smaller network."
     if copies:
         sentence = f"{found.share_copied:.1%} of its samples are copies of training rows"
         sentence += f", where {found.held_out_share_copied:.1%} of fresh rows would be."
         level: Level = "bad" if excess > COPIED_EXCESS else "caution"
-        yield Finding("Memorised rows", level, sentence, rule, mend)
+        yield Finding("Memorised rows", level, sentence, rule, fix)
     elif near:
         sentence = f"{found.share_close:.0%} of its samples lie as near to a training row as only "
         sentence += f"{found.expected_share:.1%} of fresh rows do."
         level = "bad" if found.share_close > CLOSE_SHARE else "caution"
-        yield Finding("Memorised rows", level, sentence, rule, mend)
+        yield Finding("Memorised rows", level, sentence, rule, fix)
     else:
         yield Finding("Memorised rows", "good", "There is no sign that it repeats its training rows.", rule)
 
@@ -211,24 +211,24 @@ def _numbers(evidence: Evidence) -> Iterator[Finding]:
     """Checks that are one number against two thresholds, and the size of the held-out set."""
     if evidence.held_out_rows is not None and evidence.held_out_rows < FEW_HELD_OUT:
         sentence = f"With {evidence.held_out_rows} held-out rows none of these checks is sharp."
-        mend = "More rows would say more."
-        yield Finding("Held-out rows", "caution", sentence, f"at least {FEW_HELD_OUT} rows", mend)
+        fix = "More rows would say more."
+        yield Finding("Held-out rows", "caution", sentence, f"at least {FEW_HELD_OUT} rows", fix)
     curve = evidence.solver_curve
     if curve is not None and curve.chosen_error is not None:
         text = f"Sampling is off by {curve.chosen_error:.2g} {curve.unit} for want of solver steps."
         level = _grade(curve.chosen_error, SOLVER_ERROR)
-        mend = "Ask for more steps or a tighter tolerance." if level != "good" else ""
-        yield Finding("Solver error", level, text, _rule(SOLVER_ERROR), mend)
+        fix = "Ask for more steps or a tighter tolerance." if level != "good" else ""
+        yield Finding("Solver error", level, text, _rule(SOLVER_ERROR), fix)
     if evidence.round_trip_error is not None:
         text = f"Carrying rows to noise and back misses them by {evidence.round_trip_error:.2g} standard deviations."
         level = _grade(evidence.round_trip_error, ROUND_TRIP)
-        mend = "The scores need a tighter tolerance." if level != "good" else ""
-        yield Finding("Round trip", level, text, _rule(ROUND_TRIP), mend)
+        fix = "The scores need a tighter tolerance." if level != "good" else ""
+        yield Finding("Round trip", level, text, _rule(ROUND_TRIP), fix)
     if evidence.clipped_fraction is not None:
         text = f"{evidence.clipped_fraction:.2%} of sampled cells had to be moved back into the data's range."
         level = _grade(evidence.clipped_fraction, CLIPPED)
-        mend = "Its tails are too wide: train longer." if level != "good" else ""
-        yield Finding("Out of range", level, text, _rule(CLIPPED), mend)
+        fix = "Its tails are too wide: train longer." if level != "good" else ""
+        yield Finding("Out of range", level, text, _rule(CLIPPED), fix)
 
 
 _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (

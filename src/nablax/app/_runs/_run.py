@@ -220,8 +220,8 @@ def load(path: Path | str) -> Model:
     try:
         arrays = read_arrays(weights)
         conditions = arrays.pop("['conditions']")
-        mend = "Its configuration has changed, or its weights are another run's."
-        field = with_arrays(arrays, like, source=str(weights), mend=mend)["field"]
+        fix = "Its configuration has changed, or its weights are another run's."
+        field = with_arrays(arrays, like, source=str(weights), fix=fix)["field"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{weights} cannot be read", error) from None
     transport = eqx.tree_at(lambda transport: transport.field, transport, field)

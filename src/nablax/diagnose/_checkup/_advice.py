@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._conflicts import Conflicts
-from ._layers import Layers
+from ._layers import LayerHealth
 from ._noise_scale import NoiseScale
 from ._rotation import Rotation
 from ._sharpness import Sharpness
-from ._step import Step
+from ._step import StepQuality
 
 LEVELS = ("fault", "warning", "note")
 
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
     """One thing that a check-up has to say.
 
     Attributes:
-        level: "fault" (mend it now), "warning" or "note".
+        level: "fault" (fix it now), "warning" or "note".
         topic: "not finite", "learning rate", "step", "softmax", "batch", "conflict", "rotation" or "layers".
         text: a sentence or two, with the numbers and what to do.
     """
@@ -43,11 +43,11 @@ class Finding(NamedTuple):
 def findings(
     *,
     sharpness: Sharpness,
-    step: Step | None,
+    step: StepQuality | None,
     noise: NoiseScale | None,
     conflicts: Conflicts | None,
     rotation: Rotation | None,
-    layers: Layers,
+    layers: LayerHealth,
     loss: Float[Array, ""],
     batch_size: int | None,
 ) -> list[Finding]:
@@ -115,7 +115,7 @@ def _learning_rate(part: Sharpness) -> list[Finding]:
     return [Finding("note", "learning rate", text + ".")]
 
 
-def _step(part: Step | None) -> list[Finding]:
+def _step(part: StepQuality | None) -> list[Finding]:
     if part is None:
         return []
     found = []
@@ -271,7 +271,7 @@ def _rotation(part: Rotation | None) -> list[Finding]:
     return []
 
 
-def _layers(part: Layers, noise: NoiseScale | None) -> list[Finding]:
+def _layers(part: LayerHealth, noise: NoiseScale | None) -> list[Finding]:
     found = []
     if exploding := part.exploding():
         text = "Exploding: the gradient of " + _list([f"{n} is {r:.2g} times" for n, r in exploding])

@@ -42,7 +42,7 @@ class Point(NamedTuple):
             raise fault(
                 expected="the parameters that the loss is taken at",
                 got="optax.LookaheadParams",
-                mend="Pass params.fast, with the fast optimiser and opt_state.fast_state.",
+                fix="Pass params.fast, with the fast optimiser and opt_state.fast_state.",
             )
         vectors = space(params)
         return Point(vectors.flat, vectors.tree, split(params)[1])
@@ -76,9 +76,9 @@ class Point(NamedTuple):
                 raise fault(
                     expected=f"losses of the rows, a vector of {'them' if rows is None else f'{rows}, one a row'}",
                     got=described(found),
-                    mend="Return the loss of each row, not their mean, and pass that as the loss.",
+                    fix="Return the loss of each row, not their mean, and pass that as the loss.",
                 )
-            check_floats(found, what="losses of the rows", mend="Return real floating-point numbers.")
+            check_floats(found, what="losses of the rows", fix="Return real floating-point numbers.")
             return found
 
         return checked
@@ -96,7 +96,7 @@ class Point(NamedTuple):
             raise fault(
                 expected=f"{what} with the inexact leaves of the parameters, {expected}",
                 got=str(shapes),
-                mend="Build it from the same parameters.",
+                fix="Build it from the same parameters.",
             )
         return ravel_pytree(given)[0].astype(self.vector.dtype)
 

@@ -32,7 +32,7 @@ from ._conflicts import (
     compare,
     named,
 )
-from ._layers import Layers, layers
+from ._layers import LayerHealth, layer_health
 from ._noise_scale import Curved, NoiseScale, scales
 from ._optimizer_state import emitted, gathers
 from ._page import page
@@ -50,7 +50,7 @@ from ._sharpness import (
 from ._step import (
     MULTIPLES,
     RowChanges,
-    Step,
+    StepQuality,
     against_model,
 )
 from ._subspace import Subspace, shares
@@ -89,12 +89,12 @@ class Checkup(eqx.Module):
     """
 
     sharpness: Sharpness
-    step: Step | None
+    step: StepQuality | None
     noise: NoiseScale | None
     subspace: Subspace
     conflicts: Conflicts | None
     rotation: Rotation | None
-    layers: Layers
+    layers: LayerHealth
     loss: Float[Array, ""]
     batch_size: int | None = eqx.field(static=True)
     notes: tuple[str, ...] = eqx.field(static=True)
@@ -184,8 +184,8 @@ def checkup(
     The top eigenvalue of the preconditioned Hessian against this optimiser's own threshold; the step against its
     quadratic model; gradient noise scales; how much of gradient and step lie in the top of the spectrum; conflicts
     between losses; rotation; dead, vanishing, exploding and non-finite parameters. Each part can be had alone:
-    :func:`sharpness`, :func:`step`, :func:`noise_scale`, :func:`subspace`, :func:`conflicts`, :func:`rotation`,
-    :func:`layers`.
+    :func:`sharpness`, :func:`step_quality`, :func:`noise_scale`, :func:`subspace`, :func:`conflicts`, :func:`rotation`,
+    :func:`layer_health`.
 
     One compiled call, compiled once for as long as the functions given are the same objects (define them outside of
     the loop) and the shapes stay. On a CPU its convolutions get the layout that XLA is fast at within loops.
@@ -233,28 +233,28 @@ def checkup(
         the gradients of ``rows`` single rows, 8 forward passes along the step, and about a dozen Jacobian products.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
-    check_callable(loss, what="loss", mend="Pass loss(params, batch) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.")
     check_key(key)
     for name, number, least in (("rows", rows, 0), ("steps", steps, 1), ("count", count, 1)):
         check_count(number, what=name, least=least)
     if batch_size is not None:
         check_count(batch_size, what="batch_size")
     if any(jnp.ndim(leaf) and jnp.shape(leaf)[0] == 0 for leaf in jax.tree.leaves(eqx.filter(batch, eqx.is_array))):
-        raise fault(expected="a batch with rows", got=described(batch), mend="Leave empty batches out.")
+        raise fault(expected="a batch with rows", got=described(batch), fix="Leave empty batches out.")
     if optimizer is not None and learning_rate is not None:
         raise fault(
-            expected="an optimizer or a learning_rate", got="both", mend="The optimiser's own rate is read from it."
+            expected="an optimizer or a learning_rate", got="both", fix="The optimiser's own rate is read from it."
         )
     if momentum is not None and learning_rate is None:
-        raise fault(expected="a learning_rate with momentum", got="None", mend="Pass both, or the optimizer.")
+        raise fault(expected="a learning_rate with momentum", got="None", fix="Pass both, or the optimizer.")
     if optimizer is not None:
         check_optimizer(optimizer)
     if learning_rate is not None:
         check_rate(learning_rate)
     if momentum is not None:
-        check_shape(momentum, (), what="momentum", mend="Pass momentum=0.9, for one.")
+        check_shape(momentum, (), what="momentum", fix="Pass momentum=0.9, for one.")
         if not 0 <= float(momentum) < 1:
-            raise fault(expected="momentum in [0, 1)", got=momentum, mend="At 1 and beyond no run settles.")
+            raise fault(expected="momentum in [0, 1)", got=momentum, fix="At 1 and beyond no run settles.")
     rate = None if learning_rate is None else jnp.asarray(learning_rate)
     beta = None if momentum is None else jnp.asarray(momentum)
     functions = (loss, example_losses, None if losses is None else named(losses), logits, field, optimizer)
@@ -281,7 +281,7 @@ def _measure(functions: tuple, state: tuple, batch_size: int | None, rows: int, 
         start = jax.eval_shape(transform.init, moving)
         if opt_state is None:
             opt_state = transform.init(moving)
-        check_like(opt_state, start, what="opt_state", mend=OTHER_STATE)
+        check_like(opt_state, start, what="opt_state", fix=OTHER_STATE)
         of_tree = lambda tree: loss(eqx.combine(tree, point.still), batch)  # noqa: E731
         extra = {"value": at, "grad": gradient_tree, "value_fn": of_tree}
         rule = update_rule(optimizer, opt_state, moving, gradient_tree, **extra)
@@ -344,7 +344,7 @@ def _measure(functions: tuple, state: tuple, batch_size: int | None, rows: int, 
         subspace=shares(found, rates, gradient, u),
         conflicts=None if losses is None else compare(losses, point, batch, u),
         rotation=None if field is None else turning(field, point, (batch,), field_key, PROBES),
-        layers=layers(moving, gradient_tree, update=None if u is None else point.tree(u), alive=alive),
+        layers=layer_health(moving, gradient_tree, update=None if u is None else point.tree(u), alive=alive),
         loss=at,
         batch_size=total if batch_size is None else batch_size,
         notes=tuple(notes),

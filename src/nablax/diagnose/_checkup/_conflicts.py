@@ -118,10 +118,10 @@ def named(losses: Losses) -> Any:
         raise fault(
             expected="losses by name, in a sequence, or one function that returns them as a vector",
             got=described(losses),
-            mend="Pass {'data': loss, 'decay': other}.",
+            fix="Pass {'data': loss, 'decay': other}.",
         )
     for one in losses.values() if isinstance(losses, Mapping) else losses:
-        check_callable(one, what="each of the losses", mend="Pass loss(params, batch) -> scalar under each name.")
+        check_callable(one, what="each of the losses", fix="Pass loss(params, batch) -> scalar under each name.")
     return tuple(losses.items()) if isinstance(losses, Mapping) else losses
 
 
@@ -136,7 +136,7 @@ def compare(losses: Any, point: Point, batch: PyTree, update: Float[Array, " dim
     """The record, not compiled by itself."""
     names, together = _together(losses, point, batch)
     if not names:
-        raise fault(expected="at least one loss", got="none", mend="Pass a mapping, a sequence or a vector of them.")
+        raise fault(expected="at least one loss", got="none", fix="Pass a mapping, a sequence or a vector of them.")
     function, count = point.take(together, batch), len(names)
     values, gradients = _gradients(function, point.vector)
     norms, cosines = _norms_and_cosines(gradients @ gradients.T)
@@ -176,9 +176,9 @@ def _length(losses: Callable[..., Array], point: Point, batch: PyTree) -> int:
         raise fault(
             expected="losses that are scalars each, or a vector from one function",
             got=described(found),
-            mend="Take the mean over the rows, and pass a single loss in a list.",
+            fix="Take the mean over the rows, and pass a single loss in a list.",
         )
-    check_floats(found, what="losses", mend="Return real numbers, by jax.numpy from the parameters.")
+    check_floats(found, what="losses", fix="Return real numbers, by jax.numpy from the parameters.")
     return found.shape[0]
 
 

@@ -17,7 +17,7 @@ EXPLODING = 1e3
 LARGE_STEP = 0.3
 
 
-class Layers(eqx.Module):
+class LayerHealth(eqx.Module):
     """Sizes of weights, gradients and steps, parameter by parameter.
 
     Attributes:
@@ -126,7 +126,9 @@ class Layers(eqx.Module):
         return "\n".join([title, "-" * max(map(len, [title, *text])), *text])
 
 
-def layers(params: PyTree, gradient: PyTree, *, update: PyTree | None = None, alive: PyTree | None = None) -> Layers:
+def layer_health(
+    params: PyTree, gradient: PyTree, *, update: PyTree | None = None, alive: PyTree | None = None
+) -> LayerHealth:
     """Measure weights, gradients and steps by parameter, and count what is dead or not finite.
 
     Args:
@@ -137,15 +139,15 @@ def layers(params: PyTree, gradient: PyTree, *, update: PyTree | None = None, al
             if that is not known.
 
     Returns:
-        A `Layers`.
+        A `LayerHealth`.
 
     Raises:
         ValueError: a gradient or update whose inexact leaves are not shaped like those of the parameters.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from nablax.diagnose import layers
-        >>> record = layers({"w": jnp.ones(2)}, {"w": jnp.array([1.0, jnp.nan])})
+        >>> from nablax.diagnose import layer_health
+        >>> record = layer_health({"w": jnp.ones(2)}, {"w": jnp.array([1.0, jnp.nan])})
         >>> record.not_finite()
         ['gradient of w (1 of 2)']
 
@@ -156,7 +158,7 @@ def layers(params: PyTree, gradient: PyTree, *, update: PyTree | None = None, al
     paths, tree = jax.tree_util.tree_flatten_with_path(moving)
     names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") or "params" for path, _ in paths)
     leaves = [leaf for _, leaf in paths]
-    check_floats(moving, what="parameters", mend="Pass arrays of floats; whole numbers do not move.")
+    check_floats(moving, what="parameters", fix="Pass arrays of floats; whole numbers do not move.")
     gradients = _matched(gradient, "a gradient", leaves)
     updates = leaves if update is None else _matched(update, "an update", leaves)
     measured = [_measured(parts) for parts in zip(leaves, gradients, updates, strict=True)]
@@ -169,7 +171,7 @@ def layers(params: PyTree, gradient: PyTree, *, update: PyTree | None = None, al
             tuple(~jnp.any(mask, axis=tuple(a for a in range(mask.ndim) if a != axis)) for axis in range(mask.ndim))
             for mask in jax.tree.leaves(alive)
         )
-    return Layers(
+    return LayerHealth(
         weight=sizes[:, 0],
         gradient=sizes[:, 1],
         update=sizes[:, 2],
@@ -189,7 +191,7 @@ def _matched(tree: PyTree, what: str, leaves: list[Array]) -> list[Array]:
         raise fault(
             expected=f"{what} with the inexact leaves of the parameters, {expected}",
             got=str(shapes),
-            mend="Build it from the same parameters.",
+            fix="Build it from the same parameters.",
         )
     return found
 

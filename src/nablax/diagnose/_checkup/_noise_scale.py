@@ -166,7 +166,7 @@ def noise_scale(
           https://arxiv.org/abs/1812.06162 (simple and curved scale; the preconditioned one, the jackknife and the
           signed groups are ours)
     """
-    check_callable(loss, what="loss", mend="Pass loss(params, batch) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.")
     check_key(key)
     if rows is not None:
         check_count(rows, what="rows", least=4)
@@ -174,7 +174,7 @@ def noise_scale(
         raise fault(
             expected="a batch of at least four rows, every array with that leading axis",
             got=described(batch),
-            mend="Put one example a row; close over what is shared by all rows.",
+            fix="Put one example a row; close over what is shared by all rows.",
         )
     return _noise_scale(loss, losses, params, batch, rates, key, rows, curved)
 

@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 from ..._pages import Series, heat, markup, plot, render
 from ._advice import Finding
 from ._conflicts import Conflicts
-from ._layers import Layers
+from ._layers import LayerHealth
 from ._noise_scale import NoiseScale
 from ._sharpness import Sharpness
-from ._step import Step
+from ._step import StepQuality
 from ._subspace import Subspace
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -67,11 +67,11 @@ def page(
     findings: list[Finding],
     *,
     sharpness: Sharpness,
-    step: Step | None,
+    step: StepQuality | None,
     noise: NoiseScale | None,
     subspace: Subspace,
     conflicts: Conflicts | None,
-    layers: Layers,
+    layers: LayerHealth,
     loss: Float[Array, ""],
     batch_size: int | None,
     notes: tuple[str, ...],
@@ -126,7 +126,7 @@ def _edge(part: Sharpness, subspace: Subspace) -> Card:
     return Card(title, f"{ratio:.3g}", small, said, markup(picture))
 
 
-def _step(part: Step | None) -> Card | None:
+def _step(part: StepQuality | None) -> Card | None:
     title = "Along the step"
     if part is None:
         return None
@@ -231,7 +231,7 @@ def _conflicts(part: Conflicts | None) -> Card | None:
     )
 
 
-def _layers(part: Layers) -> Card:
+def _layers(part: LayerHealth) -> Card:
     dead, rows = part.dead_cells(), []
     for i, (name, shape) in enumerate(zip(part.names, part.shapes)):
         weight, gradient, update = (float(x[i]) for x in (part.weight, part.gradient, part.update))

@@ -92,7 +92,7 @@ def unknown_rule(moving: PyTree, reason: str) -> UpdateRule:
     """A rule about which nothing is claimed; its rates are ones, so that curvature is that of the bare Hessian."""
     leaves = jax.tree.leaves(moving)
     if not leaves:
-        raise fault(expected="parameters with inexact leaves", got="none", mend="Pass the model that is trained.")
+        raise fault(expected="parameters with inexact leaves", got="none", fix="Pass the model that is trained.")
     nan = jnp.full((), jnp.nan, jnp.result_type(*leaves))
     return UpdateRule(
         rates=jax.tree.map(jnp.ones_like, moving),
@@ -113,17 +113,17 @@ def checked_rule(
     # A step up the gradient, or a gate that lets nothing through, is no descent.
     lowest = jnp.min(jnp.stack([jnp.min(leaf, initial=jnp.inf) for leaf in jax.tree.leaves(rates)]))
     highest = largest(rates)
-    sound = (lowest >= -1e-3 * highest) & (highest > 0) & jnp.isfinite(highest)
-    sound = sound & (mismatch <= tolerance) & jnp.isfinite(threshold)
+    valid = (lowest >= -1e-3 * highest) & (highest > 0) & jnp.isfinite(highest)
+    valid = valid & (mismatch <= tolerance) & jnp.isfinite(threshold)
     # NaN says that there is no step; a step with nothing to predict it is another matter.
     unsound = jnp.where(jnp.isnan(mismatch), jnp.where(highest == 0, jnp.nan, jnp.inf), jnp.maximum(mismatch, 1))
     dtype = highest.dtype
     return UpdateRule(
-        rates=jax.tree.map(lambda r: jnp.where(sound, jnp.maximum(r, 0), 1).astype(r.dtype), rates),
+        rates=jax.tree.map(lambda r: jnp.where(valid, jnp.maximum(r, 0), 1).astype(r.dtype), rates),
         momentum=jnp.asarray(numbers["momentum"], dtype),
-        threshold=jnp.where(sound, threshold, jnp.nan).astype(dtype),
-        learning_rate=jnp.where(sound, numbers["learning_rate"], jnp.nan).astype(dtype),
-        mismatch=jnp.where(sound, mismatch, unsound).astype(dtype),
+        threshold=jnp.where(valid, threshold, jnp.nan).astype(dtype),
+        learning_rate=jnp.where(valid, numbers["learning_rate"], jnp.nan).astype(dtype),
+        mismatch=jnp.where(valid, mismatch, unsound).astype(dtype),
         nesterov=jnp.asarray(numbers.get("nesterov", False)),
         kind=kind,
         tolerance=tolerance,

@@ -73,7 +73,7 @@ def rotation(field: Callable[..., PyTree], params: PyTree, *args: Any, key: Key,
         - Balduzzi et al., "The Mechanics of n-Player Differentiable Games", 2018, https://arxiv.org/abs/1802.05642
           (symmetric and antisymmetric part of a game's Jacobian)
     """
-    check_callable(field, what="field", mend="Pass field(params, *args) -> direction.")
+    check_callable(field, what="field", fix="Pass field(params, *args) -> direction.")
     check_key(key)
     check_count(probes, what="probes")
     return _rotation(field, params, args, key, probes)

@@ -147,12 +147,12 @@ def sharpness(
         - Wu and Su, "The Implicit Regularization of Dynamical Stability in Stochastic Gradient Descent", 2023,
           https://arxiv.org/abs/2305.17490 (the trace)
     """
-    check_callable(loss, what="loss", mend="Pass loss(params, *args) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.")
     check_key(key)
     check_count(steps, what="steps")
     if not isinstance(rule, UpdateRule):
-        mend = "Pass rule=update_rule(optimizer, opt_state, params, gradient)."
-        raise fault(expected="rule, an UpdateRule", got=f"a {type(rule).__name__}", mend=mend)
+        fix = "Pass rule=update_rule(optimizer, opt_state, params, gradient)."
+        raise fault(expected="rule, an UpdateRule", got=f"a {type(rule).__name__}", fix=fix)
     return _sharpness(loss, losses, params, args, rule, key, steps)
 
 

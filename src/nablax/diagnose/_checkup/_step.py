@@ -23,7 +23,7 @@ MULTIPLES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 SHARE = 0.25
 
 
-class Step(eqx.Module):
+class StepQuality(eqx.Module):
     r"""A step against its quadratic model :math:`q(s)=s\,g\cdot u+\tfrac12s^2u^{\top}Hu`; changes in units of loss.
 
     Standard errors are over the rows of the batch, the step held fixed; NaN where row losses are not known.
@@ -86,7 +86,7 @@ class Step(eqx.Module):
         return table("The step", self.rows())
 
 
-def step(
+def step_quality(
     loss: Callable[..., Float[Array, ""]],
     params: PyTree,
     update: PyTree,
@@ -94,7 +94,7 @@ def step(
     losses: Callable[..., Float[Array, " rows"]] | None = None,
     logits: Callable[..., Float[Array, "... classes"]] | None = None,
     multiples: Sequence[float] = MULTIPLES,
-) -> Step:
+) -> StepQuality:
     r"""Compare a step with its quadratic model, at several multiples of it.
 
     .. math::
@@ -111,7 +111,7 @@ def step(
         multiples: of the step, ascending, 1 among them; powers of two from 1/8 to 16 by default.
 
     Returns:
-        A `Step`.
+        A `StepQuality`.
 
     Raises:
         ValueError: the multiples are not positive and ascending, or 1 is not among them; the loss is not one real
@@ -119,8 +119,8 @@ def step(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from nablax.diagnose import step
-        >>> record = step(lambda p: jnp.sum(p**2), jnp.ones(2), -0.5 * jnp.ones(2))
+        >>> from nablax.diagnose import step_quality
+        >>> record = step_quality(lambda p: jnp.sum(p**2), jnp.ones(2), -0.5 * jnp.ones(2))
         >>> float(record.predicted.value), float(record.actual.value), float(record.model_best)
         (-1.5, -1.5, 2.0)
 
@@ -131,7 +131,7 @@ def step(
     References:
         - See :func:`nablax.calculus.softmax_radius` for the radius.
     """
-    check_callable(loss, what="loss", mend="Pass loss(params, *args) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.")
     return _step(loss, losses, logits, params, update, args, tuple(multiples))
 
 
@@ -145,7 +145,7 @@ def _step(
     update: PyTree,
     args: tuple,
     multiples: tuple[float, ...],
-) -> Step:
+) -> StepQuality:
     point = Point.of(params)
     value, u = point.loss(loss, *args), point.like(update, "an update")
     at, along = directional(value, point.vector, {"update": u[None]})
@@ -176,13 +176,13 @@ def against_model(
     update: Float[Array, " dim"],
     multiples: tuple[float, ...],
     total: int | None = None,
-) -> Step:
+) -> StepQuality:
     """The step's record, of the loss and its derivatives along the update; ``rows`` are some of ``total``."""
     if 1.0 not in multiples or list(multiples) != sorted(set(multiples)) or multiples[0] <= 0:
         raise fault(
             expected="positive, ascending multiples with 1 among them",
             got=str(multiples),
-            mend="Leave multiples at its default, or add 1.",
+            fix="Leave multiples at its default, or add 1.",
         )
     slope, curvature = derivatives[0][0], derivatives[1][0]
     s = jnp.asarray(multiples, at.dtype)
@@ -200,7 +200,7 @@ def against_model(
         samples = (rows.slopes, rows.curvatures, rows.slopes + rows.curvatures / 2, rows.changes)
         estimates = [Estimate(e.value, row_error(x, total)) for e, x in zip(estimates, samples)]
     nan = jnp.full((), jnp.nan, at.dtype)
-    return Step(
+    return StepQuality(
         slope=estimates[0],
         curvature=estimates[1],
         predicted=estimates[2],

@@ -108,7 +108,7 @@ def subspace(
         - Gur-Ari, Roberts and Dyer, "Gradient Descent Happens in a Tiny Subspace", 2018,
           https://arxiv.org/abs/1812.04754 (the share; the optimiser's coordinates are ours)
     """
-    check_callable(loss, what="loss", mend="Pass loss(params, *args) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.")
     check_key(key)
     check_count(count, what="count")
     check_count(steps, what="steps")

@@ -162,7 +162,7 @@ def watch(
     Cost:
         That of :func:`checkup` every so many calls; nothing in between.
     """
-    check_callable(loss, what="loss", mend="Pass loss(params, batch) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.")
     check_key(key)
     check_count(every, what="every")
     if optimizer is not None:
@@ -170,6 +170,6 @@ def watch(
     known = [name for name in inspect.signature(checkup).parameters if name not in _GIVEN]
     if unknown := sorted(options.keys() - set(known)):
         raise fault(
-            expected=f"options of checkup, {', '.join(known)}", got=", ".join(unknown), mend="Mind the spelling."
+            expected=f"options of checkup, {', '.join(known)}", got=", ".join(unknown), fix="Mind the spelling."
         )
     return Watch(loss, every, key, {"optimizer": optimizer, **options})

@@ -150,12 +150,12 @@ def conservativity(
         raise fault(
             expected="an even number of nodes",
             got=str(nodes),
-            mend="The half rule that gives the quadrature error needs every other node.",
+            fix="The half rule that gives the quadrature error needs every other node.",
         )
     if radius is None and samples == 1:
-        raise fault(expected="a radius with a single sample", got="None", mend="Pass radius=... in units of y.")
+        raise fault(expected="a radius with a single sample", got="None", fix="Pass radius=... in units of y.")
     if radius is not None and not radius > 0:
-        raise fault(expected="a positive radius", got=str(radius), mend="Pass it in units of y.")
+        raise fault(expected="a positive radius", got=str(radius), fix="Pass it in units of y.")
     size = None if radius is None else jnp.asarray(radius, times.dtype)
     numbers = _measure(field, times, ys, args, size, key, probes, loops, nodes)
     return Conservativity(*numbers, samples=samples, probes=probes, loops=loops)

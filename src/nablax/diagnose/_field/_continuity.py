@@ -109,9 +109,9 @@ def continuity(
     """
     velocity = checked_field(velocity)
     times, ys, samples = align(t, ys, args)
-    check_callable(log_density, what="a log-density", mend=_SCALAR)
+    check_callable(log_density, what="a log-density", fix=_SCALAR)
     first = jax.tree.map(lambda leaf: leaf[0], (times, ys, args))
-    check_scalar(jax.eval_shape(log_density, *first), what="a log-density", mend=_SCALAR)
+    check_scalar(jax.eval_shape(log_density, *first), what="a log-density", fix=_SCALAR)
     numbers = _measure(velocity, log_density, times, ys, args)
     return Continuity(**numbers, samples=samples)
 

@@ -56,7 +56,7 @@ class _Score(eqx.Module):
         return jax.grad(self.log_density, 1)(t, y, args)
 
 
-def field(
+def field_health(
     field: Field,
     t: float,
     ys: PyTree,
@@ -105,7 +105,7 @@ def field(
         >>> from nablax import diagnose
         >>> velocity = lambda t, y, args: y / (1 + t)
         >>> ys = jax.random.normal(jax.random.key(0), (300, 2))
-        >>> record = diagnose.field(velocity, 0.0, ys, waves=16, key=jax.random.key(1))
+        >>> record = diagnose.field_health(velocity, 0.0, ys, waves=16, key=jax.random.key(1))
         >>> round(float(record.stiffness.largest_lipschitz), 3), bool(record.gauge.remainder.value < 1e-3)
         (1.0, True)
 
@@ -119,10 +119,10 @@ def field(
         raise fault(
             expected=f"t, the samples' time, apart from t1={t1}, where paths end",
             got=f"t={t}",
-            mend="For data at t=1 pass t1=0: paths then run back to noise.",
+            fix="For data at t=1 pass t1=0: paths then run back to noise.",
         )
     if jnp.ndim(t):
-        raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Samples share their time here.")
+        raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", fix="Samples share their time here.")
     if score is None and log_density is not None:
         score = _Score(log_density)
     keys = jax.random.split(key, 3)

@@ -111,10 +111,10 @@ def fixed_points(
     field, max_steps = checked_field(field), check_count(max_steps, what="max_steps")
     if solver is not None:
         kinds = (optx.AbstractRootFinder, optx.AbstractLeastSquaresSolver, optx.AbstractMinimiser)
-        check_instance(solver, kinds, what="a root finder", mend="Pass one of Optimistix's.")
+        check_instance(solver, kinds, what="a root finder", fix="Pass one of Optimistix's.")
     times, starts, count = align(t, starts, None)
     if jnp.ndim(t):
-        raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Freeze the field at one time.")
+        raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", fix="Freeze the field at one time.")
     _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], starts))
     chosen = optx.Newton(rtol=tolerance, atol=tolerance) if solver is None else solver
     *solved, first, spread = _solve(field, starts, times[0], args, chosen, max_steps)

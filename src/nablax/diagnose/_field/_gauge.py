@@ -175,7 +175,7 @@ def gauge(
           https://papers.nips.cc/paper/3182 (random cosines)
     """
     if jnp.ndim(t):
-        raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", mend="Split one moment at a time.")
+        raise fault(expected="one time", got=f"times of shape {jnp.shape(t)}", fix="Split one moment at a time.")
     field = checked_field(field)
     score, reference = (None if other is None else checked_field(other) for other in (score, reference))
     _, ys, samples = align(t, ys, None)
@@ -186,7 +186,7 @@ def gauge(
         raise fault(
             expected=f"at least {least} samples for {functions(dim, waves)} functions in {dim} dimensions",
             got=str(samples),
-            mend="Draw more, or pass fewer waves.",
+            fix="Draw more, or pass fewer waves.",
         )
     moment = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(ys)))
     potential, psi, trial, measured = fit(field, reference, ys, moment, args, waves, tests, key)

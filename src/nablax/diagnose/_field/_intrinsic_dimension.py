@@ -124,9 +124,9 @@ def intrinsic_dimension(
     score = checked_field(score)
     times, ys, samples = align(t, ys, args)
     if not sigma > 0:
-        raise fault(expected="a positive sigma", got=str(sigma), mend="Pass the noise's standard deviation.")
+        raise fault(expected="a positive sigma", got=str(sigma), fix="Pass the noise's standard deviation.")
     if (probes is None) != (key is None):
-        raise fault(expected="probes and key together", got="one of them", mend="Only the probes are random.")
+        raise fault(expected="probes and key together", got="one of them", fix="Only the probes are random.")
     if probes is not None:
         probes = check_count(probes, what="probes")
         check_key(key)

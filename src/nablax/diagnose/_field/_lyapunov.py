@@ -132,25 +132,25 @@ def lyapunov(
     """
     field = checked_field(field)
     y0 = jax.tree.map(jnp.asarray, y0)
-    check_floats(y0, what="a start", mend="Convert it to a float dtype.")
+    check_floats(y0, what="a start", fix="Convert it to a float dtype.")
     y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), y0)
     check_key(key)
     flat, _ = ravel_pytree(y0)
-    check_finite(flat, what="start", mend="Start elsewhere.")
+    check_finite(flat, what="start", fix="Start elsewhere.")
     steps, blocks = check_count(steps, what="steps"), check_count(blocks, what="blocks", least=2)
     count = flat.size if exponents is None else check_count(exponents, what="exponents")
     if count > flat.size:
-        raise fault(expected=f"from 1 to {flat.size} exponents", got=str(count), mend="There is one per dimension.")
+        raise fault(expected=f"from 1 to {flat.size} exponents", got=str(count), fix="There is one per dimension.")
     if not t1 > t0 or not 0 <= discard < 1:
         raise fault(
-            expected="t1 > t0 and 0 ≤ discard < 1", got=f"t0={t0}, t1={t1}, discard={discard}", mend="Mend them."
+            expected="t1 > t0 and 0 ≤ discard < 1", got=f"t0={t0}, t1={t1}, discard={discard}", fix="Mend them."
         )
     length = int(steps * (1 - discard)) // blocks
     if length < 1:
         raise fault(
             expected="blocks of at least one step each",
             got=f"{steps} steps, of which {discard:.0%} discarded, in {blocks} blocks",
-            mend="Take more steps.",
+            fix="Take more steps.",
         )
     dt = (t1 - t0) / steps
     first = steps - length * blocks
@@ -169,7 +169,7 @@ def lyapunov(
         raise fault(
             expected="a trajectory that stays finite",
             got="one that does not",
-            mend="Take smaller steps, or another start.",
+            fix="Take smaller steps, or another start.",
         )
     # Thousands of small numbers: single precision would lose their digits in the sum.
     rates = jnp.asarray(np.asarray(growth, np.float64).sum(axis=1) / (length * dt), flat.dtype)

@@ -115,7 +115,7 @@ def path_geometry(
     field, steps = checked_field(field), check_count(steps, what="steps")
     _, y0s, trajectories = align(t0, y0s, args)
     if t0 == t1:
-        raise fault(expected="t0 and t1 apart", got=f"{t0} twice", mend="A path needs some time.")
+        raise fault(expected="t0 and t1 apart", got=f"{t0} twice", fix="A path needs some time.")
     energies, straight = _follow(field, y0s, args, jnp.asarray(t0), jnp.asarray(t1), steps, solver)
     energy = Estimate.from_samples(energies)
     normalised = None

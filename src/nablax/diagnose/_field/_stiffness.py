@@ -153,7 +153,7 @@ def stiffness(
     starts, y0s, trajectories = align(t0, y0s, args)
     check_key(key)
     if t0 == t1:
-        raise fault(expected="t0 and t1 apart", got=f"{t0} twice", mend="A trajectory needs some time.")
+        raise fault(expected="t0 and t1 apart", got=f"{t0} twice", fix="A trajectory needs some time.")
     times, krylov = check_count(times, what="times", least=2), check_count(krylov, what="krylov", least=2)
     moments = jnp.linspace(t0, t1, times, dtype=starts.dtype)
     found = _project(field, y0s, args, moments, steps, krylov, key)
@@ -214,7 +214,7 @@ def _summarise(found: tuple[Array, ...], moments: Array, duration: float, trajec
         raise fault(
             expected="finite Jacobians along the trajectories",
             got="infinite or undefined ones",
-            mend="The trajectories blew up, or the field does. Try more steps, or a shorter time.",
+            fix="The trajectories blew up, or the field does. Try more steps, or a shorter time.",
         )
     (squares, squares_left), (symmetric, symmetric_left), (rates, rates_left) = (
         ritz_values(projection, left[..., index]) for index, projection in enumerate(projections)

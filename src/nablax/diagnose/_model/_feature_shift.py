@@ -126,7 +126,7 @@ def feature_shift(
         values = _normal(rows, orders, len(reference))
     else:
         scores = eqx.filter_jit(jax.vmap(score))(rows)
-        check_like(scores, rows, what="a table of scores that", mend="It is score(x) -> [dim], of one row.")
+        check_like(scores, rows, what="a table of scores that", fix="It is score(x) -> [dim], of one row.")
         values = _stein(rows, scores, orders, len(reference))
     values = values @ jnp.asarray(member).T
     p_value = jnp.mean(values >= values[:1], axis=0)
@@ -136,7 +136,7 @@ def feature_shift(
         raise fault(
             expected="statistics that are finite and differ between permutations",
             got=f"others for {int(jnp.sum(~jnp.isfinite(scaled).all(axis=0)))} of {len(parts)} features",
-            mend="See that the score is finite, and drop rows that repeat and columns that hardly vary.",
+            fix="See that the score is finite, and drop rows that repeat and columns that hardly vary.",
         )
     adjusted = jnp.mean(jnp.max(scaled, axis=1)[:, None] >= scaled[:1], axis=0)
     return FeatureShift(values[0], p_value, adjusted, permutations)
@@ -180,17 +180,17 @@ def _stein(
 def _check(reference: Array, other: Array, normal: bool) -> None:
     shapes = f"{reference.shape} and {other.shape}"
     if reference.ndim != 2 or other.ndim != 2 or reference.shape[1] != other.shape[1]:
-        raise fault(expected="two sets of rows with the same columns", got=shapes, mend="Pass arrays [rows, dim].")
+        raise fault(expected="two sets of rows with the same columns", got=shapes, fix="Pass arrays [rows, dim].")
     least = reference.shape[1] + 2 if normal else 2
     if min(len(reference), len(other)) < least:
-        raise fault(expected=f"at least {least} rows in each set", got=shapes, mend="Gather more, or drop columns.")
+        raise fault(expected=f"at least {least} rows in each set", got=shapes, fix="Gather more, or drop columns.")
     if not bool(jnp.all(jnp.isfinite(reference)) & jnp.all(jnp.isfinite(other))):
-        raise fault(expected="finite numbers", got="NaN or infinity", mend="Fill the missing cells first.")
+        raise fault(expected="finite numbers", got="NaN or infinity", fix="Fill the missing cells first.")
     if normal and not (_spans(reference) and _spans(other)):
         raise fault(
             expected="columns none of which is constant or follows from the others",
             got="a singular covariance",
-            mend="Drop such columns, or pass score=.",
+            fix="Drop such columns, or pass score=.",
         )
 
 

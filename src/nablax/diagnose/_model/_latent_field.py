@@ -94,11 +94,11 @@ def latent_field(encode: Callable[[PyTree], Array], decode: Callable[[Array], Py
           https://arxiv.org/abs/2505.22785
     """
     for name, function in (("encode", encode), ("decode", decode)):
-        check_callable(function, what=name, mend="It is a function of one sample, or of one code.")
+        check_callable(function, what=name, fix="It is a function of one sample, or of one code.")
 
     def field(t: Any, z: Array, args: PyTree = None) -> Array:
         again = encode(decode(z))
-        check_like(again, z, what="a decoded code, encoded again, that", mend=_AGAIN)
+        check_like(again, z, what="a decoded code, encoded again, that", fix=_AGAIN)
         return again - z
 
     return field
@@ -154,7 +154,7 @@ def latent_attractors(
     """
     _, starts, _ = align(0.0, starts, None)
     if starts.ndim != 2:
-        raise fault(expected="starts of shape [starts, latent]", got=str(starts.shape), mend="Flatten the codes.")
+        raise fault(expected="starts of shape [starts, latent]", got=str(starts.shape), fix="Flatten the codes.")
     max_steps = check_count(max_steps, what="max_steps")
     jax.eval_shape(lambda z: latent_field(encode, decode)(0.0, z, None), starts[0])
     ends, converged, steps = _iterate(encode, decode, starts, tolerance, max_steps)
@@ -227,7 +227,7 @@ def trajectory_score(
     _, xs, _ = align(0.0, xs, None)
     _, attractors, _ = align(0.0, attractors, None)
     code = jax.eval_shape(encode, xs[0])
-    check_shape(attractors, (None, *code.shape), what="attractors", mend="One code a row, as LatentAttractors.points.")
+    check_shape(attractors, (None, *code.shape), what="attractors", fix="One code a row, as LatentAttractors.points.")
     jax.eval_shape(lambda z: latent_field(encode, decode)(0.0, z, None), code)
     steps = check_count(steps, what="steps", least=0)
     return _scores(encode, decode, xs, attractors, steps)

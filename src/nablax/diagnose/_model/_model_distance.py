@@ -104,14 +104,14 @@ def model_distance(
         raise fault(
             expected=f"references of shape {xs.shape[1:]} or {xs.shape}",
             got=f"shape {references.shape}",
-            mend="Pass one reference for all samples, or one for each.",
+            fix="Pass one reference for all samples, or one for each.",
         )
     shapes = tuple(jax.eval_shape(model, xs[0]).shape for model in (first, second))
     if shapes[0] != shapes[1] or len(shapes[0]) > 1:
         raise fault(
             expected="two models with one scalar or one vector of outputs of the same length",
             got=f"outputs of shape {shapes[0]} and {shapes[1]}",
-            mend="Wrap models of different tasks so that both return the scalar to compare.",
+            fix="Wrap models of different tasks so that both return the scalar to compare.",
         )
     steps = check_count(steps, what="steps")
     given = None if labels is None else jnp.asarray(labels)

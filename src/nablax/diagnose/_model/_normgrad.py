@@ -100,7 +100,7 @@ def normgrad(
         raise fault(
             expected="an activation with an axis of channels and at least one of places",
             got=f"shape {shape}",
-            mend="Split the classifier at a convolutional layer (or a sequence of tokens).",
+            fix="Split the classifier at a convolutional layer (or a sequence of tokens).",
         )
     given = None if labels is None else jnp.asarray(labels)
     norm, cam, labels, correlations = _maps(features, head, xs, given, channels)
@@ -146,9 +146,9 @@ def class_sensitivity(
     """
     _, xs, _ = align(0.0, xs, None)
     values = jax.vmap(scores)(xs)
-    check_shape(values, (len(xs), None), what="scores", mend="They are [classes], of one sample.")
+    check_shape(values, (len(xs), None), what="scores", fix="They are [classes], of one sample.")
     maps = (saliency(xs, jnp.argmax(values, axis=1)), saliency(xs, jnp.argmin(values, axis=1)))
-    check_rows(maps, len(xs), what="maps", mend="saliency(xs, labels) gives one map a sample.")
+    check_rows(maps, len(xs), what="maps", fix="saliency(xs, labels) gives one map a sample.")
     return Estimate.from_samples(jax.vmap(_correlation)(*maps))
 
 

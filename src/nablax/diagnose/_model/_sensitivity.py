@@ -95,7 +95,7 @@ def sensitivity(
         raise fault(
             expected="xs of shape [samples, features] and a name for each feature",
             got=f"{xs.shape} and {names}",
-            mend="Flatten each sample to a vector.",
+            fix="Flatten each sample to a vector.",
         )
     samples, features = xs.shape
     # Whole numbers have no directions.

@@ -119,10 +119,10 @@ def smoothgrad(
     draws = check_count(draws, what="draws")
     check_key(key)
     if not noise >= 0:
-        raise fault(expected="noise ≥ 0", got=str(noise), mend="The default is 0.15.")
+        raise fault(expected="noise ≥ 0", got=str(noise), fix="The default is 0.15.")
     shape = jax.eval_shape(scores, xs[0])
     if len(jnp.shape(shape)) != 1:
-        raise fault(expected="scores of shape [classes]", got=described(shape), mend="They are of one sample.")
+        raise fault(expected="scores of shape [classes]", got=described(shape), fix="They are of one sample.")
     given = None if labels is None else jnp.asarray(labels)
     gradient, plain, labels, deviation, agreement = _maps(scores, xs, given, key, noise, draws)
     size, error = jnp.abs(gradient.value), gradient.standard_error

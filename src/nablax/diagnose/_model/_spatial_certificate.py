@@ -121,7 +121,7 @@ def spatial_certificate(
         raise fault(
             expected="a positive displacement and a smoothness of zero or more",
             got=f"displacement={displacement}, smoothness={smoothness}",
-            mend="Give both in pixels.",
+            fix="Give both in pixels.",
         )
     found = _analyse(tuple(layers), images, labels, displacement, smoothness is not None)
     _check(found["defects"])
@@ -227,7 +227,7 @@ def _check(defects: Float[Array, " layers"]) -> None:
         raise fault(
             expected="affine layers, the ReLU between them left out",
             got=f"a layer {wrong[0]} that is not",
-            mend="Split it where it bends.",
+            fix="Split it where it bends.",
         )
 
 

@@ -163,7 +163,7 @@ def discretisation_drift(
           text; the rate per player is ours)
     """
     single, functions, rates = _players(losses, learning_rates)
-    functions = tuple(checked_loss(loss, mend="It gives one number: take its mean.") for loss in functions)
+    functions = tuple(checked_loss(loss, fix="It gives one number: take its mean.") for loss in functions)
     # As arrays: each value of a schedule, were it a constant, would be compiled for.
     return _measure(functions, params, args, tuple(jnp.asarray(rate) for rate in rates), single, alternating)
 
@@ -199,7 +199,7 @@ def _players(
         raise fault(
             expected=f"{len(functions)} learning rates, one for each loss",
             got=str(len(each)),
-            mend="Pass a sequence of them.",
+            fix="Pass a sequence of them.",
         )
     return single, functions, each
 

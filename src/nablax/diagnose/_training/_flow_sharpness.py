@@ -116,7 +116,7 @@ def flow_sharpness(
           quantity; the stopping rule is ours)
     """
     check_key(key)
-    loss = checked_loss(loss, mend="It is loss(params, *args): take its mean.")
+    loss = checked_loss(loss, fix="It is loss(params, *args): take its mean.")
     at, rest = eqx.partition(params, eqx.is_inexact_array)
     first_key, last_key = jax.random.split(key)
 

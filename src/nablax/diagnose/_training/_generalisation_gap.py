@@ -118,13 +118,13 @@ def generalisation_gap(
         raise fault(
             expected="one leading axis of at least two examples",
             got=described(examples),
-            mend="A covariance needs two.",
+            fix="A covariance needs two.",
         )
     (count,) = sizes
     probes = check_count(probes, what="probes", least=2)
     batch = count if batch_size is None else check_count(batch_size, what="batch_size")
     check_key(key)
-    loss = checked_loss(loss, mend="It is loss(params, example), of one example: take its mean.")
+    loss = checked_loss(loss, fix="It is loss(params, example), of one example: take its mean.")
     # As an array: each value of a schedule, were it a constant, would be compiled for.
     return _measure(loss, params, examples, jnp.asarray(learning_rate), key, batch, probes)
 

@@ -14,7 +14,7 @@ Generator = Callable[[PyTree], PyTree]
 Where = Callable[[PyTree], PyTree]
 
 
-class Motion(eqx.Module):
+class Symmetry(eqx.Module):
     r"""One symmetry's charge and what moves it; time in units of the learning rate times steps.
 
     Attributes:
@@ -43,10 +43,10 @@ class Noether(eqx.Module):
     """The motion of the charge of each symmetry, by name.
 
     Attributes:
-        motions: a :class:`Motion` for each generator.
+        symmetries: a :class:`Symmetry` for each generator.
     """
 
-    motions: dict[str, Motion]
+    symmetries: dict[str, Symmetry]
 
     def table(self) -> str:
         """Lay the numbers out as plain text.
@@ -64,14 +64,14 @@ class Noether(eqx.Module):
             "rate": "charge / time",
         }
         rows = [
-            (f"{label}: {name}", getattr(motion, name), unit)
-            for label, motion in self.motions.items()
+            (f"{label}: {name}", getattr(symmetry, name), unit)
+            for label, symmetry in self.symmetries.items()
             for name, unit in names.items()
         ]
         return table("Noether's charges", rows, ["time = learning rate × steps"])
 
 
-def scaling(where: Where = lambda params: params) -> Generator:
+def scaling_symmetry(where: Where = lambda params: params) -> Generator:
     r"""Generate :math:`\theta_S \mapsto e^{s}\theta_S`: weights before a normalisation.
 
     Args:
@@ -82,14 +82,14 @@ def scaling(where: Where = lambda params: params) -> Generator:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from nablax.diagnose import scaling
-        >>> scaling(lambda p: p["w"])({"w": jnp.ones(1), "b": jnp.ones(1)})["b"].tolist()
+        >>> from nablax.diagnose import scaling_symmetry
+        >>> scaling_symmetry(lambda p: p["w"])({"w": jnp.ones(1), "b": jnp.ones(1)})["b"].tolist()
         [0.0]
     """
     return lambda params: _placed(params, where, lambda leaf: leaf)
 
 
-def translation(where: Where = lambda params: params) -> Generator:
+def translation_symmetry(where: Where = lambda params: params) -> Generator:
     r"""Generate :math:`\theta_S \mapsto \theta_S + s\,\mathbf 1`: the logits' biases before a softmax.
 
     Args:
@@ -100,14 +100,14 @@ def translation(where: Where = lambda params: params) -> Generator:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from nablax.diagnose import translation
-        >>> translation()(jnp.zeros(2)).tolist()
+        >>> from nablax.diagnose import translation_symmetry
+        >>> translation_symmetry()(jnp.zeros(2)).tolist()
         [1.0, 1.0]
     """
     return lambda params: _placed(params, where, jnp.ones_like)
 
 
-def rescaling(first: Where, second: Where) -> Generator:
+def rescaling_symmetry(first: Where, second: Where) -> Generator:
     r"""Generate :math:`\theta_1 \mapsto e^{s}\theta_1,\; \theta_2 \mapsto e^{-s}\theta_2`: two layers about a ReLU.
 
     Args:
@@ -119,11 +119,11 @@ def rescaling(first: Where, second: Where) -> Generator:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from nablax.diagnose import rescaling
-        >>> [x.tolist() for x in rescaling(lambda p: p[0], lambda p: p[1])((jnp.ones(1), jnp.ones(1)))]
+        >>> from nablax.diagnose import rescaling_symmetry
+        >>> [x.tolist() for x in rescaling_symmetry(lambda p: p[0], lambda p: p[1])((jnp.ones(1), jnp.ones(1)))]
         [[1.0], [-1.0]]
     """
-    grow, shrink = scaling(first), scaling(second)
+    grow, shrink = scaling_symmetry(first), scaling_symmetry(second)
     return lambda params: jax.tree.map(jnp.subtract, grow(params), shrink(params))
 
 
@@ -204,8 +204,8 @@ def noether(
         params: the parameters, any pytree; leaves that are not inexact arrays are held.
         velocity: :math:`\dot\theta`, shaped like ``params``: the last update over the learning rate.
         *args: handed to the loss.
-        generators: by name, ``generator(params) -> delta`` shaped like ``params``; :func:`scaling`,
-            :func:`translation` and :func:`rescaling` make the usual ones, and any other will do.
+        generators: by name, ``generator(params) -> delta`` shaped like ``params``; :func:`scaling_symmetry`,
+            :func:`translation_symmetry` and :func:`rescaling_symmetry` make the usual ones, and any other will do.
         learning_rate: η of the descent.
         momentum: of the heavy ball, 0 by default.
         weight_decay: k, 0 by default.
@@ -219,13 +219,14 @@ def noether(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from nablax.diagnose import noether, scaling
+        >>> from nablax.diagnose import noether, scaling_symmetry
         >>> loss = lambda q: q[0] / jnp.linalg.norm(q)
         >>> record = noether(
-        ...     loss, jnp.array([1.0, 1.0]), jnp.array([1.0, 0.0]), generators={"scale": scaling()}, learning_rate=2.0
+        ...     loss, jnp.array([1.0, 1.0]), jnp.array([1.0, 0.0]),
+        ...     generators={"scale": scaling_symmetry()}, learning_rate=2.0,
         ... )
-        >>> motion = record.motions["scale"]
-        >>> float(motion.charge), float(motion.kinetic), float(motion.friction)
+        >>> symmetry = record.symmetries["scale"]
+        >>> float(symmetry.charge), float(symmetry.kinetic), float(symmetry.friction)
         (1.0, 1.0, -1.0)
 
     Cost:
@@ -236,8 +237,8 @@ def noether(
           https://arxiv.org/abs/2105.02716 (the charges' motion in the Euclidean metric; written here for a
           generator that need not be linear)
     """
-    loss = checked_loss(loss, mend="It is loss(params, *args): take its mean.")
-    check_like(velocity, params, what="a velocity that", mend="Give one number for each parameter, in the same tree.")
+    loss = checked_loss(loss, fix="It is loss(params, *args): take its mean.")
+    check_like(velocity, params, what="a velocity that", fix="Give one number for each parameter, in the same tree.")
     # As arrays: each value of a schedule, were it a constant, would be compiled for.
     constants = tuple(jnp.asarray(number) for number in (*_constants(learning_rate, momentum), weight_decay))
     return _measure(loss, params, velocity, args, generators, constants)
@@ -257,7 +258,7 @@ def _measure(
     at, rest = eqx.partition(params, eqx.is_inexact_array)
     speed = eqx.filter(velocity, eqx.is_inexact_array)
     gradient = jax.grad(lambda p: loss(eqx.combine(p, rest), *args))(at)
-    motions = {}
+    symmetries = {}
     for name, generator in generators.items():
 
         def delta(p: PyTree, generator: Generator = generator) -> PyTree:
@@ -274,8 +275,8 @@ def _measure(
             -slope / mass,
         )
         asymmetry = jnp.where(lengths > 0, slope / jnp.where(lengths > 0, lengths, 1), 0)
-        motions[name] = Motion(asymmetry, charge, *terms, sum(terms[1:], start=terms[0]))
-    return Noether(motions)
+        symmetries[name] = Symmetry(asymmetry, charge, *terms, sum(terms[1:], start=terms[0]))
+    return Noether(symmetries)
 
 
 def _constants(learning_rate: float, momentum: float) -> tuple[float, float]:
@@ -283,7 +284,7 @@ def _constants(learning_rate: float, momentum: float) -> tuple[float, float]:
         raise fault(
             expected="a positive learning rate and a momentum in [0, 1)",
             got=f"learning_rate={learning_rate}, momentum={momentum}",
-            mend="Pass those of the heavy ball.",
+            fix="Pass those of the heavy ball.",
         )
     return learning_rate / 2 * (1 + momentum), 1 - momentum
 
@@ -293,4 +294,12 @@ def _placed(params: PyTree, where: Where, fill: Callable[[Array], Array]) -> PyT
     return eqx.tree_at(where, nothing, jax.tree.map(lambda x: fill(x) if eqx.is_inexact_array(x) else x, where(params)))
 
 
-__all__ = ["Motion", "Noether", "learning_flow", "noether", "rescaling", "scaling", "translation"]
+__all__ = [
+    "Noether",
+    "Symmetry",
+    "learning_flow",
+    "noether",
+    "rescaling_symmetry",
+    "scaling_symmetry",
+    "translation_symmetry",
+]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._core import Key
-from ...diagnose import noether, rescaling, scaling
+from ...diagnose import noether, rescaling_symmetry, scaling_symmetry
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -25,7 +25,10 @@ PAPER = Paper(
 )
 
 Params = dict[str, Array]
-_SYMMETRIES = {"scale": scaling(lambda p: p["unit"]), "rescale": rescaling(lambda p: p["in"], lambda p: p["out"])}
+_SYMMETRIES = {
+    "scale": scaling_symmetry(lambda p: p["unit"]),
+    "rescale": rescaling_symmetry(lambda p: p["in"], lambda p: p["out"]),
+}
 
 
 def _loss(p: Params, xs: Float[Array, "rows 8"], ys: Array) -> Float[Array, ""]:
@@ -70,7 +73,7 @@ def _train(key: Key, steps: int, rule: dict[str, float]) -> tuple[Params, dict[s
         gradient = jax.grad(_loss)(params, *batch)
         velocity = jax.tree.map(lambda v, g, p: momentum * v - g - decay * p, velocity, gradient, params)
         record = noether(_loss, params, velocity, *batch, generators=_SYMMETRIES, **rule)
-        seen = {f"{name} kinetic": motion.kinetic for name, motion in record.motions.items()}
+        seen = {f"{name} kinetic": motion.kinetic for name, motion in record.symmetries.items()}
         size = jnp.sum(params["unit"] ** 2)
         sizes = [jnp.sum(params[name] ** 2) for name in ("in", "out")]
         seen |= {"scale": size / 2, "rescale": (sizes[0] - sizes[1]) / 2}

@@ -188,9 +188,9 @@ def _expense(method: Callable, key: Key, full: bool) -> tuple[float, float, floa
     compiled = jax.jit(run).lower(key).compile()
     seconds = []
     for _ in range(3):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         jax.block_until_ready(compiled(key))
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     memory, operations = compiled.memory_analysis(), compiled.cost_analysis()
     assert memory is not None and operations is not None
     # The analysis counts the loop's body once.

@@ -76,14 +76,14 @@ def leading_axis(grads: PyTree, params: PyTree = None) -> int:
     counts = {shape[0] if shape else 0 for shape in shapes}
     if any(jnp.iscomplexobj(leaf) for leaf in leaves):
         raise fault(
-            expected="real gradients", got="a complex one", mend="Split parameters into real and imaginary parts."
+            expected="real gradients", got="a complex one", fix="Split parameters into real and imaginary parts."
         )
-    check_floats(grads, what="gradients", mend="multi_value_and_grad makes them, of parameters that are floats.")
+    check_floats(grads, what="gradients", fix="multi_value_and_grad makes them, of parameters that are floats.")
     if len(counts) != 1 or 0 in counts:
         raise fault(
             expected="gradients whose leaves all have the same leading axis, one entry for each objective",
             got=f"leaves of shapes {shapes}",
-            mend="multi_value_and_grad makes them; an aggregator is the first link of optax.chain.",
+            fix="multi_value_and_grad makes them; an aggregator is the first link of optax.chain.",
         )
     if params is not None:
         _check_stacked(grads, params)
@@ -99,7 +99,7 @@ def _check_stacked(grads: PyTree, params: PyTree) -> None:
             raise fault(
                 expected=f"{name} of shape [objectives, *{known.get(path, 'that of a parameter of this name')}]",
                 got=f"shape {jnp.shape(leaf)}",
-                mend="multi_value_and_grad makes such stacks; an aggregator is the first link of optax.chain.",
+                fix="multi_value_and_grad makes such stacks; an aggregator is the first link of optax.chain.",
             )
 
 
@@ -124,7 +124,7 @@ def split(gramian: Float[Array, "K K"]) -> tuple[Float[Array, "K K"], Float[Arra
     """Cosines (zero for a vanished gradient) and norms of a Gramian's rows."""
     gramian = jnp.asarray(gramian, solver_dtype(gramian))
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
-        raise fault(expected="a square Gramian", got=f"shape {gramian.shape}", mend="Pass J @ J.T.")
+        raise fault(expected="a square Gramian", got=f"shape {gramian.shape}", fix="Pass J @ J.T.")
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
     scales = inverse(norms)
     cosines = (gramian * scales[:, None]) * scales[None, :]
@@ -230,7 +230,7 @@ def record(state: AggregatorState, weights: Weights, inner: Any) -> AggregatorSt
             raise fault(
                 expected=f"{state.weights.shape[0]} objectives",
                 got=str(weights.weights.shape[0]),
-                mend="Give the factory as many objectives as the gradients' leading axis is long.",
+                fix="Give the factory as many objectives as the gradients' leading axis is long.",
             )
         kept = weights.weights.astype(state.weights.dtype)
     return AggregatorState(kept, weights.residual.astype(state.residual.dtype), weights.result, inner)
@@ -238,9 +238,9 @@ def record(state: AggregatorState, weights: Weights, inner: Any) -> AggregatorSt
 
 def judged(found: Weights, cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
     """The same weights; a failure where they, or what they were made of, are not finite."""
-    sound = jnp.all(jnp.isfinite(cosines)) & jnp.all(jnp.isfinite(norms)) & jnp.all(jnp.isfinite(found.weights))
-    result = optx.RESULTS.where(sound, found.result, optx.RESULTS.nonlinear_divergence)
-    return Weights(found.weights, jnp.where(sound, found.residual, jnp.inf), result)
+    finite = jnp.all(jnp.isfinite(cosines)) & jnp.all(jnp.isfinite(norms)) & jnp.all(jnp.isfinite(found.weights))
+    result = optx.RESULTS.where(finite, found.result, optx.RESULTS.nonlinear_divergence)
+    return Weights(found.weights, jnp.where(finite, found.residual, jnp.inf), result)
 
 
 def weighting(*static: str) -> Callable[[Callable[..., Weights]], Callable[..., Weights]]:

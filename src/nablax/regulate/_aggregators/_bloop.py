@@ -54,7 +54,7 @@ def bloop(strength: float = 1.0, *, decay: float = 0.99) -> optax.GradientTransf
           projection, so that the first step is defined)
     """
     if not 0 <= decay < 1:
-        raise fault(expected="a decay in [0, 1)", got=str(decay), mend="0.99 averages over about 100 steps.")
+        raise fault(expected="a decay in [0, 1)", got=str(decay), fix="0.99 averages over about 100 steps.")
 
     def init(params: optax.Params) -> AggregatorState:
         return initial(params, None, jax.tree.map(jnp.zeros_like, params))
@@ -64,7 +64,7 @@ def bloop(strength: float = 1.0, *, decay: float = 0.99) -> optax.GradientTransf
     ) -> tuple[optax.Updates, AggregatorState]:
         del extra
         if leading_axis(grads, params) < 2:
-            raise fault(expected="two objectives or more", got="1", mend="The first is main, the others auxiliary.")
+            raise fault(expected="two objectives or more", got="1", fix="The first is main, the others auxiliary.")
         average = jax.tree.map(lambda m, g: (decay * m + (1 - decay) * g[0]).astype(m.dtype), state.inner, grads)
         auxiliary = jax.tree.map(lambda g: jnp.sum(g[1:], axis=0), grads)
         direction, _ = scaled(average)

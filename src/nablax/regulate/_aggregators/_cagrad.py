@@ -92,7 +92,7 @@ def cagrad(
 
 def _valid(radius: float) -> float:
     if not 0 <= radius < 1:
-        raise fault(expected="a radius in [0, 1)", got=str(radius), mend="From 1 on the mean loss need not converge.")
+        raise fault(expected="a radius in [0, 1)", got=str(radius), fix="From 1 on the mean loss need not converge.")
     return radius
 
 

@@ -15,8 +15,8 @@ from ._aggregator import (
 )
 
 
-def config_weights(gramian: Float[Array, "K K"]) -> Weights:
-    r"""ConFIG's weights of a Gramian; see `config`.
+def conflict_free_weights(gramian: Float[Array, "K K"]) -> Weights:
+    r"""ConFIG's weights of a Gramian; see `conflict_free`.
 
     Args:
         gramian: :math:`JJ^{\top}`, in any unit.
@@ -30,8 +30,8 @@ def config_weights(gramian: Float[Array, "K K"]) -> Weights:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from nablax.regulate import config_weights
-        >>> [round(float(w), 4) for w in config_weights(jnp.diag(jnp.array([1.0, 9.0]))).weights]
+        >>> from nablax.regulate import conflict_free_weights
+        >>> [round(float(w), 4) for w in conflict_free_weights(jnp.diag(jnp.array([1.0, 9.0]))).weights]
         [2.0, 0.6667]
 
     Cost:
@@ -40,7 +40,7 @@ def config_weights(gramian: Float[Array, "K K"]) -> Weights:
     return _config(*split(gramian))
 
 
-def config(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
+def conflict_free(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
     r"""ConFIG: equal cosines to all gradients, as long as the sum of their projections.
 
     .. math::
@@ -64,7 +64,7 @@ def config(*, objectives: int | None = None, throw: bool = True) -> optax.Gradie
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax import regulate
-        >>> aggregator = regulate.config()
+        >>> aggregator = regulate.conflict_free()
         >>> grads = jnp.array([[1.0, 0.0], [0.0, 3.0]])
         >>> [round(float(d), 4) for d in aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0]]
         [2.0, 2.0]
@@ -86,7 +86,7 @@ def imtl_g_weights(gramian: Float[Array, "K K"]) -> Weights:
         gramian: :math:`JJ^{\top}`, in any unit.
 
     Returns:
-        `Weights`, which sum to one; residual as for `config_weights`.
+        `Weights`, which sum to one; residual as for `conflict_free_weights`.
 
     Raises:
         ValueError: the Gramian is not square.
@@ -169,7 +169,7 @@ def _imtl_g(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
     present = jnp.where(norms > 0, norms, jnp.inf)
     weights = multiples * jnp.min(present) * inverse(norms)
     total, size = jnp.sum(weights), jnp.sum(jnp.abs(weights))
-    sound = jnp.abs(total) > 8 * jnp.finfo(norms.dtype).eps * size
-    weights = jnp.where(sound, weights / jnp.where(sound, total, 1), 0)
-    done = sound | ~jnp.any(norms > 0)
+    valid = jnp.abs(total) > 8 * jnp.finfo(norms.dtype).eps * size
+    weights = jnp.where(valid, weights / jnp.where(valid, total, 1), 0)
+    done = valid | ~jnp.any(norms > 0)
     return Weights(weights, jnp.where(done, spread, jnp.inf), outcome(done))

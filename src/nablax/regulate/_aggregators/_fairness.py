@@ -152,7 +152,7 @@ def fairgrad(
 
 def _valid(alpha: float) -> float:
     if not alpha > 0:
-        raise fault(expected="a positive alpha", got=str(alpha), mend="For alpha 0 use regulate.sum.")
+        raise fault(expected="a positive alpha", got=str(alpha), fix="For alpha 0 use regulate.sum.")
     return alpha
 
 

@@ -91,12 +91,12 @@ def gcond(
     """
     critical, main, weak = thresholds
     if not -1 <= critical < main < weak <= 1:
-        raise fault(expected="thresholds that rise within [-1, 1]", got=str(thresholds), mend="See the docstring.")
+        raise fault(expected="thresholds that rise within [-1, 1]", got=str(thresholds), fix="See the docstring.")
     if not (0 <= norm_decay < 1 and 0 <= momentum < 1 and 0 <= stability <= 1 and window >= 0):
         raise fault(
             expected="decays in [0, 1), a stability in [0, 1] and window ≥ 0",
             got=f"norm_decay={norm_decay}, momentum={momentum}, stability={stability}, window={window}",
-            mend="See the docstring.",
+            fix="See the docstring.",
         )
 
     def angle(cosine: Array) -> Array:

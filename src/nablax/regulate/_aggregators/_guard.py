@@ -106,11 +106,11 @@ def guard(*, throw: bool = True) -> optax.GradientTransformationExtraArgs:
             raise fault(
                 expected="the K gradients as an extra argument",
                 got="none",
-                mend="Call optimizer.update(grads, state, params, gradients=grads).",
+                fix="Call optimizer.update(grads, state, params, gradients=grads).",
             )
         leading_axis(gradients)
         one = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), gradients)
-        check_like(updates, one, what="an update that", mend="Pass the gradients that the updates were made of.")
+        check_like(updates, one, what="an update that", fix="Pass the gradients that the updates were made of.")
         cosines, norms = cosines_and_norms(gradients)
         slopes, size = _slopes(gradients, updates, norms)
         solution = solve_one(with_unit_diagonal(cosines), -slopes)

@@ -49,7 +49,7 @@ def multi_value_and_grad(
             raise fault(
                 expected="at least one loss, without auxiliary output",
                 got=f"{len(functions)} losses, has_aux={has_aux}",
-                mend="For auxiliary output write one callable that returns ([K], aux).",
+                fix="For auxiliary output write one callable that returns ([K], aux).",
             )
 
         def vector(params: PyTree, *args: Any) -> Array:
@@ -69,7 +69,7 @@ def multi_value_and_grad(
             raise fault(
                 expected="a vector of losses",
                 got=f"shape {jax.tree.map(jnp.shape, values)}",
-                mend="Stack the losses with jnp.stack.",
+                fix="Stack the losses with jnp.stack.",
             )
         (grads,) = jax.vmap(pull)(jnp.eye(len(values), dtype=values.dtype))
         return ((values, aux) if has_aux else values), grads

@@ -133,7 +133,7 @@ def gradvac(
           the changing gradients enters the average is not said plainly there and is chosen here)
     """
     if not 0 <= decay < 1:
-        raise fault(expected="a decay in [0, 1)", got=str(decay), mend="0.99 averages over about 100 steps.")
+        raise fault(expected="a decay in [0, 1)", got=str(decay), fix="0.99 averages over about 100 steps.")
 
     def init(params: optax.Params) -> AggregatorState:
         state = initial(params, objectives, None)

@@ -98,16 +98,16 @@ def krum(
     ) -> tuple[optax.Updates, AggregatorState]:
         del extra
         count = leading_axis(grads, params)
-        sound = jnp.ones(count, bool)
+        finite = jnp.ones(count, bool)
         for leaf in jax.tree.leaves(grads):
-            sound &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+            finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
 
         def masked(leaf: Array) -> Array:
-            return jnp.where(jnp.reshape(sound, (-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
+            return jnp.where(jnp.reshape(finite, (-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
 
         grads = jax.tree.map(masked, grads)
         cosines, norms = cosines_and_norms(grads)
-        weights = _krum(cosines, norms, faulty, selected, sound)
+        weights = _krum(cosines, norms, faulty, selected, finite)
         return checked(combine(grads, weights.weights), weights, throw), record(state, weights, None)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -118,23 +118,23 @@ def _krum(
     norms: Float[Array, " K"],
     faulty: int,
     selected: int,
-    sound: Array | None = None,
+    finite: Array | None = None,
 ) -> Weights:
     count = len(norms)
     if faulty < 0 or count < 2 * faulty + 3 or not 1 <= selected <= count:
         raise fault(
             expected="faulty ≥ 0, at least 2 faulty + 3 gradients and 1 ≤ selected ≤ K",
             got=f"K={count}, faulty={faulty}, selected={selected}",
-            mend="Fewer cannot outvote the faulty ones.",
+            fix="Fewer cannot outvote the faulty ones.",
         )
-    sound = jnp.isfinite(norms) if sound is None else sound
+    finite = jnp.isfinite(norms) if finite is None else finite
     # In units of the median norm, which the faulty ones cannot move far: a huge one must not make all others equal.
-    median = jnp.nanmedian(jnp.where(sound, norms, jnp.nan))
+    median = jnp.nanmedian(jnp.where(finite, norms, jnp.nan))
     shares = norms / jnp.where(median > 0, median, relative(norms)[1])
     # (n_i − n_j)² + 2 n_i n_j (1 − cos) loses less than n_i² + n_j² − 2 g_i·g_j.
     gaps = shares[:, None] - shares[None, :]
     distances = gaps**2 + 2 * shares[:, None] * shares[None, :] * jnp.maximum(1 - cosines, 0)
-    near = sound[:, None] & sound[None, :] & ~jnp.isnan(distances) & ~jnp.eye(count, dtype=bool)
+    near = finite[:, None] & finite[None, :] & ~jnp.isnan(distances) & ~jnp.eye(count, dtype=bool)
     distances = jnp.where(near, distances, jnp.inf)
     scores = jnp.sum(jnp.sort(distances, axis=1)[:, : count - faulty - 2], axis=1)
     chosen = jnp.argsort(scores, stable=True)[:selected]
@@ -174,7 +174,7 @@ def trimmed_mean(trim: int) -> optax.GradientTransformationExtraArgs:
           Rates", 2018, https://arxiv.org/abs/1803.01498
     """
     if trim < 0:
-        raise fault(expected="trim ≥ 0", got=str(trim), mend="0 gives the mean.")
+        raise fault(expected="trim ≥ 0", got=str(trim), fix="0 gives the mean.")
 
     def init(params: optax.Params) -> AggregatorState:
         return initial(params, None, None)
@@ -185,7 +185,7 @@ def trimmed_mean(trim: int) -> optax.GradientTransformationExtraArgs:
         del extra
         count = leading_axis(grads, params)
         if count <= 2 * trim:
-            raise fault(expected=f"more than {2 * trim} gradients", got=str(count), mend="Trim less.")
+            raise fault(expected=f"more than {2 * trim} gradients", got=str(count), fix="Trim less.")
         # NaN sorts last, so that it is trimmed as the largest.
         kept = jax.tree.map(lambda leaf: jnp.mean(jnp.sort(leaf, axis=0)[trim : count - trim], axis=0), grads)
         return kept, state

@@ -75,7 +75,7 @@ def sam_gs(
         raise fault(
             expected="a threshold in [0, 1] and decays in [0, 1)",
             got=f"threshold={threshold}, decay={decay}, similarity_decay={similarity_decay}",
-            mend="See the docstring.",
+            fix="See the docstring.",
         )
 
     def init(params: optax.Params) -> AggregatorState:

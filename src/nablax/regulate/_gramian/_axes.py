@@ -33,7 +33,7 @@ ENTRIES = {"dot_general", "conv_general_dilated", "gather", "broadcast_in_dim"} 
 
 
 @dataclasses.dataclass
-class Plan:
+class Propagation:
     """What `propagate` finds.
 
     Attributes:
@@ -59,32 +59,32 @@ class Plan:
 
 def propagate(
     program: Program, sources: Sequence[int], axes: dict[int, int], size: int, *, shared: bool = True
-) -> Plan:
+) -> Propagation:
     """Carry the batch axis from the results back to the sources, which are shared if they are parameters."""
     dependent = program.dependents(sources)
-    plan = Plan({source: {SHARED} for source in sources if shared}, {}, [])
+    propagation = Propagation({source: {SHARED} for source in sources if shared}, {}, [])
     for output, axis in axes.items():
-        plan.demands.setdefault(output, set()).add(axis)
+        propagation.demands.setdefault(output, set()).add(axis)
     for place in reversed(range(len(program.nodes))):
         node = program.nodes[place]
-        live = [o for o in node.outputs if o in dependent and plan.demands.get(o)]
+        live = [o for o in node.outputs if o in dependent and propagation.demands.get(o)]
         if not live:
             continue
-        wanted: list[Any] = [next(iter(plan.demands[o])) if o in live else None for o in node.outputs]
-        single = all(len(plan.demands[o]) == 1 for o in live) and SHARED not in wanted
+        wanted: list[Any] = [next(iter(propagation.demands[o])) if o in live else None for o in node.outputs]
+        single = all(len(propagation.demands[o]) == 1 for o in live) and SHARED not in wanted
         needs = _needs(program, node, wanted, size) if single else None
         held = {k: atom for k, atom in enumerate(node.inputs) if isinstance(atom, int) and atom in dependent}
         whole = [] if needs is None else [k for k in held if needs[k] == SHARED]
         if needs is None or (whole and (node.name not in ENTRIES or len(node.outputs) > 1)):
             for output in live:
-                plan.demands[output].add(SHARED)
+                propagation.demands[output].add(SHARED)
             needs = [SHARED] * len(node.inputs)
         else:
-            plan.needs[place] = needs
-            plan.entries += [(place, k, wanted[0]) for k in whole]
+            propagation.needs[place] = needs
+            propagation.entries += [(place, k, wanted[0]) for k in whole]
         for k, atom in held.items():
-            plan.demands.setdefault(atom, set()).add(needs[k])
-    return plan
+            propagation.demands.setdefault(atom, set()).add(needs[k])
+    return propagation
 
 
 def _needs(program: Program, node: Node, wanted: list[Any], size: int) -> list[Axis] | None:
@@ -98,10 +98,10 @@ def _needs(program: Program, node: Node, wanted: list[Any], size: int) -> list[A
             for atom, axis in zip(inner.outputs, wanted, strict=True)
             if axis is not None and isinstance(atom, int)
         }
-        plan = propagate(inner, inner.inputs, ends, size, shared=False)
-        if plan.entries or any(len(found) > 1 or SHARED in found for found in plan.demands.values()):
+        propagation = propagate(inner, inner.inputs, ends, size, shared=False)
+        if propagation.entries or any(len(found) > 1 or SHARED in found for found in propagation.demands.values()):
             return None
-        return [next(iter(plan.demands.get(atom, {SHARED}))) for atom in inner.inputs]
+        return [next(iter(propagation.demands.get(atom, {SHARED}))) for atom in inner.inputs]
     if len(axes) != 1:
         return None
     (axis,) = axes

@@ -12,7 +12,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import fault
-from ._axes import Plan, propagate
+from ._axes import Propagation, propagate
 from ._layers import (
     Entry,
     Indices,
@@ -87,7 +87,7 @@ def gramian(
         raise fault(
             expected="real floating-point parameters",
             got="none" if not leaves else "a complex one",
-            mend="Split complex parameters into real and imaginary parts.",
+            fix="Split complex parameters into real and imaginary parts.",
         )
 
     def flat(*leaves: Array) -> Array:
@@ -99,7 +99,7 @@ def gramian(
         raise fault(
             expected="one real vector of losses",
             got=", ".join(f"{dtype}{list(dims)}" for dims, dtype in shape) or "nothing",
-            mend="Return losses(params, *args) with shape [n]: jax.vmap the loss of one example.",
+            fix="Return losses(params, *args) with shape [n]: jax.vmap the loss of one example.",
         )
     ((count,), dtype) = shape[0]
     program = flatten(closed)
@@ -107,8 +107,8 @@ def gramian(
     result = jnp.zeros((count, count), jnp.promote_types(dtype, jnp.float32))
     if isinstance(output, Literal) or output not in program.dependents(program.inputs):
         return result
-    plan = propagate(program, program.inputs, {output: 0}, count)
-    uses = _uses(program, plan, leaves, output)
+    propagation = propagate(program, program.inputs, {output: 0}, count)
+    uses = _uses(program, propagation, leaves, output)
     for sources, shared in _components(program, uses):
         result = result + _gram(program, leaves, sources, shared, uses, count, memory).astype(result.dtype)
     return result
@@ -129,14 +129,16 @@ def _do(node: Node, values: dict[Any, Array], needs: Any = None) -> list[Array]:
     return node.bind([read(k, atom) for k, atom in enumerate(node.inputs)])
 
 
-def _uses(program: Program, plan: Plan, leaves: list[Array], output: int) -> dict[int, list[Entry | Lift]]:
+def _uses(
+    program: Program, propagation: Propagation, leaves: list[Array], output: int
+) -> dict[int, list[Entry | Lift]]:
     """Every place where a shared value becomes batched, by the shared value, after one forward and backward pass."""
-    lifts = plan.lifts()
-    tapped = {program.nodes[place].outputs[0] for place, _, _ in plan.entries}
+    lifts = propagation.lifts()
+    tapped = {program.nodes[place].outputs[0] for place, _, _ in propagation.entries}
     # Zeros added where derivatives are wanted: to results of entries (no axis), and to what is read row by row.
     keys = [*lifts, *((atom, -1) for atom in tapped)]
     taps = {key: jnp.zeros(program.shape(key[0]), program.avals[key[0]].dtype) for key in keys}
-    asked = {place for place, _, _ in plan.entries}
+    asked = {place for place, _, _ in propagation.entries}
 
     def total(taps: dict[tuple[int, int], Array]) -> tuple[Array, dict[int, list[Array]]]:
         values, operands = _run(program, leaves), {}
@@ -147,7 +149,7 @@ def _uses(program: Program, plan: Plan, leaves: list[Array], output: int) -> dic
         for atom in program.inputs:
             lift(atom)
         for place, node in enumerate(program.nodes):
-            needs = plan.needs.get(place)
+            needs = propagation.needs.get(place)
             results = _do(node, values, needs)
             for atom, value in zip(node.outputs, results, strict=True):
                 values[atom] = value + taps[atom, -1] if atom in tapped else value
@@ -166,11 +168,11 @@ def _uses(program: Program, plan: Plan, leaves: list[Array], output: int) -> dic
     uses: dict[int, list[Entry | Lift]] = {}
     for atom, axis in lifts:
         uses.setdefault(atom, []).append(Lift(program.shape(atom), axis, cotangents[atom, axis]))
-    for place, position, axis in plan.entries:
+    for place, position, axis in propagation.entries:
         node = program.nodes[place]
         held = node.inputs[position]
         assert isinstance(held, int)
-        entry = Entry(node, position, plan.needs[place], axis, operands[place], cotangents[node.outputs[0], -1])
+        entry = Entry(node, position, propagation.needs[place], axis, operands[place], cotangents[node.outputs[0], -1])
         uses.setdefault(held, []).append(entry)
     return uses
 

@@ -83,7 +83,7 @@ def dual_ascent(
             raise fault(
                 expected=f"{expected} gradients and values=[{expected}], the objective's first",
                 got=f"{count} gradients, values of shape {None if values is None else jnp.shape(values)}",
-                mend="Pass what multi_value_and_grad returns.",
+                fix="Pass what multi_value_and_grad returns.",
             )
         multipliers = state.multipliers
         weights = jnp.concatenate([jnp.ones(1, multipliers.dtype), multipliers])

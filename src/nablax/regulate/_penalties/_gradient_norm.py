@@ -51,7 +51,7 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
           Finite-Difference Computation and Implicit Bias", 2023, https://arxiv.org/abs/2210.02720
     """
     if ascent == 0:
-        raise fault(expected="an ascent step that is not zero", got="0", mend="Try the learning rate.")
+        raise fault(expected="an ascent step that is not zero", got="0", fix="Try the learning rate.")
 
     def update(
         updates: PyTree,
@@ -65,11 +65,11 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
             raise fault(
                 expected="params and grad_fn=...",
                 got="None",
-                mend="Pass grad_fn=lambda params: jax.grad(loss)(params, batch).",
+                fix="Pass grad_fn=lambda params: jax.grad(loss)(params, batch).",
             )
-        check_like(updates, params, what="a gradient that", mend="Pass the parameters that it belongs to.")
+        check_like(updates, params, what="a gradient that", fix="Pass the parameters that it belongs to.")
         uphill = grad_fn(jax.tree.map(lambda p, g: p + jnp.asarray(ascent, p.dtype) * g, params, updates))
-        check_like(uphill, params, what="a grad_fn whose value", mend="It is grad_fn(params) -> grads.")
+        check_like(uphill, params, what="a grad_fn whose value", fix="It is grad_fn(params) -> grads.")
         share = weight / ascent
         return jax.tree.map(lambda g, u: g + jnp.asarray(share, g.dtype) * (u - g), updates, uphill), state
 
@@ -118,8 +118,8 @@ def flooding(level: float | Float[Array, ""]) -> optax.GradientTransformationExt
         **extra: Any,
     ) -> tuple[PyTree, optax.EmptyState]:
         if value is None:
-            raise fault(expected="value=loss", got="None", mend="Pass the loss whose gradient this is.")
-        check_shape(value, (), what="a value", mend="It is the loss of the batch, one number.")
+            raise fault(expected="value=loss", got="None", fix="Pass the loss whose gradient this is.")
+        check_shape(value, (), what="a value", fix="It is the loss of the batch, one number.")
         sign = jnp.where(jnp.asarray(value) < level, -1, 1)
         return jax.tree.map(lambda g: sign.astype(g.dtype) * g, updates), state
 

@@ -64,7 +64,7 @@ def manifold_affinity(points: Float[Array, "points dim"], width: float) -> Float
           dividing by the row's sum, which leaves the dimension out, is derived here from the kernel's second moment)
     """
     if not width > 0:
-        raise fault(expected="a positive width", got=str(width), mend="Try twice the distance between neighbours.")
+        raise fault(expected="a positive width", got=str(width), fix="Try twice the distance between neighbours.")
     squares = jnp.sum(jnp.square(points[:, None] - points[None]), axis=-1)
     kernel = jnp.exp(-squares / (2 * width**2))
     return kernel / (width**2 * jnp.sum(kernel, axis=1, keepdims=True))
@@ -126,7 +126,7 @@ def manifold_smoothness(
           and dual ascent; the projection on the simplex in place of descent in ρ is ours)
     """
     if affinity.ndim != 2 or affinity.shape[0] != affinity.shape[1]:
-        raise fault(expected="a square affinity", got=f"shape {affinity.shape}", mend="manifold_affinity makes one.")
+        raise fault(expected="a square affinity", got=f"shape {affinity.shape}", fix="manifold_affinity makes one.")
     count = affinity.shape[0]
 
     def init(params: PyTree) -> ManifoldSmoothnessState:
@@ -145,7 +145,7 @@ def manifold_smoothness(
             raise fault(
                 expected="params and value=loss",
                 got="None",
-                mend="Pass the parameters, and the loss whose gradient this is.",
+                fix="Pass the parameters, and the loss whose gradient this is.",
             )
         dtype = state.weights.dtype
 
@@ -155,7 +155,7 @@ def manifold_smoothness(
                 raise fault(
                     expected=f"outputs [{count}, ...], one for each point of the affinity",
                     got=f"shape {values.shape}",
-                    mend="Let outputs(params) return the points along its first axis.",
+                    fix="Let outputs(params) return the points along its first axis.",
                 )
             rows = jnp.reshape(values, (count, -1)).astype(dtype)
             # Differences are taken before they are squared: a common offset of the outputs costs no digits.

@@ -132,7 +132,7 @@ def vanishing_gradient(step: Step, weight: float, *, threshold: float = 0.0) -> 
           sum, so that the weight does not depend on the length, is that code's too)
     """
     if threshold < 0:
-        raise fault(expected="a threshold ≥ 0", got=str(threshold), mend="0 leaves out vanished errors only.")
+        raise fault(expected="a threshold ≥ 0", got=str(threshold), fix="0 leaves out vanished errors only.")
 
     def init(params: PyTree) -> VanishingGradientState:
         dtype = solver_dtype(params)
@@ -167,7 +167,7 @@ def vanishing_gradient(step: Step, weight: float, *, threshold: float = 0.0) -> 
             raise fault(
                 expected="params and unrolled=...",
                 got="None",
-                mend="regulate.unrolled_value_and_grad(step, loss) gives it beside the gradient.",
+                fix="regulate.unrolled_value_and_grad(step, loss) gives it beside the gradient.",
             )
         unrolled = jax.lax.stop_gradient(unrolled)
         (omega, share), grads = jax.value_and_grad(penalty, has_aux=True)(params, unrolled)

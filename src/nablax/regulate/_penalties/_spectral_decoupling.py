@@ -66,7 +66,7 @@ def spectral_decoupling(
           the optimum follows from setting its gradient to zero)
     """
     if isinstance(strength, float | int) and strength < 0:
-        raise fault(expected="a strength of zero or more", got=str(strength), mend="Try 1e-3.")
+        raise fault(expected="a strength of zero or more", got=str(strength), fix="Try 1e-3.")
 
     def init(params: PyTree) -> SpectralDecouplingState:
         return SpectralDecouplingState(jnp.zeros((), solver_dtype(params)))
@@ -83,7 +83,7 @@ def spectral_decoupling(
             raise fault(
                 expected="params and inputs=(...), what the logits are computed from",
                 got="None",
-                mend="Call update(grads, state, params, inputs=(x,)).",
+                fix="Call update(grads, state, params, inputs=(x,)).",
             )
 
         def penalty(params: PyTree) -> Array:

@@ -114,7 +114,7 @@ def extend_bases(bases: PyTree, inputs: PyTree, *, threshold: float | Float[Arra
             return basis
         if seen.ndim != 2 or seen.shape[1] != basis.shape[0]:
             raise fault(
-                expected=f"inputs [samples, {basis.shape[0]}]", got=str(seen.shape), mend="One row for each sample."
+                expected=f"inputs [samples, {basis.shape[0]}]", got=str(seen.shape), fix="One row for each sample."
             )
         return extend_basis(basis, seen.astype(basis.dtype), threshold)
 
@@ -125,13 +125,13 @@ def empty_bases(params: PyTree) -> PyTree:
     """Make bases that protect nothing, of the dtype of each leaf, single precision at least."""
 
     def empty(leaf: Array) -> Array:
-        columns = rows_of(leaf).shape[1]
+        columns = as_matrix(leaf).shape[1]
         return jnp.zeros((columns, columns), jnp.promote_types(leaf.dtype, jnp.float32))
 
     return jax.tree.map(empty, params)
 
 
-def rows_of(leaf: Array) -> Float[Array, "outputs inputs"]:
+def as_matrix(leaf: Array) -> Float[Array, "outputs inputs"]:
     """Read a leaf as a matrix of outputs by inputs; a bias has one input."""
     return leaf.reshape(leaf.shape[0], -1) if leaf.ndim >= 2 else leaf.reshape(-1, 1)
 
@@ -139,7 +139,7 @@ def rows_of(leaf: Array) -> Float[Array, "outputs inputs"]:
 @exact
 def project_off(gradient: Array, basis: Float[Array, "inputs inputs"]) -> Array:
     """Take out of each row of the gradient its part in the span of the basis."""
-    rows = rows_of(gradient).astype(basis.dtype)
+    rows = as_matrix(gradient).astype(basis.dtype)
     # The largest entry is taken out, so that neither tiny nor huge gradients leave the range in the products.
     scale = jnp.max(jnp.abs(rows), initial=0)
     unit = rows / jnp.where(scale > 0, scale, 1)

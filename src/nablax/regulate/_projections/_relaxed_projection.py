@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 
 from ..._core import fault
 from .._aggregators._aggregator import exact
-from ._gradient_projection import empty_bases, project_off, rows_of
+from ._gradient_projection import as_matrix, empty_bases, project_off
 
 
 class RelaxedProjectionState(NamedTuple):
@@ -74,7 +74,7 @@ def relaxed_projection(penalty: float = 1.0) -> optax.GradientTransformationExtr
           a step on W alone is derived here)
     """
     if penalty < 0:
-        raise fault(expected="a penalty of 0 or more", got=penalty, mend="Large values approach plain projection.")
+        raise fault(expected="a penalty of 0 or more", got=penalty, fix="Large values approach plain projection.")
 
     def init(params: PyTree) -> RelaxedProjectionState:
         bases = empty_bases(params)
@@ -84,14 +84,14 @@ def relaxed_projection(penalty: float = 1.0) -> optax.GradientTransformationExtr
         updates: PyTree, state: RelaxedProjectionState, params: PyTree = None, **extra: object
     ) -> tuple[PyTree, RelaxedProjectionState]:
         if params is None:
-            raise fault(expected="params", got="None", mend="Call update(updates, state, params).")
+            raise fault(expected="params", got="None", fix="Call update(updates, state, params).")
 
         @exact
         def regulate(gradient: Array, basis: Array, relaxed: Array, anchor: Array, leaf: Array) -> Array:
-            old = rows_of(anchor).astype(basis.dtype)
-            inside = rows_of(gradient).astype(basis.dtype) @ relaxed
+            old = as_matrix(anchor).astype(basis.dtype)
+            inside = as_matrix(gradient).astype(basis.dtype) @ relaxed
             reused = old @ relaxed
-            drift = (rows_of(leaf).astype(basis.dtype) - old) @ relaxed
+            drift = (as_matrix(leaf).astype(basis.dtype) - old) @ relaxed
             oblique = (reused @ (reused.T @ inside) + 2 * penalty * drift) @ relaxed.T
             return project_off(gradient, basis) + oblique.reshape(gradient.shape).astype(gradient.dtype)
 
@@ -138,7 +138,7 @@ def relax_bases(
           principal vector)
     """
     if not 0 < cosine <= 1:
-        raise fault(expected="a cosine in (0, 1]", got=cosine, mend="0.9 relaxes what nearly lies in the gradient.")
+        raise fault(expected="a cosine in (0, 1]", got=cosine, fix="0.9 relaxes what nearly lies in the gradient.")
 
     def relax(basis: Array, old: Array, leaf: Array) -> Array:
         return _relax(basis, old, leaf, energy, cosine)
@@ -149,7 +149,7 @@ def relax_bases(
 @jax.jit
 @exact
 def _relax(basis: Array, old: Array, leaf: Array, energy: float, cosine: float) -> Array:
-    rows = rows_of(leaf).astype(basis.dtype)
+    rows = as_matrix(leaf).astype(basis.dtype)
     scale = jnp.max(jnp.abs(rows), initial=0)
     _, values, vectors = jnp.linalg.svd(rows / jnp.where(scale > 0, scale, 1), full_matrices=False)
     share = jnp.square(values) / jnp.where(scale > 0, jnp.sum(jnp.square(values)), 1)

@@ -6,7 +6,7 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from ._gradient_projection import empty_bases, project_off, rows_of
+from ._gradient_projection import as_matrix, empty_bases, project_off
 
 
 class RobustProjectionState(NamedTuple):
@@ -66,14 +66,14 @@ def robust_projection() -> optax.GradientTransformationExtraArgs:
     """
 
     def init(params: PyTree) -> RobustProjectionState:
-        columns = jax.tree.map(lambda leaf: rows_of(leaf).T, params)
+        columns = jax.tree.map(lambda leaf: as_matrix(leaf).T, params)
         return RobustProjectionState(empty_bases(params), empty_bases(columns))
 
     def update(
         updates: PyTree, state: RobustProjectionState, params: PyTree = None, **extra: object
     ) -> tuple[PyTree, RobustProjectionState]:
         def both(gradient: Array, basis: Array, output_basis: Array) -> Array:
-            rows = project_off(rows_of(gradient), basis)
+            rows = project_off(as_matrix(gradient), basis)
             return project_off(rows.T, output_basis).T.reshape(gradient.shape)
 
         return jax.tree.map(both, updates, state.bases, state.output_bases), state

@@ -89,14 +89,14 @@ def fish(inner_rate: float | Float[Array, ""], *, key: Key) -> optax.GradientTra
             raise fault(
                 expected="params and domain_grad=...",
                 got="None",
-                mend="Pass domain_grad=lambda params, i: jax.grad(loss)(params, inputs[i], labels[i]).",
+                fix="Pass domain_grad=lambda params, i: jax.grad(loss)(params, inputs[i], labels[i]).",
             )
         following, now = jax.random.split(state.key)
         if order is not None and jnp.shape(order) != (count,):
             raise fault(
                 expected=f"order=[{count}], every domain once",
                 got=f"shape {jnp.shape(order)}",
-                mend="Leave it out for a random one.",
+                fix="Leave it out for a random one.",
             )
         turns = jax.random.permutation(now, count) if order is None else jnp.asarray(order)
 

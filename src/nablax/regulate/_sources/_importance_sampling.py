@@ -74,7 +74,7 @@ def importance_sampling(items: int, *, uniform: float = 0.1) -> optax.GradientTr
         raise fault(
             expected="items ≥ 1 and uniform in (0, 1]",
             got=f"items={items}, uniform={uniform}",
-            mend="A uniform share of 0.1 bounds the weights by 10.",
+            fix="A uniform share of 0.1 bounds the weights by 10.",
         )
 
     def init(params: PyTree) -> ImportanceSamplingState:
@@ -103,7 +103,7 @@ def importance_sampling(items: int, *, uniform: float = 0.1) -> optax.GradientTr
             raise fault(
                 expected=f"indices=[{count}], the items that the gradients belong to",
                 got=str(None if indices is None else jnp.shape(indices)),
-                mend="Pass what importance_draw returned.",
+                fix="Pass what importance_draw returned.",
             )
         dtype = state.norms.dtype
         indices = jnp.asarray(indices)

@@ -128,7 +128,7 @@ def meta_adapt(
           https://arxiv.org/abs/2303.06571
     """
     if steps < 1:
-        raise fault(expected="at least one step", got=steps, mend="A few steps are usual.")
+        raise fault(expected="at least one step", got=steps, fix="A few steps are usual.")
 
     def function(meta: MetaRegulation, support: PyTree) -> PyTree:
         regulator = learned_regulation(meta)

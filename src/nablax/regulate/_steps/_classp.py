@@ -67,7 +67,7 @@ def classp(
         raise fault(
             expected="threshold ≥ 0, power > 0 and epsilon > 0",
             got=f"threshold={threshold}, power={power}, epsilon={epsilon}",
-            mend="The defaults give AdaGrad.",
+            fix="The defaults give AdaGrad.",
         )
 
     def init(params: PyTree) -> ClasspState:

@@ -65,7 +65,7 @@ def ghost_step(logits: Callable[..., Array], *, fraction: float = 1.0) -> optax.
           the bound is taken over the worst row, and along the optimiser's update, is our reading)
     """
     if not fraction > 0:
-        raise fault(expected="a positive fraction", got=str(fraction), mend="1 is the whole radius.")
+        raise fault(expected="a positive fraction", got=str(fraction), fix="1 is the whole radius.")
 
     def init(params: PyTree) -> GhostStepState:
         dtype = solver_dtype(params)
@@ -83,7 +83,7 @@ def ghost_step(logits: Callable[..., Array], *, fraction: float = 1.0) -> optax.
             raise fault(
                 expected="params and inputs=(...), what the logits are computed from",
                 got="None",
-                mend="Call update(updates, state, params, inputs=(x,)).",
+                fix="Call update(updates, state, params, inputs=(x,)).",
             )
         dtype = state.radius.dtype
         # A direction of size one, so that an update of any size has a finite JVP.

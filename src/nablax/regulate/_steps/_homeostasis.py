@@ -84,20 +84,20 @@ def homeostasis(
         raise fault(
             expected="one tolerance for each time constant",
             got=f"{len(tolerances)} for {len(time_constants)}",
-            mend="Give both fastest first.",
+            fix="Give both fastest first.",
         )
     if min(time_constants) <= 0 or min(tolerances) < 0:
         raise fault(
             expected="positive time constants and tolerances of 0 or more",
             got=f"{time_constants}, {tolerances}",
-            mend="Time constants count updates.",
+            fix="Time constants count updates.",
         )
     rates = tuple(-math.expm1(-1 / constant) for constant in time_constants)
     if sum(rates) > 1:
         raise fault(
             expected="scales whose rates 1 - exp(-1/τ) sum to at most 1",
             got=f"{sum(rates):.3g}",
-            mend="Slow some of them down; together they would overshoot.",
+            fix="Slow some of them down; together they would overshoot.",
         )
 
     def init(params: PyTree) -> HomeostasisState:

@@ -71,7 +71,7 @@ def modality_responses(predict: Callable[[tuple], Array], inputs: tuple) -> Floa
     """
     count = len(inputs)
     if not 1 <= count <= 8:
-        raise fault(expected="1 to 8 modalities", got=count, mend="The cost doubles with each; merge some.")
+        raise fault(expected="1 to 8 modalities", got=count, fix="The cost doubles with each; merge some.")
     present = np.array(list(itertools.product((0, 1), repeat=count))[1:])
     sizes = present.sum(axis=1)[None, :]
     share = np.vectorize(lambda size: 1 / (count * math.comb(count - 1, size)))
@@ -181,7 +181,7 @@ def modality_modulation(
         raise fault(
             expected="two or more modalities and alpha ≥ 0",
             got=f"{modalities}, {alpha}",
-            mend="Pass their number first.",
+            fix="Pass their number first.",
         )
 
     def ratios(scores: Array) -> Array:
@@ -204,7 +204,7 @@ def modality_modulation(
         **extra: object,
     ) -> tuple[PyTree, ModalityModulationState]:
         if scores is None:
-            raise fault(expected="scores", got="None", mend="Pass scores=... of modality_value_and_grad.")
+            raise fault(expected="scores", got="None", fix="Pass scores=... of modality_value_and_grad.")
         leading_axis(updates, params)
         now = scores.astype(state.scores.dtype)
         usual = jnp.where(state.updates == 0, now, state.scores)

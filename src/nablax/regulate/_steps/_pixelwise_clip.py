@@ -48,11 +48,11 @@ def pixelwise_clip(threshold: float, *, channel_axis: int = -1) -> optax.Gradien
           https://arxiv.org/abs/2310.12474
     """
     if not threshold > 0:
-        raise fault(expected="a positive threshold", got=str(threshold), mend="Pass it in units of the gradient.")
+        raise fault(expected="a positive threshold", got=str(threshold), fix="Pass it in units of the gradient.")
 
     def clip(gradient: Array) -> Array:
         if gradient.ndim == 0:
-            raise fault(expected="leaves with a channel axis", got="a scalar", mend="Give it an image's gradient.")
+            raise fault(expected="leaves with a channel axis", got="a scalar", fix="Give it an image's gradient.")
         bound = jnp.asarray(threshold, gradient.dtype)
         # In units of the largest channel, so that squares leave the range for no gradient.
         largest = jnp.max(jnp.abs(gradient), axis=channel_axis, keepdims=True)

@@ -56,7 +56,7 @@ def tract(
           https://arxiv.org/abs/2410.23970 (the two steps and the damping; derived here from the least squares above)
     """
     if isinstance(damping, float | int) and damping <= 0:
-        raise fault(expected="positive damping", got=str(damping), mend="The default is 0.1.")
+        raise fault(expected="positive damping", got=str(damping), fix="The default is 0.1.")
 
     @exact
     def update(
@@ -72,7 +72,7 @@ def tract(
             raise fault(
                 expected="inputs=X of shape [n, inputs], and a weight of shape [outputs, inputs]",
                 got=f"inputs {None if inputs is None else jnp.shape(inputs)}, weight {gradient.shape}",
-                mend="Flatten images, or cut them into the layer's patches.",
+                fix="Flatten images, or cut them into the layer's patches.",
             )
         dtype = solver_dtype(gradient)
         rows = jnp.asarray(inputs, dtype)

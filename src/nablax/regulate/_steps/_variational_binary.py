@@ -62,7 +62,7 @@ def variational_binary(strength: float = 1.0) -> optax.GradientTransformationExt
           potential", 2022, https://arxiv.org/abs/2212.02846
     """
     if strength < 0:
-        raise fault(expected="a strength of 0 or more", got=strength, mend="1/samples goes with a mean loss.")
+        raise fault(expected="a strength of 0 or more", got=strength, fix="1/samples goes with a mean loss.")
 
     def init(params: PyTree) -> VariationalBinaryState:
         return VariationalBinaryState(jax.tree.map(jnp.zeros_like, params))
@@ -71,7 +71,7 @@ def variational_binary(strength: float = 1.0) -> optax.GradientTransformationExt
         updates: PyTree, state: VariationalBinaryState, params: PyTree = None, **extra: object
     ) -> tuple[PyTree, VariationalBinaryState]:
         if params is None:
-            raise fault(expected="params", got="None", mend="Call update(updates, state, params) with the fields.")
+            raise fault(expected="params", got="None", fix="Call update(updates, state, params) with the fields.")
 
         def pull(gradient: Array, field: Array, prior: Array) -> Array:
             return (gradient + strength * _variance(field) * (field - prior)).astype(gradient.dtype)

@@ -54,7 +54,7 @@ def weight_conditioning(params: PyTree, *, row_axis: int = 0) -> PyTree:
             raise fault(
                 expected=f"weights with an axis {row_axis}",
                 got=f"shape {leaf.shape}",
-                mend="The rows are the outputs: axis 0 in Equinox.",
+                fix="The rows are the outputs: axis 0 in Equinox.",
             )
         if leaf.size <= leaf.shape[row_axis]:
             return leaf

@@ -125,10 +125,10 @@ def class_aware_coupling(noise: Rows, data: Rows, *, key: Key, labels: PyTree = 
     """
     check_pairs(noise, data)
     if labels is None:
-        raise fault(expected="labels", got="None", mend="Without classes use optimal_coupling.")
+        raise fault(expected="labels", got="None", fix="Without classes use optimal_coupling.")
     rows = np.asarray(labels)
     if rows.shape[:1] != data.shape[:1]:
-        raise fault(expected=f"{len(data)} labels", got=f"shape {rows.shape}", mend="Give one label a row.")
+        raise fault(expected=f"{len(data)} labels", got=f"shape {rows.shape}", fix="Give one label a row.")
     classes = np.unique(rows.reshape(len(rows), -1), axis=0, return_inverse=True)[1].reshape(-1)
     left, right = _flat(noise), _flat(data)
     pairing = np.arange(len(rows))
@@ -190,24 +190,24 @@ def coupled_batches(
         The coupling's, beside one batch of noise.
     """
     table = np.asarray(data) if isinstance(data, jax.Array) else data  # a memory map stays one
-    check_floats(table, what="data", mend="Convert them to a float dtype.")
+    check_floats(table, what="data", fix="Convert them to a float dtype.")
     check_key(key)
     size, batch_size = len(table), check_count(batch_size, what="batch_size")
     if batch_size > size:
-        raise fault(expected=f"1 ≤ batch_size ≤ {size} rows", got=batch_size, mend="Draw a smaller batch.")
+        raise fault(expected=f"1 ≤ batch_size ≤ {size} rows", got=batch_size, fix="Draw a smaller batch.")
     conditions = None if condition is None else np.asarray(condition)
     if conditions is not None and len(conditions) != size:
-        raise fault(expected=f"{size} conditions", got=len(conditions), mend="Give one condition a row.")
+        raise fault(expected=f"{size} conditions", got=len(conditions), fix="Give one condition a row.")
     if conditions is not None and (coupling is optimal_coupling or isinstance(coupling, SinkhornCoupling)):
         raise fault(
             expected="a coupling that keeps classes apart, since there is a condition",
             got="one that pairs across them, so that a class would train on part of the prior only",
-            mend="Use class_aware_coupling.",
+            fix="Use class_aware_coupling.",
         )
     starts = None if noise is None else np.asarray(noise)
     if starts is not None and starts.shape[1:] != table.shape[1:]:
         raise fault(
-            expected=f"noise of shape {table.shape[1:]}", got=starts.shape[1:], mend="Give rows like the data's."
+            expected=f"noise of shape {table.shape[1:]}", got=starts.shape[1:], fix="Give rows like the data's."
         )
     seed = int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes()[:8], "little")
 

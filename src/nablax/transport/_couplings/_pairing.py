@@ -23,15 +23,15 @@ def check_pairs(noise: Any, data: Any) -> None:
     """
     for rows in (noise, data):
         if not isinstance(rows, (jax.Array, np.ndarray)):
-            raise fault(expected="noise and data as arrays", got=f"a {type(rows).__name__}", mend="Use jnp.asarray.")
+            raise fault(expected="noise and data as arrays", got=f"a {type(rows).__name__}", fix="Use jnp.asarray.")
     if noise.shape != data.shape:
         raise fault(
-            expected="noise and data of one shape", got=f"{noise.shape} and {data.shape}", mend="Give as many of each."
+            expected="noise and data of one shape", got=f"{noise.shape} and {data.shape}", fix="Give as many of each."
         )
     if not len(data):
-        raise fault(expected="at least one pair", got="none", mend="Give one sample a row.")
-    check_finite(noise, what="noise", mend="Leave those rows out.")
-    check_finite(data, what="data", mend="Leave those rows out.")
+        raise fault(expected="at least one pair", got="none", fix="Give one sample a row.")
+    check_finite(noise, what="noise", fix="Leave those rows out.")
+    check_finite(data, what="data", fix="Leave those rows out.")
 
 
 def cheapest_pairing(

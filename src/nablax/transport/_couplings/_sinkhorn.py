@@ -78,7 +78,7 @@ class SinkhornCoupling(eqx.Module):
             raise fault(
                 expected="positive regularisation, tolerance and max_iterations",
                 got=(self.regularisation, self.tolerance, self.max_iterations),
-                mend="For no regularisation at all use optimal_coupling.",
+                fix="For no regularisation at all use optimal_coupling.",
             )
 
     @eqx.filter_jit

@@ -16,7 +16,7 @@ class _Guided(eqx.Module):
 
     def __call__(self, t: Array, y: Array, args: PyTree) -> Array:
         if not jax.tree.leaves(args):
-            raise fault(expected="a condition to be guided to", got="args=None", mend="Pass args, or use scale=1.")
+            raise fault(expected="a condition to be guided to", got="args=None", fix="Pass args, or use scale=1.")
         null = jax.tree.map(jnp.zeros_like, args)
         # One batched call for both: a network's matrix products then run once.
         both = jax.tree.map(lambda c, n: jnp.stack([c, n]), args, null)
@@ -55,7 +55,7 @@ def guidance(field: Field, scale: float | Float[Array, ""]) -> Field:
         Ho, Salimans (2022), Classifier-Free Diffusion Guidance, https://arxiv.org/abs/2207.12598.
     """
     checked_field(field)
-    check_shape(scale, (), what="a scale", mend="One number for all components and samples.")
+    check_shape(scale, (), what="a scale", fix="One number for all components and samples.")
     unguided: Any = isinstance(scale, int | float) and scale == 1
     return field if unguided else _Guided(field, jnp.asarray(scale))
 

@@ -22,7 +22,7 @@ class _Inpainting(eqx.Module):
             raise fault(
                 expected=f"a sample of the mask's shape {self.mask.shape}",
                 got=f"shape {x.shape}",
-                mend="Give the mask the shape of one sample.",
+                fix="Give the mask the shape of one sample.",
             )
         return x * self.mask.astype(x.dtype)
 
@@ -45,7 +45,7 @@ class _SuperResolution(eqx.Module):
                 raise fault(
                     expected=f"a size divisible by {self.factor} along axis {axis}",
                     got=size,
-                    mend="Crop or pad the samples.",
+                    fix="Crop or pad the samples.",
                 )
             blocks = (*x.shape[:axis], size // self.factor, self.factor, *x.shape[axis + 1 :])
             x = jnp.mean(x.reshape(blocks), axis=axis + 1)
@@ -95,7 +95,7 @@ def colourisation(weights: Float[Array, "outputs channels"]) -> Operator:
         None of the model.
     """
     return _Colourisation(
-        check_shape(weights, (None, None), what="weights", mend="One row an output, as (1, 3) for grey.")
+        check_shape(weights, (None, None), what="weights", fix="One row an output, as (1, 3) for grey.")
     )
 
 
@@ -124,7 +124,7 @@ def super_resolution(factor: int, axes: tuple[int, ...] = (0, 1)) -> Operator:
     """
     factor = check_count(factor, what="factor")
     if min(axes) < 0:
-        raise fault(expected="axes ≥ 0", got=axes, mend="Count axes from the first.")
+        raise fault(expected="axes ≥ 0", got=axes, fix="Count axes from the first.")
     return _SuperResolution(factor, tuple(axes))
 
 
@@ -185,16 +185,16 @@ def solve_inverse(
         Those of `pseudoinverse_guidance` and `steer`.
     """
     if method not in ("posterior guidance", "steering"):
-        raise fault(expected="'posterior guidance' or 'steering'", got=repr(method), mend="Use the default.")
+        raise fault(expected="'posterior guidance' or 'steering'", got=repr(method), fix="Use the default.")
     steps = check_count(steps, what="steps")
     part, seen = observed(transport, operator, observation, noise_scale)
     if noise_scale < 0:
-        raise fault(expected="noise_scale ≥ 0", got=noise_scale, mend="It is a standard deviation.")
+        raise fault(expected="noise_scale ≥ 0", got=noise_scale, fix="It is a standard deviation.")
     if not isinstance(seen, jax.core.Tracer):
         if not jnp.all(jnp.isfinite(seen)):
-            raise fault(expected="a finite observation", got="an infinite one", mend="Mark what is unknown by NaN.")
+            raise fault(expected="a finite observation", got="an infinite one", fix="Mark what is unknown by NaN.")
         if not jnp.any(part.known):
-            raise fault(expected="an operator that observes something", got="zero", mend="Sample without it.")
+            raise fault(expected="an operator that observes something", got="zero", fix="Sample without it.")
     if method == "posterior guidance":
         scale = jnp.asarray(noise_scale)
         return pseudoinverse_guidance(transport, operator, observation, scale, count, key=key, args=args, steps=steps)

@@ -43,13 +43,13 @@ def observed(
         ValueError: the observation is not an array of floats of the operator's output shape; the noise scale is not one
             number.
     """
-    check_callable(operator, what="an operator", mend="It is operator(x) -> y, linear, of one sample.")
-    check_shape(noise_scale, (), what="a noise scale", mend="One number for all components.")
-    check_floats(observation, what="an observation", mend="Convert it to a float dtype.")
+    check_callable(operator, what="an operator", fix="It is operator(x) -> y, linear, of one sample.")
+    check_shape(noise_scale, (), what="a noise scale", fix="One number for all components.")
+    check_floats(observation, what="an observation", fix="Convert it to a float dtype.")
     observation = jnp.asarray(observation, jnp.promote_types(observation.dtype, jnp.float32))
     sample = jax.random.normal(jax.random.key(0), transport.space.shape, observation.dtype)
     image = operator(sample)
-    check_shape(observation, image.shape, what="an observation", mend="Apply the operator once to see its shape.")
+    check_shape(observation, image.shape, what="an observation", fix="Apply the operator once to see its shape.")
     # The operator is linear: what it leaves at exactly zero for a random sample, it leaves there for every one.
     known = ~jnp.isnan(observation) & (image != 0)
     return Observed(operator, known), jnp.where(known, observation, 0)

@@ -76,7 +76,7 @@ def posterior_guidance(
     """
     count = check_draws(count, key, args)
     check_cost(transport, cost, args)
-    check_shape(rate, (), what="a rate", mend="One number; 1 is the method's own.")
+    check_shape(rate, (), what="a rate", fix="One number; 1 is the method's own.")
 
     def pull(t: Array, denoised: Array, pullback: Callable[[Array], tuple[Array]], args: PyTree) -> Array:
         return -rate * pullback(jax.grad(cost)(denoised, args))[0]

@@ -73,8 +73,8 @@ def complete(
         As `sample_posterior`.
     """
     one = jax.ShapeDtypeStruct(transport.space.shape, jnp.float32)
-    check_floats(observed, what="a row", mend="Convert it to a float dtype.")
-    check_like((observed, mask), (one, one), what="one row and its mask: a pair that", mend="jax.vmap it over rows.")
+    check_floats(observed, what="a row", fix="Convert it to a float dtype.")
+    check_like((observed, mask), (one, one), what="one row and its mask: a pair that", fix="jax.vmap it over rows.")
     observed = jnp.asarray(observed, jnp.promote_types(observed.dtype, jnp.float32))
     seen = jnp.asarray(mask, bool) & ~jnp.isnan(observed)
     matrix = jnp.diag(seen.reshape(-1).astype(observed.dtype))

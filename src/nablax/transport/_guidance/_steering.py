@@ -81,11 +81,11 @@ class Bounds(eqx.Module):
             raise fault(
                 expected="a lower or an upper bound, and margin ≥ 0",
                 got=f"lower={lower}, upper={upper}, margin={margin}",
-                mend="Give infinity for the components that are free.",
+                fix="Give infinity for the components that are free.",
             )
         for name, bound in (("lower", lower), ("upper", upper)):
             if bound is not None and not isinstance(bound, (int, float, np.ndarray, np.generic, jax.Array)):
-                raise fault(expected=f"{name} as a number or an array", got=described(bound), mend="Use jnp.asarray.")
+                raise fault(expected=f"{name} as a number or an array", got=described(bound), fix="Use jnp.asarray.")
         self.lower = jnp.asarray(-jnp.inf if lower is None else lower)
         self.upper = jnp.asarray(jnp.inf if upper is None else upper)
         self.margin = margin
@@ -105,7 +105,7 @@ class Bounds(eqx.Module):
             raise fault(
                 expected=f"bounds of shape {y.shape}, or one number",
                 got=f"shape {bound.shape}",
-                mend="Give infinity for the components that are free.",
+                fix="Give infinity for the components that are free.",
             )
         return jnp.broadcast_to(bound, y.shape).astype(y.dtype)
 
@@ -116,10 +116,10 @@ def check_cost(transport: Transport, cost: Cost, args: PyTree) -> None:
     Raises:
         ValueError: it is not.
     """
-    check_callable(cost, what="a cost", mend="It is cost(x1, args) -> scalar, of one sample.")
+    check_callable(cost, what="a cost", fix="It is cost(x1, args) -> scalar, of one sample.")
     one = jax.ShapeDtypeStruct(transport.space.shape, jnp.float32)
     value = jax.eval_shape(cost, one, jax.tree.map(lambda leaf: leaf[0], args))
-    check_scalar(value, what="a cost", mend=_SCALAR)
+    check_scalar(value, what="a cost", fix=_SCALAR)
 
 
 @eqx.filter_jit

@@ -20,7 +20,7 @@ VIEWS: tuple[str, ...] = get_args(View)
 def check_view(view: str) -> None:
     """Raise a ``ValueError`` naming the views if ``view`` is not one."""
     if view not in VIEWS:
-        raise fault(expected=f"one of {', '.join(VIEWS)}", got=repr(view), mend="See transport.Linear.convert.")
+        raise fault(expected=f"one of {', '.join(VIEWS)}", got=repr(view), fix="See transport.Linear.convert.")
 
 
 class AbstractPath(eqx.Module):
@@ -121,7 +121,7 @@ class AbstractPath(eqx.Module):
 
 def check_path(path: AbstractPath) -> None:
     """Raise a ``ValueError`` if it is no path, or the class of one."""
-    check_instance(path, AbstractPath, what="a path", mend="Pass transport.Linear(), or another path of this room.")
+    check_instance(path, AbstractPath, what="a path", fix="Pass transport.Linear(), or another path of this room.")
 
 
 class Linear(AbstractPath):

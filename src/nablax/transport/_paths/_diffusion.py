@@ -139,7 +139,7 @@ class VarianceExploding(AbstractPath):
             raise fault(
                 expected="0 < sigma_min < sigma_max",
                 got=f"{self.sigma_min} and {self.sigma_max}",
-                mend="sigma_max is about the largest distance between two data points.",
+                fix="sigma_max is about the largest distance between two data points.",
             )
 
     def coefficients(self, t: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
@@ -167,10 +167,10 @@ def _integral_and_rate(beta_min: float, beta_max: float, t: Array) -> tuple[Arra
 def _check_rates(beta_min: float, beta_max: float, margin: float) -> None:
     if not 0 < beta_min <= beta_max:
         raise fault(
-            expected="0 < beta_min ≤ beta_max", got=f"{beta_min} and {beta_max}", mend="Song et al. use 0.1, 20."
+            expected="0 < beta_min ≤ beta_max", got=f"{beta_min} and {beta_max}", fix="Song et al. use 0.1, 20."
         )
     if not 0 < margin < 1:
-        raise fault(expected="0 < margin < 1", got=margin, mend="The default 1e-3 is a usual choice.")
+        raise fault(expected="0 < margin < 1", got=margin, fix="The default 1e-3 is a usual choice.")
 
 
 __all__ = ["SubVariancePreserving", "VarianceExploding", "VariancePreserving"]
