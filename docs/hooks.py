@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from _hooks import formulas, papers, reference
+from _hooks import formulas, papers, reference, tables
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
@@ -37,5 +37,5 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Draw the formulas."""
-    return formulas.draw_formulas(html)
+    """Draw the formulas, and make wide tables readable on a phone."""
+    return tables.label_cells(formulas.draw_formulas(html))

@@ -14,6 +14,7 @@ from _hooks import papers, reference  # noqa: E402
 from _hooks.docstrings import Docstrings, to_markdown  # noqa: E402
 from _hooks.formulas import draw_formulas, to_mathml  # noqa: E402
 from _hooks.rooms import address, chambers, public, rooms  # noqa: E402
+from _hooks.tables import label_cells  # noqa: E402
 
 sys.path.pop(0)
 
@@ -76,6 +77,17 @@ def test_examples_are_a_section_and_stay_as_they_are():
 def test_sections_of_the_house_lose_their_margin_and_end_where_they_end():
     text = converted("Cost: two passes.\n\nReferences:\n    - One, 2020,\n      (here)\n    - Two\n\nThe end.")
     assert text == "**Cost:**\n\ntwo passes.\n\n**References:**\n\n- One, 2020,\n  (here)\n- Two\n\nThe end."
+
+
+def test_cells_of_wide_tables_bear_the_headings_of_their_columns():
+    heads = ["", "<code>a</code>", 'the "size" &amp; more', "d"]
+    head = "".join(f'<th style="text-align: left;">{text}</th>' for text in heads)
+    row = "".join(f"<td>{number}</td>" for number in range(4))
+    page = f"<p>x</p><table>\n<tr>{head}</tr>\n<tr>{row}</tr>\n<tr>{row}</tr></table>"
+    labels = re.findall(r'<td data-head="(.*?)">(\d)</td>', label_cells(page))
+    assert labels == 2 * [("", "0"), ("a", "1"), ("the &quot;size&quot; &amp; more", "2"), ("d", "3")]
+    narrow = "<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>"
+    assert label_cells(narrow) == narrow
 
 
 def test_formulas_become_elements_that_browsers_draw():
