@@ -68,14 +68,14 @@ CONSTRUCTORS = {
         lambda: regulate.ghost_step(lambda params, x: x @ params["weight"] * params["bias"][0]),
         objectives=None,
         degree=None,
-        extra=lambda updates: {"inputs": (jax.numpy.ones((2, 2), updates["bias"].dtype),)},
+        extra=lambda updates: {"inputs": jax.numpy.ones((2, 2), updates["bias"].dtype)},
     ),
     "graddrop": Row(lambda: regulate.graddrop(key=KEY)),
     "gradient_norm": Row(
         lambda: regulate.gradient_norm(0.1, 0.05),
         objectives=None,
         degree=None,
-        extra=lambda grads: {"grad_fn": lambda params: jax.tree.map(lambda p: 3 * (p - 1), params)},
+        extra=lambda grads: {"grad_fn": lambda params: (0.0, jax.tree.map(lambda p: 3 * (p - 1), params))},
     ),
     "gradient_projection": Row(
         lambda: regulate.gradient_projection(),

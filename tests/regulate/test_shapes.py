@@ -21,9 +21,9 @@ def test_a_loss_is_one_number_where_its_sign_is_asked():
 def test_gradients_of_other_parameters_are_refused():
     regulator = regulate.gradient_norm(0.1, 0.01)
     with pytest.raises(ValueError, match=r"a gradient that is shaped like .*f32\[2,3\].*got .*f32\[1,3\]"):
-        regulator.update(NARROW, regulator.init(PARAMS), PARAMS, grad_fn=lambda p: p)
-    with pytest.raises(ValueError, match=r"a grad_fn whose value is shaped like .*got .*f32\[1,3\]"):
-        regulator.update(PARAMS, regulator.init(PARAMS), PARAMS, grad_fn=lambda p: NARROW)
+        regulator.update(NARROW, regulator.init(PARAMS), PARAMS, grad_fn=lambda p: (1.0, p))
+    with pytest.raises(ValueError, match=r"a grad_fn whose gradient is shaped like .*got .*f32\[1,3\]"):
+        regulator.update(PARAMS, regulator.init(PARAMS), PARAMS, grad_fn=lambda p: (1.0, NARROW))
 
 
 def test_a_guard_needs_the_gradients_of_its_updates():

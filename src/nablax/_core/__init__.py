@@ -19,10 +19,12 @@ from ._checks import (
     check_shape_of_one,
     described,
     known_finite,
+    shaped_like,
 )
 from ._convolutions import canonical_convolutions
 from ._errors import fault, require
 from ._estimate import Estimate
+from ._extra_arguments import ExtraArguments, required
 from ._field import checked_field, checked_loss
 from ._forward import forward, push_forward
 from ._guarded_jit import guarded_jit
@@ -32,6 +34,7 @@ from ._types import Field, Key
 
 __all__ = [
     "Estimate",
+    "ExtraArguments",
     "Field",
     "Key",
     "Product",
@@ -65,7 +68,9 @@ __all__ = [
     "push_forward",
     "read_arrays",
     "require",
+    "required",
     "rows_of",
+    "shaped_like",
     "space",
     "split",
     "table",

@@ -15,8 +15,8 @@ TREE = {"a": jnp.array([0.3, -1.2, 0.8]), "b": jnp.array([1.5, 0.4])}
 
 
 def regulated(weight, ascent, tree=TREE, function=loss):
-    regulator, slope = gradient_norm(weight, ascent), jax.grad(function)
-    return regulator.update(slope(tree), regulator.init(tree), tree, grad_fn=slope, unknown=1)[0]
+    regulator, slope = gradient_norm(weight, ascent), jax.value_and_grad(function)
+    return regulator.update(slope(tree)[1], regulator.init(tree), tree, grad_fn=slope, unknown=1)[0]
 
 
 def test_a_quadratic_is_exact_at_any_ascent_both_ways(x64):
@@ -63,7 +63,9 @@ def test_flooding_is_the_gradient_of_the_flooded_loss():
 def test_faults():
     with pytest.raises(ValueError, match="not zero"):
         gradient_norm(0.1, 0.0)
-    with pytest.raises(ValueError, match="params and grad_fn"):
+    with pytest.raises(ValueError, match=r"grad_fn=\.\.\. at the update of gradient_norm, got none"):
         gradient_norm(0.1, 0.1).update(TREE, optax.EmptyState(), TREE)
-    with pytest.raises(ValueError, match="value=loss"):
+    with pytest.raises(ValueError, match=r"grad_fn\(params\) -> \(value, grads\), got"):
+        gradient_norm(0.1, 0.1).update(TREE, optax.EmptyState(), TREE, grad_fn=jax.grad(loss))
+    with pytest.raises(ValueError, match=r"value=\.\.\. at the update of flooding, got none. Pass value=loss"):
         flooding(0.1).update(TREE, optax.EmptyState())

@@ -24,7 +24,7 @@ def test_it_is_the_gradient_of_the_penalised_loss():
         return 0.3 / 2 * jnp.mean(jnp.sum((logits(params, X) - shift[None]) ** 2, axis=1))
 
     regulator = spectral_decoupling(logits, 0.3, shift=shift)
-    updates, state = regulator.update(jax.grad(loss)(W), regulator.init(W), W, inputs=(X,))
+    updates, state = regulator.update(jax.grad(loss)(W), regulator.init(W), W, inputs=X)
     np.testing.assert_allclose(updates, jax.grad(lambda p: loss(p) + penalty(p))(W), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(state.penalty, penalty(W), rtol=1e-6)
 
@@ -39,7 +39,7 @@ def test_all_margins_end_at_the_root_whatever_the_features(x64):
         return jnp.mean(jax.nn.softplus(-labels * (features @ w)))
 
     def residual(w):
-        return regulator.update(jax.grad(loss)(w), regulator.init(w), w, inputs=(features,))[0]
+        return regulator.update(jax.grad(loss)(w), regulator.init(w), w, inputs=features)[0]
 
     # Newton on the convex problem, within the span of the features.
     newton = jax.jit(lambda w: w - jnp.linalg.lstsq(jax.jacobian(residual)(w), residual(w))[0])

@@ -17,7 +17,7 @@ def logits(params, inputs):
 
 def regulated(updates, fraction=1.0):
     regulator = ghost_step(logits, fraction=fraction)
-    return jax.jit(lambda u: regulator.update(u, regulator.init(PARAMS), PARAMS, inputs=(X,), unknown=1))(updates)
+    return jax.jit(lambda u: regulator.update(u, regulator.init(PARAMS), PARAMS, inputs=X, unknown=1))(updates)
 
 
 def test_long_steps_end_on_the_radius_and_short_ones_pass():
@@ -65,7 +65,7 @@ def test_a_spike_of_the_rate_does_no_harm():
                 lambda p: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(p, inputs), labels))
             )(params)
             grads = jax.tree.map(lambda g: rate * g, grads)
-            updates, state = chain.update(grads, state, params, inputs=(inputs,))
+            updates, state = chain.update(grads, state, params, inputs=inputs)
             return (optax.apply_updates(params, updates), state), value
 
         params = jnp.zeros_like(PARAMS)
@@ -81,7 +81,7 @@ def test_a_spike_of_the_rate_does_no_harm():
 def test_an_empty_leaf_has_no_largest_entry():
     regulator = ghost_step(lambda params, x: logits(params[0], x))
     params = (PARAMS, jnp.zeros((0,)))
-    update, _ = regulator.update(params, regulator.init(params), params, inputs=(X,))
+    update, _ = regulator.update(params, regulator.init(params), params, inputs=X)
     assert update[1].shape == (0,)
 
 
@@ -89,6 +89,6 @@ def test_faults():
     with pytest.raises(ValueError, match="positive fraction"):
         ghost_step(logits, fraction=0)
     regulator = ghost_step(logits)
-    for arguments in ({"params": PARAMS}, {"inputs": (X,)}):
-        with pytest.raises(ValueError, match="what the logits are computed from"):
+    for arguments, missing in (({"params": PARAMS}, "inputs"), ({"inputs": X}, "params")):
+        with pytest.raises(ValueError, match=rf"{missing}=\.\.\. at the update of ghost_step, got none"):
             regulator.update(PARAMS, regulator.init(PARAMS), **arguments)

@@ -56,7 +56,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     regulator = gradient_norm(_WEIGHT, _ASCENT)
 
     def difference(p: PyTree) -> PyTree:
-        return regulator.update(slope(p), regulator.init(p), p, grad_fn=slope)[0]
+        value_and_slope = jax.value_and_grad(lambda p: loss(p, inputs, labels))
+        return regulator.update(slope(p), regulator.init(p), p, grad_fn=value_and_slope)[0]
 
     def twice(p: PyTree) -> PyTree:
         return jax.grad(lambda p: loss(p, inputs, labels) + _WEIGHT / 2 * optax.tree.norm(slope(p), squared=True))(p)
@@ -117,8 +118,8 @@ def _recover(key: Key, *, steps: int) -> tuple[Float[Array, " methods"], Float[A
 
     def run(method: Array) -> tuple[Array, Array]:
         def step(params: PyTree, _: None) -> tuple[PyTree, None]:
-            slope = jax.grad(cost)
-            grads = slope(params)
+            slope = jax.value_and_grad(cost)
+            _, grads = slope(params)
             up, _ = uphill.update(grads, optax.EmptyState(), params, grad_fn=slope)
             down, _ = downhill.update(grads, optax.EmptyState(), params, grad_fn=slope)
             chosen = jax.tree.map(lambda *g: jnp.stack(g)[method], grads, up, down)
@@ -153,7 +154,7 @@ def _two_floods(params: PyTree, inputs: Array, labels: Array) -> tuple[Array, Ar
         point = jax.tree.map(lambda p, g: p - rate * g, point, grads)
     moved = jax.tree.map(jnp.subtract, params, point)
     grads = slope(params)
-    both, _ = gradient_norm(rate, rate).update(grads, optax.EmptyState(), params, grad_fn=slope)
+    both, _ = gradient_norm(rate, rate).update(grads, optax.EmptyState(), params, grad_fn=jax.value_and_grad(cost))
     difference = jax.tree.map(lambda b, g: rate * (b - g), both, grads)
     exact = jax.grad(lambda p: optax.tree.norm(slope(p), squared=True) / 2)(params)
     size = optax.tree.norm(moved)

@@ -109,7 +109,7 @@ def _train(key: Key, train: tuple[Array, Array], test: tuple[Array, Array]) -> t
             grads = jax.grad(loss)(params, *batch)
             clipped, _ = clip.update(grads, clip.init(params))
             updates = jax.tree.map(lambda g, c: -rate * jnp.where(method == 1, c, g), grads, clipped)
-            safe, _ = ghost.update(updates, ghost.init(params), params, inputs=(batch[0],))
+            safe, _ = ghost.update(updates, ghost.init(params), params, inputs=batch[0])
             updates = jax.tree.map(lambda u, s: jnp.where(method == 2, s, u), updates, safe)
             return optax.apply_updates(params, updates), None
 

@@ -74,11 +74,11 @@ def _responses(strengths: Float[Array, " n"]) -> tuple[Array, Array, Array]:
 
     def solve(strength: Array) -> tuple[Array, Array]:
         data = mixing * jnp.stack([strength, jnp.ones(())])[None]
-        regulator = spectral_decoupling(lambda w: data @ w, penalty)
+        regulator = spectral_decoupling(lambda w, rows: rows @ w, penalty)
 
         def slope(w: Array, decouple: Array) -> Array:
             plain = jax.grad(lambda w: jnp.mean(jax.nn.softplus(-(data @ w))))(w)
-            added, _ = regulator.update(plain, regulator.init(w), w, inputs=())
+            added, _ = regulator.update(plain, regulator.init(w), w, inputs=data)
             return jnp.where(decouple, added, plain + penalty * w)
 
         def newton(w: Array, decouple: Array) -> Array:
@@ -136,7 +136,7 @@ def _fit(key: Key, data: list[Array], strength: Array, decay: Array, *, steps: i
 
     def step(carry: tuple, _: None) -> tuple[tuple, None]:
         params, state, inner = carry
-        grads, inner = regulator.update(jax.grad(loss)(params), inner, params, inputs=(x,))
+        grads, inner = regulator.update(jax.grad(loss)(params), inner, params, inputs=x)
         updates, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, updates), state, inner), None
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 from .._aggregators._aggregator import combine, leading_axis, solver_dtype
 
 
@@ -79,10 +79,11 @@ def dual_ascent(
         **extra: Any,
     ) -> tuple[PyTree, DualAscentState]:
         count = leading_axis(grads, params)
-        if values is None or jnp.shape(values) != (expected,) or count != expected:
+        values = required(values, "values", by="dual_ascent")
+        if jnp.shape(values) != (expected,) or count != expected:
             raise fault(
                 expected=f"{expected} gradients and values=[{expected}], the objective's first",
-                got=f"{count} gradients, values of shape {None if values is None else jnp.shape(values)}",
+                got=f"{count} gradients, values of shape {jnp.shape(values)}",
                 fix="Pass what multi_value_and_grad returns.",
             )
         multipliers = state.multipliers

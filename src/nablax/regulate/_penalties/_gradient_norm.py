@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_like, check_shape, fault
+from ..._core import check_like, check_shape, described, fault, required
 
 
 def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationExtraArgs:
@@ -27,7 +27,8 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
 
     Returns:
         The regulator, without state. ``update(grads, state, params, grad_fn=...)`` needs the parameters and
-        ``grad_fn(params) -> grads`` on the same batch; it comes first in a chain.
+        ``grad_fn(params) -> (value, grads)`` on the same batch, which `nablax.follow.fit` gives; it comes first in a
+        chain.
 
     Raises:
         ValueError: ``ascent`` is zero; at an update, parameters or ``grad_fn`` are missing, or gradients are not shaped
@@ -36,10 +37,10 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from nablax import regulate
-        >>> slope = jax.grad(lambda w: 2 * jnp.sum(w**2))  # 4 w; the penalty's gradient is 16 w
+        >>> slope = jax.value_and_grad(lambda w: 2 * jnp.sum(w**2))  # 4 w; the penalty's gradient is 16 w
         >>> regulator = regulate.gradient_norm(weight=0.1, ascent=0.01)
         >>> w = jnp.array([1.0])
-        >>> updates, _ = regulator.update(slope(w), regulator.init(w), w, grad_fn=slope)
+        >>> updates, _ = regulator.update(slope(w)[1], regulator.init(w), w, grad_fn=slope)
         >>> round(float(updates[0]), 4)
         5.6
 
@@ -58,18 +59,21 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
         state: optax.EmptyState,
         params: PyTree = None,
         *,
-        grad_fn: Callable[[PyTree], PyTree] | None = None,
+        grad_fn: Callable[[PyTree], tuple[Array, PyTree]] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, optax.EmptyState]:
-        if params is None or grad_fn is None:
-            raise fault(
-                expected="params and grad_fn=...",
-                got="None",
-                fix="Pass grad_fn=lambda params: jax.grad(loss)(params, batch).",
-            )
+        params = required(params, "params", by="gradient_norm")
+        grad_fn = required(grad_fn, "grad_fn", by="gradient_norm")
         check_like(updates, params, what="a gradient that", fix="Pass the parameters that it belongs to.")
-        uphill = grad_fn(jax.tree.map(lambda p, g: p + jnp.asarray(ascent, p.dtype) * g, params, updates))
-        check_like(uphill, params, what="a grad_fn whose value", fix="It is grad_fn(params) -> grads.")
+        found = grad_fn(jax.tree.map(lambda p, g: p + jnp.asarray(ascent, p.dtype) * g, params, updates))
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise fault(
+                expected="grad_fn(params) -> (value, grads)",
+                got=described(found),
+                fix="Pass grad_fn=lambda params: jax.value_and_grad(loss)(params, batch).",
+            )
+        _, uphill = found
+        check_like(uphill, params, what="a grad_fn whose gradient", fix="It is grad_fn(params) -> (value, grads).")
         share = weight / ascent
         return jax.tree.map(lambda g, u: g + jnp.asarray(share, g.dtype) * (u - g), updates, uphill), state
 
@@ -117,8 +121,7 @@ def flooding(level: float | Float[Array, ""]) -> optax.GradientTransformationExt
         value: Float[Array, ""] | float | None = None,
         **extra: Any,
     ) -> tuple[PyTree, optax.EmptyState]:
-        if value is None:
-            raise fault(expected="value=loss", got="None", fix="Pass the loss whose gradient this is.")
+        value = required(value, "value", by="flooding")
         check_shape(value, (), what="a value", fix="It is the loss of the batch, one number.")
         sign = jnp.where(jnp.asarray(value) < level, -1, 1)
         return jax.tree.map(lambda g: sign.astype(g.dtype) * g, updates), state

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 from .._aggregators._aggregator import solver_dtype
 
 
@@ -141,12 +141,8 @@ def manifold_smoothness(
         value: Float[Array, ""] | float | None = None,
         **extra: Any,
     ) -> tuple[PyTree, ManifoldSmoothnessState]:
-        if params is None or value is None:
-            raise fault(
-                expected="params and value=loss",
-                got="None",
-                fix="Pass the parameters, and the loss whose gradient this is.",
-            )
+        params = required(params, "params", by="manifold_smoothness")
+        value = required(value, "value", by="manifold_smoothness")
         dtype = state.weights.dtype
 
         def roughness(params: PyTree) -> tuple[Array, Array]:

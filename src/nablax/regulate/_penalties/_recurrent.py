@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 from .._aggregators._aggregator import solver_dtype
 
 # step(params, state, input) -> state, for a batch: leading axis of state and input.
@@ -163,12 +163,8 @@ def vanishing_gradient(step: Step, weight: float, *, threshold: float = 0.0) -> 
         unrolled: Unrolled | None = None,
         **extra: Any,
     ) -> tuple[PyTree, VanishingGradientState]:
-        if params is None or unrolled is None:
-            raise fault(
-                expected="params and unrolled=...",
-                got="None",
-                fix="regulate.unrolled_value_and_grad(step, loss) gives it beside the gradient.",
-            )
+        params = required(params, "params", by="vanishing_gradient")
+        unrolled = required(unrolled, "unrolled", by="vanishing_gradient")
         unrolled = jax.lax.stop_gradient(unrolled)
         (omega, share), grads = jax.value_and_grad(penalty, has_aux=True)(params, unrolled)
         added = jax.tree.map(lambda g, p: g + jnp.asarray(weight, g.dtype) * p.astype(g.dtype), updates, grads)

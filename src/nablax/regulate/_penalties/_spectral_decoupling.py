@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 from .._aggregators._aggregator import solver_dtype
 
 
@@ -36,7 +36,7 @@ def spectral_decoupling(
     :math:`\lambda r = 1/(1+e^{r})`, whatever the strengths of the features.
 
     Args:
-        logits: ``logits(params, *inputs) -> [n, ...]``.
+        logits: ``logits(params, inputs) -> [n, ...]``.
         strength: λ, no unit, not negative.
         shift: γ, what logits are drawn to, broadcast over the logits, 0 by default; one for each class where classes
             are uneven.
@@ -53,7 +53,7 @@ def spectral_decoupling(
         >>> from nablax import regulate
         >>> regulator = regulate.spectral_decoupling(lambda w, x: x * w, 0.5)
         >>> w = jnp.array(3.0)
-        >>> updates, state = regulator.update(jnp.array(0.0), regulator.init(w), w, inputs=(jnp.array([2.0]),))
+        >>> updates, state = regulator.update(jnp.array(0.0), regulator.init(w), w, inputs=jnp.array([2.0]))
         >>> float(updates), float(state.penalty)  # 0.5 · 2 · 6 and 0.25 · 6²
         (6.0, 9.0)
 
@@ -76,18 +76,14 @@ def spectral_decoupling(
         state: SpectralDecouplingState,
         params: PyTree = None,
         *,
-        inputs: tuple[Any, ...] | None = None,
+        inputs: PyTree = None,
         **extra: Any,
     ) -> tuple[PyTree, SpectralDecouplingState]:
-        if params is None or inputs is None:
-            raise fault(
-                expected="params and inputs=(...), what the logits are computed from",
-                got="None",
-                fix="Call update(grads, state, params, inputs=(x,)).",
-            )
+        params = required(params, "params", by="spectral_decoupling")
+        inputs = required(inputs, "inputs", by="spectral_decoupling")
 
         def penalty(params: PyTree) -> Array:
-            scores = logits(params, *inputs)
+            scores = logits(params, inputs)
             target = jnp.broadcast_to(jnp.asarray(shift, scores.dtype), scores.shape)
             return 0.5 * strength * jnp.sum(jnp.square(scores - target)) / scores.shape[0]
 

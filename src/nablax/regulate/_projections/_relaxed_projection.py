@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 from .._aggregators._aggregator import exact
 from ._gradient_projection import as_matrix, empty_bases, project_off
 
@@ -83,8 +83,7 @@ def relaxed_projection(penalty: float = 1.0) -> optax.GradientTransformationExtr
     def update(
         updates: PyTree, state: RelaxedProjectionState, params: PyTree = None, **extra: object
     ) -> tuple[PyTree, RelaxedProjectionState]:
-        if params is None:
-            raise fault(expected="params", got="None", fix="Call update(updates, state, params).")
+        params = required(params, "params", by="relaxed_projection")
 
         @exact
         def regulate(gradient: Array, basis: Array, relaxed: Array, anchor: Array, leaf: Array) -> Array:

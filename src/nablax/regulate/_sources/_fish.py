@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, canonical_convolutions, fault
+from ..._core import Key, canonical_convolutions, fault, required
 from .._aggregators._aggregator import leading_axis
 
 
@@ -85,12 +85,8 @@ def fish(inner_rate: float | Float[Array, ""], *, key: Key) -> optax.GradientTra
         **extra: Any,
     ) -> tuple[PyTree, FishState]:
         count = leading_axis(grads, params)
-        if params is None or domain_grad is None:
-            raise fault(
-                expected="params and domain_grad=...",
-                got="None",
-                fix="Pass domain_grad=lambda params, i: jax.grad(loss)(params, inputs[i], labels[i]).",
-            )
+        params = required(params, "params", by="fish")
+        domain_grad = required(domain_grad, "domain_grad", by="fish")
         following, now = jax.random.split(state.key)
         if order is not None and jnp.shape(order) != (count,):
             raise fault(

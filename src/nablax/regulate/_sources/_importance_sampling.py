@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, check_count, check_key, fault
+from ..._core import Key, check_count, check_key, fault, required
 from .._aggregators._aggregator import (
     combine,
     leading_axis,
@@ -99,10 +99,11 @@ def importance_sampling(items: int, *, uniform: float = 0.1) -> optax.GradientTr
         **extra: Any,
     ) -> tuple[PyTree, ImportanceSamplingState]:
         count = leading_axis(grads, params)
-        if indices is None or jnp.shape(indices) != (count,):
+        indices = required(indices, "indices", by="importance_sampling")
+        if jnp.shape(indices) != (count,):
             raise fault(
                 expected=f"indices=[{count}], the items that the gradients belong to",
-                got=str(None if indices is None else jnp.shape(indices)),
+                got=str(jnp.shape(indices)),
                 fix="Pass what importance_draw returned.",
             )
         dtype = state.norms.dtype

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 from ...calculus import softmax_radius
 from .._aggregators._aggregator import solver_dtype
 
@@ -37,7 +37,7 @@ def ghost_step(logits: Callable[..., Array], *, fraction: float = 1.0) -> optax.
     kept before it keeps what it has gathered.
 
     Args:
-        logits: ``logits(params, *inputs) -> [..., classes]``.
+        logits: ``logits(params, inputs) -> [..., classes]``.
         fraction: c, the share of the radius that a step may take, 1 by default.
 
     Returns:
@@ -52,7 +52,7 @@ def ghost_step(logits: Callable[..., Array], *, fraction: float = 1.0) -> optax.
         >>> from nablax import regulate
         >>> regulator = regulate.ghost_step(lambda weights, x: weights * x)
         >>> state = regulator.init(jnp.zeros(2))
-        >>> updates, state = regulator.update(jnp.array([50.0, -50.0]), state, jnp.zeros(2), inputs=(1.0,))
+        >>> updates, state = regulator.update(jnp.array([50.0, -50.0]), state, jnp.zeros(2), inputs=1.0)
         >>> [round(float(u), 4) for u in updates]  # spread of the logits: π
         [1.5708, -1.5708]
 
@@ -76,22 +76,18 @@ def ghost_step(logits: Callable[..., Array], *, fraction: float = 1.0) -> optax.
         state: GhostStepState,
         params: PyTree = None,
         *,
-        inputs: tuple[Any, ...] | None = None,
+        inputs: PyTree = None,
         **extra: Any,
     ) -> tuple[PyTree, GhostStepState]:
-        if params is None or inputs is None:
-            raise fault(
-                expected="params and inputs=(...), what the logits are computed from",
-                got="None",
-                fix="Call update(updates, state, params, inputs=(x,)).",
-            )
+        params = required(params, "params", by="ghost_step")
+        inputs = required(inputs, "inputs", by="ghost_step")
         dtype = state.radius.dtype
         # A direction of size one, so that an update of any size has a finite JVP.
         size = jnp.max(
             jnp.stack([jnp.max(jnp.abs(leaf), initial=0).astype(dtype) for leaf in jax.tree.leaves(updates)])
         )
         unit = jax.tree.map(lambda leaf: leaf / jnp.where(size > 0, size, 1).astype(leaf.dtype), updates)
-        radius = jnp.min(softmax_radius(logits)(params, unit, *inputs).simple).astype(dtype)
+        radius = jnp.min(softmax_radius(logits)(params, unit, inputs).simple).astype(dtype)
         # An update without effect on the logits has no radius; it passes.
         length = jnp.minimum(size, fraction * radius)
         limited = jax.tree.map(lambda leaf: leaf * length.astype(leaf.dtype), unit)

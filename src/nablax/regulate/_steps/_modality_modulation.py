@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 from .._aggregators._aggregator import (
     combine,
     exact,
@@ -203,8 +203,7 @@ def modality_modulation(
         scores: Array | None = None,
         **extra: object,
     ) -> tuple[PyTree, ModalityModulationState]:
-        if scores is None:
-            raise fault(expected="scores", got="None", fix="Pass scores=... of modality_value_and_grad.")
+        scores = required(scores, "scores", by="modality_modulation")
         leading_axis(updates, params)
         now = scores.astype(state.scores.dtype)
         usual = jnp.where(state.updates == 0, now, state.scores)

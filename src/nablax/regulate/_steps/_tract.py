@@ -9,7 +9,7 @@ import jax.scipy as jsp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 from .._aggregators._aggregator import exact, solver_dtype
 
 
@@ -68,10 +68,11 @@ def tract(
         **extra: Any,
     ) -> tuple[PyTree, optax.EmptyState]:
         gradient = where(updates)
-        if inputs is None or jnp.ndim(inputs) != 2 or gradient.ndim != 2 or inputs.shape[1] != gradient.shape[1]:
+        inputs = required(inputs, "inputs", by="tract")
+        if jnp.ndim(inputs) != 2 or gradient.ndim != 2 or inputs.shape[1] != gradient.shape[1]:
             raise fault(
                 expected="inputs=X of shape [n, inputs], and a weight of shape [outputs, inputs]",
-                got=f"inputs {None if inputs is None else jnp.shape(inputs)}, weight {gradient.shape}",
+                got=f"inputs {jnp.shape(inputs)}, weight {gradient.shape}",
                 fix="Flatten images, or cut them into the layer's patches.",
             )
         dtype = solver_dtype(gradient)

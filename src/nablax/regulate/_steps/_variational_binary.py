@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import fault, required
 
 
 class VariationalBinaryState(NamedTuple):
@@ -70,8 +70,7 @@ def variational_binary(strength: float = 1.0) -> optax.GradientTransformationExt
     def update(
         updates: PyTree, state: VariationalBinaryState, params: PyTree = None, **extra: object
     ) -> tuple[PyTree, VariationalBinaryState]:
-        if params is None:
-            raise fault(expected="params", got="None", fix="Call update(updates, state, params) with the fields.")
+        params = required(params, "params", by="variational_binary")
 
         def pull(gradient: Array, field: Array, prior: Array) -> Array:
             return (gradient + strength * _variance(field) * (field - prior)).astype(gradient.dtype)
