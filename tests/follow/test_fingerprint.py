@@ -13,7 +13,7 @@ import pytest
 
 from nablax.follow import _fingerprint
 from nablax.follow._fingerprint import data_digest, programs
-from nablax.follow._train import Plan, State
+from nablax.follow._train import Setup, State
 
 DATA = {"x": jnp.ones((8, 3)), "y": jnp.ones(8)}
 CONSTANT = np.linspace(0.0, 1.0, 2000, dtype=np.float32)
@@ -21,7 +21,7 @@ CONSTANT = np.linspace(0.0, 1.0, 2000, dtype=np.float32)
 
 def plan_of(loss, optimizer=None, frozen=None):
     frozen = {"w": None} if frozen is None else frozen
-    return Plan(
+    return Setup(
         loss, optax.with_extra_args_support(optimizer or optax.adam(0.1)), None, frozen, jax.random.key(0), 8, None
     )
 
@@ -30,7 +30,7 @@ def digests(loss=None, optimizer=None, weights=1.0, shape=(3,)):
     plan = plan_of(loss or base, optimizer)
     params = {"w": jnp.full(shape, weights)}
     zero = jnp.zeros((), jnp.int32)
-    state = State(params, plan.optimizer.init(params), None, None, jnp.array(jnp.inf), zero, zero)
+    state = State(params, None, plan.optimizer.init(params), None, None, jnp.array(jnp.inf), zero, zero)
     return programs(plan, state, DATA)
 
 
@@ -135,7 +135,7 @@ def test_what_is_frozen_in_a_model_counts():
     for mask in ([0, 1, 1], [1, 0, 1]):
         params, frozen = eqx.partition({"w": jnp.ones(3), "mask": jnp.array(mask)}, eqx.is_inexact_array)
         plan = plan_of(loss, frozen=frozen)
-        state = State(params, plan.optimizer.init(params), None, None, jnp.array(jnp.inf), zero, zero)
+        state = State(params, None, plan.optimizer.init(params), None, None, jnp.array(jnp.inf), zero, zero)
         seen.add(programs(plan, state, DATA)["loss"])
     assert len(seen) == 2
 

@@ -226,8 +226,8 @@ def check_optimizer(value: Any, *, what: str = "optimizer") -> optax.GradientTra
     )
 
 
-def check_loss(value: Any, *, what: str = "a loss") -> Array:
-    """What a loss has returned, where that is one real number of JAX's.
+def check_loss(value: Any, *, what: str = "a loss", several: bool = False) -> Array:
+    """What a loss has returned, where that is one real number of JAX's, or with ``several`` a vector of them.
 
     Raises:
         ValueError: it is a vector, a tuple with auxiliary values, complex, an integer, or a number of Python's.
@@ -238,7 +238,7 @@ def check_loss(value: Any, *, what: str = "a loss") -> Array:
         else:
             fix = "Compute it from the parameters by jax.numpy: numbers of Python and NumPy have no gradient."
         raise fault(expected=f"{what} that returns one real number", got=described(value), fix=fix)
-    if value.shape != ():
+    if value.ndim > several:
         fix = "Take the mean over the batch."
     elif jnp.iscomplexobj(value):
         fix = "Return its real part, or its modulus."

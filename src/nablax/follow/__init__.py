@@ -4,6 +4,7 @@ from ._fit import Fit, fit
 from ._flow import Solution, flow
 from ._progress import History, Progress
 from ._save import load, save
+from ._step import train_step
 
 __all__ = [
     "Fit",
@@ -14,4 +15,5 @@ __all__ = [
     "flow",
     "load",
     "save",
+    "train_step",
 ]

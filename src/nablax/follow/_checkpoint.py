@@ -23,7 +23,7 @@ _PARTIAL = ".partial-"
 # Settings that are digests, in words.
 _WORDS = {
     "loss": "loss (digest of its program and constants)",
-    "optimizer": "optimizer (digest of its program, rates and schedules)",
+    "optimizer": "optimizer (digest of its program, rates, schedules and extra arguments)",
     "data": "data (shapes, and a digest of the values)",
     "validation": "validation (shapes, and a digest of the values)",
 }

@@ -9,7 +9,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import PyTree
@@ -26,47 +25,37 @@ _TRACED_BY = ("jax", "equinox", "optax")
 
 
 def programs(setup: Setup, state: State, batch: PyTree) -> dict[str, Any]:
-    """Digests of the traced loss and optimiser, and the versions of what traced them."""
-    return {"versions": _versions(), "loss": _loss(setup, state.params, batch), "optimizer": _optimizer(setup, state)}
+    """Digests of the traced loss and optimiser, with every constant in them, and the versions of what traced them.
+
+    The values of weights and states do not count, shapes serve as well. The loss is traced with its gradient, so that a
+    custom rule of differentiation counts, and so does another estimator. The optimiser's program is that of its start
+    and of a whole step: rates, schedules, masks, seeds, extra arguments.
+
+    Args:
+        setup: of the run.
+        state: at its start.
+        batch: arrays or their shapes.
+    """
+    state, batch, key = _shapes(state), _shapes(batch), _shapes(setup.key)
+
+    def gradient(state: State, batch: PyTree, key: Any) -> PyTree:
+        return eqx.tree_at(lambda s: s.key, setup, key).differentiated(state, batch)(state.params)
+
+    def step(state: State, batch: PyTree, key: Any) -> PyTree:
+        model = eqx.combine(state.params, setup.frozen)
+        after, *rest = setup.step()(model, state.optimizer, (state.model_state, batch), key=key)
+        return eqx.filter(after, eqx.is_inexact_array), rest
+
+    started = _digest(jax.make_jaxpr(setup.optimizer.init)(state.params))
+    return {
+        "versions": _versions(),
+        "loss": _digest(jax.make_jaxpr(gradient)(state, batch, key)),
+        "optimizer": started + _digest(jax.make_jaxpr(step)(state, batch, key)),
+    }
 
 
 def _versions() -> dict[str, str]:
     return {"nablax": __version__} | {name: importlib.metadata.version(name) for name in _TRACED_BY}
-
-
-def _loss(setup: Setup, params: PyTree, batch: PyTree) -> str:
-    """Digest of the program that computes the loss and its gradient, with every constant in it.
-
-    Gradients are traced as well, so that a custom rule of differentiation counts.
-
-    Args:
-        setup: with the loss and what of the model is not trained.
-        params: arrays or their shapes; their values do not count.
-        batch: likewise.
-    """
-
-    def value(params: PyTree, batch: PyTree, key: Any) -> Any:
-        return setup.loss(eqx.combine(params, setup.frozen), batch, key=key)
-
-    return _digest(jax.make_jaxpr(jax.value_and_grad(value))(_shapes(params), _shapes(batch), _shapes(setup.key)))
-
-
-def _optimizer(setup: Setup, state: State) -> str:
-    """Digest of the programs that start and update the optimiser: rates, schedules, masks, seeds.
-
-    The values of parameters and state do not count. A line search is shown a loss that stands for any.
-    """
-    params, dtype = _shapes(state.params), state.best_loss.dtype
-
-    def update(gradient: PyTree, optimizer: PyTree, params: PyTree, value: Any) -> PyTree:
-        def value_fn(params: PyTree) -> Any:
-            return jnp.sum(jnp.stack([jnp.sum(jnp.abs(leaf) ** 2).astype(dtype) for leaf in jax.tree.leaves(params)]))
-
-        return setup.optimizer.update(gradient, optimizer, params, value=value, grad=gradient, value_fn=value_fn)
-
-    loss = jax.ShapeDtypeStruct((), dtype)
-    started = _digest(jax.make_jaxpr(setup.optimizer.init)(params))
-    return started + _digest(jax.make_jaxpr(update)(params, _shapes(state.optimizer), params, loss))
 
 
 def data_digest(tree: PyTree) -> str:

@@ -16,11 +16,11 @@ from .._core import (
     check_callable,
     check_count,
     check_key,
-    check_loss,
     check_optimizer,
     described,
     fault,
     is_key,
+    shaped_like,
     with_arrays,
 )
 from ..fields import EMA
@@ -34,7 +34,8 @@ from ._fingerprint import data_digest, programs
 from ._loop import Kept, Schedule, run
 from ._progress import History, Progress, Record
 from ._source import HostSource, Prefetch, Resident
-from ._train import Loss, Setup, State
+from ._step import Extra, Loss
+from ._train import Setup, State, measurements
 
 
 class Fit(eqx.Module):
@@ -44,7 +45,9 @@ class Fit(eqx.Module):
         model: the weights to use: those with the lowest validation loss; without validation the final average
             if there is one, else the final weights.
         last: the final weights, not averaged. After a divergence: the last ones that were finite.
-        history: losses, step by step.
+        state: the model's state (running statistics) that goes with ``model``; None where there is none.
+        last_state: the one that goes with ``last``.
+        history: losses and metrics, step by step.
         step: number of steps done.
         best_step: number of steps after which ``model`` was taken.
         result: "completed", "stopped early" (no better validation for ``patience`` validations) or "diverged"
@@ -53,6 +56,8 @@ class Fit(eqx.Module):
 
     model: PyTree
     last: PyTree
+    state: PyTree | None
+    last_state: PyTree | None
     history: History
     step: int
     best_step: int
@@ -68,6 +73,10 @@ def fit(
     steps: int,
     batch_size: int,
     key: Key,
+    state: PyTree | None = None,
+    value_and_grad: Callable[..., Any] = jax.value_and_grad,
+    extra: Extra | None = None,
+    has_aux: bool = False,
     validation: PyTree | None = None,
     validate_every: int | None = None,
     patience: int | None = None,
@@ -93,20 +102,28 @@ def fit(
 
     Args:
         loss: ``loss(model, batch, *, key) -> scalar``, the mean over the rows of the batch. Step $k$ calls it
-            with ``jax.random.fold_in(key, k)``.
+            with ``jax.random.fold_in(key, k)``; one without randomness leaves ``key`` out.
         model: any pytree; its floating arrays are trained.
         data: pytree of arrays with the same leading axis (rows), kept on the device, drawn without replacement
             anew in each epoch; the rows left over when ``batch_size`` does not divide their number differ from
             epoch to epoch. Or a callable ``(first_step, count) -> pytree of arrays [count, batch_size, ...]``
             that depends on the step numbers only; it runs in a thread ahead of the device.
-        optimizer: any Optax transformation, line searches and L-BFGS included: ``value``, ``grad`` and ``value_fn``,
-            the loss of the present batch as a function of the weights, are passed as extra arguments. Not those
-            that keep weights of their own beside the model (``optax.lookahead``).
+        optimizer: any Optax transformation, line searches and L-BFGS included, and any of this library's; the extra
+            arguments that `nablax.follow.train_step` lists are passed to it. Not those that keep weights of their own
+            beside the model (``optax.lookahead``).
         steps: number of updates.
         batch_size: rows in a batch; a multiple of the number of devices.
         key: of all randomness.
+        state: what the model carries from step to step beside its weights, such as the `equinox.nn.State` of
+            `equinox.nn.BatchNorm`; the loss is then ``loss(model, state, batch, *, key) -> (scalar, state)``.
+        value_and_grad: what takes the gradient, as in `nablax.follow.train_step`: an estimator, or
+            `nablax.regulate.multi_value_and_grad` for a loss that returns K losses, of which the history keeps all,
+            while the best weights are those with the lowest mean.
+        extra: ``extra(model, batch, grads) -> dict`` of more extra arguments for the optimiser.
+        has_aux: whether the loss returns ``(scalar, metrics)``, with ``state`` ``(scalar, (state, metrics))``, metrics
+            being real numbers in a dict by name; they land in the history.
         validation: rows like those of ``data``, on which the loss is measured with always the same keys, for the
-            averaged weights where there is an average.
+            averaged weights where there is an average, in inference mode (no dropout, running statistics).
         validate_every: steps between validations; by default a fiftieth of ``steps``, or what it was where a
             checkpoint is gone on from. The final state is always validated.
         patience: number of validations without a new best after which training stops; never by default.
@@ -154,6 +171,9 @@ def fit(
         raise fault(expected="validation rows with patience", got="none", fix="Pass validation=... as well.")
     if ema is not None and not isinstance(ema, EMA):
         raise fault(expected="ema, an EMA", got=repr(ema), fix="Pass ema=nablax.fields.EMA(0.999), or None.")
+    check_callable(value_and_grad, what="value_and_grad", fix="Pass jax.value_and_grad, or what is called like it.")
+    if extra is not None:
+        check_callable(extra, what="extra", fix="Pass extra(model, batch, grads) -> dict.")
     if isinstance(model, optax.LookaheadParams):
         raise fault(
             expected="the model itself", got="optax.LookaheadParams", fix="Pass model.fast; ema= averages the weights."
@@ -168,26 +188,41 @@ def fit(
         _check_rows("validation", validation, 1)
     sharding = spread(batch_size)
     every = validate_every or max(1, steps // 50)
-    setup = Setup(loss, extended, ema, frozen, key, batch_size, sharding)
+    setup = Setup(
+        loss,
+        extended,
+        ema,
+        frozen,
+        key,
+        batch_size,
+        sharding,
+        value_and_grad=value_and_grad,
+        extra=extra,
+        has_aux=has_aux,
+        stateful=state is not None,
+    )
 
     source: Resident | Prefetch
     if callable(data):
         source = Prefetch(data, steps, batch_size, sharding)
     else:
         source = Resident(data, steps, batch_size, sharding)
-    dtype = _loss_dtype(setup, params, source.batch)
-    rows = None if validation is None else place(validation, sharding)
-    state = State(
+    if validation is not None:
+        _check_alike(validation, source.batch)
+    now = State(
         params=params,
+        model_state=state,
         optimizer=extended.init(params),
         ema=None if ema is None else ema.init(params),
-        best=None if validation is None else params,
-        best_loss=jnp.array(jnp.inf, dtype),
+        best=None if validation is None else (params, state),
+        best_loss=jnp.array(jnp.inf),
         best_step=jnp.array(0, jnp.int32),
         step=jnp.array(0, jnp.int32),
     )
-    state = place(state, sharding)
-    record, result, kept = Record(steps, dtype), "", None
+    setup = eqx.tree_at(lambda s: s.measured, setup, _measured(setup, now, source.batch))
+    rows = None if validation is None else place(validation, sharding)
+    now = place(now._replace(best_loss=now.best_loss.astype(setup.measured[0].dtype)), sharding)
+    record, result, kept = Record(steps, setup.measured), "", None
     if checkpoint is not None:
         checkpoints = Checkpoints(checkpoint, checkpoint_every, notice)
         saved = checkpoints.newest()
@@ -202,21 +237,21 @@ def fit(
             "validation": None if validation is None else data_digest(validation),
             "validate_every": None if validation is None else every,
         }
-        traced = programs(setup, state, source.batch)
+        traced = programs(setup, now, source.batch)
         kept = Kept(checkpoints, {**settings, "programs": traced})
         if saved is not None:
             if saved.step > steps:
                 raise fault(expected=f"steps >= {saved.step}, the number done", got=steps, fix="Use another folder.")
             checkpoints.check(saved.settings, settings)
-            record.restore(saved.arrays)
-            fix = "The model, the optimiser, ema or validation has changed: go back, or use another folder."
-            state = place(with_arrays(saved.arrays, state, source="a checkpoint", fix=fix), sharding)
+            fix = "The model, the optimiser, ema, metrics or validation has changed: go back, or use another folder."
+            record.restore(saved.arrays, fix=fix)
+            now = place(with_arrays(saved.arrays, now, source="a checkpoint", fix=fix), sharding)
             checkpoints.check_programs(saved.settings.get("programs", {}), traced)
             # A run that completed fewer steps goes on; the other ends are final.
             result = "" if saved.result == "completed" and saved.step < steps else saved.result
     if not result:
-        state, result = run(setup, state, record, source, rows, Schedule(steps, every, patience), kept, progress)
-    return _outcome(local(state), frozen, record, result)
+        now, result = run(setup, now, record, source, rows, Schedule(steps, every, patience), kept, progress)
+    return _outcome(local(now), frozen, record, result)
 
 
 def _numeric(dtype: Any) -> bool:
@@ -249,22 +284,37 @@ def _check_rows(name: str, rows: PyTree, fewest: int) -> None:
         raise fault(expected=f"{name}: at least {fewest} rows", got=counts[0], fix=fix)
 
 
-def _loss_dtype(setup: Setup, params: PyTree, batch: PyTree) -> np.dtype:
-    """Dtype of the loss, from its shapes alone."""
+def _check_alike(validation: PyTree, batch: PyTree) -> None:
+    """Refuse validation rows that are no rows of a batch."""
+    row, one = (
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree) for tree in (batch, validation)
+    )
+    if not shaped_like(one, row):
+        raise fault(
+            expected=f"validation rows like those of data, {described(row)} each",
+            got=described(one),
+            fix="Make validation of the same arrays as data, under the same names.",
+        )
 
-    def value(params: PyTree, batch: PyTree) -> PyTree:
-        return check_loss(setup.loss(eqx.combine(params, setup.frozen), batch, key=setup.key))
 
-    return jax.eval_shape(value, params, batch).dtype
+def _measured(setup: Setup, state: State, batch: PyTree) -> PyTree:
+    """Shapes of what a step measures, from those of its arguments alone."""
+
+    def measure(state: State, batch: PyTree) -> PyTree:
+        value, aux, _ = setup.differentiated(state, batch)(state.params)
+        return measurements(value, {} if aux is None else aux[1])
+
+    return jax.eval_shape(measure, state, batch)
 
 
 def _outcome(state: State, frozen: PyTree, record: Record, result: str) -> Fit:
     step, best_step = int(state.step), int(state.best_step)
-    best = state.best
     if best_step == 0:
         # Nothing was validated, or nothing finite came of it.
-        best, best_step = (state.params if state.ema is None else state.ema.average), step
+        best, best_step = (state.params if state.ema is None else state.ema.average, state.model_state), step
+    else:
+        best = state.best
     # Copies, so that the record shares no buffer with itself.
-    model = eqx.combine(jax.tree.map(jnp.copy, best), frozen)
-    last = eqx.combine(state.params, frozen)
-    return Fit(model, last, record.history(), step, best_step, result)
+    weights, model_state = jax.tree.map(jnp.copy, best)
+    model, last = (eqx.combine(params, frozen) for params in (weights, state.params))
+    return Fit(model, last, model_state, state.model_state, record.history(), step, best_step, result)

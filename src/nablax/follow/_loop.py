@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
@@ -78,15 +79,15 @@ def run(
                 stop = min(stop, kept.checkpoints.next(record.step) or stop)
             start = time.monotonic()
             first = None if block.first is None else jnp.int32(block.first)
-            state, losses, finite = advance((setup, block.data, first, jnp.int32(stop)), state)
+            state, rows, finite = advance((setup, block.data, first, jnp.int32(stop)), state)
             taken = int(local(state.step)) - record.step
             pace.called(taken, time.monotonic() - start)
-            record.add(np.asarray(local(losses))[:taken])
+            record.add(jax.tree.map(np.asarray, local(rows)), taken)
             if not bool(local(finite)):
                 result = "diverged"
             elif validation is not None and (record.step % every == 0 or record.step == steps):
-                state, mean = validate((setup, validation), state)
-                record.validated(np.asarray(local(mean)))
+                state, means = validate((setup, validation), state)
+                record.validated(jax.tree.map(np.asarray, local(means)))
                 stale = record.step // every - int(local(state.best_step)) // every
                 if patience is not None and stale >= patience:
                     result = "stopped early"

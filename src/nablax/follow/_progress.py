@@ -5,8 +5,11 @@ from collections import deque
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PyTree
+
+from .._core import fault
 
 _CALL_SECONDS = 0.25
 _REPORT_SECONDS = 0.1
@@ -17,13 +20,18 @@ class History(eqx.Module):
 
     Attributes:
         step: number of steps done, 1, 2, …
-        loss: training loss of the batch before the step's update, in the unit of the loss.
+        loss: training loss of the batch before the step's update, in the unit of the loss; ``[steps, K]`` where the
+            loss returns K.
         validation: mean loss over the validation rows after the step; NaN where it was not measured.
+        metrics: what the loss returned beside it, by name.
+        validation_metrics: their means over the validation rows, by name; NaN where they were not measured.
     """
 
     step: Int[np.ndarray, " steps"]
-    loss: Float[np.ndarray, " steps"]
-    validation: Float[np.ndarray, " steps"]
+    loss: Float[np.ndarray, "steps ..."]
+    validation: Float[np.ndarray, "steps ..."]
+    metrics: dict[str, Float[np.ndarray, " steps"]]
+    validation_metrics: dict[str, Float[np.ndarray, " steps"]]
 
 
 class Progress(NamedTuple):
@@ -55,45 +63,70 @@ class Record:
         newest: the newest validation loss, or None.
     """
 
-    def __init__(self, steps: int, dtype: np.dtype) -> None:
-        self._loss = np.zeros(steps, dtype)
-        self._validation = np.full(steps, np.nan, dtype)
+    def __init__(self, steps: int, measured: PyTree) -> None:
+        self._training = _Table("history.loss", "history.metrics", steps, measured, 0)
+        self._validation = _Table("history.validation", "history.validation_metrics", steps, measured, np.nan)
         self._reported = 0
         self.step = 0
         self.newest: float | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `restore` needs, by name."""
-        return {"history.loss": self._loss[: self.step], "history.validation": self._validation[: self.step]}
+        both = self._training.columns | self._validation.columns
+        return {name: column[: self.step] for name, column in both.items()}
 
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+    def restore(self, arrays: dict[str, np.ndarray], *, fix: str) -> None:
         """Go on from an earlier history; takes its arrays out of ``arrays``."""
-        loss, validation = arrays.pop("history.loss"), arrays.pop("history.validation")
-        self.step = self._reported = len(loss)
-        self._loss[: self.step], self._validation[: self.step] = loss, validation
-        measured = validation[np.isfinite(validation)]
-        self.newest = float(measured[-1]) if len(measured) else None
+        for columns in (self._training.columns, self._validation.columns):
+            for name, column in columns.items():
+                if name not in arrays or arrays[name].shape[1:] != column.shape[1:]:
+                    raise fault(expected=f"a checkpoint with {name}", got=sorted(arrays), fix=fix)
+                earlier = arrays.pop(name)
+                self.step = self._reported = len(earlier)
+                column[: self.step] = earlier
+        losses = self._validation.loss[: self.step].reshape(self.step, -1).mean(axis=1)
+        finite = losses[np.isfinite(losses)]
+        self.newest = float(finite[-1]) if len(finite) else None
 
-    def add(self, losses: np.ndarray) -> None:
-        """Append the losses of the steps just done."""
-        self._loss[self.step : self.step + len(losses)] = losses
-        self.step += len(losses)
+    def add(self, rows: PyTree, count: int) -> None:
+        """Append the first ``count`` rows: what the steps just done measured."""
+        self._training.put(slice(self.step, self.step + count), jax.tree.map(lambda column: column[:count], rows))
+        self.step += count
 
-    def validated(self, mean: np.ndarray) -> None:
-        """Note the validation loss after the newest step."""
-        self._validation[self.step - 1] = mean
-        self.newest = float(mean)
+    def validated(self, means: PyTree) -> None:
+        """Note what was measured on the validation rows after the newest step."""
+        self._validation.put(self.step - 1, means)
+        self.newest = float(np.mean(means[0]))
 
     def recent(self) -> float:
         """Mean loss since the last call of this method."""
-        losses = self._loss[self._reported : self.step]
+        losses = self._training.loss[self._reported : self.step]
         self._reported = self.step
         return float(losses.mean()) if len(losses) else float("nan")
 
     def history(self) -> History:
         """Copies of what there is."""
         step = np.arange(1, self.step + 1)
-        return History(step, self._loss[: self.step].copy(), self._validation[: self.step].copy())
+        (loss, metrics), (validation, others) = (t.until(self.step) for t in (self._training, self._validation))
+        return History(step, loss, validation, metrics, others)
+
+
+class _Table:
+    """Columns of numbers, a row for each step: the loss and the metrics."""
+
+    def __init__(self, loss: str, metrics: str, steps: int, measured: PyTree, empty: float) -> None:
+        self._names = loss, {name: f"{metrics}.{name}" for name in measured[1]}
+        flat = jax.tree.leaves(self._names)
+        likes = jax.tree.leaves(measured)
+        self.columns = {name: np.full((steps, *x.shape), empty, x.dtype) for name, x in zip(flat, likes, strict=True)}
+        self.loss = self.columns[loss]
+
+    def put(self, at: int | slice, rows: PyTree) -> None:
+        for name, row in zip(jax.tree.leaves(self._names), jax.tree.leaves(rows), strict=True):
+            self.columns[name][at] = row
+
+    def until(self, step: int) -> PyTree:
+        return jax.tree.map(lambda name: self.columns[name][:step].copy(), self._names)
 
 
 class Pace:
