@@ -5,18 +5,21 @@ while simultaneous steps spiral outwards and alternating ones stay. The drift-ad
 network on which a fixed rate of the same mean size is unstable.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...diagnose import discretisation_drift, modified_flow
 from ...follow import flow
 from .._problems._paths import draw_paths, finish
+from .._problems._training import trained
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -51,6 +54,10 @@ def _network(weights: Weights, xs: Float[Array, "rows 2"], ys: Float[Array, " ro
     return 0.5 * jnp.mean((jnp.tanh(xs @ inner + bias[None]) @ outer - ys) ** 2)
 
 
+def _of_batch(weights: Weights, data: tuple[Array, Array]) -> Float[Array, ""]:
+    return _network(weights, *data)
+
+
 def _draw(key: Key, width: int = 16, rows: int = 64) -> tuple[Weights, tuple[Array, Array]]:
     inner, bias, outer, data = jax.random.split(key, 4)
     xs = jax.random.normal(data, (rows, 2))
@@ -71,11 +78,7 @@ def _order(key: Key, seeds: int) -> Check:
     def miss(key: Key, rate: Array) -> Float[Array, "2"]:
         start, data = _draw(key)
 
-        def step(weights: Weights, _: None) -> tuple[Weights, None]:
-            gradient = jax.grad(_network)(weights, *data)
-            return jax.tree.map(lambda w, g: w - rate * g, weights, gradient), None
-
-        stepped, _ = jax.lax.scan(step, start, length=10)
+        stepped, _ = trained(_of_batch, start, optax.sgd(rate), lambda step, key: data, 10, key=key)
         gaps = []
         for drift in (True, False):
             field = modified_flow(_network, rate, drift=drift)
@@ -153,23 +156,17 @@ def _rate(key: Key, seeds: int, steps: int) -> Check:
     def train(key: Key) -> tuple[Array, ...]:
         start, data = _draw(key)
 
-        def descend(weights: Weights, rate: Array) -> Weights:
-            gradient = jax.grad(_network)(weights, *data)
-            return jax.tree.map(lambda w, g: w - rate * g, weights, gradient)
+        def descend(optimizer: optax.GradientTransformation, record: Callable) -> Any:
+            return trained(_of_batch, start, optimizer, lambda step, key: data, steps, key=key, record=record)[1]
 
-        def adjusted(weights: Weights, _: None) -> tuple[Weights, tuple[Array, Array]]:
+        def adjust(gradient: Weights, rate: Array, weights: Weights) -> tuple[Weights, Array]:
             rate = discretisation_drift(_network, weights, *data, learning_rates=1.0).adjusted_rate[0]
-            after = descend(weights, rate)
-            return after, (rate, _network(after, *data))
+            return jax.tree.map(lambda g: -rate * g, gradient), rate
 
-        _, (rates, losses) = jax.lax.scan(adjusted, start, length=steps)
+        adjusted = optax.GradientTransformation(lambda weights: jnp.zeros(()), adjust)
+        rates, losses = descend(adjusted, lambda weights, rate, value: (rate, _network(weights, *data)))
         mean = jnp.mean(rates)
-
-        def fixed(weights: Weights, _: None) -> tuple[Weights, Array]:
-            after = descend(weights, mean)
-            return after, _network(after, *data)
-
-        _, others = jax.lax.scan(fixed, start, length=steps)
+        others = descend(optax.sgd(mean), lambda weights, state, value: _network(weights, *data))
         return _network(start, *data), mean, losses[-1], jnp.max(losses), others[-1], jnp.max(others)
 
     start, rate, last, most, other, other_most = (

@@ -1,5 +1,7 @@
 """GCond: conflicts are seen for what they are in accumulated gradients, and settled to the good of both losses."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jaxtyping import Array, Float
 from ... import regulate
 from ..._core import Key, require
 from .._problems._continual import mean_and_error
+from .._problems._training import trained
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -70,26 +73,35 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "sum": optax.chain(regulate.sum(), optax.adam(1e-2)),
             "pcgrad": optax.chain(regulate.pcgrad(key=method_key), optax.adam(1e-2)),
         }
-        optimizer = chains[method]
 
-        def step(carry: tuple, key: Key) -> tuple[tuple, tuple[Array, Array, Array]]:
-            weights, state = carry
-            # Small batches one by one and their mean: what accumulation does, all at once.
-            keys = jax.random.split(key, _ACCUMULATE)
-            _, small = jax.vmap(lambda k: gradients(weights, *batch(k, _BATCH)))(keys)
-            grads = jax.tree.map(lambda g: jnp.mean(g, axis=0), small)
-            one = jax.tree.map(lambda g: g[0], small)
-            truth = gradients(weights, *batch(jax.random.fold_in(key, 1), 2048))[1] if method == "gcond" else grads
-            cosines = [_cosine(g) for g in (truth, grads, one)]
-            updates, state = optimizer.update(grads, state, weights)
-            return (optax.apply_updates(weights, updates), state), (cosines[0], cosines[1], cosines[2])
+        def accumulated(_: Callable, *, has_aux: bool) -> Callable:
+            def value_and_grad(weights: tuple[Array, Array], draw: Key) -> tuple[tuple, tuple[Array, Array]]:
+                # Small batches one by one and their mean: what accumulation does, all at once.
+                keys = jax.random.split(draw, _ACCUMULATE)
+                values, small = jax.vmap(lambda k: gradients(weights, *batch(k, _BATCH)))(keys)
+                grads = jax.tree.map(lambda g: jnp.mean(g, axis=0), small)
+                one = jax.tree.map(lambda g: g[0], small)
+                truth = gradients(weights, *batch(jax.random.fold_in(draw, 1), 2048))[1] if method == "gcond" else grads
+                return (jnp.mean(values, axis=0), tuple(_cosine(g) for g in (truth, grads, one))), grads
 
-        carry, cosines = jax.lax.scan(step, (weights, optimizer.init(weights)), jax.random.split(run_key, steps))
+            return value_and_grad
+
+        weights, cosines = trained(
+            losses,
+            weights,
+            chains[method],
+            lambda step, key: key,
+            steps,
+            key=run_key,
+            value_and_grad=accumulated,
+            has_aux=True,
+            record=lambda weights, state, values, cosines: cosines,
+        )
         clean = images[1500:]
         noisy = clean + 0.5 * jax.random.normal(method_key, clean.shape)
         true, grouped, single = cosines
         wrong = jnp.stack([jnp.mean(jnp.abs(c - true)) for c in (grouped, single)])
-        return losses(carry[0], clean, noisy), wrong, jnp.mean(true < 0)
+        return losses(weights, clean, noisy), wrong, jnp.mean(true < 0)
 
     @jax.jit
     def run(keys: Array) -> dict[str, tuple[Array, Array, Array]]:
