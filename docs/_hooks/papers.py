@@ -113,15 +113,20 @@ def _paper(paper: library.Paper, checks: list[library.Check]) -> str:
         *(f"![Picture {number} of this check](../../assets/papers/{name})" for number, name in _pictures(paper)),
     ]
     for check in checks:
-        rows = [("stated", check.stated), ("measured", check.measured), ("baseline", check.baseline)]
-        rows += [("criterion", check.criterion), ("outcome", check.verdict)]
-        rows += [("tried", check.tried)] if check.tried else []
+        rows = [*check.rows(), ("outcome", check.verdict)]
         cells = "\n".join(f"| **{name}** | {_plain(text)} |" for name, text in rows)
         sign = _signed("✓" if check.holds else "✗")
         parts += [f"## {sign} {_plain(check.statement)}", f"| | |\n| --- | --- |\n{cells}"]
+        parts += [_numbers(lines) for lines in check.tables()]
     if not checks:
         parts.append("No outcome is recorded yet.")
     return "\n\n".join(parts) + "\n"
+
+
+def _numbers(lines: list[tuple[str, ...]]) -> str:
+    """A table of a contrast's numbers, a line a method."""
+    head, *body = ("| " + " | ".join(map(_plain, line)) + " |" for line in lines)
+    return "\n".join([head, "| --- |" + " ---: |" * (len(lines[0]) - 1), *body])
 
 
 def _pictures(paper: library.Paper) -> list[tuple[int, str]]:

@@ -32,11 +32,19 @@ def shelf(monkeypatch):
 
 
 def evidence(versions=(), full=False):
-    return Evidence((HELD, HELD), (0, 0), full, dict(versions), {})
+    return Evidence((HELD, HELD), (0, 0), 1, full, dict(versions), {})
 
 
 def run(*slugs, **options):
-    chosen = {"everything": False, "stale": False, "full": False, "seed": 0, "record": False, "figures": None}
+    chosen = {
+        "everything": False,
+        "stale": False,
+        "full": False,
+        "seed": 0,
+        "keys": None,
+        "record": False,
+        "figures": None,
+    }
     lines = []
     held = run_claims(slugs, **(chosen | options), notice=lines.append)
     return held, "\n".join(lines)

@@ -170,3 +170,12 @@ def test_a_file_that_is_gone_makes_evidence_stale(planted):
 )
 def test_different_code_has_different_digests(one, other):
     assert _code._digest(ast.parse(one)) != _code._digest(ast.parse(other))
+
+
+def test_how_outcomes_look_is_no_part_of_the_evidence():
+    ran = {"papers/_records.py", "papers/_shown.py"}
+    taken = _code.digests(ran)
+    assert {"papers/_records.py", "papers/_contrast.py"} <= set(taken)
+    assert (_code.SOURCE / "papers/_shown.py").is_file() and "papers/_shown.py" not in taken
+    # The check's own words are rendered while a paper's checks are made, and records read it through their imports.
+    assert _code.changes(taken) == []

@@ -8,7 +8,8 @@ import jax
 import pytest
 
 from nablax import papers
-from nablax.papers import Check, Paper, _evidence, _runner
+from nablax.papers import Check, Contrast, Paper, _evidence, _runner
+from nablax.papers._records import check_from
 
 KEY = jax.random.key(3)
 CLAIM = """
@@ -138,9 +139,28 @@ def test_nothing_is_recorded_unless_it_is_asked_for_and_unknown_slugs_record_not
 
 
 def test_a_check_is_kept_whole_but_for_its_figure():
-    check = Check("a", "b", "c", "d", True, "e", False, "f", print)
-    assert Check(**check.kept()) == check
-    assert set(check.kept()) == {field.name for field in dataclasses.fields(Check)} - {"figure"}
+    check = Check("a", "b", "c", "d", True, "e", False, "f", print, (), "g", "contradicts")
+    assert check_from(check.kept()) == check
+    assert set(check.kept()) == {field.name for field in dataclasses.fields(Check)} - {"figure", "contrasts"}
+
+
+def test_a_contrast_is_kept_as_numbers_and_its_words_are_rendered_anew(planted):
+    contrast = Contrast(
+        "error", {"new": [1 / 3, 0.5], "plain": [2.0, 3.0]}, "lower", threshold=0.0, seconds={"new": 1.0}
+    )
+    check = Check("a", "b", contrasts=contrast, moved_from="c", why="protocol out of reach", expected=False)
+    kept = json.loads(json.dumps(check.kept()))
+    assert check_from(kept) == check and check_from(kept).rows() == check.rows()
+    assert not kept.keys() & {"measured", "baseline", "criterion", "holds", "figure"}
+    assert kept["contrasts"] == [
+        {
+            "metric": "error",
+            "values": {"new": [0.3333333, 0.5], "plain": [2.0, 3.0]},
+            "direction": "lower",
+            "threshold": 0.0,
+            "seconds": {"new": 1.0},
+        }
+    ]
 
 
 def test_what_ships_as_recorded_belongs_to_papers_that_exist():

@@ -236,6 +236,9 @@ def run_papers(
     stale: Annotated[bool, typer.Option("--stale", help="Those whose code changed since they were recorded.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The paper's own protocol; minutes, not seconds.")] = False,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    keys: Annotated[
+        int | None, typer.Option(min=1, help="Keys to run each at.  [default: 1, and 3 with --record]")
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Keep what comes of each, with digests of the code that ran.")
     ] = False,
@@ -250,6 +253,7 @@ def run_papers(
         stale=stale,
         full=full,
         seed=seed,
+        keys=keys,
         record=record,
         figures=figures,
         notice=notice,

@@ -9,6 +9,7 @@ import jax
 from .. import papers
 from ._errors import UserError
 
+_KEPT = 3
 _RENEW = "nablax papers run --stale --record"
 
 
@@ -22,6 +23,8 @@ def listing() -> str:
         if evidence := recorded.get(paper.slug):
             held = sum(check.holds for check in evidence.checks)
             state = f"{held} of {len(evidence.checks)} claims hold" + (" at full scale" if evidence.full else "")
+            reasons = dict.fromkeys(check.reason for check in evidence.checks if check.reason)
+            state += f" ({', '.join(reasons)})" if reasons else ""
             others |= evidence.other_versions()
         mark = "*" if paper.slug in stale else ""
         title = f"{paper.title} ({paper.year})"
@@ -47,6 +50,7 @@ def run_claims(
     stale: bool,
     full: bool,
     seed: int,
+    keys: int | None,
     record: bool,
     figures: Path | None,
     notice: Callable[[str], None],
@@ -59,6 +63,7 @@ def run_claims(
         stale: those whose evidence is stale.
         full: at the papers' own scale.
         seed: of all randomness.
+        keys: how many keys to run each paper at; by default one, and three where the outcome is kept.
         record: keep each paper's outcome as soon as it has finished.
         figures: folder for pictures of the claims that have one.
         notice: prints a line.
@@ -89,7 +94,13 @@ def run_claims(
         notice(f"running {slug} ({done + 1} of {len(wanted)}{left})")
 
     outcome = papers.run_all(
-        wanted, key=jax.random.key(seed), full=full, progress=progress, record=record, figures=figures
+        wanted,
+        key=jax.random.key(seed),
+        keys=keys or (_KEPT if record else 1),
+        full=full,
+        progress=progress,
+        record=record,
+        figures=figures,
     )
     notice("\n" + outcome.table())
     return outcome.ok

@@ -1,9 +1,23 @@
 """Paper → claim that runs."""
 
 from ._catalogue import available
+from ._contrast import Contrast, Curve
 from ._evidence import Evidence, recorded, stale
 from ._pictures import draw
 from ._records import Check, Paper
 from ._runner import Outcome, run, run_all
 
-__all__ = ["Check", "Evidence", "Outcome", "Paper", "available", "draw", "recorded", "run", "run_all", "stale"]
+__all__ = [
+    "Check",
+    "Contrast",
+    "Curve",
+    "Evidence",
+    "Outcome",
+    "Paper",
+    "available",
+    "draw",
+    "recorded",
+    "run",
+    "run_all",
+    "stale",
+]

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import jax
 from .._core import Key, fault
 from ._catalogue import available
 from ._code import changes, digests
-from ._records import Check
+from ._records import Check, check_from
 
 _FOLDER = Path(__file__).with_name("_recorded")
 _LIBRARIES = ("jax", "jaxlib", "numpy", "equinox", "optax", "diffrax", "lineax", "optimistix")
@@ -25,6 +26,7 @@ class Evidence:
     Attributes:
         checks: its claims, without their figures.
         key: data of the key that they were checked with; empty for a record that is older than such notes.
+        keys: how many keys, that one and others folded into it.
         full: whether at the paper's own scale.
         versions: of the libraries, by name; empty for such a record.
         code: digests of the files of ``nablax`` that ran, and of those that they import from, by path within the
@@ -38,6 +40,7 @@ class Evidence:
 
     checks: tuple[Check, ...]
     key: tuple[int, ...]
+    keys: int
     full: bool
     versions: dict[str, str]
     code: dict[str, str]
@@ -57,7 +60,7 @@ class Evidence:
 
 
 def record(
-    slug: str, checks: Sequence[Check], ran: Iterable[str], *, before: dict[str, str], key: Key, full: bool
+    slug: str, checks: Sequence[Check], ran: Iterable[str], *, before: dict[str, str], key: Key, keys: int, full: bool
 ) -> None:
     """Keep what came of one paper in place of what was kept of it; a file is written whole or not at all.
 
@@ -67,6 +70,7 @@ def record(
         ran: files of the package that ran, as `code_that_runs` gives them.
         before: `digests` of all files, from before anything ran.
         key: that they were checked with.
+        keys: how many, that one and others folded into it.
         full: whether at the paper's own scale.
 
     Raises:
@@ -77,6 +81,7 @@ def record(
         raise fault(expected="code that stays while it runs", got=f"another {edited[0]}", fix="Run it again.")
     text = {
         "key": jax.random.key_data(key).tolist(),
+        "keys": keys,
         "full": full,
         "versions": _versions(),
         "code": code,
@@ -84,7 +89,7 @@ def record(
     }
     _FOLDER.mkdir(exist_ok=True)
     partial = _FOLDER / f"{slug}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(_json(text) + "\n", encoding="utf-8")
     partial.replace(_FOLDER / f"{slug}.json")
 
 
@@ -127,11 +132,19 @@ def stale() -> dict[str, list[str]]:
 def _read(path: Path) -> Evidence:
     try:
         text = json.loads(path.read_text(encoding="utf-8"))
-        checks = tuple(Check(**check) for check in text["checks"])
-        return Evidence(checks, tuple(text["key"]), text["full"], text["versions"], text["code"])
+        checks = tuple(check_from(check) for check in text["checks"])
+        # Records from before there were several say nothing of their number.
+        keys = text.get("keys", 1)
+        return Evidence(checks, tuple(text["key"]), keys, text["full"], text["versions"], text["code"])
     except (ValueError, KeyError, TypeError) as error:
         fix = f"nablax papers run {path.stem} --record writes it anew; delete it first."
         raise fault(expected=f"evidence in {path}", got=f"{type(error).__name__}: {error}", fix=fix) from error
+
+
+def _json(text: dict[str, object]) -> str:
+    """A line for each entry, and for each list of numbers, so that changes can be read and files stay small."""
+    lines = json.dumps(text, indent=1, ensure_ascii=False)
+    return re.sub(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", lines)
 
 
 def _versions() -> dict[str, str]:
