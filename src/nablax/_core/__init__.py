@@ -1,4 +1,4 @@
-"""What every room stands on: types, errors, trees as vectors, the order of batches, a number and its error. Private."""
+"""What every room stands on: types, errors, safe arithmetic, trees as vectors, batches, a number and error. Private."""
 
 from ._arrays import is_key, named_arrays, read_arrays, with_arrays, write_arrays, write_whole
 from ._batches import permute, rows_of, take
@@ -28,6 +28,7 @@ from ._extra_arguments import ExtraArguments, required
 from ._field import checked_field, checked_loss
 from ._forward import forward, push_forward
 from ._guarded_jit import guarded_jit
+from ._numerics import divide, exact, nonzero, norm, peak, scaled, tree_norm, unit_vector, wide_dtype
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
 from ._table import table
 from ._types import Field, Key
@@ -57,6 +58,8 @@ __all__ = [
     "checked_field",
     "checked_loss",
     "described",
+    "divide",
+    "exact",
     "fault",
     "flat_product",
     "forward",
@@ -64,18 +67,25 @@ __all__ = [
     "is_key",
     "known_finite",
     "named_arrays",
+    "nonzero",
+    "norm",
+    "peak",
     "permute",
     "push_forward",
     "read_arrays",
     "require",
     "required",
     "rows_of",
+    "scaled",
     "shaped_like",
     "space",
     "split",
     "table",
     "take",
     "tangent_of",
+    "tree_norm",
+    "unit_vector",
+    "wide_dtype",
     "with_arrays",
     "write_arrays",
     "write_whole",
