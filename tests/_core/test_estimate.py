@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax._core import Estimate
+from nablax._core import Estimate, ratio_of_means, root_mean_square, scaled_estimate
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,33 @@ def test_a_record_around_it_prints_the_numbers_in_equinoxs_form():
 
     record = Record(Estimate(jnp.array(0.512), jnp.array(0.021)), jnp.zeros((5, 2)), 60)
     assert "ratio=0.512 ± 0.021, curve=f32[5,2], samples=60" in repr(record)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1.0, 1e15, 1e30])
+def test_errors_by_the_delta_method_at_any_scale(scale):
+    samples = np.random.default_rng(0).gamma(2.0, size=400).astype(np.float32)
+    others = np.random.default_rng(1).gamma(3.0, size=400).astype(np.float32) + samples
+    plain, scaled = (
+        Estimate.from_samples(jnp.asarray(samples)),
+        scaled_estimate(jnp.asarray(samples * np.float32(scale))),
+    )
+    np.testing.assert_allclose(scaled.value / scale, plain.value, rtol=1e-5)
+    np.testing.assert_allclose(scaled.standard_error / scale, plain.standard_error, rtol=1e-5)
+    root = root_mean_square(jnp.asarray(samples * np.float32(scale)))
+    squares = samples.astype(np.float64) ** 2
+    np.testing.assert_allclose(root.value / scale, np.sqrt(squares.mean()), rtol=1e-5)
+    error = squares.std(ddof=1) / 20 / (2 * np.sqrt(squares.mean()))
+    np.testing.assert_allclose(root.standard_error / scale, error, rtol=1e-4)
+    ratio = ratio_of_means(jnp.asarray(samples * np.float32(scale)), jnp.asarray(others * np.float32(scale)))
+    wanted = samples.mean() / others.mean()
+    np.testing.assert_allclose(ratio.value, wanted, rtol=1e-5)
+    error = (samples - wanted * others).std(ddof=1) / others.mean() / 20
+    np.testing.assert_allclose(ratio.standard_error, error, rtol=1e-3)
+
+
+def test_of_zeros_and_of_what_is_not_finite():
+    zeros, missing = jnp.zeros(5), jnp.array([1.0, jnp.nan, 2.0])
+    for estimate in (scaled_estimate(zeros), root_mean_square(zeros), ratio_of_means(zeros, zeros)):
+        assert estimate.value == 0 and estimate.standard_error == 0
+    for estimate in (scaled_estimate(missing), root_mean_square(missing), ratio_of_means(missing, missing)):
+        assert jnp.isnan(estimate.value) and jnp.isnan(estimate.standard_error)

@@ -23,7 +23,7 @@ from ._checks import (
 )
 from ._convolutions import canonical_convolutions
 from ._errors import fault, require
-from ._estimate import Estimate
+from ._estimate import Estimate, ratio_of_means, root_mean_square, scaled_estimate
 from ._extra_arguments import ExtraArguments, required
 from ._field import checked_field, checked_loss
 from ._forward import forward, push_forward
@@ -72,11 +72,14 @@ __all__ = [
     "peak",
     "permute",
     "push_forward",
+    "ratio_of_means",
     "read_arrays",
     "require",
     "required",
+    "root_mean_square",
     "rows_of",
     "scaled",
+    "scaled_estimate",
     "shaped_like",
     "space",
     "split",

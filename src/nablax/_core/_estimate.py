@@ -1,4 +1,4 @@
-"""A number and how far to trust it."""
+"""A number and how far to trust it; those whose standard errors are by the delta method."""
 
 import math
 from typing import Any
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import wadler_lindig as wl
 from jaxtyping import Array, Float
+
+from ._numerics import nonzero, peak
 
 # So many numbers are printed; of more, or of traced ones, the shapes.
 _SHOWN = 8
@@ -59,6 +61,30 @@ class Estimate(eqx.Module):
             return None
         shown = [_with_error(float(v), float(e)) for v, e in zip(value.ravel(), error.ravel())]
         return wl.TextDoc(f"[{', '.join(shown)}]" if value.ndim else shown[0])
+
+
+def scaled_estimate(samples: Float[Array, " samples"]) -> Estimate:
+    """The estimate of samples that are squares already, of which the standard error squares again."""
+    scale = peak(samples)
+    unit = Estimate.from_samples(samples / scale)
+    return Estimate(unit.value * scale, unit.standard_error * scale)
+
+
+def root_mean_square(samples: Float[Array, " samples"]) -> Estimate:
+    """Root of the mean square; its error is that of the mean square over twice the root."""
+    scale = peak(samples)
+    square = Estimate.from_samples((samples / scale) ** 2)
+    root = jnp.sqrt(square.value)
+    return Estimate(scale * root, scale * square.standard_error / (2 * nonzero(root)))
+
+
+def ratio_of_means(numerators: Float[Array, " samples"], denominators: Float[Array, " samples"]) -> Estimate:
+    """Mean over mean of paired samples, covariance included; zero where the denominators are all zero."""
+    safe = nonzero(jnp.mean(denominators))
+    ratio = jnp.mean(numerators / safe)
+    # Delta method: to first order the ratio's error is the mean of these residuals.
+    residuals = numerators / safe - ratio * (denominators / safe)
+    return Estimate(ratio, Estimate.from_samples(residuals).standard_error)
 
 
 def _at_hand(part: Any) -> bool:

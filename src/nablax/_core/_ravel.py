@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ._convolutions import canonical_convolutions
 from ._errors import fault
+from ._numerics import wide_dtype
 
 Product = Callable[[PyTree], PyTree]
 
@@ -66,7 +67,7 @@ def space(like: PyTree) -> Space:
             fix="Pass arrays of floats; split complex parameters into their real and imaginary parts.",
         )
     flat, unravel = ravel_pytree(inexact)
-    narrow, wide = flat.dtype, jnp.promote_types(flat.dtype, jnp.float32)
+    narrow, wide = flat.dtype, wide_dtype(flat)
 
     def tree(vector: Float[Array, " dim"]) -> PyTree:
         return unravel(vector.astype(narrow))

@@ -3,17 +3,10 @@
 from collections.abc import Callable
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import (
-    Estimate,
-    Field,
-    Key,
-    fault,
-)
+from .._core import Estimate, Field, Key, fault, ratio_of_means, scaled_estimate
 from ._linear import chunked_map, draw_probes, linearise
 
 
@@ -85,27 +78,9 @@ def antisymmetry(field: Field, *, probes: int = 8) -> Callable[..., Antisymmetry
         squares, doubles = chunked_map(two_traces, draw_probes(key, y, probes))
         differences = squares - doubles
         return Antisymmetry(
-            antisymmetric=_scaled_estimate(differences),
-            jacobian=_scaled_estimate(squares),
-            ratio=_half_ratio(differences, squares),
+            antisymmetric=scaled_estimate(differences),
+            jacobian=scaled_estimate(squares),
+            ratio=ratio_of_means(differences / 2, squares),
         )
 
     return function
-
-
-def _scaled_estimate(samples: Float[Array, " probes"]) -> Estimate:
-    # The standard error squares what is already the square of the Jacobian; in float32 that leaves the range
-    # at a Jacobian of 1e±10, so the scale is taken out first.
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(samples)))
-    scale = jnp.where(scale > 0, scale, 1)
-    unit = Estimate.from_samples(samples / scale)
-    return Estimate(unit.value * scale, unit.standard_error * scale)
-
-
-def _half_ratio(differences: Float[Array, " probes"], squares: Float[Array, " probes"]) -> Estimate:
-    mean_square = jnp.mean(squares)
-    safe = jnp.where(mean_square > 0, mean_square, 1)
-    ratio = jnp.mean(differences / safe) / 2
-    # Delta method: to first order the ratio's error is the mean of these residuals.
-    residuals = (differences / 2 - ratio * squares) / safe
-    return Estimate(ratio, Estimate.from_samples(residuals).standard_error)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Key, Product, fault, flat_product, space
+from .._core import Key, Product, fault, flat_product, norm, space
 from ._lanczos import (
     Carry,
     Iteration,
@@ -17,7 +17,6 @@ from ._lanczos import (
     gathered,
     iterate,
     loop,
-    norm,
     tridiagonal,
 )
 

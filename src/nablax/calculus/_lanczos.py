@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Product, fault, flat_product, space, split
+from .._core import Product, fault, flat_product, norm, space, split, unit_vector
 
 
 class Lanczos(eqx.Module):
@@ -145,7 +145,7 @@ def loop(
 
     def afresh(basis: Array, step: Array) -> Array:
         # Shifted, so that no two restarts are the same.
-        return unit(outside(basis, jnp.roll(spare, step + 1))[1])
+        return unit_vector(outside(basis, jnp.roll(spare, step + 1))[1])
 
     def body(carry: Carry, step: Int[Array, ""]) -> tuple[Carry, Row]:
         basis, vector, scale = carry
@@ -156,10 +156,10 @@ def loop(
         # Largest so far rather than this one's own: in a null space every product is rounding error alone.
         scale = jnp.maximum(scale, jnp.maximum(remainder, jnp.max(jnp.abs(coordinates))))
         ended = remainder <= tolerance * scale
-        following = jax.lax.cond(ended, lambda: afresh(basis, step), lambda: unit(image))
+        following = jax.lax.cond(ended, lambda: afresh(basis, step), lambda: unit_vector(image))
         return (basis, following, scale), (coordinates, remainder, ended)
 
-    return (jnp.zeros((steps, dimension), start.dtype), unit(start), jnp.zeros((), start.dtype)), body
+    return (jnp.zeros((steps, dimension), start.dtype), unit_vector(start), jnp.zeros((), start.dtype)), body
 
 
 def gathered(basis: Float[Array, "steps dim"], rows: Row, taken: Int[Array, ""]) -> Iteration:
@@ -204,15 +204,3 @@ def checked_symmetric(value: Array, projections: Float[Array, "*probes steps ste
 def tridiagonal(diagonal: Float[Array, " steps"], off_diagonal: Float[Array, " rest"]) -> Float[Array, "steps steps"]:
     """The dense matrix."""
     return jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
-
-
-def norm(vector: Float[Array, " dim"]) -> Float[Array, ""]:
-    """Euclidean norm whose squares stay in range; not a number where the vector is not finite."""
-    largest = jnp.max(jnp.abs(vector))
-    return largest * jnp.linalg.norm(vector / jnp.where(largest == 0, 1, largest))
-
-
-def unit(vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
-    """The vector at length one; zero stays zero."""
-    length = norm(vector)
-    return vector / jnp.where(length == 0, 1, length)

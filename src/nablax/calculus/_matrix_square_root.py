@@ -11,7 +11,7 @@ import jax.scipy.linalg as linalg
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import fault
+from .._core import fault, nonzero, peak
 
 Method = Literal["pade", "taylor"]
 
@@ -95,8 +95,7 @@ def matrix_square_root(
         raise fault(expected="degree ≥ 1", got=str(degree), fix="Pass a larger one.")
     matrix = (matrix + matrix.T) / 2
     # Both the root and its residual square small numbers; with the scale out, neither leaves the range.
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(matrix)))
-    scale = jnp.where(scale > 0, scale, 1)
+    scale = peak(matrix)
     unit = matrix / scale
     value = _root(unit, method, degree, inverse)
     if inverse:
@@ -109,7 +108,7 @@ def matrix_square_root(
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _root(matrix: Float[Array, "dim dim"], method: Method, degree: int, inverse: bool) -> Float[Array, "dim dim"]:
     norm = jnp.linalg.norm(matrix)
-    scaled = matrix / jnp.where(norm > 0, norm, 1)
+    scaled = matrix / nonzero(norm)
     scale = jnp.sqrt(norm)
     if method == "pade":
         odd = 2 * degree + 1

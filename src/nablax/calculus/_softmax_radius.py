@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault, push_forward, split, tangent_of
+from .._core import fault, nonzero, push_forward, split, tangent_of
 
 # Newton's steps for the point where the leading class stops leading: monotone and quadratic from the first on.
 NEWTON_STEPS = 12
@@ -98,11 +98,11 @@ def _radius(z: Float[Array, "... classes"], a: Float[Array, "... classes"]) -> S
     spread = jnp.max(a, axis=-1) - jnp.min(a, axis=-1)
     still = spread == 0
     # In units of 1/spread every quantity below is of the order of the logits, at any size of the direction.
-    a = (a - jnp.min(a, axis=-1, keepdims=True)) / jnp.where(still, 1, spread)[..., None]
+    a = (a - jnp.min(a, axis=-1, keepdims=True)) / nonzero(spread)[..., None]
     along = jnp.minimum(_end_of_lead(z, a), _end_of_lead(z, -a))
     # Divided before squaring: neither part leaves the range alone.
-    radius = jnp.hypot(along, jnp.pi) / jnp.where(still, 1, spread)
-    simple = jnp.pi / jnp.where(still, 1, spread)
+    radius = jnp.hypot(along, jnp.pi) / nonzero(spread)
+    simple = jnp.pi / nonzero(spread)
     return SoftmaxRadius(jnp.where(still, jnp.inf, radius), jnp.where(still, jnp.inf, simple))
 
 

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Estimate, Key, Product, fault, flat_product, space
-from ._antisymmetry import _scaled_estimate
+from .._core import Estimate, Key, Product, fault, flat_product, scaled_estimate, space
 from ._lanczos import checked_symmetric, iterate, tridiagonal
 
 
@@ -35,7 +34,7 @@ class SpectralDensity(eqx.Module):
             The estimate, in units of the function; exact on each probe for polynomials of degree below twice the steps,
             up to the probe's own noise.
         """
-        return _scaled_estimate(self.dimension * jnp.sum(self.weights * function(self.nodes), axis=1))
+        return scaled_estimate(self.dimension * jnp.sum(self.weights * function(self.nodes), axis=1))
 
     def trace(self) -> Estimate:
         """Sum of the eigenvalues, units of the map; standard error over probes (NaN for one)."""

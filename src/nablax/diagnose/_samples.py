@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import check_finite, check_floats, described, fault
+from .._core import check_finite, check_floats, described, fault, wide_dtype
 
 
 def align(t: float | Float[Array, "..."], ys: PyTree, args: PyTree) -> tuple[Float[Array, " samples"], PyTree, int]:
@@ -34,7 +34,7 @@ def align(t: float | Float[Array, "..."], ys: PyTree, args: PyTree) -> tuple[Flo
     (count,) = counts
     check_floats(ys, what="samples", fix="Convert them to a float dtype.")
     check_finite(ys, what="samples", fix="Leave those rows out.")
-    ys = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), ys)
+    ys = jax.tree.map(lambda leaf: leaf.astype(wide_dtype(leaf)), ys)
     times = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(ys)))
     if times.shape not in ((), (count,)):
         raise fault(

@@ -7,10 +7,20 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, canonical_convolutions, check_count, check_key, checked_field, fault, table
+from ..._core import (
+    Field,
+    Key,
+    canonical_convolutions,
+    check_count,
+    check_key,
+    checked_field,
+    fault,
+    ratio_of_means,
+    root_mean_square,
+    table,
+)
 from ...calculus import Estimate, antisymmetry
 from .._samples import align
-from .._statistics import ratio_of_means, root_mean_square
 
 # Field evaluations at once: enough to fill a machine with a small network, few enough for a large one.
 EVALUATIONS = 256

@@ -8,10 +8,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, canonical_convolutions, check_callable, check_scalar, checked_field, table
+from ..._core import (
+    Field,
+    canonical_convolutions,
+    check_callable,
+    check_scalar,
+    checked_field,
+    nonzero,
+    ratio_of_means,
+    root_mean_square,
+    table,
+)
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
-from .._statistics import ratio_of_means, root_mean_square
 
 EVALUATIONS = 2048
 _SCALAR = "It is log_density(t, y, args) -> nats, one number for one sample; sum over its components."
@@ -142,7 +151,7 @@ def _measure(
     # The root of a ratio of mean squares: its error is the ratio's, halved and divided by the root.
     ratio = ratio_of_means(residual**2, squares)
     root = jnp.sqrt(ratio.value)
-    relative = Estimate(root, ratio.standard_error / (2 * jnp.where(root == 0, 1, root)))
+    relative = Estimate(root, ratio.standard_error / (2 * nonzero(root)))
     return {
         "residual": root_mean_square(residual),
         "bias": Estimate.from_samples(residual),

@@ -10,10 +10,21 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 from scipy.stats import norm
 
-from ..._core import Field, Key, canonical_convolutions, check_count, check_key, checked_field, fault, table
+from ..._core import (
+    Field,
+    Key,
+    canonical_convolutions,
+    check_count,
+    check_key,
+    checked_field,
+    fault,
+    nonzero,
+    ratio_of_means,
+    root_mean_square,
+    table,
+)
 from ...calculus import Estimate, value_and_divergence
 from .._samples import align
-from .._statistics import ratio_of_means, root_mean_square
 from ._potential import (
     POINTS,
     Potential,
@@ -271,8 +282,7 @@ def _measure(
     if "condition" in found:
         divergence, advection, score_squares = found["condition"]
         condition = root_mean_square(divergence + advection)
-        size = jnp.sqrt(jnp.mean(squares) * jnp.mean(score_squares))
-        size = jnp.where(size > 0, size, 1)
+        size = nonzero(jnp.sqrt(jnp.mean(squares) * jnp.mean(score_squares)))
         numbers["condition"] = condition
         numbers["relative_condition"] = Estimate(condition.value / size, condition.standard_error / size)
     if "harmful" in found:

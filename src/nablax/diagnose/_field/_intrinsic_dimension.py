@@ -7,10 +7,19 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, canonical_convolutions, check_count, check_key, checked_field, fault, table
+from ..._core import (
+    Field,
+    Key,
+    canonical_convolutions,
+    check_count,
+    check_key,
+    checked_field,
+    fault,
+    ratio_of_means,
+    table,
+)
 from ...calculus import Estimate, stochastic_divergence
 from .._samples import align
-from .._statistics import ratio_of_means
 
 POINTS = 64
 # Share of the Jacobian above which the readings are marked: rounding and a good fit stay well below it.

@@ -21,6 +21,7 @@ from ..._core import (
     checked_field,
     fault,
     table,
+    wide_dtype,
 )
 from ...calculus import Estimate
 
@@ -133,7 +134,7 @@ def lyapunov(
     field = checked_field(field)
     y0 = jax.tree.map(jnp.asarray, y0)
     check_floats(y0, what="a start", fix="Convert it to a float dtype.")
-    y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), y0)
+    y0 = jax.tree.map(lambda leaf: leaf.astype(wide_dtype(leaf)), y0)
     check_key(key)
     flat, _ = ravel_pytree(y0)
     check_finite(flat, what="start", fix="Start elsewhere.")

@@ -7,11 +7,19 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, canonical_convolutions, check_count, checked_field, fault, guarded_jit, table
+from ..._core import (
+    Field,
+    canonical_convolutions,
+    check_count,
+    checked_field,
+    fault,
+    guarded_jit,
+    ratio_of_means,
+    table,
+)
 from ...calculus import Estimate
 from ...follow import flow
 from .._samples import align
-from .._statistics import ratio_of_means
 
 TRAJECTORIES = 256
 

@@ -7,7 +7,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, canonical_convolutions
+from ..._core import Field, Key, canonical_convolutions, nonzero
 
 # Samples at which the field is evaluated at a time.
 POINTS = 256
@@ -137,7 +137,7 @@ def random_potential(flat: Float[Array, "samples dim"], waves: int, key: Key) ->
     return Potential(
         weights=jnp.zeros((functions(dim, waves),), flat.dtype),
         centre=jnp.mean(flat, axis=0),
-        scale=jnp.where(scale > 0, scale, 1),
+        scale=nonzero(scale),
         frequencies=directions * numbers,
         phases=jax.random.uniform(keys[2], (waves,), flat.dtype, 0, 2 * jnp.pi),
     )

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ..._core import nonzero
+
 Layer = Callable[[Array], Array]
 Affine = tuple[Float[Array, "outputs inputs"], Float[Array, " outputs"]]
 
@@ -42,7 +44,7 @@ def bends(
         outputs, flat = jax.vmap(layer)(inputs), inputs.reshape(len(inputs), -1)
         gap = jnp.abs(outputs.reshape(len(inputs), -1) - forward([(matrix, shift)], flat))
         size = forward([(jnp.abs(matrix), jnp.abs(shift))], jnp.abs(flat))
-        defects.append(jnp.max(gap / jnp.where(size > 0, size, 1)))
+        defects.append(jnp.max(gap / nonzero(size)))
         points = jax.nn.relu(outputs[1:])
     return jnp.stack(defects)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._core import Key, check_count, check_key, check_like, fault, table
+from ..._core import Key, check_count, check_key, check_like, fault, table, wide_dtype
 
 # Permutations at once. The largest intermediate has this many times rows × features numbers.
 _TOGETHER = 16
@@ -199,8 +199,7 @@ def _spans(rows: Array) -> bool:
     exact = np.asarray(rows, np.float64)
     sizes = np.ptp(exact, axis=0)
     centred = (exact - exact.mean(axis=0)) / np.where(sizes > 0, sizes, 1)
-    dtype = jnp.promote_types(rows.dtype, jnp.float32)
-    return bool(np.linalg.matrix_rank(centred.astype(dtype)) == rows.shape[1])
+    return bool(np.linalg.matrix_rank(centred.astype(wide_dtype(rows))) == rows.shape[1])
 
 
 __all__ = ["FeatureShift", "feature_shift"]

@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Field, canonical_convolutions, check_callable, check_count, check_like, check_shape, fault, table
+from ..._core import (
+    Field,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_like,
+    check_shape,
+    fault,
+    table,
+    unit_vector,
+)
 from ...calculus import Estimate
 from .._field._fixed_points import _distinct
 from .._samples import align
@@ -279,8 +289,7 @@ def _nearest_cosine(decoded: Array, training: Array) -> Array:
     centre = centre if training.shape[0] > 1 else jnp.zeros_like(centre)
 
     def directions(rows: Array) -> Array:
-        lengths = jnp.linalg.norm(rows - centre, axis=1, keepdims=True)
-        return (rows - centre) / jnp.where(lengths > 0, lengths, 1)
+        return unit_vector(rows - centre, 1)
 
     return jnp.max(directions(decoded.reshape(decoded.shape[0], -1)) @ directions(training).T, axis=1)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._core import canonical_convolutions, check_count, fault, table
+from ..._core import canonical_convolutions, check_count, fault, table, unit_vector
 from ...calculus import Estimate
 from .._samples import align
 
@@ -141,11 +141,7 @@ def _cosines(first: Callable, second: Callable, xs: Array, starts: Array, labels
         def field(model: Callable) -> Array:
             slope = jax.grad(lambda y: jnp.atleast_1d(model(y))[label])
             slopes = jax.vmap(lambda alpha: (x - start) * slope(start + alpha * (x - start)))(alphas)
-            gathered = jnp.cumsum(weights[:, None] * slopes.reshape(steps, -1), axis=0)
-            size = jnp.max(jnp.abs(gathered), axis=1, keepdims=True)
-            scaled = gathered / jnp.where(size > 0, size, 1)
-            length = jnp.linalg.norm(scaled, axis=1, keepdims=True)
-            return scaled / jnp.where(length > 0, length, 1)
+            return unit_vector(jnp.cumsum(weights[:, None] * slopes.reshape(steps, -1), axis=0), 1)
 
         ours, theirs = field(first), field(second)
         zero = jnp.all(ours == 0, axis=1) | jnp.all(theirs == 0, axis=1)

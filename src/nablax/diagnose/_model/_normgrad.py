@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import canonical_convolutions, check_rows, check_shape, fault, table
+from ..._core import canonical_convolutions, check_rows, check_shape, fault, norm, table, unit_vector
 from ...calculus import Estimate
 from .._samples import align
 
@@ -166,10 +166,10 @@ def _maps(features: Callable, head: Callable, xs: Array, labels: Array | None, c
         chosen = best if label is None else label
         classes = jnp.stack([chosen.astype(best.dtype), best, jnp.argmin(scores)])
         slopes = jax.vmap(lambda c: jax.grad(lambda inner: tail(inner)[c])(activation))(classes)
-        norm = jnp.linalg.norm(slopes, axis=-1) * jnp.linalg.norm(activation, axis=-1)[None]
+        sizes = norm(slopes, -1) * norm(activation, -1)[None]
         weights = jnp.mean(slopes, axis=tuple(range(1, slopes.ndim - 1)))
         cam = jax.nn.relu(jnp.einsum("...c,nc->n...", activation, weights))
-        return norm[0], cam[0], chosen, (_correlation(norm[1], norm[2]), _correlation(cam[1], cam[2]))
+        return sizes[0], cam[0], chosen, (_correlation(sizes[1], sizes[2]), _correlation(cam[1], cam[2]))
 
     return jax.vmap(one, in_axes=(0, None if labels is None else 0))(xs, labels)
 
@@ -181,9 +181,8 @@ def _correlation(first: Array, second: Array) -> Float[Array, ""]:
         rest = m - jnp.mean(m)
         size = jnp.max(jnp.abs(rest))
         varies = size > 8 * jnp.finfo(m.dtype).eps * jnp.max(jnp.abs(m))
-        # Scaled by the largest, so that squares stay within range; what rounding leaves of a constant is none.
-        return jnp.where(varies, rest / jnp.where(varies, size, 1), 0)
+        # What rounding leaves of a constant is none.
+        return unit_vector(jnp.where(varies, rest, 0))
 
     first, second = centred(first), centred(second)
-    product = jnp.linalg.norm(first) * jnp.linalg.norm(second)
-    return jnp.where(product > 0, jnp.sum(first * second) / jnp.where(product > 0, product, 1), 1)
+    return jnp.where(jnp.any(first != 0) & jnp.any(second != 0), jnp.sum(first * second), 1)

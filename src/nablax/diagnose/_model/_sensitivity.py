@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import canonical_convolutions, fault, table
+from ..._core import canonical_convolutions, fault, table, wide_dtype
 from ...calculus import Estimate
 
 # Samples at once; each pushes every feature's direction through the function together.
@@ -99,7 +99,7 @@ def sensitivity(
         )
     samples, features = xs.shape
     # Whole numbers have no directions.
-    xs = xs.astype(jnp.promote_types(xs.dtype, jnp.float32))
+    xs = xs.astype(wide_dtype(xs))
 
     def along(x: Float[Array, "features"], args: PyTree, direction: Float[Array, "features"]) -> Float[Array, "3"]:
         def first(x: Array) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import Key, canonical_convolutions, check_count, check_key, described, fault, table
+from ..._core import Key, canonical_convolutions, check_count, check_key, described, fault, nonzero, table, unit_vector
 from ...calculus import Estimate
 from .._samples import align
 
@@ -49,7 +49,7 @@ class SmoothGrad(eqx.Module):
             sizes = jnp.sum(sizes, axis=channels % (sizes.ndim - 1) + 1)
         flat = sizes.reshape(sizes.shape[0], -1)
         top = jnp.percentile(flat, 99, axis=1, keepdims=True)
-        return jnp.clip(flat / jnp.where(top > 0, top, 1), 0, 1).reshape(sizes.shape)
+        return jnp.clip(flat / nonzero(top), 0, 1).reshape(sizes.shape)
 
     def table(self) -> str:
         """Lay the numbers out as plain text.
@@ -152,8 +152,7 @@ def _maps(scores: Callable, xs: Array, labels: Array | None, key: Key, noise: fl
         shifts = deviation * jax.random.normal(k, (draws, *x.shape), x.dtype)
         mean = Estimate.from_samples(jax.vmap(slope)(x[None] + shifts))
         plain = slope(x)
-        product = jnp.linalg.norm(mean.value) * jnp.linalg.norm(plain)
-        cosine = jnp.sum(mean.value * plain) / jnp.where(product > 0, product, 1)
+        cosine = jnp.sum(unit_vector(mean.value) * unit_vector(plain))
         return mean, plain, deviation, cosine
 
     keys = jax.random.split(key, xs.shape[0])

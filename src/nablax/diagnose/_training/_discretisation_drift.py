@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, canonical_convolutions, checked_loss, fault, table
+from ..._core import Field, canonical_convolutions, checked_loss, divide, fault, nonzero, split, table, tree_norm
 
 Loss = Callable[..., Float[Array, ""]]
 
@@ -173,19 +172,17 @@ def discretisation_drift(
 def _measure(
     functions: tuple, params: PyTree, args: tuple, rates: tuple[Array, ...], single: bool, alternating: bool
 ) -> DiscretisationDrift:
-    at, rest = eqx.partition((params,) if single else tuple(params), eqx.is_inexact_array)
+    at, rest = split((params,) if single else tuple(params))
     force = _force(functions, rates, single, args)
     value, columns = _columns(lambda players: force(eqx.combine(players, rest)), at)
     found = []
     for i, rate in enumerate(rates):
         own, interaction = _drifts(columns, i, alternating)
-        step, curved = optax.tree.norm(value[i]), optax.tree.norm(own)
-        whole = optax.tree.norm(jax.tree.map(jnp.add, own, interaction))
-        safe = jnp.where(step > 0, step, 1)
+        step, curved = tree_norm(value[i]), tree_norm(own)
+        whole = tree_norm(jax.tree.map(jnp.add, own, interaction))
         # own = h²‖Hg‖/2 and step = h‖g‖, so that 2/‖Hĝ‖ = h · step / own.
-        adjusted = jnp.where(curved > 0, rate * step / jnp.where(curved > 0, curved, 1), jnp.inf)
-        adjusted = jnp.where(step == 0, jnp.nan, adjusted)
-        found.append((step, curved, optax.tree.norm(interaction), whole / safe, adjusted))
+        adjusted = jnp.where(step == 0, jnp.nan, divide(rate * step, curved, jnp.inf))
+        found.append((step, curved, tree_norm(interaction), whole / nonzero(step), adjusted))
     return DiscretisationDrift(*(jnp.stack(column) for column in zip(*found, strict=True)))
 
 

@@ -6,10 +6,9 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Key, canonical_convolutions, check_key, checked_loss, table
+from ..._core import Key, canonical_convolutions, check_key, checked_loss, nonzero, split, table, tree_norm
 from ...calculus import hessian_product, top_eigenvalues
 from ...follow import flow
 
@@ -117,7 +116,7 @@ def flow_sharpness(
     """
     check_key(key)
     loss = checked_loss(loss, fix="It is loss(params, *args): take its mean.")
-    at, rest = eqx.partition(params, eqx.is_inexact_array)
+    at, rest = split(params)
     first_key, last_key = jax.random.split(key)
 
     def value(at: PyTree) -> Float[Array, ""]:
@@ -134,10 +133,10 @@ def flow_sharpness(
         return jax.tree.map(lambda g: -scale.astype(g.dtype) * g, jax.grad(value)(at))
 
     here, _ = sharpness(at, first_key)
-    gradient = optax.tree.norm(jax.grad(value)(at))
-    length = optax.tree.norm(at)
+    gradient = tree_norm(jax.grad(value)(at))
+    length = tree_norm(at)
     # A negative or vanishing curvature sets no time; then the time in which the start would move by its own length.
-    natural = jnp.where(here > 0, here, gradient / jnp.where(length > 0, length, 1))
+    natural = jnp.where(here > 0, here, gradient / nonzero(length))
     start = 1 / jnp.where(natural > 0, natural, 1)
 
     def unfinished(state: tuple) -> Bool[Array, ""]:
@@ -151,7 +150,7 @@ def flow_sharpness(
         time = time + extent
         # Where the solver gave up, its last state is no point of the flow; the loop ends at a movement of NaN.
         there = jax.tree.map(lambda y: jnp.where(walked.result == diffrax.RESULTS.successful, y, jnp.nan), walked.ys)
-        move = optax.tree.norm(jax.tree.map(jnp.subtract, there, at)) / (optax.tree.norm(there) + 1e-30)
+        move = tree_norm(jax.tree.map(jnp.subtract, there, at)) / (tree_norm(there) + 1e-30)
         # A single stretch has no first half to be compared with.
         movement = jnp.where((count > 0) | jnp.isnan(move), move, jnp.inf)
         return there, time, time, movement, steps + walked.stats["num_steps"], count + 1

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_count, check_key, checked_loss, described, fault, table
+from ..._core import Key, canonical_convolutions, check_count, check_key, checked_loss, described, fault, split, table
 from ...calculus import Estimate, hessian_product
 
 # Per-example gradients held at once, beside their sum.
@@ -141,7 +141,7 @@ def _measure(
     probes: int,
 ) -> GeneralisationGap:
     count = jnp.shape(jax.tree.leaves(examples)[0])[0]
-    at, rest = eqx.partition(params, eqx.is_inexact_array)
+    at, rest = split(params)
 
     def single(at: PyTree, example: PyTree) -> Float[Array, ""]:
         return loss(eqx.combine(at, rest), example)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, canonical_convolutions, check_like, checked_loss, fault, table
+from ..._core import Field, canonical_convolutions, check_like, checked_loss, divide, fault, split, table, tree_norm
 
 Generator = Callable[[PyTree], PyTree]
 Where = Callable[[PyTree], PyTree]
@@ -255,18 +255,18 @@ def _measure(
     constants: tuple[Array, ...],
 ) -> Noether:
     mass, friction, weight_decay = constants
-    at, rest = eqx.partition(params, eqx.is_inexact_array)
-    speed = eqx.filter(velocity, eqx.is_inexact_array)
+    at, rest = split(params)
+    speed = split(velocity)[0]
     gradient = jax.grad(lambda p: loss(eqx.combine(p, rest), *args))(at)
     symmetries = {}
     for name, generator in generators.items():
 
         def delta(p: PyTree, generator: Generator = generator) -> PyTree:
-            return eqx.filter(generator(eqx.combine(p, rest)), eqx.is_inexact_array)
+            return split(generator(eqx.combine(p, rest)))[0]
 
         direction, turned = jax.jvp(delta, (at,), (speed,))
         slope = optax.tree.vdot(direction, gradient)
-        lengths = optax.tree.norm(direction) * optax.tree.norm(gradient)
+        lengths = tree_norm(direction) * tree_norm(gradient)
         charge = optax.tree.vdot(direction, speed)
         terms = (
             optax.tree.vdot(turned, speed),
@@ -274,7 +274,7 @@ def _measure(
             -weight_decay / mass * optax.tree.vdot(direction, at),
             -slope / mass,
         )
-        asymmetry = jnp.where(lengths > 0, slope / jnp.where(lengths > 0, lengths, 1), 0)
+        asymmetry = divide(slope, lengths)
         symmetries[name] = Symmetry(asymmetry, charge, *terms, sum(terms[1:], start=terms[0]))
     return Noether(symmetries)
 

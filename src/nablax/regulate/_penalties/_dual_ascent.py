@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, required
-from .._aggregators._aggregator import combine, leading_axis, solver_dtype
+from ..._core import fault, required, wide_dtype
+from .._aggregators._aggregator import combine, leading_axis
 
 
 class DualAscentState(NamedTuple):
@@ -67,7 +67,7 @@ def dual_ascent(
     expected = 1 + bounds.shape[0]
 
     def init(params: PyTree) -> DualAscentState:
-        zeros = jnp.zeros(bounds.shape, solver_dtype(params))
+        zeros = jnp.zeros(bounds.shape, wide_dtype(params))
         return DualAscentState(zeros, zeros)
 
     def update(

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, required
-from .._aggregators._aggregator import solver_dtype
+from ..._core import fault, required, wide_dtype
 
 
 class ManifoldSmoothnessState(NamedTuple):
@@ -130,7 +129,7 @@ def manifold_smoothness(
     count = affinity.shape[0]
 
     def init(params: PyTree) -> ManifoldSmoothnessState:
-        dtype = solver_dtype(params)
+        dtype = wide_dtype(params)
         return ManifoldSmoothnessState(jnp.full(count, 1 / count, dtype), jnp.ones((), dtype), jnp.zeros((), dtype))
 
     def update(

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, required
-from .._aggregators._aggregator import solver_dtype
+from ..._core import fault, norm, required, unit_vector, wide_dtype
 
 # step(params, state, input) -> state, for a batch: leading axis of state and input.
 Step = Callable[[PyTree, Array, PyTree], Array]
@@ -135,21 +134,16 @@ def vanishing_gradient(step: Step, weight: float, *, threshold: float = 0.0) -> 
         raise fault(expected="a threshold ≥ 0", got=str(threshold), fix="0 leaves out vanished errors only.")
 
     def init(params: PyTree) -> VanishingGradientState:
-        dtype = solver_dtype(params)
+        dtype = wide_dtype(params)
         return VanishingGradientState(jnp.zeros((), dtype), jnp.zeros((), dtype))
 
     def penalty(params: PyTree, unrolled: Unrolled) -> tuple[Array, Array]:
         def one(state: Array, inputs: PyTree, seed: Array) -> tuple[Array, Array]:
             # Rows of a batch do not mix, and each seed's size cancels: unit seeds keep tiny errors in range.
-            largest = jnp.max(jnp.abs(seed), axis=-1, keepdims=True)
-            unit = seed / jnp.where(largest > 0, largest, 1)
-            root = jnp.sqrt(jnp.sum(jnp.square(unit), axis=-1, keepdims=True))
-            counted = (largest * root > threshold)[..., 0]
-            unit = jnp.where(counted[..., None], unit / jnp.where(root > 0, root, 1), 0)
+            counted = norm(seed, -1) > threshold
+            unit = jnp.where(counted[..., None], unit_vector(seed, -1), 0)
             (back,) = jax.vjp(lambda x: step(params, x, inputs), state)[1](unit)
-            square = jnp.sum(jnp.square(back), axis=-1)
-            norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-            return jnp.where(counted, jnp.square(norm - 1), 0), counted
+            return jnp.where(counted, jnp.square(norm(back, -1) - 1), 0), counted
 
         terms, counted = jax.vmap(one)(*unrolled)
         number = jnp.sum(counted)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, required
-from .._aggregators._aggregator import solver_dtype
+from ..._core import fault, required, wide_dtype
 
 
 class SpectralDecouplingState(NamedTuple):
@@ -69,7 +68,7 @@ def spectral_decoupling(
         raise fault(expected="a strength of zero or more", got=str(strength), fix="Try 1e-3.")
 
     def init(params: PyTree) -> SpectralDecouplingState:
-        return SpectralDecouplingState(jnp.zeros((), solver_dtype(params)))
+        return SpectralDecouplingState(jnp.zeros((), wide_dtype(params)))
 
     def update(
         updates: PyTree,

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
-from .._aggregators._aggregator import exact
+from ..._core import exact, fault, nonzero, scaled, wide_dtype
 
 
 class GradientProjectionState(NamedTuple):
@@ -126,7 +125,7 @@ def empty_bases(params: PyTree) -> PyTree:
 
     def empty(leaf: Array) -> Array:
         columns = as_matrix(leaf).shape[1]
-        return jnp.zeros((columns, columns), jnp.promote_types(leaf.dtype, jnp.float32))
+        return jnp.zeros((columns, columns), wide_dtype(leaf))
 
     return jax.tree.map(empty, params)
 
@@ -141,8 +140,7 @@ def project_off(gradient: Array, basis: Float[Array, "inputs inputs"]) -> Array:
     """Take out of each row of the gradient its part in the span of the basis."""
     rows = as_matrix(gradient).astype(basis.dtype)
     # The largest entry is taken out, so that neither tiny nor huge gradients leave the range in the products.
-    scale = jnp.max(jnp.abs(rows), initial=0)
-    unit = rows / jnp.where(scale > 0, scale, 1)
+    unit, scale = scaled(rows)
     for _ in range(2):  # what rounding leaves of the span after one pass, the second takes away
         unit = unit - (unit @ basis) @ basis.T
     return (unit * scale).reshape(gradient.shape).astype(gradient.dtype)
@@ -155,16 +153,15 @@ def extend_basis(
 ) -> Float[Array, "inputs inputs"]:
     """Append to a basis the leading directions of what it leaves of the rows ``seen``."""
     dimension = basis.shape[0]
-    scale = jnp.max(jnp.abs(seen), initial=0)
-    seen = seen / jnp.where(scale > 0, scale, 1)
+    seen, _ = scaled(seen)
     left = seen
     for _ in range(2):
         left = left - (left @ basis) @ basis.T
     _, values, vectors = jnp.linalg.svd(left, full_matrices=False)
     energy = jnp.square(values)
     total = jnp.sum(jnp.square(seen))
-    held = (total - jnp.sum(energy)) / jnp.where(total > 0, total, 1)
-    before = held + (jnp.cumsum(energy) - energy) / jnp.where(total > 0, total, 1)
+    held = (total - jnp.sum(energy)) / nonzero(total)
+    before = held + (jnp.cumsum(energy) - energy) / nonzero(total)
     floor = jnp.finfo(basis.dtype).eps * max(seen.shape) * jnp.sqrt(total)
     rank = jnp.sum(jnp.any(basis != 0, axis=0))
     place = jnp.arange(values.size)

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._core import fault, required
-from .._aggregators._aggregator import exact
+from ..._core import exact, fault, nonzero, required, scaled
 from ._gradient_projection import as_matrix, empty_bases, project_off
 
 
@@ -148,10 +147,9 @@ def relax_bases(
 @jax.jit
 @exact
 def _relax(basis: Array, old: Array, leaf: Array, energy: float, cosine: float) -> Array:
-    rows = as_matrix(leaf).astype(basis.dtype)
-    scale = jnp.max(jnp.abs(rows), initial=0)
-    _, values, vectors = jnp.linalg.svd(rows / jnp.where(scale > 0, scale, 1), full_matrices=False)
-    share = jnp.square(values) / jnp.where(scale > 0, jnp.sum(jnp.square(values)), 1)
+    rows, _ = scaled(as_matrix(leaf).astype(basis.dtype))
+    _, values, vectors = jnp.linalg.svd(rows, full_matrices=False)
+    share = jnp.square(values) / nonzero(jnp.sum(jnp.square(values)))
     leading = jnp.where(((jnp.cumsum(share) - share < energy) & (values > 0))[:, None], vectors, 0)
     free = (leading @ basis) @ basis.T - (leading @ old) @ old.T
     _, cosines, directions = jnp.linalg.svd(free, full_matrices=False)

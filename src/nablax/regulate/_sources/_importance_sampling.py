@@ -8,12 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, check_count, check_key, fault, required
+from ..._core import Key, check_count, check_key, fault, nonzero, required, scaled, tree_norm, wide_dtype
 from .._aggregators._aggregator import (
     combine,
     leading_axis,
-    scaled_rows,
-    solver_dtype,
 )
 
 
@@ -78,17 +76,16 @@ def importance_sampling(items: int, *, uniform: float = 0.1) -> optax.GradientTr
         )
 
     def init(params: PyTree) -> ImportanceSamplingState:
-        dtype = solver_dtype(params)
+        dtype = wide_dtype(params)
         return ImportanceSamplingState(jnp.full(items, -1, dtype), jnp.full(items, 1 / items, dtype))
 
     def law(norms: Float[Array, " items"]) -> Float[Array, " items"]:
-        seen = norms >= 0
-        peak = jnp.max(norms)
-        share = jnp.where(seen, norms / jnp.where(peak > 0, peak, 1), 0)
+        seen = (norms >= 0) & jnp.isfinite(norms)
+        share, _ = scaled(jnp.where(seen, norms, 0))
         typical = jnp.sum(share) / jnp.maximum(jnp.sum(seen), 1)
         share = jnp.where(seen, share, typical)
         total = jnp.sum(share)
-        return jnp.where(total > 0, (1 - uniform) * share / jnp.where(total > 0, total, 1) + uniform / items, 1 / items)
+        return jnp.where(total > 0, (1 - uniform) * share / nonzero(total) + uniform / items, 1 / items)
 
     def update(
         grads: PyTree,
@@ -114,7 +111,7 @@ def importance_sampling(items: int, *, uniform: float = 0.1) -> optax.GradientTr
             f"expected indices from 0 to {items - 1}, got one outside. Pass what importance_draw returned.",
         )
         weights = 1 / (count * items * state.probabilities[indices])
-        norms = state.norms.at[indices].set(_row_norms(grads).astype(dtype))
+        norms = state.norms.at[indices].set(jax.vmap(tree_norm)(grads).astype(dtype))
         return combine(grads, weights), ImportanceSamplingState(norms, law(norms).astype(dtype))
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -147,9 +144,3 @@ def importance_draw(state: ImportanceSamplingState, count: int, *, key: Key) -> 
     count = check_count(count, what="count")
     check_key(key)
     return jax.random.choice(key, state.probabilities.shape[0], (count,), p=state.probabilities)
-
-
-def _row_norms(grads: PyTree) -> Float[Array, " K"]:
-    """Norms over all leaves."""
-    rows, peaks = scaled_rows(grads)
-    return peaks * jnp.sqrt(sum(jnp.sum(jnp.square(row), axis=1) for row in rows))

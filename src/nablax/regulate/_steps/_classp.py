@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
-from .._aggregators._aggregator import solver_dtype
+from ..._core import fault, nonzero, wide_dtype
 
 
 class ClasspState(NamedTuple):
@@ -72,7 +71,7 @@ def classp(
 
     def init(params: PyTree) -> ClasspState:
         return ClasspState(
-            jax.tree.map(lambda leaf: jnp.full_like(leaf, epsilon ** (1 / power), solver_dtype(leaf)), params)
+            jax.tree.map(lambda leaf: jnp.full_like(leaf, epsilon ** (1 / power), wide_dtype(leaf)), params)
         )
 
     def update(
@@ -82,11 +81,11 @@ def classp(
             size = jnp.where(jnp.abs(gradient) > threshold, jnp.abs(gradient), 0).astype(old.dtype)
             largest = jnp.maximum(old, size)
             # The start of the sum may lie below the number range; without a gradient nothing is divided then.
-            unit = jnp.where(largest > 0, largest, 1)
+            unit = nonzero(largest)
             return largest * ((old / unit) ** power + (size / unit) ** power) ** (1 / power)
 
         def suppress(gradient: Array, total: Array) -> Array:
-            share = gradient / jnp.where(total > 0, total, 1)
+            share = gradient / nonzero(total)
             return jnp.where(jnp.abs(gradient) > threshold, share, 0).astype(gradient.dtype)
 
         adjustment = jax.tree.map(accumulate, updates, state.adjustment)

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, required
+from ..._core import fault, required, scaled, wide_dtype
 from ...calculus import softmax_radius
-from .._aggregators._aggregator import solver_dtype
 
 
 class GhostStepState(NamedTuple):
@@ -68,7 +67,7 @@ def ghost_step(logits: Callable[..., Array], *, fraction: float = 1.0) -> optax.
         raise fault(expected="a positive fraction", got=str(fraction), fix="1 is the whole radius.")
 
     def init(params: PyTree) -> GhostStepState:
-        dtype = solver_dtype(params)
+        dtype = wide_dtype(params)
         return GhostStepState(jnp.array(jnp.inf, dtype), jnp.ones((), dtype))
 
     def update(
@@ -83,17 +82,13 @@ def ghost_step(logits: Callable[..., Array], *, fraction: float = 1.0) -> optax.
         inputs = required(inputs, "inputs", by="ghost_step")
         dtype = state.radius.dtype
         # A direction of size one, so that an update of any size has a finite JVP.
-        size = jnp.max(
-            jnp.stack([jnp.max(jnp.abs(leaf), initial=0).astype(dtype) for leaf in jax.tree.leaves(updates)])
-        )
-        unit = jax.tree.map(lambda leaf: leaf / jnp.where(size > 0, size, 1).astype(leaf.dtype), updates)
-        radius = jnp.min(softmax_radius(logits)(params, unit, inputs).simple).astype(dtype)
+        direction, size = scaled(updates)
+        direction = jax.tree.map(lambda unit, leaf: unit.astype(leaf.dtype), direction, updates)
+        radius = jnp.min(softmax_radius(logits)(params, direction, inputs).simple).astype(dtype)
         # An update without effect on the logits has no radius; it passes.
         length = jnp.minimum(size, fraction * radius)
-        limited = jax.tree.map(lambda leaf: leaf * length.astype(leaf.dtype), unit)
+        limited = jax.tree.map(lambda leaf: leaf * length.astype(leaf.dtype), direction)
         kept = jax.tree.map(lambda old, new: jnp.where(length < size, new, old), updates, limited)
-        divisor = jnp.where(size > 0, size, 1)
-        scale = jnp.where(size > 0, length / divisor, 1)
-        return kept, GhostStepState(jnp.where(size > 0, radius / divisor, jnp.inf).astype(dtype), scale.astype(dtype))
+        return kept, GhostStepState((radius / size).astype(dtype), (length / size).astype(dtype))
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._core import fault
-from .._aggregators._aggregator import solver_dtype
+from ..._core import fault, wide_dtype
 
 
 class HomeostasisState(NamedTuple):
@@ -101,7 +100,7 @@ def homeostasis(
         )
 
     def init(params: PyTree) -> HomeostasisState:
-        goal = jax.tree.map(lambda a, t: jnp.asarray(t, solver_dtype(a)), params, target)
+        goal = jax.tree.map(lambda a, t: jnp.asarray(t, wide_dtype(a)), params, target)
         levels = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(rates), *t.shape)), goal)
         return HomeostasisState(goal, levels, jax.tree.map(jnp.zeros_like, levels))
 

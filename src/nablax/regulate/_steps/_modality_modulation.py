@@ -11,12 +11,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import fault, required
+from ..._core import exact, fault, required, wide_dtype
 from .._aggregators._aggregator import (
     combine,
-    exact,
     leading_axis,
-    solver_dtype,
 )
 
 # The ratio's largest exponent: twice as much would still be a number.
@@ -190,7 +188,7 @@ def modality_modulation(
 
     def init(params: PyTree) -> ModalityModulationState:
         # Scores are losses: of single precision at least, whatever the parameters.
-        dtype = solver_dtype(params)
+        dtype = wide_dtype(params)
         return ModalityModulationState(
             jnp.zeros(modalities, dtype), jnp.ones(modalities, dtype), jnp.zeros((), jnp.int32)
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._core import fault
+from ..._core import fault, norm, unit_vector
 
 
 def pixelwise_clip(threshold: float, *, channel_axis: int = -1) -> optax.GradientTransformationExtraArgs:
@@ -54,12 +54,8 @@ def pixelwise_clip(threshold: float, *, channel_axis: int = -1) -> optax.Gradien
         if gradient.ndim == 0:
             raise fault(expected="leaves with a channel axis", got="a scalar", fix="Give it an image's gradient.")
         bound = jnp.asarray(threshold, gradient.dtype)
-        # In units of the largest channel, so that squares leave the range for no gradient.
-        largest = jnp.max(jnp.abs(gradient), axis=channel_axis, keepdims=True)
-        unit = gradient / jnp.where(largest > 0, largest, 1)
-        root = jnp.sqrt(jnp.sum(jnp.square(unit), axis=channel_axis, keepdims=True))
-        over = largest > bound / jnp.where(root > 0, root, 1)
-        return jnp.where(over, bound * unit / jnp.where(root > 0, root, 1), gradient)
+        over = norm(gradient, channel_axis, keepdims=True) > bound
+        return jnp.where(over, bound * unit_vector(gradient, channel_axis), gradient)
 
     def update(
         updates: PyTree, state: optax.EmptyState, params: PyTree = None, **extra: Any

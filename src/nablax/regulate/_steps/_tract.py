@@ -9,8 +9,7 @@ import jax.scipy as jsp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, required
-from .._aggregators._aggregator import exact, solver_dtype
+from ..._core import exact, fault, required, wide_dtype
 
 
 def tract(
@@ -75,7 +74,7 @@ def tract(
                 got=f"inputs {jnp.shape(inputs)}, weight {gradient.shape}",
                 fix="Flatten images, or cut them into the layer's patches.",
             )
-        dtype = solver_dtype(gradient)
+        dtype = wide_dtype(gradient)
         rows = jnp.asarray(inputs, dtype)
         second_moment = rows.T @ rows / rows.shape[0]
         damped = second_moment + damping * jnp.eye(rows.shape[1], dtype=dtype)

@@ -2,10 +2,9 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._core import fault
+from ..._core import fault, unit_vector
 
 
 def weight_conditioning(params: PyTree, *, row_axis: int = 0) -> PyTree:
@@ -59,10 +58,6 @@ def weight_conditioning(params: PyTree, *, row_axis: int = 0) -> PyTree:
         if leaf.size <= leaf.shape[row_axis]:
             return leaf
         axes = tuple(axis for axis in range(leaf.ndim) if axis != row_axis % leaf.ndim)
-        # Scaled by its largest entry first, a row of any size has a norm; the scale itself cancels.
-        peak = jax.lax.stop_gradient(jnp.max(jnp.abs(leaf), axis=axes, keepdims=True))
-        unit = leaf / jnp.where(peak > 0, peak, 1)
-        square = jnp.sum(jnp.square(unit), axis=axes, keepdims=True)
-        return unit / jnp.sqrt(jnp.where(square > 0, square, 1))
+        return unit_vector(leaf, axes)
 
     return jax.tree.map(condition, params)
