@@ -121,9 +121,9 @@ def flooding(level: float | Float[Array, ""]) -> optax.GradientTransformationExt
         value: Float[Array, ""] | float | None = None,
         **extra: Any,
     ) -> tuple[PyTree, optax.EmptyState]:
-        value = required(value, "value", by="flooding")
-        check_shape(value, (), what="a value", fix="It is the loss of the batch, one number.")
-        sign = jnp.where(jnp.asarray(value) < level, -1, 1)
+        loss: Any = required(value, "value", by="flooding")
+        check_shape(loss, (), what="a value", fix="It is the loss of the batch, one number.")
+        sign = jnp.where(jnp.asarray(loss) < level, -1, 1)
         return jax.tree.map(lambda g: sign.astype(g.dtype) * g, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -141,7 +141,7 @@ def manifold_smoothness(
         **extra: Any,
     ) -> tuple[PyTree, ManifoldSmoothnessState]:
         params = required(params, "params", by="manifold_smoothness")
-        value = required(value, "value", by="manifold_smoothness")
+        loss: Any = required(value, "value", by="manifold_smoothness")
         dtype = state.weights.dtype
 
         def roughness(params: PyTree) -> tuple[Array, Array]:
@@ -161,7 +161,7 @@ def manifold_smoothness(
         penalty, slopes = jax.grad(roughness, has_aux=True)(params)
         combined = jax.tree.map(lambda g, p: state.multiplier.astype(g.dtype) * g + p.astype(g.dtype), updates, penalty)
         weights = optax.projections.projection_simplex(state.weights + dual_rate * slopes)
-        multiplier = jnp.maximum(state.multiplier + loss_rate * (value - level), 0)
+        multiplier = jnp.maximum(state.multiplier + loss_rate * (loss - level), 0)
         following = (weights, multiplier, jnp.sqrt(jnp.max(slopes)))
         return combined, ManifoldSmoothnessState(*(leaf.astype(dtype) for leaf in following))
 
