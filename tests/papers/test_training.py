@@ -35,7 +35,9 @@ def by_hand(rate, key, steps=12):
 
 
 def run(rate, key, **options):
-    record = lambda weights, state, value: (value, weights)
+    def record(weights, state, value):
+        return (value, weights)
+
     return trained(loss, jnp.zeros(3), optax.adam(rate), batches, 12, key=key, record=record, **options)
 
 

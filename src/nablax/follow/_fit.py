@@ -309,11 +309,10 @@ def _measured(setup: Setup, state: State, batch: PyTree) -> PyTree:
 
 def _outcome(state: State, frozen: PyTree, record: Record, result: str) -> Fit:
     step, best_step = int(state.step), int(state.best_step)
-    if best_step == 0:
+    best = state.best
+    if best is None or best_step == 0:
         # Nothing was validated, or nothing finite came of it.
         best, best_step = (state.params if state.ema is None else state.ema.average, state.model_state), step
-    else:
-        best = state.best
     # Copies, so that the record shares no buffer with itself.
     weights, model_state = jax.tree.map(jnp.copy, best)
     model, last = (eqx.combine(params, frozen) for params in (weights, state.params))
