@@ -249,6 +249,33 @@ def test_every_paper_has_a_page_with_its_claims_and_a_line_in_its_room():
         assert page.count("| **tried** |") == sum(bool(check.tried) for check in checks)
 
 
+def test_what_did_not_reproduce_is_a_page_with_the_word_the_numbers_and_the_criteria_that_moved(monkeypatch):
+    from nablax.papers import Check, Contrast, available
+
+    missed = Contrast("error, %", {"new": [3.0, 3.1, 3.2], "plain": [1.0, 1.1, 0.9]}, "lower")
+    held = Contrast("error, %", {"new": [1.0, 1.1, 0.9], "plain": [3.0, 3.1, 3.2]}, "lower", seconds={"new": 0.5})
+    checks = [
+        Check("It falls.", "table 1", contrasts=missed, expected=False, tried="two rates"),
+        Check("It falls elsewhere.", "table 1", contrasts=held, moved_from="by a half"),
+    ]
+    paper = available()[0]
+    monkeypatch.setattr(papers, "evidence", lambda: [(paper, checks)])
+    pages = papers.pages()
+    before, after = pages["papers/not_reproduced.md"].split("## Criteria that were moved")
+    assert "It falls. | contradicts | worse than plain by 2.10" in before and "two rates |" in before
+    assert "It falls elsewhere." not in before and "1 of 2 claims" in before
+    assert "It falls elsewhere." in after and "| by a half |" in after and "It falls. |" not in after
+    page = pages[f"papers/{paper.rooms[0]}/{paper.slug}.md"]
+    for line in (
+        "| **difference** | better than plain by 2.10",
+        "| **why** | contradicts |",
+        "| **moved from** | by a half |",
+    ):
+        assert line in page
+    assert "| method | error, % | std. error | s a run |" in page and "| new | 1 | 0.058 | 0.5 |" in page
+    assert page.count("| **criterion** |") == 2
+
+
 def test_outcomes_are_summed_up_in_a_sign_and_a_word():
     from nablax.papers import Check
 

@@ -34,7 +34,7 @@ def pages() -> dict[str, str]:
         Markdown by path below ``docs``.
     """
     known = evidence()
-    written = {"papers/index.md": _overview(known)}
+    written = {"papers/index.md": _overview(known), "papers/not_reproduced.md": _not_reproduced(known)}
     for room in _rooms(known):
         inside = [(paper, checks) for paper, checks in known if paper.rooms[0] == room]
         written[f"papers/{room}.md"] = _room(room, inside)
@@ -44,7 +44,8 @@ def pages() -> dict[str, str]:
 
 def navigation() -> list:
     """Lay the rooms' pages out for the sidebar; the papers' own pages are reached from them."""
-    return ["papers/index.md", *({room: f"papers/{room}.md"} for room in _rooms(evidence()))]
+    rooms = [{room: f"papers/{room}.md"} for room in _rooms(evidence())]
+    return ["papers/index.md", *rooms, {"what did not reproduce": "papers/not_reproduced.md"}]
 
 
 def outcome(checks: list[library.Check]) -> str:
@@ -87,9 +88,35 @@ def _overview(known: list[tuple[library.Paper, list[library.Check]]]) -> str:
         "",
         "A claim is a contrast: it holds where the method meets a criterion written down beforehand and the baseline "
         "does not. *In part*: some of the paper's claims do, others do not. *Not reproduced*: none does. What did not "
-        "reproduce stays in the list, with what was tried. [How a claim is put](../concepts/claim.md).",
+        "reproduce stays in the list, with what was tried: [all of it](not_reproduced.md). "
+        "[How a claim is put](../concepts/claim.md).",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _not_reproduced(known: list[tuple[library.Paper, list[library.Check]]]) -> str:
+    missed = [(paper, check) for paper, checks in known for check in checks if not check.holds]
+    moved = [(paper, check) for paper, checks in known for check in checks if check.moved_from]
+    lines = ["# What did not reproduce, and why", "", "| claim | why | what was found |", "| --- | --- | --- |"]
+    for paper, check in missed:
+        found = "; ".join(text for name, text in check.rows() if name in ("difference", "tried"))
+        lines.append(
+            f"| {_linked(paper)}<br>{_plain(check.statement)} | {check.reason or 'no word yet'} | {_plain(found)} |"
+        )
+    lines += [
+        "",
+        f"{len(missed)} of {sum(len(checks) for _, checks in known)} claims. [The words](../concepts/claim.md).",
+    ]
+    if moved:
+        lines += ["", "## Criteria that were moved", "", "| claim | criterion | it was first |", "| --- | --- | --- |"]
+        for paper, check in moved:
+            cells = f"{_plain(check.criterion)} | {_plain(check.moved_from)}"
+            lines.append(f"| {_linked(paper)}<br>{_plain(check.statement)} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _linked(paper: library.Paper) -> str:
+    return f"[{_plain(paper.title)}]({paper.rooms[0]}/{paper.slug}.md)"
 
 
 def _room(room: str, inside: list[tuple[library.Paper, list[library.Check]]]) -> str:
