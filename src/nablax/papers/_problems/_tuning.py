@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._core import Key, fault
+from ..._core import Key, canonical_convolutions, fault
 from .._contrast import Contrast
 
 Run = Callable[[Any, Key], Any]
@@ -135,7 +135,7 @@ class _Batch:
         one = run if points.shape[1] > 1 else lambda setting, key: run(setting[0], key)
         self.width = width
         rows = np.repeat(points[:1], width, axis=0), jnp.repeat(key[None], width)
-        self._program = jax.jit(jax.vmap(one)).lower(*rows).compile()
+        self._program = jax.jit(canonical_convolutions(jax.vmap(one))).lower(*rows).compile()
         self._took: list[float] = []
 
     def __call__(self, points: np.ndarray, keys: Key) -> Any:

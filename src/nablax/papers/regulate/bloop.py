@@ -6,9 +6,10 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._core import Key
-from ...regulate import bloop
+from ...regulate import bloop, multi_value_and_grad
 from ...regulate import sum as add
 from .._problems._quadratics import bilevel
+from .._problems._training import trained
 from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
 
@@ -67,17 +68,15 @@ def _training(aggregator: optax.GradientTransformationExtraArgs, steps: int) -> 
     def run(strength: Float[Array, ""], key: Key) -> Float[Array, ""]:
         data_key, run_key = jax.random.split(key)
         problem = bilevel(data_key)
-        optimizer = optax.chain(aggregator, optax.sgd(optax.cosine_decay_schedule(0.02, steps)))
-
-        def step(carry: tuple, key: Key) -> tuple[tuple, None]:
-            x, state = carry
-            rows = jax.random.randint(key, (16,), 0, len(problem.inputs))
-            gradients = jnp.stack([jax.grad(problem.main)(x, rows), strength * jax.grad(problem.auxiliary)(x)])
-            updates, state = optimizer.update(gradients, state, x)
-            return (optax.apply_updates(x, updates), state), None
-
-        start = jnp.zeros_like(problem.point)
-        (x, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), jax.random.split(run_key, steps))
+        x, _ = trained(
+            lambda x, rows: jnp.stack([problem.main(x, rows), strength * problem.auxiliary(x)]),
+            jnp.zeros_like(problem.point),
+            optax.chain(aggregator, optax.sgd(optax.cosine_decay_schedule(0.02, steps))),
+            lambda step, key: jax.random.randint(key, (16,), 0, len(problem.inputs)),
+            steps,
+            key=run_key,
+            value_and_grad=multi_value_and_grad,
+        )
         best = problem.solution()
         above = problem.main(x) - problem.main(best)
         off = jnp.abs(problem.auxiliary(x) / problem.auxiliary(best) - 1)
