@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from nablax import papers
-from nablax.papers import Check, Contrast, Curve, Outcome, Paper, _runner
+from nablax.papers import Check, Contrast, Curve, Outcome, Paper, _evidence, _runner
 from nablax.papers._contrast import pooled
 
 NEW, PLAIN = [1.0, 3.0, 2.0, 1.5], [4.0, 5.0, 6.0, 4.0]
@@ -216,14 +216,19 @@ class FakeModule:
         return found + ([Check("a", "b", "c", "d", True, "e")] if self.words else [])
 
 
-def test_several_keys_decide_together_and_words_are_of_one(monkeypatch):
+def test_several_keys_decide_together_and_words_are_of_one(monkeypatch, tmp_path):
     key = jax.random.key(5)
+    monkeypatch.setattr(_evidence, "_FOLDER", tmp_path)
     monkeypatch.setattr(_runner, "available", lambda: [PAPER])
     for words, used in ((False, 3), (True, 1)):
         fake = FakeModule(words)
         monkeypatch.setattr(_runner, "module", lambda paper, fake=fake: fake)
-        outcome = papers.run_all(key=key, keys=3)
+        outcome = papers.run_all(key=key, keys=3, record=not words)
         assert isinstance(outcome, Outcome) and len(set(fake.keys)) == used and fake.keys[0] == (0, 5)
         assert outcome.checks["a-paper"][0].contrasts[0].count == used
+    evidence = papers.recorded()["a-paper"]
+    assert evidence.keys == 3 and evidence.checks[0].contrasts[0].count == 3
+    # What runs the papers, keeps and shows what came of them is no part of the evidence.
+    assert set(evidence.code) <= {"papers/_records.py", "papers/_contrast.py", "_core/_errors.py"}
     with pytest.raises(ValueError, match="keys"):
         papers.run_all(key=key, keys=0)

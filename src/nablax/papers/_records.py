@@ -171,15 +171,22 @@ def check_from(kept: dict[str, Any]) -> Check:
     return Check(**kept | {"contrasts": [Contrast(**one) for one in kept.get("contrasts", ())]})
 
 
+def poolable(checks: Sequence[Check]) -> bool:
+    """Whether several runs of the checks can be put together: whether all of them are contrasts."""
+    return all(check.contrasts for check in checks)
+
+
 def pooled_checks(runs: Sequence[Sequence[Check]]) -> list[Check]:
     """Put the same contrasts of several runs into one check each; what is said in words is the first run's.
 
     Args:
-        runs: of each run, the paper's checks; all of them have contrasts.
+        runs: of each run, the paper's checks; `poolable` where there are several.
 
     Returns:
-        Checks over the keys of all runs.
+        Checks over the keys of all runs; those of a single run as they are.
     """
+    if len(runs) == 1:
+        return list(runs[0])
     return [
         dataclasses.replace(
             alike[0],

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from ._catalogue import available, module
 from ._code import code_that_runs, digests_of_all
 from ._evidence import record as keep
 from ._pictures import draw
-from ._records import Check, Paper, pooled_checks
+from ._records import Check, Paper, poolable, pooled_checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,27 +140,22 @@ def run_all(
         if progress is not None:
             progress(slug)
         try:
-            claims = module(paper)
+            claims, runs = module(paper), []
+            watch: AbstractContextManager[set[str]] = code_that_runs() if record else nullcontext(set())
+            with watch as ran:
+                # Nothing of this file starts in here, or a change of it would make all evidence stale.
+                for number in range(keys):
+                    runs.append(claims.checks(jax.random.fold_in(key, number) if number else key, full=full))
+                    if not poolable(runs[0]):
+                        break
+            checks[slug] = pooled_checks(runs)
             if record:
-                with code_that_runs() as ran:
-                    checks[slug], used = _at_keys(claims.checks, key, keys, full)
-                keep(slug, checks[slug], ran, before=before, key=key, keys=used, full=full)
-            else:
-                checks[slug], _ = _at_keys(claims.checks, key, keys, full)
+                keep(slug, checks[slug], ran, before=before, key=key, keys=len(runs), full=full)
             if figures is not None:
                 draw(slug, checks[slug], figures)
         except Exception as error:  # reported, counted and fails the run; the other papers still speak
             errors[slug] = f"{type(error).__name__}: {error}"
     return Outcome(tuple(chosen), checks, errors)
-
-
-def _at_keys(checks: Callable[..., list[Check]], key: Key, keys: int, full: bool) -> tuple[list[Check], int]:
-    """Checks over so many keys, and the number used: one where some claim is no contrast, which cannot be pooled."""
-    runs = [checks(key, full=full)]
-    if not all(check.contrasts for check in runs[0]):
-        return runs[0], 1
-    runs += [checks(jax.random.fold_in(key, number), full=full) for number in range(1, keys)]
-    return (pooled_checks(runs) if keys > 1 else runs[0]), keys
 
 
 def _chosen(slugs: Sequence[str] | None) -> list[Paper]:
