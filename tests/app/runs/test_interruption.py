@@ -38,11 +38,11 @@ def start(data, folder):
 
 def timed(data, folder):
     """Seconds that a run takes from where it stands to its end."""
-    start = time.monotonic()
+    before = time.monotonic()
     run = start(data, folder)
     output, _ = run.communicate()
     assert run.returncode == 0, output.decode()
-    return time.monotonic() - start
+    return time.monotonic() - before
 
 
 @pytest.mark.slow
