@@ -243,7 +243,7 @@ def test_the_library_needs_no_extra():
     names = ", ".join(f"nablax.{room}" for room in nablax.__all__ if not room.startswith("__"))
     code = (
         f"import sys, {names}\n"
-        "extras = {'polars', 'sklearn', 'typer', 'rich', 'jinja2', 'matplotlib', 'PIL', 'orbax', 'safetensors'}\n"
+        "extras = {'polars', 'sklearn', 'typer', 'rich', 'jinja2', 'matplotlib', 'PIL', 'safetensors'}\n"
         "print(sorted(extras & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,6 +1,5 @@
 """Checkpoints: whole or absent, verified, and a resumed run is the run."""
 
-import json
 import os
 import pickle
 import random
@@ -15,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import safetensors.numpy
 
 from nablax.fields import EMA
 from nablax.follow import _fingerprint, fit
+from nablax.follow._checkpoint import Checkpoints, Saved
 
 # One problem for this process and for those that are killed.
 PROBLEM = """
@@ -88,17 +89,23 @@ def folder(saved, tmp_path):
 
 
 def test_a_resumed_run_is_bit_identical_and_a_finished_one_does_nothing(whole, folder):
-    assert names(folder) == ["step-0000000100", "step-0000000150", "step-0000000200-end"]
+    assert names(folder) == [f"step-0000000{step}.safetensors" for step in ("100", "150", "200-end")]
     same(problem(checkpoint=folder), whole)
-    assert len(names(folder)) == 3 and names(folder)[-1] == "step-0000000300-end"
+    assert len(names(folder)) == 3 and names(folder)[-1] == "step-0000000300-end.safetensors"
     reports = []
     same(problem(checkpoint=folder, progress=reports.append), whole)
     assert reports == []
 
 
-def flip(path):
+def noted(path):
+    """Where the note begins in a checkpoint's bytes, and its length."""
+    header = path.read_bytes()[8:]
+    return 8 + header.index(b"__metadata__"), header.index(b"}") - header.index(b"__metadata__")
+
+
+def flip(path, place):
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x40
+    content[place] ^= 0x01
     path.write_bytes(content)
 
 
@@ -106,52 +113,106 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def orbax(path):
+    path.unlink()
+    (path / "arrays").mkdir(parents=True)
+
+
+END = "step-0000000200-end.safetensors"
 DAMAGE = {
-    "flipped": lambda run: [flip(file) for file in run.rglob("d/*") if file.is_file()],
-    "cut": lambda run: [cut(file) for file in run.rglob("d/*") if file.is_file()],
-    "emptied": lambda run: [file.write_bytes(b"") for file in run.rglob("manifest.ocdbt")],
-    "missing file": lambda run: (run / "arrays" / "_METADATA").unlink(),
-    "manifest flipped": lambda run: flip(run / "manifest"),
-    "manifest cut": lambda run: cut(run / "manifest"),
-    "manifest missing": lambda run: (run / "manifest").unlink(),
+    "first number flipped": lambda file: flip(file, 8 + int.from_bytes(file.read_bytes()[:8], "little")),
+    "last number flipped": lambda file: flip(file, -1),
+    "digest flipped": lambda file: flip(file, noted(file)[0] + len('__metadata__":{"note":"')),
+    "manifest flipped": lambda file: flip(file, file.read_bytes().index(b"batch_size") + 5),
+    "name flipped": lambda file: flip(file, file.read_bytes().index(b'"history.loss"') + 1),
+    "header's length flipped": lambda file: flip(file, 0),
+    "cut": cut,
+    "cut to its header": lambda file: file.write_bytes(file.read_bytes()[:100]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "another program's": lambda file: safetensors.numpy.save_file({"x": np.zeros(3)}, file),
+    "a folder": orbax,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_falls_back_and_says_so(damage, whole, folder):
-    DAMAGE[damage](folder / "step-0000000200-end")
+    DAMAGE[damage](folder / END)
     said, first = [], []
     out = problem(checkpoint=folder, notice=said.append, progress=lambda report: first.append(report.step))
-    assert len(said) == 1 and said[0].startswith("checkpoint step-0000000200-end is damaged")
+    assert len(said) == 1 and said[0].startswith(f"checkpoint {END} is damaged")
     assert 150 < first[0] <= 160  # it went on from 150
     same(out, whole)
-    assert "damaged-step-0000000200-end" in names(folder)
+    assert f"damaged-{END}" in names(folder)
 
 
 def test_nothing_intact_starts_anew(whole, folder):
     for run in folder.iterdir():
-        cut(run / "manifest")
+        cut(run)
     with pytest.warns(RuntimeWarning) as caught:
         out = problem(checkpoint=folder)
     assert "training starts anew" in str(caught[-1].message) and len(caught) == 4
     same(out, whole)
 
 
-def test_every_byte_of_a_manifest_counts(folder):
-    manifest = folder / "step-0000000200-end" / "manifest"
-    digest, _, body = manifest.read_text().partition("\n")
-    changed = json.loads(body)
-    changed["step"] = 100
-    manifest.write_text(digest + "\n" + json.dumps(changed))
+def test_every_byte_of_a_checkpoint_counts(folder):
+    """A flipped bit anywhere is refused, or changes nothing of what is read."""
+    checkpoints = Checkpoints(folder, None, None)
+    before = checkpoints._read(folder / END)
+    content = (folder / END).read_bytes()
+    unseen = 0
+    for place in range(0, len(content), 7):
+        (folder / END).write_bytes(content)
+        flip(folder / END, place)
+        try:
+            after = checkpoints._read(folder / END)
+        except ValueError:
+            continue
+        unseen += 1
+        assert after.arrays.keys() == before.arrays.keys() and after[:2] == before[:2] and after[3] == before[3]
+        for name, array in before.arrays.items():
+            assert after.arrays[name].dtype == array.dtype and after.arrays[name].tobytes() == array.tobytes()
+    assert unseen <= 2  # a blank of the header's
+
+
+def test_every_type_comes_back(tmp_path):
+    checkpoints = Checkpoints(tmp_path, None, None)
+    types = [
+        jnp.float32,
+        np.float64,
+        np.complex128,
+        np.complex64,
+        jnp.bfloat16,
+        jnp.float8_e4m3fn,
+        jnp.int4,
+        np.int64,
+        bool,
+    ]
+    arrays = {str(np.dtype(dtype)): np.arange(6).reshape(2, 3).astype(dtype) for dtype in types}
+    arrays |= {
+        "scalar": np.asarray(1j),
+        "none": np.zeros((0, 2), np.complex128),
+        "columns": np.arange(6.0).reshape(2, 3).T,
+    }
+    checkpoints.write(Saved(7, "", arrays, {"key": [1, 2]}))
+    read = Checkpoints(tmp_path, None, None).newest()
+    assert (read.step, read.result, read.settings) == (7, "", {"key": [1, 2]}) and read.arrays.keys() == arrays.keys()
+    for name, array in arrays.items():
+        found = read.arrays[name]
+        assert found.dtype == array.dtype and found.shape == array.shape and found.tobytes() == array.tobytes(), name
+
+
+def test_files_of_others_in_the_folder_are_left_alone(whole, folder):
+    for name in (".DS_Store", "._step-0000000200-end.safetensors", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    (folder / "more").mkdir()
     said = []
-    problem(checkpoint=folder, notice=said.append)
-    assert "the manifest has changed" in said[0]
+    same(problem(checkpoint=folder, notice=said.append), whole)
+    assert said == [] and {".DS_Store", "notes.txt", "more"} <= set(names(folder))
 
 
 def test_what_a_kill_left_half_written_is_ignored_and_swept(whole, folder):
-    left = folder / ".partial-step-0000000250"
-    left.mkdir()
-    (left / "part").write_bytes(b"x")
+    left = folder / "step-0000000250.safetensors.0badcafe.part"
+    left.write_bytes(b"x")
     same(problem(checkpoint=folder), whole)
     assert not left.exists()
 
@@ -263,7 +324,7 @@ def test_divergence_is_remembered(tmp_path):
     settings = {"optimizer": optimizer, "checkpoint": tmp_path / "run", "checkpoint_every": 20}
     out = problem(**settings)
     assert (out.result, out.step) == ("diverged", 20)
-    assert names(tmp_path / "run") == ["step-0000000020", "step-0000000020-end"]
+    assert names(tmp_path / "run") == ["step-0000000020-end.safetensors", "step-0000000020.safetensors"]
     same(problem(**settings), out)
 
 
@@ -287,8 +348,8 @@ def test_a_run_killed_at_random_instants_ends_bit_identical(tmp_path):
     same(resumed, problem(steps=steps))
 
 
-def test_orbax_absent_says_which_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+def test_safetensors_absent_says_which_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match=r"nablax\[app\]"):
         problem(checkpoint=tmp_path / "run")
     assert os.listdir(tmp_path) == []

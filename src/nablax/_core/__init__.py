@@ -1,6 +1,6 @@
 """What every room stands on: types, errors, safe arithmetic, trees as vectors, batches, a number and error. Private."""
 
-from ._arrays import is_key, named_arrays, read_arrays, with_arrays, write_arrays, write_whole
+from ._arrays import PART, STORED, is_key, named_arrays, read_arrays, with_arrays, write_arrays, write_whole
 from ._batches import permute, rows_of, take
 from ._checks import (
     check_callable,
@@ -34,6 +34,8 @@ from ._table import table
 from ._types import Field, Key
 
 __all__ = [
+    "PART",
+    "STORED",
     "Estimate",
     "ExtraArguments",
     "Field",

@@ -1,6 +1,7 @@
 """A tree's arrays by name, on disk and back; files that are whole or absent."""
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from jaxtyping import PyTree
 from ._errors import fault, require
 
 # What the format holds and its reader for NumPy knows; the types of 8 bits and less it does not.
-_KEPT = {
+STORED = {
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "complex64"),
 }
+_NOTE = "note"
+# Ends the names of files that are being written, or that a kill left so.
+PART = ".part"
 
 
 def is_key(leaf: Any) -> bool:
@@ -97,8 +101,8 @@ def _kind(array: Any) -> str:
     return f"{array.dtype} {array.shape}"
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays by name as one file of safetensors, whole or not at all.
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], note: str = "") -> None:
+    """Write arrays by name, and a text beside them, as one file of safetensors, whole or not at all.
 
     Raises:
         ValueError: the format does not know an array's dtype.
@@ -106,7 +110,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """
     safetensors = require("safetensors.numpy", extra="app")
     for name, array in arrays.items():
-        if array.dtype.name not in _KEPT:
+        if array.dtype.name not in STORED:
             raise fault(
                 expected="arrays of types that safetensors reads back",
                 got=f"{name or 'one array'}: {_kind(array)}",
@@ -114,11 +118,11 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
             )
     # The format's own writer stores memory as it lies, and takes it for row after row.
     rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_whole(path, safetensors.save(rows))
+    write_whole(path, safetensors.save(rows, metadata={_NOTE: note} if note else None))
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file of safetensors by name; no code in it is executed.
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays of a file of safetensors by name, and the text beside them, empty without; no code in it is executed.
 
     Raises:
         ValueError: it is no such file, or is damaged.
@@ -128,7 +132,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     safetensors = require("safetensors", extra="app")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            return arrays, (file.metadata() or {}).get(_NOTE, "")
     except safetensors.SafetensorError as error:
         raise fault(
             expected="a whole file of safetensors",
@@ -138,10 +143,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place and move it there, so that it is whole or absent."""
-    temporary = path.with_name(path.name + ".part")
+    """Write a file beside its place and move it there, so that it is whole or absent, whoever else writes it too."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -13,13 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._core import fault, require
+from .._core import PART, STORED, fault, read_arrays, require, write_arrays
 from ._devices import agree
 
 _KEPT = 3
-_MANIFEST = "manifest"
-# What bears this prefix is being written or removed; it is swept at the next start.
-_PARTIAL = ".partial-"
 # Settings that are digests, in words.
 _WORDS = {
     "loss": "loss (digest of its program and constants)",
@@ -51,14 +46,16 @@ def _named(versions: dict[str, str] | None) -> str:
     return " ".join(f"{name} {version}" for name, version in (versions or {"other": "versions"}).items())
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def _files(folder: Path) -> list[str]:
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path.as_posix() for path in found if path.as_posix() != _MANIFEST)
+def _digest(manifest: str, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(manifest.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(_bytes(arrays[name]))
+    return digest.hexdigest()
 
 
 def _shared(read: Callable[[], Saved | None] | None) -> Saved | None:
@@ -95,9 +92,9 @@ def _shared(read: Callable[[], Saved | None] | None) -> Saved | None:
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
-    Orbax writes the arrays into a folder of its own; a manifest with the SHA-256 of every file joins them; then the
-    folder gets its name by one rename. So a name means that the checkpoint is whole, and the digests say whether it
-    still is. The newest three are kept. Only process 0 reads and writes.
+    Each is one file of safetensors that gets its name by one rename, with a manifest and the SHA-256 of both as a note
+    in it. So a name means that the checkpoint is whole, and the digest says whether it still is. The newest three are
+    kept. Only process 0 reads and writes.
 
     Args:
         folder: made if absent.
@@ -113,22 +110,13 @@ class Checkpoints:
     ) -> None:
         self._folder, self._every = Path(folder).absolute(), every
         self._notice = notice
-        self._orbax = require("orbax.checkpoint", extra="app")
+        require("safetensors", extra="app")  # before any step is trained, not at the first checkpoint
         self._step, self._time, self._pause = 0, time.monotonic(), _SECONDS
         self._writer = jax.process_index() == 0
         if self._writer:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for left in self._folder.glob(f"{_PARTIAL}*"):
-                shutil.rmtree(left)
-
-    def _checkpointer(self) -> Any:
-        orbax = self._orbax
-        # Process 0 is alone with its files; no barrier may wait for the others.
-        alone = orbax.options.MultiprocessingOptions(
-            primary_host=0, active_processes={0}, barrier_sync_key_prefix="nablax"
-        )
-        handler = orbax.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, multiprocessing_options=alone)
-        return orbax.Checkpointer(handler, multiprocessing_options=alone)
+            for left in self._folder.glob(f"step-*{PART}"):
+                left.unlink()
 
     def next(self, step: int) -> int | None:
         """The step after ``step`` at which one will be written for sure, if any."""
@@ -146,32 +134,15 @@ class Checkpoints:
         if not self._writer:
             return
         start = time.monotonic()
+        # Of types that the format does not know, the bytes.
+        kinds = {name: (array.dtype.name, array.shape) for name, array in saved.arrays.items()}
+        arrays = {name: array if array.dtype.name in STORED else _bytes(array) for name, array in saved.arrays.items()}
+        manifest = json.dumps({"step": saved.step, "result": saved.result, "settings": saved.settings, "kinds": kinds})
         # The end has a name of its own: a run may diverge right after a checkpoint of the same step.
-        name = f"step-{saved.step:010d}" + ("-end" if saved.result else "")
-        unfinished = self._folder / f"{_PARTIAL}{name}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        numbered = {f"{i:05d}": array for i, array in enumerate(saved.arrays.values())}
-        with self._checkpointer() as checkpointer:
-            checkpointer.save(unfinished / "arrays", args=self._orbax.args.PyTreeSave(numbered))
-        body = json.dumps(
-            {
-                "step": saved.step,
-                "result": saved.result,
-                "settings": saved.settings,
-                "names": list(saved.arrays),
-                "files": {file: _digest(unfinished / file) for file in _files(unfinished)},
-            }
-        )
-        text = hashlib.sha256(body.encode()).hexdigest() + "\n" + body
-        with (unfinished / _MANIFEST).open("w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.rename(self._folder / name)
-        for old in self._names()[_KEPT:]:
-            # Removed under another name, for a checkpoint is whole or absent at any instant.
-            shutil.rmtree(old.rename(self._folder / f"{_PARTIAL}{old.name}"))
+        name = f"step-{saved.step:010d}{'-end' if saved.result else ''}.safetensors"
+        write_arrays(self._folder / name, arrays, f"{_digest(manifest, arrays)}\n{manifest}")
+        for old in self._paths()[_KEPT:]:
+            old.unlink()
         self._time = time.monotonic()
         self._pause = max(_SECONDS, (self._time - start) / _SHARE)
 
@@ -215,14 +186,12 @@ class Checkpoints:
 
     def _newest(self) -> Saved | None:
         damaged = False
-        for folder in self._names():
+        for path in self._paths():
             try:
-                saved = self._read(folder)
+                saved = self._read(path)
             except Exception as error:
-                self._say(f"checkpoint {folder.name} is damaged ({error}); it is set aside for the one before")
-                aside = folder.with_name(f"damaged-{folder.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
+                self._say(f"checkpoint {path.name} is damaged ({error}); it is set aside for the one before")
+                path.rename(path.with_name(f"damaged-{path.name}"))
                 damaged = True
                 continue
             self._step = saved.step
@@ -231,27 +200,21 @@ class Checkpoints:
             self._say("no checkpoint is intact: training starts anew")
         return None
 
-    def _read(self, folder: Path) -> Saved:
-        digest, _, body = (folder / _MANIFEST).read_text().partition("\n")
-        if hashlib.sha256(body.encode()).hexdigest() != digest:
-            raise ValueError("the manifest has changed")
-        manifest = json.loads(body)
-        if _files(folder) != sorted(manifest["files"]):
-            raise ValueError("files are missing or added")
-        for file, expected in manifest["files"].items():
-            if _digest(folder / file) != expected:
-                raise ValueError(f"{file} has changed")
-        names = manifest["names"]
-        numbers = [f"{i:05d}" for i in range(len(names))]
-        as_numpy = self._orbax.RestoreArgs(restore_type=np.ndarray)
-        with self._checkpointer() as checkpointer:
-            arguments = self._orbax.args.PyTreeRestore(restore_args=dict.fromkeys(numbers, as_numpy))
-            arrays = checkpointer.restore(folder / "arrays", args=arguments)
-        by_name = {name: np.asarray(arrays[number]) for name, number in zip(names, numbers)}
-        return Saved(manifest["step"], manifest["result"], by_name, manifest["settings"])
+    def _read(self, path: Path) -> Saved:
+        arrays, note = read_arrays(path)
+        digest, _, text = note.partition("\n")
+        if _digest(text, arrays) != digest:
+            raise ValueError("its content is not what was written")
+        manifest = json.loads(text)
+        for name, (dtype, shape) in manifest["kinds"].items():
+            if dtype not in STORED:
+                arrays[name] = arrays[name].view(dtype).reshape(shape)
+        return Saved(manifest["step"], manifest["result"], arrays, manifest["settings"])
 
-    def _names(self) -> list[Path]:
-        return sorted(self._folder.glob("step-*"), reverse=True)
+    def _paths(self) -> list[Path]:
+        """Newest first; the end of a run after its last checkpoint."""
+        found = (path for path in self._folder.glob("step-*") if path.suffix != PART)
+        return sorted(found, key=lambda path: path.stem, reverse=True)
 
     def _say(self, text: str) -> None:
         if self._notice is None:

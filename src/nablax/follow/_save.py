@@ -77,7 +77,7 @@ def load(path: Path | str, like: Tree) -> Tree:
     Cost: one copy of the arrays on the host.
     """
     return with_arrays(
-        read_arrays(Path(path)),
+        read_arrays(Path(path))[0],
         like,
         source=str(path),
         fix="Build `like` with the arguments and the precision that the saved model was built with.",

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ... import __version__
-from ..._core import Key
+from ..._core import PART, Key
 from ...fields import EMA
 from ...follow import Fit, Progress, fit
 from ...transport import Transport, flow_matching
@@ -131,11 +131,19 @@ def learn(
             f"{out} holds a run of another configuration ({', '.join(different)} differ); "
             "choose another --out, or delete that folder"
         )
-    if before is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    # A run that was killed before it had a configuration leaves the beginning of one.
+    if (
+        before is None
+        and out.exists()
+        and not (out.is_dir() and all(path.match(f"config.json.*{PART}") for path in out.iterdir()))
+    ):
         raise UserError(f"{out} exists and is no run folder; choose another --out")
     first = jax.process_index() == 0
     if before is None and first:
         run.write("config.json", config.to_json())
+    if first:
+        for left in out.glob(f"*{PART}"):
+            left.unlink()
     if not run.trained:
         codec = codec_of(config)
         rows = encode(opened, codec, config, run)

@@ -218,7 +218,7 @@ def load(path: Path | str) -> Model:
     )
     weights = run.path / "weights.safetensors"
     try:
-        arrays = read_arrays(weights)
+        arrays, _ = read_arrays(weights)
         conditions = arrays.pop("['conditions']")
         fix = "Its configuration has changed, or its weights are another run's."
         field = with_arrays(arrays, like, source=str(weights), fix=fix)["field"]
