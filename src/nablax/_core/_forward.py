@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, jaxpr_as_fun, jaxprs_in_params
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import PyTree
+
+from ._programs import holds
 
 # What JAX writes in place of a derivative that it does not have; compiling it is an error.
 _ABSENT = "custom_lin"
@@ -29,7 +31,7 @@ def forward(function: Callable[[PyTree], PyTree], at: PyTree, direction: PyTree)
             return None
         raise
     # While a program is traced the derivative is only written down: that it is absent would be said on compiling.
-    if _lacks(program.jaxpr):
+    if holds(program.jaxpr, _ABSENT):
         return None
     flat = jaxpr_as_fun(program)(*jax.tree.leaves((at, direction)))
     return jax.tree.unflatten(jax.tree.structure(shapes), flat)
@@ -64,7 +66,3 @@ def push_forward(function: Callable[[PyTree], PyTree], at: PyTree, direction: Py
     value, pull = jax.vjp(function, at)
     _, push = jax.vjp(lambda covector: pull(covector)[0], jax.tree.map(jnp.zeros_like, value))
     return value, push(direction)[0]
-
-
-def _lacks(jaxpr: Jaxpr) -> bool:
-    return any(e.primitive.name == _ABSENT or any(map(_lacks, jaxprs_in_params(e.params))) for e in jaxpr.eqns)

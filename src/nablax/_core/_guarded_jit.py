@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, get_opaque_trace_state, jaxprs_in_params
 from jaxtyping import Array, Bool, PyTree
 
+from ._programs import holds
+
 _outside: list[Any] = []
 # Where no transformation is under way; looked at from another thread, for this file may be imported amid one.
 _looker = threading.Thread(target=lambda: _outside.append(get_opaque_trace_state()))
@@ -86,14 +88,14 @@ def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any], due
 
 def _apply(equation: JaxprEqn, inputs: list[Any], due: list[Array]) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
-    if any(_calls_host(inner) for inner in jaxprs_in_params(params)):
+    if any(holds(inner, _CALL) for inner in jaxprs_in_params(params)):
         if name in ("jit", "custom_jvp_call"):
             inner = params["jaxpr" if name == "jit" else "call_jaxpr"]
             return _evaluate(inner.jaxpr, inner.consts, inputs, due)
         if name == "scan":
             return _scan(params, inputs, due)
         if name == "cond":
-            silent = [place for place, branch in enumerate(params["branches"]) if not _calls_host(branch.jaxpr)]
+            silent = [place for place, branch in enumerate(params["branches"]) if not holds(branch.jaxpr, _CALL)]
             others = [branch for place, branch in enumerate(params["branches"]) if place not in silent]
             if len(silent) == 1 and all(_calls_at_once(branch.jaxpr) for branch in others):
                 due.append(inputs[0] != silent[0])
@@ -124,12 +126,6 @@ def _any(due: list[Array]) -> Array:
 
 def _calls_at_once(jaxpr: Jaxpr) -> bool:
     return any(equation.primitive.name == _CALL for equation in jaxpr.eqns)
-
-
-def _calls_host(jaxpr: Jaxpr) -> bool:
-    return _calls_at_once(jaxpr) or any(
-        _calls_host(inner) for equation in jaxpr.eqns for inner in jaxprs_in_params(equation.params)
-    )
 
 
 __all__ = ["guarded_jit"]
