@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import Key, check_count, check_shape, fault
+from ...calculus import top_eigenvalues
 from .._transport import Transport
 from ._observed import Operator, observed
 from ._posterior_guidance import pseudoinverse_guidance
@@ -198,7 +199,7 @@ def solve_inverse(
     if method == "posterior guidance":
         scale = jnp.asarray(noise_scale)
         return pseudoinverse_guidance(transport, operator, observation, scale, count, key=key, args=args, steps=steps)
-    norm = _squared_norm(part, jnp.zeros(transport.space.shape, seen.dtype))
+    squared_norm = _squared_norm(part, jnp.zeros(transport.space.shape, seen.dtype))
     return steer(
         transport,
         _Misfit(part, seen),
@@ -206,7 +207,7 @@ def solve_inverse(
         key=key,
         args=args,
         steps=steps,
-        rate=jnp.asarray(min(1.0, 10 / steps) / norm),
+        rate=min(1.0, 10 / steps) / squared_norm,
     )
 
 
@@ -219,20 +220,13 @@ class _Misfit(eqx.Module):
 
 
 @eqx.filter_jit
-def _power_iteration(operator: Operator, example: Array) -> Array:
+def _squared_norm(operator: Operator, example: Array) -> Float[Array, ""]:
+    r"""The largest eigenvalue of $A^{\top} A$."""
     transpose = jax.linear_transpose(operator, example)
-    start = jax.random.normal(jax.random.key(0), example.shape, example.dtype)
-
-    def body(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        product = transpose(operator(carry[0]))[0]
-        norm = jnp.sqrt(jnp.sum(jnp.square(product)))
-        return product / jnp.maximum(norm, jnp.finfo(example.dtype).tiny), norm
-
-    return jax.lax.fori_loop(0, 50, body, (start, jnp.zeros((), example.dtype)))[1]
-
-
-def _squared_norm(operator: Operator, example: Array) -> float:
-    return float(_power_iteration(operator, example))
+    found = top_eigenvalues(
+        lambda x: transpose(operator(x))[0], example, count=1, tolerance=1e-3, key=jax.random.key(0)
+    )
+    return found.values[0]
 
 
 __all__ = ["Operator", "colourisation", "inpainting", "solve_inverse", "super_resolution"]
