@@ -45,9 +45,37 @@ def protected(bases: Any) -> Any:
     return regulate.extend_bases(bases, jax.tree.map(one, bases))
 
 
+def written_by_a_user() -> optax.GradientTransformationExtraArgs:
+    """An aggregator with all parts: the second objective left out, equal lengths by average norms, a sum over steps."""
+
+    def memory(params: Any) -> Any:
+        return {"norms": jax.numpy.zeros(3), "sum": jax.tree.map(jax.numpy.zeros_like, params)}
+
+    def prepare(grads: Any, memory: Any) -> tuple[Any, Any]:
+        return jax.tree.map(lambda leaf: leaf.at[1].set(0), grads), memory
+
+    def weigh(cosines: jax.Array, norms: jax.Array, memory: Any) -> tuple[regulate.Weights, Any]:
+        average = (memory["norms"] + norms) / 2
+        weights = jax.numpy.where(average > 0, jax.numpy.mean(average) / average, 0)
+        return regulate.Weights(weights), memory | {"norms": average}
+
+    def finish(vector: Any, memory: Any) -> tuple[Any, Any]:
+        total = jax.tree.map(jax.numpy.add, memory["sum"], vector)
+        return total, memory | {"sum": total}
+
+    return regulate.aggregator(
+        weigh,
+        prepare=prepare,
+        finish=finish,
+        memory=memory,
+        objectives=3,
+    )
+
+
 CONSTRUCTORS = {
+    "aggregator": Row(written_by_a_user),
     "aligned_mtl": Row(lambda: regulate.aligned_mtl(objectives=3)),
-    "bloop": Row(lambda: regulate.bloop(0.5)),
+    "bloop": Row(lambda: regulate.bloop(0.5, objectives=3)),
     "cagrad": Row(lambda: regulate.cagrad(0.4, objectives=3)),
     "classp": Row(lambda: regulate.classp(0.1), objectives=None, degree=None),
     "conflict_free": Row(lambda: regulate.conflict_free(objectives=3)),
@@ -63,14 +91,14 @@ CONSTRUCTORS = {
         extra=lambda grads: {"domain_grad": lambda params, index: jax.tree.map(lambda g: g[index], grads)},
     ),
     "flooding": Row(lambda: regulate.flooding(2.0), objectives=None, extra=lambda grads: {"value": 1.0}),
-    "gcond": Row(lambda: regulate.gcond(3)),
+    "gcond": Row(lambda: regulate.gcond(objectives=3)),
     "ghost_step": Row(
         lambda: regulate.ghost_step(lambda params, x: x @ params["weight"] * params["bias"][0]),
         objectives=None,
         degree=None,
         extra=lambda updates: {"inputs": jax.numpy.ones((2, 2), updates["bias"].dtype)},
     ),
-    "graddrop": Row(lambda: regulate.graddrop(key=KEY)),
+    "graddrop": Row(lambda: regulate.graddrop(key=KEY, objectives=3)),
     "gradient_norm": Row(
         lambda: regulate.gradient_norm(0.1, 0.05),
         objectives=None,
@@ -82,7 +110,7 @@ CONSTRUCTORS = {
         objectives=None,
         fill=lambda state: state._replace(bases=protected(state.bases)),
     ),
-    "gradvac": Row(lambda: regulate.gradvac(3, key=KEY)),
+    "gradvac": Row(lambda: regulate.gradvac(objectives=3, key=KEY)),
     "guard": Row(lambda: regulate.guard(), objectives=None, extra=lambda updates: {"gradients": against(updates)}),
     "homeostasis": Row(
         lambda: regulate.homeostasis({"bias": 2.0, "weight": jax.numpy.array([0.5, 1.0, 0.0])}),
@@ -128,7 +156,7 @@ CONSTRUCTORS = {
         objectives=None,
         fill=lambda state: regulate.RobustProjectionState(*map(protected, state)),
     ),
-    "sam_gs": Row(lambda: regulate.sam_gs(3)),
+    "sam_gs": Row(lambda: regulate.sam_gs(objectives=3)),
     "spectral_decoupling": Row(
         # At the suite's parameters all logits are 3, where the penalty has its minimum.
         lambda: regulate.spectral_decoupling(
@@ -143,7 +171,7 @@ CONSTRUCTORS = {
         objectives=None,
         extra=lambda grads: {"inputs": jax.numpy.arange(6.0, dtype=grads["bias"].dtype).reshape(2, 3)},
     ),
-    "trimmed_mean": Row(lambda: regulate.trimmed_mean(1)),
+    "trimmed_mean": Row(lambda: regulate.trimmed_mean(1, objectives=3)),
     "upgrad": Row(lambda: regulate.upgrad(objectives=3)),
     "vanishing_gradient": Row(
         lambda: regulate.vanishing_gradient(lambda params, state, x: params["bias"][0] * state, 1.0),

@@ -1,11 +1,13 @@
 """One suite for every transformation of the room; rows are in constructors.py."""
 
 import importlib.util
+import inspect
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 from nablax import regulate
@@ -139,6 +141,26 @@ def test_scales_from_1e_minus_15_to_1e15(name):
             assert np.all(np.isfinite(ours))
             if row.degree is not None:
                 np.testing.assert_allclose(ours / scale**row.degree, theirs, rtol=1e-3, atol=1e-3 * size)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.objectives is not None])
+def test_aggregators_have_the_same_options(name):
+    row, state, step, compiled, _ = prepared(name)
+    if not isinstance(state, regulate.AggregatorState):
+        assert name in {"dual_ascent", "fish", "importance_sampling", "modality_modulation"}  # not of losses alone
+        return
+    options = inspect.signature(getattr(regulate, name)).parameters
+    assert {options[option].kind for option in ("objectives", "throw")} == {inspect.Parameter.KEYWORD_ONLY}
+    grads = stacked(row)
+    with pytest.raises(ValueError, match="expected 3 objectives, got 2"):
+        jax.eval_shape(step, jax.tree.map(lambda leaf: leaf[:2], grads), state)
+    following = compiled(grads, state)[1]
+    assert following.result == optx.RESULTS.successful and np.isfinite(following.residual)
+    if following.weights is not None:
+        assert following.weights.shape == (3,) and np.any(following.weights)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(Exception, match=r"throw=False"):
+            jax.block_until_ready(compiled(jax.tree.map(lambda leaf, b=bad: leaf + b, grads), state))
 
 
 def test_every_transformation_has_a_row():

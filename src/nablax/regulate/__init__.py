@@ -15,7 +15,7 @@ Chambers:
 - ``_steps``: one gradient in, one out: rescaled, clipped, gated, kept inside a radius.
 """
 
-from ._aggregators._aggregator import AggregatorState, Weights
+from ._aggregators._aggregator import aggregator
 from ._aggregators._aligned_mtl import aligned_mtl, aligned_mtl_weights
 from ._aggregators._averages import mean, sum
 from ._aggregators._bloop import bloop
@@ -40,6 +40,7 @@ from ._aggregators._objectives import multi_value_and_grad
 from ._aggregators._pcgrad import gradvac, pcgrad, pcgrad_weights
 from ._aggregators._robust import krum, krum_weights, trimmed_mean
 from ._aggregators._sam_gs import sam_gs
+from ._aggregators._state import AggregatorState, Weights
 from ._aggregators._upgrad import (
     dual_projection,
     dual_projection_weights,
@@ -109,6 +110,7 @@ __all__ = [
     "VanishingGradientState",
     "VariationalBinaryState",
     "Weights",
+    "aggregator",
     "aligned_mtl",
     "aligned_mtl_weights",
     "binary_divergence",

@@ -186,7 +186,7 @@ def corrected(jacobian, targets, orders):
 def test_pcgrad_and_gradvac_follow_one_of_the_orders():
     orders = list(itertools.product(*[[tuple(p) for p in itertools.permutations({0, 1, 2} - {i})] for i in range(K)]))
     assert len(orders) == 8
-    vaccine = regulate.gradvac(K, key=KEY, decay=0.5)
+    vaccine = regulate.gradvac(objectives=K, key=KEY, decay=0.5)
     step = jax.jit(vaccine.update)
     state = vaccine.init(jnp.zeros(DIM))
     seen, averages = set(), np.zeros((K, K))
@@ -226,7 +226,7 @@ def test_krum_and_trimmed_mean_are_robust_and_the_mean_is_not():
         for robust in (regulate.krum(2, 3), regulate.trimmed_mean(2)):
             update = np.asarray(jax.jit(robust.update)(jnp.asarray(grads), robust.init(jnp.zeros(DIM)))[0])
             assert np.all(update >= honest.min(0)) and np.all(update <= honest.max(0))
-        plain = regulate.mean()
+        plain = regulate.mean(throw=False)
         update = np.asarray(plain.update(jnp.asarray(grads), plain.init(jnp.zeros(DIM)))[0])
         assert not np.all(np.abs(update) < 100)
     distances = np.sort(np.sum((honest[:, None] - honest[None]) ** 2, -1), axis=1)[:, 1 : 8 - 2 - 1]
@@ -265,7 +265,7 @@ def test_bloop_is_orthogonal_to_the_average_and_not_to_the_gradient():
 
 
 def test_gcond_settles_by_zone_and_tires_of_a_winner():
-    method = regulate.gcond(2, momentum=0.0, window=2)
+    method = regulate.gcond(objectives=2, momentum=0.0, window=2)
     step = jax.jit(method.update)
 
     def pair(cosine):
@@ -293,7 +293,7 @@ def test_gcond_settles_by_zone_and_tires_of_a_winner():
 
 
 def test_sam_gs_equalises_lengths_or_modulates():
-    method = regulate.sam_gs(2, threshold=0.9, decay=0.5, similarity_decay=0.5)
+    method = regulate.sam_gs(objectives=2, threshold=0.9, decay=0.5, similarity_decay=0.5)
     state = method.init(jnp.zeros(2))
     unequal = np.array([[1.0, 0.0], [0.0, 9.0]])
     update, state = method.update(jnp.asarray(unequal), state)
@@ -468,6 +468,87 @@ def test_a_gramian_that_is_not_finite_is_no_success(weigh):
     assert bool(half.result == optx.RESULTS.successful) and half.weights.dtype == jnp.float32
 
 
+QUIET = {
+    "mean": regulate.mean(throw=False),
+    "bloop": regulate.bloop(throw=False),
+    "graddrop": regulate.graddrop(key=KEY, throw=False),
+    "trimmed_mean": regulate.trimmed_mean(1, throw=False),
+    "gcond": regulate.gcond(objectives=K, throw=False),
+    "sam_gs": regulate.sam_gs(objectives=K, throw=False),
+    "krum": regulate.krum(0, 2, throw=False),
+    "upgrad": regulate.upgrad(throw=False),
+}
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_the_state_tells_of_failures_where_nothing_raises(name):
+    method, start = QUIET[name], jnp.zeros(DIM)
+    step = jax.jit(method.update)
+    healthy = jnp.asarray(next(random_jacobians()))
+    state = step(healthy, method.init(start))[1]
+    assert bool(state.result == optx.RESULTS.successful) and np.isfinite(state.residual)
+    one_row = step(healthy.at[1, 2].set(jnp.nan), method.init(start))[1]
+    # One bad gradient among three is what a trim of one, and two selected of three, are for.
+    assert bool(one_row.result == optx.RESULTS.successful) == (name in {"trimmed_mean", "krum"})
+    failed = step(healthy.at[:, 2].set(jnp.inf), method.init(start))[1]
+    assert bool(failed.result != optx.RESULTS.successful) and failed.residual == np.inf
+
+
+def test_a_rule_of_ones_own_equals_its_formula():
+    def prepare(grads, memory):
+        return jnp.clip(grads, -1, 1), memory
+
+    def weigh(cosines, norms, memory):
+        average = 0.5 * memory["norms"] + 0.5 * norms
+        conflicts = jnp.sum(cosines < 0, axis=1)
+        return regulate.Weights(1 / average / (1 + conflicts)), {**memory, "norms": average}
+
+    def finish(vector, memory):
+        return vector + memory["last"], {**memory, "last": vector}
+
+    def memory(params):
+        return {"norms": jnp.zeros(K), "last": jnp.zeros_like(params)}
+
+    rule = regulate.aggregator(weigh, prepare=prepare, finish=finish, memory=memory, objectives=K)
+    state, average, last = rule.init(jnp.zeros(DIM)), np.zeros(K), np.zeros(DIM)
+    for jacobian in random_jacobians(3):
+        update, state = jax.jit(rule.update)(jnp.asarray(jacobian), state)
+        rows = np.clip(jacobian, -1, 1)
+        average = 0.5 * average + 0.5 * np.linalg.norm(rows, axis=1)
+        weights = 1 / average / (1 + np.sum(rows @ rows.T < 0, axis=1))
+        np.testing.assert_allclose(update, weights @ rows + last, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(state.weights, weights, rtol=1e-10)
+        last = weights @ rows
+
+
+def test_a_rule_that_loses_its_memory_is_refused_and_one_that_fails_is_said():
+    forgetful = regulate.aggregator(
+        lambda cosines, norms, memory: (regulate.Weights(norms), None), memory=lambda params: jnp.zeros(2)
+    )
+    with pytest.raises(ValueError, match=r"a memory that stays PyTreeDef\(\*\), got PyTreeDef\(None\)"):
+        forgetful.update(jnp.eye(2), forgetful.init(jnp.zeros(2)))
+    unsolved = regulate.aggregator(
+        lambda cosines, norms: regulate.Weights(norms, 0.5, optx.RESULTS.nonlinear_max_steps_reached)
+    )
+    with pytest.raises(Exception, match="expected a solve within tolerance"):
+        unsolved.update(jnp.eye(2), unsolved.init(jnp.zeros(2)))
+
+
+def test_aggregators_are_optax_aggregators():
+    aggregating = pytest.importorskip("optax.experimental").aggregating
+    jacobians = jnp.asarray(list(random_jacobians(3)))
+    chained = optax.chain(regulate.upgrad(), optax.adam(1e-2))
+    processed = aggregating.process(optax.identity(), regulate.upgrad(), optax.adam(1e-2))
+
+    def run(optimizer):
+        def step(state, jacobian):
+            return optimizer.update(jacobian, state, jnp.zeros(DIM))[::-1]
+
+        return jax.lax.scan(step, optimizer.init(jnp.zeros(DIM)), jacobians)[1]
+
+    np.testing.assert_array_equal(run(processed), run(chained))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -476,8 +557,8 @@ def test_a_gramian_that_is_not_finite_is_no_success(weigh):
         (lambda: regulate.upgrad(objectives=0), "objective"),
         (lambda: regulate.trimmed_mean(-1), "trim"),
         (lambda: regulate.bloop(decay=1.0), "decay"),
-        (lambda: regulate.gcond(2, thresholds=(0.0, -0.5, -0.8)), "thresholds"),
-        (lambda: regulate.sam_gs(2, threshold=2.0), "threshold"),
+        (lambda: regulate.gcond(objectives=2, thresholds=(0.0, -0.5, -0.8)), "thresholds"),
+        (lambda: regulate.sam_gs(objectives=2, threshold=2.0), "threshold"),
         (lambda: regulate.krum_weights(jnp.eye(4), 1), "faulty"),
         (lambda: regulate.upgrad_weights(jnp.ones((2, 3))), "square"),
     ],

@@ -69,7 +69,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             jax.random.normal(second, (_WIDTH, 64)) / _WIDTH**0.5,
         )
         chains = {
-            "gcond": optax.chain(regulate.gcond(2), optax.adam(1e-2, b1=0.0)),
+            "gcond": optax.chain(regulate.gcond(objectives=2), optax.adam(1e-2, b1=0.0)),
             "sum": optax.chain(regulate.sum(), optax.adam(1e-2)),
             "pcgrad": optax.chain(regulate.pcgrad(key=method_key), optax.adam(1e-2)),
         }

@@ -56,7 +56,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     def run(scales: Array) -> tuple[Array, Array]:
         def both(scale: Array, start: Array) -> tuple[Array, Array]:
             # In one loop, a row of x each: Adam works number by number, so the rows do not meet.
-            surgery, total, adam = regulate.sam_gs(2), regulate.sum(), optax.adam(1e-3)
+            surgery, total, adam = regulate.sam_gs(objectives=2), regulate.sum(), optax.adam(1e-3)
             gradients = jax.vmap(regulate.multi_value_and_grad(lambda x: losses(x) * scale))
             rows = jnp.stack([start, start])
 

@@ -4,14 +4,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ._aggregator import (
-    Weights,
-    aggregator,
-    closed_form,
-    relative,
-    split,
-    weighting,
-)
+from ..._core import peak
+from ._aggregator import aggregator, of_gramian, weighting
+from ._state import Weights
 
 
 def aligned_mtl_weights(gramian: Float[Array, "K K"]) -> Weights:
@@ -36,7 +31,7 @@ def aligned_mtl_weights(gramian: Float[Array, "K K"]) -> Weights:
     Cost:
         One eigendecomposition of a K × K matrix.
     """
-    return _aligned_mtl(*split(gramian))
+    return of_gramian(_aligned_mtl, gramian)
 
 
 def aligned_mtl(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
@@ -50,8 +45,8 @@ def aligned_mtl(*, objectives: int | None = None, throw: bool = True) -> optax.G
     thousand times shorter than another. No objective is promised not to be hurt.
 
     Args:
-        objectives: number K of objectives. Where it is given, the state records the weights.
-        throw: whether gradients that are not finite raise; residual and result are in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -79,7 +74,7 @@ def aligned_mtl(*, objectives: int | None = None, throw: bool = True) -> optax.G
 
 @weighting()
 def _aligned_mtl(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
-    shares, _ = relative(norms)
+    shares = norms / peak(norms)
     gramian = cosines * shares[:, None] * shares[None, :]
     values, vectors = jnp.linalg.eigh(gramian)
     kept = values > 8 * len(norms) * jnp.finfo(values.dtype).eps * jnp.max(values)
@@ -91,4 +86,4 @@ def _aligned_mtl(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Wei
     missed = jnp.max(jnp.abs(vectors @ (balanced / smallest) @ vectors.T - span))
     some = jnp.any(kept)
     weights = jnp.where(some, jnp.mean(transform, axis=1), 1 / len(norms))
-    return closed_form(weights, jnp.where(some, missed, 0))
+    return Weights(weights, jnp.where(some, missed, 0))

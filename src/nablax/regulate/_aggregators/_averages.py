@@ -1,17 +1,25 @@
 """Mean and sum, which see no conflict, as links of the same chain."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import PyTree
 
-from ._aggregator import Weights, aggregator, closed_form
+from ..._core import wide_dtype
+from ._aggregator import from_step
+from ._arithmetic import combine
+from ._checks import judged_by_vector
+from ._state import Weights
 
 
-def mean(*, objectives: int | None = None) -> optax.GradientTransformationExtraArgs:
+def mean(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
     r"""Average the gradients: :math:`d = \tfrac1K\sum_i g_i`.
 
     Args:
-        objectives: number K of objectives. Where it is given, the state records the weights.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -27,16 +35,17 @@ def mean(*, objectives: int | None = None) -> optax.GradientTransformationExtraA
         [2.0]
 
     Cost:
-        One Gramian, which XLA removes where nothing uses it, and one weighted sum.
+        One weighted sum.
     """
-    return aggregator(lambda cosines, norms: _equal(norms, 1 / len(norms)), objectives=objectives, throw=False)
+    return from_step(_equal(lambda count: 1 / count), objectives=objectives, throw=throw)
 
 
-def sum(*, objectives: int | None = None) -> optax.GradientTransformationExtraArgs:
+def sum(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
     r"""Add the gradients: :math:`d = \sum_i g_i`.
 
     Args:
-        objectives: as for `mean`.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -54,8 +63,14 @@ def sum(*, objectives: int | None = None) -> optax.GradientTransformationExtraAr
     Cost:
         As for `mean`.
     """
-    return aggregator(lambda cosines, norms: _equal(norms, 1), objectives=objectives, throw=False)
+    return from_step(_equal(lambda count: 1), objectives=objectives, throw=throw)
 
 
-def _equal(norms: Float[Array, " K"], weight: float) -> Weights:
-    return closed_form(jnp.full_like(norms, weight))
+def _equal(weight: Callable[[int], float]) -> Callable[[PyTree, None], tuple[PyTree, Weights, None]]:
+    def step(grads: PyTree, nothing: None) -> tuple[PyTree, Weights, None]:
+        count = len(jax.tree.leaves(grads)[0])
+        weights = jnp.full(count, weight(count), wide_dtype(grads))
+        vector = combine(grads, weights)
+        return vector, judged_by_vector(vector, weights), nothing
+
+    return step

@@ -1,21 +1,19 @@
 """Bloop: an auxiliary loss that may move only where the main loss does not care."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
-from ..._core import fault
-from ._aggregator import (
-    AggregatorState,
-    initial,
-    leading_axis,
-    scaled,
-)
+from ..._core import fault, scaled
+from ._aggregator import from_step
+from ._checks import judged_by_vector
+from ._state import Weights
 
 
-def bloop(strength: float = 1.0, *, decay: float = 0.99) -> optax.GradientTransformationExtraArgs:
+def bloop(
+    strength: float = 1.0, *, decay: float = 0.99, objectives: int | None = None, throw: bool = True
+) -> optax.GradientTransformationExtraArgs:
     r"""Add to the main gradient what of the auxiliary one is orthogonal to the main gradient's running average.
 
     .. math::
@@ -30,6 +28,8 @@ def bloop(strength: float = 1.0, *, decay: float = 0.99) -> optax.GradientTransf
     Args:
         strength: :math:`\lambda`, 1 by default.
         decay: :math:`\beta`, 0.99 by default.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out. ``state.inner`` is the average.
@@ -56,24 +56,24 @@ def bloop(strength: float = 1.0, *, decay: float = 0.99) -> optax.GradientTransf
     if not 0 <= decay < 1:
         raise fault(expected="a decay in [0, 1)", got=str(decay), fix="0.99 averages over about 100 steps.")
 
-    def init(params: optax.Params) -> AggregatorState:
-        return initial(params, None, jax.tree.map(jnp.zeros_like, params))
-
-    def update(
-        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, AggregatorState]:
-        del extra
-        if leading_axis(grads, params) < 2:
+    def step(grads: PyTree, average: PyTree) -> tuple[PyTree, Weights, PyTree]:
+        if len(jax.tree.leaves(grads)[0]) < 2:
             raise fault(expected="two objectives or more", got="1", fix="The first is main, the others auxiliary.")
-        average = jax.tree.map(lambda m, g: (decay * m + (1 - decay) * g[0]).astype(m.dtype), state.inner, grads)
-        auxiliary = jax.tree.map(lambda g: jnp.sum(g[1:], axis=0), grads)
+        average = jax.tree.map(lambda m, g: (decay * m + (1 - decay) * g[0]).astype(m.dtype), average, grads)
+        # In units of their largest entries, so that no square leaves the number range.
         direction, _ = scaled(average)
-        other, size = scaled(auxiliary)
+        auxiliary, size = scaled(jax.tree.map(lambda g: jnp.sum(g[1:], axis=0), grads))
         square = optax.tree.vdot(direction, direction)
-        share = optax.tree.vdot(other, direction) / jnp.where(square > 0, square, 1)
+        share = optax.tree.vdot(auxiliary, direction) / jnp.where(square > 0, square, 1)
         update = jax.tree.map(
-            lambda g, a, m: (g[0] + strength * (size * (a - share * m))).astype(g.dtype), grads, other, direction
+            lambda g, a, m: (g[0] + strength * (size * (a - share * m))).astype(g.dtype), grads, auxiliary, direction
         )
-        return update, state._replace(inner=average)
+        return update, judged_by_vector(update), average
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return from_step(
+        step,
+        weighted=False,
+        memory=lambda params: jax.tree.map(jnp.zeros_like, params),
+        objectives=objectives,
+        throw=throw,
+    )

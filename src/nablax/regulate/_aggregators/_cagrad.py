@@ -5,17 +5,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ..._core import fault
-from ._aggregator import (
-    Weights,
-    aggregator,
-    inverse,
-    outcome,
-    relative,
-    split,
-    weighting,
-)
+from ..._core import divide, fault, peak
+from ._aggregator import aggregator, of_gramian, weighting
 from ._complementarity import solve_one, tolerance
+from ._state import Weights, outcome
 
 _STEPS = 60
 
@@ -43,7 +36,7 @@ def cagrad_weights(gramian: Float[Array, "K K"], radius: float = 0.5) -> Weights
     Cost:
         About ten quadratic programmes in K unknowns.
     """
-    return _cagrad(*split(gramian), _valid(radius))
+    return of_gramian(_cagrad, gramian, _valid(radius))
 
 
 def cagrad(
@@ -61,8 +54,8 @@ def cagrad(
 
     Args:
         radius: c, in [0, 1), 0.5 by default; 0 gives the mean.
-        objectives: number K of objectives. Where it is given, the state records the weights.
-        throw: whether a solve that misses its tolerance raises; its residual and result are in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -101,11 +94,11 @@ def _cagrad(cosines: Float[Array, "K K"], norms: Float[Array, " K"], radius: flo
     # d(τ), the point nearest g₀ with <g_i, d> ≥ τ, moves away from g₀ as τ grows; wanted is the τ where it has gone
     # c‖g₀‖ far. Such a τ need not exist, so κ = τ + tᵀx runs in its place, for which the problem always has a
     # solution: 0 ≤ x ⟂ (C + ttᵀ)x + b − κt ≥ 0, d = g₀ + Jᵀ(x / norms), t = smallest norm / norms.
-    shares, _ = relative(norms)
+    shares = norms / peak(norms)
     dtype, count = norms.dtype, len(norms)
     present = norms > 0
     smallest = jnp.min(jnp.where(present, shares, 1))
-    ratios = smallest * inverse(shares)
+    ratios = divide(smallest, shares)
     pull = cosines @ shares / count
     length = jnp.sqrt(jnp.maximum(pull @ shares / count, 0))
     scale = jnp.where(length > 0, length, 1)
@@ -164,7 +157,7 @@ def _cagrad(cosines: Float[Array, "K K"], norms: Float[Array, " K"], radius: flo
     last = jax.lax.while_loop(lambda carry: reached & (jnp.abs(carry[8]) > goal) & (carry[9] < _STEPS), illinois, open_)
     x, residual, done, value = last[5], last[6], last[7], last[8]
     missed = jnp.where(reached, jnp.abs(value), 0)
-    weights = 1 / count + x * inverse(shares) * scale
+    weights = 1 / count + divide(x, shares) * scale
     usable = (length > 0) & (radius > 0)
     weights = jnp.where(usable, weights, jnp.full(count, 1 / count, dtype))
     residual = jnp.where(usable, jnp.maximum(residual, missed), 0)

@@ -4,15 +4,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ._aggregator import (
-    Weights,
-    aggregator,
-    closed_form,
-    inverse,
-    outcome,
-    split,
-    weighting,
-)
+from ..._core import divide
+from ._aggregator import aggregator, of_gramian, weighting
+from ._state import Weights, outcome
 
 
 def conflict_free_weights(gramian: Float[Array, "K K"]) -> Weights:
@@ -37,7 +31,7 @@ def conflict_free_weights(gramian: Float[Array, "K K"]) -> Weights:
     Cost:
         One eigendecomposition of a K × K matrix.
     """
-    return _config(*split(gramian))
+    return of_gramian(_conflict_free, gramian)
 
 
 def conflict_free(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
@@ -52,8 +46,8 @@ def conflict_free(*, objectives: int | None = None, throw: bool = True) -> optax
     absent.
 
     Args:
-        objectives: number K of objectives. Where it is given, the state records the weights.
-        throw: whether gradients that are not finite raise; residual and result are in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -76,7 +70,7 @@ def conflict_free(*, objectives: int | None = None, throw: bool = True) -> optax
         - Liu, Chu and Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", 2024,
           https://arxiv.org/abs/2408.11104 (the definition; the form in cosines is ours)
     """
-    return aggregator(_config, objectives=objectives, throw=throw)
+    return aggregator(_conflict_free, objectives=objectives, throw=throw)
 
 
 def imtl_g_weights(gramian: Float[Array, "K K"]) -> Weights:
@@ -100,7 +94,7 @@ def imtl_g_weights(gramian: Float[Array, "K K"]) -> Weights:
     Cost:
         One eigendecomposition of a K × K matrix.
     """
-    return _imtl_g(*split(gramian))
+    return of_gramian(_imtl_g, gramian)
 
 
 def imtl_g(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
@@ -114,9 +108,8 @@ def imtl_g(*, objectives: int | None = None, throw: bool = True) -> optax.Gradie
     weights of zero and an infinite residual.
 
     Args:
-        objectives: number K of objectives. Where it is given, the state records the weights.
-        throw: whether a failure raises, which are gradients that are not finite or weights whose sum vanishes; residual
-            and result are in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -157,17 +150,17 @@ def _balanced(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> tuple[
 
 
 @weighting()
-def _config(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
+def _conflict_free(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
     multiples, angles, spread = _balanced(cosines, norms)
     length = jnp.sqrt(jnp.maximum(multiples @ cosines @ multiples, jnp.finfo(norms.dtype).tiny))
-    return closed_form(multiples / length * (norms @ angles) * inverse(norms), spread)
+    return Weights(divide(multiples / length * (norms @ angles), norms), spread)
 
 
 @weighting()
 def _imtl_g(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
     multiples, _, spread = _balanced(cosines, norms)
     present = jnp.where(norms > 0, norms, jnp.inf)
-    weights = multiples * jnp.min(present) * inverse(norms)
+    weights = divide(multiples * jnp.min(present), norms)
     total, size = jnp.sum(weights), jnp.sum(jnp.abs(weights))
     valid = jnp.abs(total) > 8 * jnp.finfo(norms.dtype).eps * size
     weights = jnp.where(valid, weights / jnp.where(valid, total, 1), 0)

@@ -5,17 +5,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ..._core import fault
-from ._aggregator import (
-    Weights,
-    aggregator,
-    inverse,
-    outcome,
-    relative,
-    split,
-    weighting,
-    with_unit_diagonal,
-)
+from ..._core import divide, fault, peak
+from ._aggregator import aggregator, of_gramian, weighting
+from ._arithmetic import with_unit_diagonal
+from ._state import Weights, outcome
 
 _STEPS = 100
 
@@ -42,7 +35,7 @@ def nash_mtl_weights(gramian: Float[Array, "K K"]) -> Weights:
     Cost:
         About ten factorisations of a K × K matrix.
     """
-    return _fair(*split(gramian), 1.0)
+    return of_gramian(_fair, gramian, 1.0)
 
 
 def nash_mtl(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
@@ -58,8 +51,8 @@ def nash_mtl(*, objectives: int | None = None, throw: bool = True) -> optax.Grad
     goes to zero with it. A vanished gradient gets weight 0.
 
     Args:
-        objectives: number K of objectives. Where it is given, the state records the weights.
-        throw: whether a solve that misses its tolerance raises; its residual and result are in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -108,7 +101,7 @@ def fairgrad_weights(gramian: Float[Array, "K K"], alpha: float = 1.0) -> Weight
     Cost:
         About ten factorisations of a K × K matrix.
     """
-    return _fair(*split(gramian), _valid(alpha))
+    return of_gramian(_fair, gramian, _valid(alpha))
 
 
 def fairgrad(
@@ -123,8 +116,8 @@ def fairgrad(
 
     Args:
         alpha: positive, 1 by default.
-        objectives: as for `nash_mtl`.
-        throw: as for `nash_mtl`.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -161,12 +154,12 @@ def _fair(cosines: Float[Array, "K K"], norms: Float[Array, " K"], alpha: float)
     # w = c z / norms turns Gw = w^(-1/α) into Cz = p z^(-1/α) with p = shares^(1/α-1) and a common factor c.
     dtype = norms.dtype
     power = 1 / alpha
-    shares, largest = relative(norms)
+    largest = peak(norms)
+    shares = norms / largest
     present = norms > 0
     pressures = jnp.where(present, jnp.where(present, shares, 1) ** (power - 1), 0)
-    peak = jnp.max(jnp.where(present, pressures, 0))
-    peak = jnp.where(peak > 0, peak, 1)
-    pressures = pressures / peak
+    highest = peak(pressures)
+    pressures = pressures / highest
     # Where bargaining has no solution z reaches ridge^(-1/2), and rounding times z² has to stay small.
     precision = float(jnp.finfo(dtype).eps)
     ridge = precision**0.625
@@ -217,6 +210,6 @@ def _fair(cosines: Float[Array, "K K"], norms: Float[Array, " K"], alpha: float)
         (start, start, missed(jnp.exp(start)), jnp.asarray(0)),
     )
     # c solves c n² C z = (c z / n)^(-1/α) n ... in units of the largest norm.
-    factor_ = (peak ** (1 / (1 + power))) * largest ** (-2 / (1 + power)) * largest
-    weights = jnp.where(present, jnp.exp(log) * inverse(norms) * factor_, 0)
+    factor_ = (highest ** (1 / (1 + power))) * largest ** (-2 / (1 + power)) * largest
+    weights = jnp.where(present, divide(jnp.exp(log), norms) * factor_, 0)
     return Weights(weights, residual, outcome(residual <= 10 * precision / ridge))

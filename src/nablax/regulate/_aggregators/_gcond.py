@@ -1,31 +1,22 @@
 """GCond: conflicts between accumulated gradients, the worst first, settled by an arbiter."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import fault
-from ._aggregator import (
-    AggregatorState,
-    closed_form,
-    combine,
-    cosines_and_norms,
-    exact,
-    initial,
-    inverse,
-    judged,
-    leading_axis,
-    record,
-    relative,
-    scaled_rows,
-)
+from ..._core import divide, fault, peak, wide_dtype
+from ._aggregator import aggregator
+from ._arithmetic import scaled_rows
+from ._state import Weights
 
 
 class _Memory(NamedTuple):
+    """Last gradients, averages of their norms, who won last (-1: nobody yet), the average result, steps done."""
+
     previous: PyTree
     norms: Float[Array, " K"]
     winners: Int[Array, " window"]
@@ -33,14 +24,23 @@ class _Memory(NamedTuple):
     steps: Int[Array, ""]
 
 
+class _Sides(NamedTuple):
+    """What the arbiter knows of every gradient: its norm, that norm's average, its cosine with its predecessor."""
+
+    norms: Float[Array, " K"]
+    averages: Float[Array, " K"]
+    steady: Float[Array, " K"]
+
+
 def gcond(
-    objectives: int,
     *,
+    objectives: int,
     thresholds: tuple[float, float, float] = (-0.8, -0.5, 0.0),
     stability: float = 0.8,
     window: int = 3,
     norm_decay: float = 0.95,
     momentum: float = 0.9,
+    throw: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Settle conflicts pair by pair, the worst first and the harder the worse, then add and average over steps.
 
@@ -59,12 +59,13 @@ def gcond(
     place of the optimiser's (``optax.adam(rate, b1=0)``).
 
     Args:
-        objectives: number K of objectives.
+        objectives: number K, asked for by the memory; see `aggregator`.
         thresholds: critical, main and weak cosine.
         stability: weight of the first part of the score; the second has the rest.
         window: see above; 0 for no such limit.
         norm_decay: of the norms' averages.
         momentum: of the result's average, bias-corrected; 0 for none.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out. The state's weights are those before momentum.
@@ -75,7 +76,7 @@ def gcond(
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax import regulate
-        >>> aggregator = regulate.gcond(2)
+        >>> aggregator = regulate.gcond(objectives=2)
         >>> grads = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
         >>> [round(float(d), 2) for d in aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0]]
         [0.63, 1.37]
@@ -99,86 +100,97 @@ def gcond(
             fix="See the docstring.",
         )
 
-    def angle(cosine: Array) -> Array:
-        mild = (1 - jnp.clip((cosine - main) / (weak - main), 0, 1)) * (math.pi / 2)
-        hard = math.pi / 2 * (1 + jnp.clip((cosine - main) / (critical - main), 0, 1) ** 2)
-        return jnp.where(cosine >= main, mild, hard)
-
-    def init(params: optax.Params) -> AggregatorState:
-        state = initial(params, objectives, None)
-        previous = jax.tree.map(lambda leaf: jnp.zeros((objectives, *jnp.shape(leaf)), leaf.dtype), params)
-        memory = _Memory(
-            previous,
-            jnp.zeros(objectives, state.residual.dtype),
+    def memory(params: PyTree) -> _Memory:
+        return _Memory(
+            jax.tree.map(lambda leaf: jnp.zeros((objectives, *jnp.shape(leaf)), leaf.dtype), params),
+            jnp.zeros(objectives, wide_dtype(params)),
             jnp.full(window, -1, jnp.int32),
             jax.tree.map(jnp.zeros_like, params),
             jnp.zeros((), jnp.int32),
         )
-        return state._replace(inner=memory)
 
-    @exact
-    def update(
-        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, AggregatorState]:
-        del extra
-        count = leading_axis(grads, params)
-        memory: _Memory = state.inner
-        cosines, norms = cosines_and_norms(grads)
-        steady = jnp.maximum(_own_cosines(grads, memory.previous), 0)
-        first = memory.steps == 0
-        averages = jnp.where(first, norms, norm_decay * memory.norms + (1 - norm_decay) * norms).astype(norms.dtype)
-        shares, _ = relative(norms)
+    def prepare(grads: PyTree, kept: _Memory) -> tuple[PyTree, tuple[_Memory, Array]]:
+        steady = jnp.maximum(_own_cosines(grads, kept.previous), 0)
+        return grads, (kept._replace(previous=grads), steady)
 
-        def settle(carry: tuple) -> tuple:
-            rows, winners, _, steps = carry
-            # In unit gradients, row i scaled to have started at norm 1.
-            inner = rows @ cosines @ rows.T
-            lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(inner), 0))
-            scales = inverse(jnp.where(lengths > jnp.finfo(norms.dtype).eps ** 0.5, lengths, 0))
-            pairs = inner * scales[:, None] * scales[None, :]
-            pairs = jnp.where(jnp.tri(count, k=0, dtype=bool), jnp.inf, pairs)
-            pairs = jnp.where((scales[:, None] > 0) & (scales[None, :] > 0), pairs, jnp.inf)
-            i, j = jnp.divmod(jnp.argmin(pairs), count)
-            worst = jnp.min(pairs)
-            strength = lengths * norms * inverse(averages)
-            strengths = jnp.stack([strength[i], strength[j]])
-            strengths = strengths / jnp.maximum(jnp.sum(strengths), jnp.finfo(norms.dtype).tiny)
-            scores = stability * jnp.stack([steady[i], steady[j]]) + (1 - stability) * strengths
-            second = scores[1] > scores[0]
-            if window:
-                tired = jnp.stack([jnp.all(winners == i), jnp.all(winners == j)])
-                second = jnp.where(tired[0] | tired[1], tired[0], second)
-            winner, loser = jnp.where(second, j, i), jnp.where(second, i, j)
-            alpha = angle(worst)
-            back = jnp.sin(alpha) * inner[winner, loser] * scales[loser] ** 2
-            forth = jnp.sin(jnp.minimum(alpha, math.pi / 2)) * inner[winner, loser] * scales[winner] ** 2
-            changed = rows.at[winner].add(-back * rows[loser]).at[loser].add(-forth * rows[winner])
-            conflict = worst < weak
-            rows = jnp.where(conflict, changed, rows)
-            if window:
-                winners = jnp.where(
-                    conflict, jnp.concatenate([winners[1:], winner[None].astype(winners.dtype)]), winners
-                )
-            return rows, winners, conflict, steps + 1
+    def weigh(cosines: Array, norms: Array, seen: tuple[_Memory, Array]) -> tuple[Weights, _Memory]:
+        kept, steady = seen
+        blend = norm_decay * kept.norms + (1 - norm_decay) * norms
+        averages = jnp.where(kept.steps == 0, norms, blend).astype(norms.dtype)
+        rows, winners = _settled(cosines, _Sides(norms, averages, steady), kept.winners, thresholds, stability)
+        shares = norms / peak(norms)
+        weights = jnp.where(norms > 0, divide(shares @ rows, shares), 1)
+        return Weights(weights), kept._replace(norms=averages, winners=winners)
 
-        rows = jnp.diag((norms > 0).astype(norms.dtype))
-        rows, winners, _, _ = jax.lax.while_loop(
-            lambda carry: carry[2] & (carry[3] < 2 * count),
-            settle,
-            (rows, memory.winners, jnp.asarray(True), jnp.asarray(0)),
-        )
-        weights = closed_form(jnp.where(norms > 0, (shares @ rows) * inverse(shares), 1))
-        weights = judged(weights, cosines, norms)
-        total = combine(grads, weights.weights)
-        steps = memory.steps + 1
-        average = jax.tree.map(lambda m, g: (momentum * m + (1 - momentum) * g).astype(m.dtype), memory.momentum, total)
-        correction = 1 - jnp.asarray(momentum, norms.dtype) ** steps
-        result = jax.tree.map(lambda m, g: (m / correction).astype(g.dtype), average, total)
-        previous = jax.tree.map(lambda p, g: g.astype(p.dtype), memory.previous, grads)
-        inner = _Memory(previous, averages.astype(memory.norms.dtype), winners, average, steps)
-        return result, record(state, weights, inner)
+    def finish(vector: PyTree, kept: _Memory) -> tuple[PyTree, _Memory]:
+        steps = kept.steps + 1
+        average = jax.tree.map(lambda m, g: (momentum * m + (1 - momentum) * g).astype(m.dtype), kept.momentum, vector)
+        # The average starts at zero, and is short by this share.
+        correction = 1 - jnp.asarray(momentum, kept.norms.dtype) ** steps
+        result = jax.tree.map(lambda m, g: (m / correction).astype(g.dtype), average, vector)
+        return result, kept._replace(momentum=average, steps=steps)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return aggregator(weigh, prepare=prepare, finish=finish, memory=memory, objectives=objectives, throw=throw)
+
+
+def _settled(
+    cosines: Float[Array, "K K"],
+    sides: _Sides,
+    winners: Int[Array, " window"],
+    thresholds: tuple[float, float, float],
+    stability: float,
+) -> tuple[Float[Array, "K K"], Int[Array, " window"]]:
+    """The corrected gradients and the last winners: row i is gradient i in unit gradients, over its norm before."""
+    count = len(cosines)
+    negligible = jnp.finfo(cosines.dtype).eps ** 0.5
+
+    def settle(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        rows, winners, _, steps = carry
+        inner = rows @ cosines @ rows.T
+        lengths = jnp.sqrt(jnp.maximum(jnp.diagonal(inner), 0))
+        # A gradient that corrections have used up is rounding, has no direction and takes no part.
+        scales = divide(1, jnp.where(lengths > negligible, lengths, 0))
+        pairs = jnp.where((scales[:, None] > 0) & (scales[None, :] > 0), inner * scales[:, None] * scales[None, :], 2)
+        pairs = jnp.where(jnp.tri(count, dtype=bool), 2, pairs)
+        worst = jnp.min(pairs)
+        i, j = jnp.divmod(jnp.argmin(pairs), count)
+        second = _second_wins(jnp.stack([i, j]), lengths, sides, winners, stability)
+        winner, loser = jnp.where(second, j, i), jnp.where(second, i, j)
+        angle = _angle(worst, thresholds)
+        back = jnp.sin(angle) * inner[winner, loser] * scales[loser] ** 2
+        forth = jnp.sin(jnp.minimum(angle, math.pi / 2)) * inner[winner, loser] * scales[winner] ** 2
+        changed = rows.at[winner].add(-back * rows[loser]).at[loser].add(-forth * rows[winner])
+        conflict = worst < thresholds[2]
+        if len(winners):
+            latest = jnp.concatenate([winners[1:], winner[None].astype(winners.dtype)])
+            winners = jnp.where(conflict, latest, winners)
+        return jnp.where(conflict, changed, rows), winners, conflict, steps + 1
+
+    rows = jnp.diag((sides.norms > 0).astype(cosines.dtype))
+    start = rows, winners, jnp.asarray(True), jnp.asarray(0)
+    rows, winners, _, _ = jax.lax.while_loop(lambda carry: carry[2] & (carry[3] < 2 * count), settle, start)
+    return rows, winners
+
+
+def _second_wins(
+    pair: Int[Array, "2"], lengths: Float[Array, " K"], sides: _Sides, winners: Int[Array, " window"], stability: float
+) -> Bool[Array, ""]:
+    """Whether the larger score is the second's; one that has won every time of late is tired and loses."""
+    strengths = divide(lengths * sides.norms, sides.averages)[pair]
+    strengths = strengths / jnp.maximum(jnp.sum(strengths), jnp.finfo(lengths.dtype).tiny)
+    scores = stability * sides.steady[pair] + (1 - stability) * strengths
+    if not len(winners):
+        return scores[1] > scores[0]
+    tired = jnp.all(winners[None, :] == pair[:, None], axis=1)
+    return jnp.where(jnp.any(tired), tired[0], scores[1] > scores[0])
+
+
+def _angle(cosine: Float[Array, ""], thresholds: tuple[float, float, float]) -> Float[Array, ""]:
+    """0 at the weak threshold, π/2 at the main one, π at the critical one, the last stretch quadratically."""
+    critical, main, weak = thresholds
+    mild = (1 - jnp.clip((cosine - main) / (weak - main), 0, 1)) * (math.pi / 2)
+    hard = math.pi / 2 * (1 + jnp.clip((cosine - main) / (critical - main), 0, 1) ** 2)
+    return jnp.where(cosine >= main, mild, hard)
 
 
 def _own_cosines(grads: PyTree, previous: PyTree) -> Float[Array, " K"]:
@@ -189,4 +201,4 @@ def _own_cosines(grads: PyTree, previous: PyTree) -> Float[Array, " K"]:
         return jnp.sum(jnp.stack([jnp.sum(a * b, axis=1) for a, b in zip(left, right)]), axis=0)
 
     scale = jnp.sqrt(dots(now, now) * dots(before, before))
-    return dots(now, before) * inverse(scale)
+    return divide(dots(now, before), scale)

@@ -1,17 +1,17 @@
 """GradDrop: one sign for every component, drawn by how far the gradients agree on it."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..._core import Key
-from ._aggregator import AggregatorState, initial, leading_axis
+from ._aggregator import from_step
+from ._checks import judged_by_vector
+from ._state import Weights
 
 
-def graddrop(*, key: Key) -> optax.GradientTransformationExtraArgs:
+def graddrop(*, key: Key, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
     r"""Keep, in every component, only the entries of one randomly drawn sign.
 
     .. math::
@@ -24,6 +24,8 @@ def graddrop(*, key: Key) -> optax.GradientTransformationExtraArgs:
 
     Args:
         key: of the draws; the state holds it and splits it at each step.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -48,20 +50,13 @@ def graddrop(*, key: Key) -> optax.GradientTransformationExtraArgs:
           https://arxiv.org/abs/2010.06808 (on parameters' gradients, without leak)
     """
 
-    def init(params: optax.Params) -> AggregatorState:
-        return initial(params, None, key)
-
-    def update(
-        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, AggregatorState]:
-        del extra
-        leading_axis(grads, params)
+    def step(grads: PyTree, carried: Key) -> tuple[PyTree, Weights, Key]:
         leaves, structure = jax.tree.flatten(grads)
-        inner, *keys = jax.random.split(state.inner, len(leaves) + 1)
+        carried, *keys = jax.random.split(carried, len(leaves) + 1)
         kept = jax.tree.unflatten(structure, [_draw(leaf, k) for leaf, k in zip(leaves, keys)])
-        return kept, state._replace(inner=inner)
+        return kept, judged_by_vector(kept), carried
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return from_step(step, weighted=False, memory=lambda params: key, objectives=objectives, throw=throw)
 
 
 def _draw(leaf: Array, key: Key) -> Array:
@@ -69,4 +64,6 @@ def _draw(leaf: Array, key: Key) -> Array:
     negative = jnp.sum(jnp.minimum(leaf, 0), axis=0)
     total = positive - negative
     share = jnp.where(total > 0, positive / jnp.where(total > 0, total, 1), 0)
-    return jnp.where(jax.random.uniform(key, share.shape, share.dtype) < share, positive, negative)
+    drawn = jnp.where(jax.random.uniform(key, share.shape, share.dtype) < share, positive, negative)
+    # An infinite entry makes the share NaN, which compares as false: 0 · ∞ keeps it from passing for a zero.
+    return drawn + 0 * total

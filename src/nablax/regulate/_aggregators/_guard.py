@@ -8,21 +8,11 @@ import optax
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_like, fault
-from ._aggregator import (
-    Weights,
-    checked,
-    combine,
-    cosines_and_norms,
-    exact,
-    inverse,
-    leading_axis,
-    outcome,
-    scaled,
-    solver_dtype,
-    with_unit_diagonal,
-)
+from ..._core import check_like, divide, exact, fault, scaled, wide_dtype
+from ._arithmetic import combine, cosines_and_norms, with_unit_diagonal
+from ._checks import checked, leading_axis
 from ._complementarity import solve_one
+from ._state import Weights, outcome
 
 
 class GuardState(NamedTuple):
@@ -89,7 +79,7 @@ def guard(*, throw: bool = True) -> optax.GradientTransformationExtraArgs:
     """
 
     def init(params: optax.Params) -> GuardState:
-        zero = jnp.zeros((), solver_dtype(params))
+        zero = jnp.zeros((), wide_dtype(params))
         return GuardState(zero, zero + 1, zero, outcome(jnp.asarray(True)))
 
     @exact
@@ -115,7 +105,7 @@ def guard(*, throw: bool = True) -> optax.GradientTransformationExtraArgs:
         slopes, size = _slopes(gradients, updates, norms)
         solution = solve_one(with_unit_diagonal(cosines), -slopes)
         # d = u − ‖u‖ Σ x_i g_i/‖g_i‖; where no x is positive the update is handed on as it came.
-        taken = combine(gradients, solution.x * inverse(norms))
+        taken = combine(gradients, divide(solution.x, norms))
         free = jnp.all(solution.x == 0)
         guarded = jax.tree.map(
             lambda u, t: jnp.where(free, u, u - (size * t.astype(size.dtype)).astype(u.dtype)), updates, taken
@@ -141,4 +131,4 @@ def _slopes(gradients: PyTree, updates: PyTree, norms: Float[Array, " K"]) -> tu
         jnp.matmul(jnp.reshape(row, (row.shape[0], -1)), u.astype(row.dtype), preferred_element_type=dtype)
         for row, u in zip(jax.tree.leaves(gradients), unit)
     )
-    return products * inverse(norms), length * scale
+    return divide(products, norms), length * scale

@@ -4,15 +4,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ._aggregator import (
-    Weights,
-    aggregator,
-    inverse,
-    outcome,
-    split,
-    weighting,
-)
+from ..._core import divide
+from ._aggregator import aggregator, of_gramian, weighting
 from ._complementarity import solve_one
+from ._state import Weights, outcome
 
 
 def mgda_weights(gramian: Float[Array, "K K"]) -> Weights:
@@ -36,7 +31,7 @@ def mgda_weights(gramian: Float[Array, "K K"]) -> Weights:
     Cost:
         One to twelve factorisations of a K × K matrix.
     """
-    return _mgda(*split(gramian))
+    return of_gramian(_mgda, gramian)
 
 
 def mgda(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
@@ -50,8 +45,8 @@ def mgda(*, objectives: int | None = None, throw: bool = True) -> optax.Gradient
     that has converged stops the others, and d does not grow in proportion to each gradient's norm.
 
     Args:
-        objectives: number K of objectives. Where it is given, the state records the weights.
-        throw: whether a solve that misses its tolerance raises; its residual and result are in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -85,7 +80,7 @@ def _mgda(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
     # v = x / norms, and 1ᵀv in units of the smallest norm is tᵀx.
     vanished = norms == 0
     smallest = jnp.min(norms)
-    ratios = jnp.where(jnp.any(vanished), vanished.astype(norms.dtype), smallest * inverse(norms))
+    ratios = jnp.where(jnp.any(vanished), vanished.astype(norms.dtype), divide(smallest, norms))
     solution = solve_one(cosines + ratios[:, None] * ratios[None, :], -ratios)
     weights = ratios * solution.x
     residual = solution.residual / jnp.maximum(1, jnp.max(solution.x))

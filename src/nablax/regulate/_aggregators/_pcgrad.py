@@ -1,29 +1,13 @@
 """PCGrad and GradVac: gradients corrected against one another, pair by pair in random order."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, fault
-from ._aggregator import (
-    AggregatorState,
-    Weights,
-    aggregator,
-    checked,
-    closed_form,
-    combine,
-    cosines_and_norms,
-    initial,
-    inverse,
-    leading_axis,
-    record,
-    relative,
-    split,
-    weighting,
-)
+from ..._core import Key, divide, fault, peak, wide_dtype
+from ._aggregator import aggregator, of_gramian, weighting
+from ._state import Weights
 
 
 def pcgrad_weights(gramian: Float[Array, "K K"], *, key: Key) -> Weights:
@@ -49,7 +33,7 @@ def pcgrad_weights(gramian: Float[Array, "K K"], *, key: Key) -> Weights:
     Cost:
         K³ multiplications.
     """
-    return _pcgrad(*split(gramian), key)
+    return of_gramian(_pcgrad, gramian, key)
 
 
 def pcgrad(*, key: Key, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
@@ -64,8 +48,8 @@ def pcgrad(*, key: Key, objectives: int | None = None, throw: bool = True) -> op
 
     Args:
         key: of the orders; the state holds it and splits it at each step.
-        objectives: number K of objectives. Where it is given, the state records the weights.
-        throw: whether gradients that are not finite raise; the result is in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -88,11 +72,16 @@ def pcgrad(*, key: Key, objectives: int | None = None, throw: bool = True) -> op
         - Yu, Kumar, Gupta, Levine, Hausman and Finn, "Gradient Surgery for Multi-Task Learning", 2020,
           https://arxiv.org/abs/2001.06782 (algorithm 1; done here in weights, on the Gramian alone)
     """
-    return aggregator(_pcgrad, objectives=objectives, key=key, throw=throw)
+
+    def weigh(cosines: Array, norms: Array, carried: Key) -> tuple[Weights, Key]:
+        carried, now = jax.random.split(carried)
+        return _pcgrad(cosines, norms, now), carried
+
+    return aggregator(weigh, memory=lambda params: key, objectives=objectives, throw=throw)
 
 
 def gradvac(
-    objectives: int, *, key: Key, decay: float = 0.99, throw: bool = True
+    *, objectives: int, key: Key, decay: float = 0.99, throw: bool = True
 ) -> optax.GradientTransformationExtraArgs:
     r"""Bring each pair's cosine up to its own running average, where it falls below.
 
@@ -105,10 +94,10 @@ def gradvac(
     gradients.
 
     Args:
-        objectives: number K of objectives.
+        objectives: number K, asked for by the memory; see `aggregator`.
         key: of the orders; the state holds it and splits it at each step.
         decay: of the averages, 0.99 by default.
-        throw: as for `pcgrad`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out. ``state.inner`` is the key and the averages.
@@ -119,7 +108,7 @@ def gradvac(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from nablax import regulate
-        >>> aggregator = regulate.gradvac(2, key=jax.random.key(0))
+        >>> aggregator = regulate.gradvac(objectives=2, key=jax.random.key(0))
         >>> grads = jnp.array([[1.0, 0.0], [-1.0, 1.0]])
         >>> aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0].round(4).tolist()
         [0.5, 1.5]
@@ -135,25 +124,16 @@ def gradvac(
     if not 0 <= decay < 1:
         raise fault(expected="a decay in [0, 1)", got=str(decay), fix="0.99 averages over about 100 steps.")
 
-    def init(params: optax.Params) -> AggregatorState:
-        state = initial(params, objectives, None)
-        return state._replace(inner=(key, jnp.zeros((objectives, objectives), state.residual.dtype)))
+    def memory(params: PyTree) -> tuple[Key, Float[Array, "K K"]]:
+        return key, jnp.zeros((objectives, objectives), wide_dtype(params))
 
-    def update(
-        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, AggregatorState]:
-        del extra
-        leading_axis(grads, params)
-        cosines, norms = cosines_and_norms(grads)
-        carried, averages = state.inner
+    def weigh(cosines: Array, norms: Array, kept: tuple[Key, Array]) -> tuple[Weights, tuple[Key, Array]]:
+        carried, averages = kept
         carried, now = jax.random.split(carried)
-        weights = _correct(cosines, norms, averages.astype(norms.dtype), now)
-        following = record(state, weights, None)
-        averages = decay * averages + (1 - decay) * cosines.astype(averages.dtype)
-        update = checked(combine(grads, weights.weights), weights, throw)
-        return update, following._replace(inner=(carried, averages))
+        found = _correct(cosines, norms, averages.astype(norms.dtype), now)
+        return found, (carried, decay * averages + (1 - decay) * cosines)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return aggregator(weigh, memory=memory, objectives=objectives, throw=throw)
 
 
 def _pcgrad(cosines: Float[Array, "K K"], norms: Float[Array, " K"], key: Key) -> Weights:
@@ -181,6 +161,6 @@ def _correct(cosines: Array, norms: Array, targets: Array, key: Key) -> Weights:
         return multiples.at[rows, others].add(jnp.where(wanted, change, 0))
 
     multiples = jax.lax.fori_loop(0, count, step, jnp.diag((norms > 0).astype(norms.dtype)))
-    shares, _ = relative(norms)
-    weights = (shares @ multiples) * inverse(shares)
-    return closed_form(jnp.where(norms > 0, weights, 1))
+    shares = norms / peak(norms)
+    weights = divide(shares @ multiples, shares)
+    return Weights(jnp.where(norms > 0, weights, 1))

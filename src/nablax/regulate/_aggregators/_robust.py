@@ -1,26 +1,15 @@
 """Krum and the trimmed mean: what some wrong gradients among many cannot move far."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import fault
-from ._aggregator import (
-    AggregatorState,
-    Weights,
-    checked,
-    combine,
-    cosines_and_norms,
-    initial,
-    leading_axis,
-    outcome,
-    record,
-    relative,
-    split,
-)
+from ..._core import fault, peak
+from ._aggregator import aggregator, from_step
+from ._arithmetic import finite, split
+from ._checks import judged_by_vector
+from ._state import Weights, outcome
 
 
 def krum_weights(gramian: Float[Array, "K K"], faulty: int, selected: int = 1) -> Weights:
@@ -48,7 +37,8 @@ def krum_weights(gramian: Float[Array, "K K"], faulty: int, selected: int = 1) -
     Cost:
         One sort of K × K distances.
     """
-    return _krum(*split(gramian), faulty, selected)
+    cosines, norms = split(gramian)
+    return _krum(cosines, norms, jnp.isfinite(norms), faulty, selected)
 
 
 def krum(
@@ -65,8 +55,8 @@ def krum(
     Args:
         faulty: f, the number of gradients that may be anything.
         selected: number that are averaged, 1 by default.
-        objectives: number K. Where it is given, the state records the weights.
-        throw: whether too many gradients that are not finite raise; the result is in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -90,35 +80,29 @@ def krum(
           Descent", 2017, https://papers.nips.cc/paper/2017/hash/f4b9ec30ad9f68f89b29639786cb62ef-Abstract.html
     """
 
-    def init(params: optax.Params) -> AggregatorState:
-        return initial(params, objectives, None)
-
-    def update(
-        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, AggregatorState]:
-        del extra
-        count = leading_axis(grads, params)
-        finite = jnp.ones(count, bool)
-        for leaf in jax.tree.leaves(grads):
-            finite &= jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+    def prepare(grads: PyTree, nothing: None) -> tuple[PyTree, Bool[Array, " K"]]:
+        """Bad rows become zeros, for 0 · NaN is no 0 in the sum; which they were is told to the weighting."""
+        del nothing
+        each = [finite(leaf, axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(grads)]
+        valid = jnp.all(jnp.stack(each), axis=0)
 
         def masked(leaf: Array) -> Array:
-            return jnp.where(jnp.reshape(finite, (-1,) + (1,) * (leaf.ndim - 1)), leaf, 0)
+            return jnp.where(valid.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
 
-        grads = jax.tree.map(masked, grads)
-        cosines, norms = cosines_and_norms(grads)
-        weights = _krum(cosines, norms, faulty, selected, finite)
-        return checked(combine(grads, weights.weights), weights, throw), record(state, weights, None)
+        return jax.tree.map(masked, grads), valid
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def weigh(cosines: Array, norms: Array, valid: Bool[Array, " K"]) -> tuple[Weights, None]:
+        return _krum(cosines, norms, valid, faulty, selected), None
+
+    return aggregator(weigh, prepare=prepare, objectives=objectives, throw=throw)
 
 
 def _krum(
     cosines: Float[Array, "K K"],
     norms: Float[Array, " K"],
+    valid: Bool[Array, " K"],
     faulty: int,
     selected: int,
-    finite: Array | None = None,
 ) -> Weights:
     count = len(norms)
     if faulty < 0 or count < 2 * faulty + 3 or not 1 <= selected <= count:
@@ -127,14 +111,13 @@ def _krum(
             got=f"K={count}, faulty={faulty}, selected={selected}",
             fix="Fewer cannot outvote the faulty ones.",
         )
-    finite = jnp.isfinite(norms) if finite is None else finite
     # In units of the median norm, which the faulty ones cannot move far: a huge one must not make all others equal.
-    median = jnp.nanmedian(jnp.where(finite, norms, jnp.nan))
-    shares = norms / jnp.where(median > 0, median, relative(norms)[1])
+    median = jnp.nanmedian(jnp.where(valid, norms, jnp.nan))
+    shares = norms / jnp.where(median > 0, median, peak(norms))
     # (n_i − n_j)² + 2 n_i n_j (1 − cos) loses less than n_i² + n_j² − 2 g_i·g_j.
     gaps = shares[:, None] - shares[None, :]
     distances = gaps**2 + 2 * shares[:, None] * shares[None, :] * jnp.maximum(1 - cosines, 0)
-    near = finite[:, None] & finite[None, :] & ~jnp.isnan(distances) & ~jnp.eye(count, dtype=bool)
+    near = valid[:, None] & valid[None, :] & ~jnp.isnan(distances) & ~jnp.eye(count, dtype=bool)
     distances = jnp.where(near, distances, jnp.inf)
     scores = jnp.sum(jnp.sort(distances, axis=1)[:, : count - faulty - 2], axis=1)
     chosen = jnp.argsort(scores, stable=True)[:selected]
@@ -143,14 +126,18 @@ def _krum(
     return Weights(weights, jnp.where(done, 0, jnp.inf).astype(norms.dtype), outcome(done))
 
 
-def trimmed_mean(trim: int) -> optax.GradientTransformationExtraArgs:
+def trimmed_mean(
+    trim: int, *, objectives: int | None = None, throw: bool = True
+) -> optax.GradientTransformationExtraArgs:
     r"""Average each component without its ``trim`` largest and ``trim`` smallest entries.
 
     Component by component, with no weights. Up to ``trim`` gradients may be anything, NaN included, and every
-    component stays within the range of the others.
+    component stays within the range of the others; where more are not finite, that is a failure.
 
     Args:
         trim: how many to leave out at either end; 0 gives the mean.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -176,18 +163,12 @@ def trimmed_mean(trim: int) -> optax.GradientTransformationExtraArgs:
     if trim < 0:
         raise fault(expected="trim ≥ 0", got=str(trim), fix="0 gives the mean.")
 
-    def init(params: optax.Params) -> AggregatorState:
-        return initial(params, None, None)
-
-    def update(
-        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, AggregatorState]:
-        del extra
-        count = leading_axis(grads, params)
+    def step(grads: PyTree, nothing: None) -> tuple[PyTree, Weights, None]:
+        count = len(jax.tree.leaves(grads)[0])
         if count <= 2 * trim:
             raise fault(expected=f"more than {2 * trim} gradients", got=str(count), fix="Trim less.")
         # NaN sorts last, so that it is trimmed as the largest.
         kept = jax.tree.map(lambda leaf: jnp.mean(jnp.sort(leaf, axis=0)[trim : count - trim], axis=0), grads)
-        return kept, state
+        return kept, judged_by_vector(kept), nothing
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return from_step(step, weighted=False, objectives=objectives, throw=throw)

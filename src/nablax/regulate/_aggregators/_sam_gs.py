@@ -1,35 +1,40 @@
 """SAM-GS: gradients brought to one length where their lengths differ, steered by momentum where they do not."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import fault
-from ._aggregator import (
-    AggregatorState,
-    closed_form,
-    combine,
-    cosines_and_norms,
-    initial,
-    inverse,
-    judged,
-    leading_axis,
-    record,
-    relative,
-)
+from ..._core import divide, fault, peak, wide_dtype
+from ._aggregator import aggregator
+from ._state import Weights
 
 
 class _Memory(NamedTuple):
+    """Averages of the gradients and of how unlike their lengths are, and the steps they were taken over."""
+
     momentum: PyTree
     dissimilarity: Float[Array, ""]
     steps: Int[Array, ""]
 
 
+class _Seen(NamedTuple):
+    """What the step hands on: the memory, the sum of the modulated gradients at dissimilarity 1, which case holds."""
+
+    memory: _Memory
+    modulated: PyTree
+    unequal: Bool[Array, ""] | None = None
+
+
 def sam_gs(
-    objectives: int, *, threshold: float = 0.9, decay: float = 0.9, similarity_decay: float = 0.9
+    *,
+    objectives: int,
+    threshold: float = 0.9,
+    decay: float = 0.9,
+    similarity_decay: float = 0.9,
+    throw: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Equalise the gradients' lengths where any pair's differ, else modulate each by its own momentum.
 
@@ -44,10 +49,11 @@ def sam_gs(
     an optimiser that does not mind (Adam), and expect jumps in size where the case changes.
 
     Args:
-        objectives: number K of objectives.
+        objectives: number K, asked for by the memory; see `aggregator`.
         threshold: :math:`\gamma`, 0.9 by default.
         decay: of the momenta.
         similarity_decay: of the average dissimilarity.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out. The state's weights are those of the first case, and
@@ -59,7 +65,7 @@ def sam_gs(
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax import regulate
-        >>> aggregator = regulate.sam_gs(2)
+        >>> aggregator = regulate.sam_gs(objectives=2)
         >>> grads = jnp.array([[1.0, 0.0], [0.0, 9.0]])
         >>> aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0].tolist()
         [5.0, 5.0]
@@ -78,39 +84,49 @@ def sam_gs(
             fix="See the docstring.",
         )
 
-    def init(params: optax.Params) -> AggregatorState:
-        state = initial(params, objectives, None)
+    def memory(params: PyTree) -> _Memory:
         zeros = jax.tree.map(lambda leaf: jnp.zeros((objectives, *jnp.shape(leaf)), leaf.dtype), params)
-        return state._replace(inner=_Memory(zeros, jnp.zeros((), state.residual.dtype), jnp.zeros((), jnp.int32)))
+        return _Memory(zeros, jnp.zeros((), wide_dtype(params)), jnp.zeros((), jnp.int32))
 
-    def update(
-        grads: optax.Updates, state: AggregatorState, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, AggregatorState]:
-        del extra
-        count = leading_axis(grads, params)
-        memory: _Memory = state.inner
-        cosines, norms = cosines_and_norms(grads)
-        shares, _ = relative(norms)
-        squares = shares[:, None] ** 2 + shares[None, :] ** 2
-        similar = 2 * shares[:, None] * shares[None, :] / jnp.where(squares > 0, squares, 1)
-        similar = jnp.where(squares > 0, similar, 1)
-        pair = ~jnp.tri(count, dtype=bool)
-        average = jnp.sum(jnp.where(pair, similar, 0)) / max(count * (count - 1) // 2, 1)
-        average = average if count > 1 else jnp.ones_like(average)
-        steps = memory.steps + 1
-        spread = similarity_decay * memory.dissimilarity + (1 - similarity_decay) * (1 - average) ** 2 + 1e-8
-        spread = spread.astype(memory.dissimilarity.dtype)
-        momentum = jax.tree.map(lambda m, g: (decay * m + (1 - decay) * g).astype(m.dtype), memory.momentum, grads)
-        fresh = 1 - jnp.asarray(decay, norms.dtype) ** steps
-        level = jnp.sqrt(spread / (1 - jnp.asarray(similarity_decay, spread.dtype) ** steps))
-        unequal = jnp.any(pair & (similar < threshold))
-        weights = jnp.where(unequal, jnp.mean(norms) * inverse(norms), 1)
+    def prepare(grads: PyTree, kept: _Memory) -> tuple[PyTree, _Seen]:
+        momentum = jax.tree.map(lambda m, g: (decay * m + (1 - decay) * g).astype(m.dtype), kept.momentum, grads)
+        steps = kept.steps + 1
+        dtype = kept.dissimilarity.dtype
+        fresh = 1 - jnp.asarray(decay, dtype) ** steps
 
         def modulated(leaf: Array, m: Array) -> Array:
-            return jnp.sum(leaf * (jnp.abs(m) / fresh / level).astype(leaf.dtype), axis=0)
+            return jnp.sum(leaf.astype(dtype) * (jnp.abs(m) / fresh), axis=0)
 
-        equalised = combine(grads, weights)
-        update = jax.tree.map(lambda e, g, m: jnp.where(unequal, e, modulated(g, m)), equalised, grads, momentum)
-        return update, record(state, judged(closed_form(weights), cosines, norms), _Memory(momentum, spread, steps))
+        return grads, _Seen(kept._replace(momentum=momentum, steps=steps), jax.tree.map(modulated, grads, momentum))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def weigh(cosines: Array, norms: Array, seen: _Seen) -> tuple[Weights, _Seen]:
+        del cosines
+        kept = seen.memory
+        similar = _similarities(norms)
+        unlike = jnp.sum(1 - similar) / max(len(similar), 1)
+        spread = similarity_decay * kept.dissimilarity + (1 - similarity_decay) * unlike**2 + 1e-8
+        kept = kept._replace(dissimilarity=spread.astype(kept.dissimilarity.dtype))
+        unequal = jnp.any(similar < threshold)
+        weights = jnp.where(unequal, divide(jnp.mean(norms), norms), 1)
+        return Weights(weights), seen._replace(memory=kept, unequal=unequal)
+
+    def finish(vector: PyTree, seen: _Seen) -> tuple[PyTree, _Memory]:
+        kept = seen.memory
+        # The average starts from zero: what it is short of is made up for.
+        fresh = 1 - jnp.asarray(similarity_decay, kept.dissimilarity.dtype) ** kept.steps
+        level = jnp.sqrt(kept.dissimilarity / fresh)
+
+        def chosen(equalised: Array, modulated: Array) -> Array:
+            return jnp.where(seen.unequal, equalised, (modulated / level).astype(equalised.dtype))
+
+        return jax.tree.map(chosen, vector, seen.modulated), kept
+
+    return aggregator(weigh, prepare=prepare, finish=finish, memory=memory, objectives=objectives, throw=throw)
+
+
+def _similarities(norms: Float[Array, " K"]) -> Float[Array, " pairs"]:
+    """ψ of every pair: 1 for equal lengths, two of zero included."""
+    shares = norms / peak(norms)
+    i, j = jnp.triu_indices(len(norms), 1)
+    squares = shares[i] ** 2 + shares[j] ** 2
+    return jnp.where(squares > 0, 2 * shares[i] * shares[j] / jnp.where(squares > 0, squares, 1), 1)

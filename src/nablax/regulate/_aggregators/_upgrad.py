@@ -4,17 +4,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ._aggregator import (
-    Weights,
-    aggregator,
-    inverse,
-    outcome,
-    relative,
-    split,
-    weighting,
-    with_unit_diagonal,
-)
+from ..._core import divide, peak
+from ._aggregator import aggregator, of_gramian, weighting
+from ._arithmetic import with_unit_diagonal
 from ._complementarity import solve, solve_one
+from ._state import Weights, outcome
 
 
 def upgrad_weights(gramian: Float[Array, "K K"]) -> Weights:
@@ -41,7 +35,7 @@ def upgrad_weights(gramian: Float[Array, "K K"]) -> Weights:
     Cost:
         About 2 K factorisations of a K/2 × K/2 matrix; up to 12 K of K × K where the gradients are linearly dependent.
     """
-    return _upgrad(*split(gramian))
+    return of_gramian(_upgrad, gramian)
 
 
 def upgrad(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
@@ -56,8 +50,8 @@ def upgrad(*, objectives: int | None = None, throw: bool = True) -> optax.Gradie
     not unique but d is.
 
     Args:
-        objectives: number K of objectives. Where it is given, the state records the weights.
-        throw: whether a solve that misses its tolerance raises; its residual and result are in the state anyway.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation whose updates have leading axis K going in and none coming out.
@@ -110,7 +104,7 @@ def dual_projection_weights(gramian: Float[Array, "K K"]) -> Weights:
     Cost:
         One to twelve factorisations of a K × K matrix.
     """
-    return _dual_projection(*split(gramian))
+    return of_gramian(_dual_projection, gramian)
 
 
 def dual_projection(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
@@ -119,8 +113,8 @@ def dual_projection(*, objectives: int | None = None, throw: bool = True) -> opt
     One solve in place of K. No objective is hurt, but the result does not grow in proportion to each gradient.
 
     Args:
-        objectives: as for `upgrad`.
-        throw: as for `upgrad`.
+        objectives: number K; see `aggregator`.
+        throw: whether failures raise; see `aggregator`.
 
     Returns:
         A gradient transformation; leading axis K in, none out.
@@ -150,15 +144,15 @@ def dual_projection(*, objectives: int | None = None, throw: bool = True) -> opt
 def _upgrad(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
     # For unit rows and u = e_i the bound is 1 whatever the gradients' norms: v = n_i / (K n_j) z with z ≥ e_i.
     solution = solve(with_unit_diagonal(cosines), cosines)
-    shares, _ = relative(norms)
+    shares = norms / peak(norms)
     multiples = jnp.einsum("i,ij->j", shares, solution.x) + shares
-    weights = jnp.where(norms > 0, multiples * inverse(shares), 1) / len(norms)
+    weights = jnp.where(norms > 0, divide(multiples, shares), 1) / len(norms)
     return Weights(weights, jnp.max(solution.residual), outcome(jnp.all(solution.done)))
 
 
 @weighting()
 def _dual_projection(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
-    shares, _ = relative(norms)
+    shares = norms / peak(norms)
     solution = solve_one(with_unit_diagonal(cosines), cosines @ shares)
-    weights = jnp.where(norms > 0, (solution.x + shares) * inverse(shares), 1) / len(norms)
+    weights = jnp.where(norms > 0, divide(solution.x + shares, shares), 1) / len(norms)
     return Weights(weights, solution.residual, outcome(solution.done))

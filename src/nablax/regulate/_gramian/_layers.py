@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from .._aggregators._aggregator import exact
+from ..._core import exact
 from ._axes import Axis
 from ._program import Node
 

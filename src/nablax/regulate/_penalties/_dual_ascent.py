@@ -7,7 +7,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import fault, required, wide_dtype
-from .._aggregators._aggregator import combine, leading_axis
+from .._aggregators._arithmetic import combine
+from .._aggregators._checks import leading_axis
 
 
 class DualAscentState(NamedTuple):

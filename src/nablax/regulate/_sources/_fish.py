@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import Key, canonical_convolutions, fault, required
-from .._aggregators._aggregator import leading_axis
+from .._aggregators._checks import leading_axis
 
 
 class FishState(NamedTuple):

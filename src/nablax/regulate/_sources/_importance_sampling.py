@@ -9,10 +9,8 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import Key, check_count, check_key, fault, nonzero, required, scaled, tree_norm, wide_dtype
-from .._aggregators._aggregator import (
-    combine,
-    leading_axis,
-)
+from .._aggregators._arithmetic import combine
+from .._aggregators._checks import leading_axis
 
 
 class ImportanceSamplingState(NamedTuple):

@@ -12,10 +12,8 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import exact, fault, required, wide_dtype
-from .._aggregators._aggregator import (
-    combine,
-    leading_axis,
-)
+from .._aggregators._arithmetic import combine
+from .._aggregators._checks import leading_axis
 
 # The ratio's largest exponent: twice as much would still be a number.
 _LARGEST = 40.0
