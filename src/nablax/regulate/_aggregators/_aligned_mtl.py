@@ -79,8 +79,10 @@ def _aligned_mtl(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Wei
     values, vectors = jnp.linalg.eigh(gramian)
     kept = values > 8 * len(norms) * jnp.finfo(values.dtype).eps * jnp.max(values)
     smallest = jnp.min(jnp.where(kept, values, jnp.inf))
+    # B = σ G^(-1/2) on the rows' span, by the eigenvalues of G in place of the singular values of J: lengths are σ/√λ.
     lengths = jnp.where(kept, jnp.sqrt(smallest / jnp.where(kept, values, 1)), 0)
     transform = (vectors * lengths[None, :]) @ vectors.T
+    # What the definition asks of the balanced Gramian B G B: σ² on the span.
     span = (vectors * kept[None, :]) @ vectors.T
     balanced = vectors.T @ gramian @ vectors * lengths[:, None] * lengths[None, :]
     missed = jnp.max(jnp.abs(vectors @ (balanced / smallest) @ vectors.T - span))

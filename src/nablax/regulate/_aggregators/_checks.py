@@ -1,5 +1,7 @@
 """What is refused and what is said: stacks that fit no parameters, numbers that are not finite, solves that failed."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -53,7 +55,7 @@ def judged(found: Weights, cosines: Float[Array, "K K"], norms: Float[Array, " K
 
 
 @jax.jit
-def judged_by_vector(vector: PyTree, weights: Float[Array, " K"] | None = None) -> Weights:
+def judged_by_vector(vector: PyTree, weights: Any = None) -> Weights:
     """What a method finds that looks at no Gramian: a failure where the vector that it made is not finite."""
     each = [finite(leaf) for leaf in jax.tree.leaves(vector)]
     return _failed_unless(jnp.all(jnp.stack(each)), Weights(weights), wide_dtype(vector))

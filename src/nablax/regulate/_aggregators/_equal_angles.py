@@ -151,6 +151,7 @@ def _balanced(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> tuple[
 
 @weighting()
 def _conflict_free(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
+    # Ĵ⁺1 = Ĵᵀ(ĴĴᵀ)⁺1 = Ĵᵀ C⁺1, so that only C is decomposed; ‖Ĵ⁺1‖² = (C⁺1)ᵀ C (C⁺1).
     multiples, angles, spread = _balanced(cosines, norms)
     length = jnp.sqrt(jnp.maximum(multiples @ cosines @ multiples, jnp.finfo(norms.dtype).tiny))
     return Weights(divide(multiples / length * (norms @ angles), norms), spread)
@@ -158,6 +159,7 @@ def _conflict_free(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> W
 
 @weighting()
 def _imtl_g(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
+    # G⁺n = (C⁺1) / n where C is regular; the common factor, which the sum takes out, is the smallest norm.
     multiples, _, spread = _balanced(cosines, norms)
     present = jnp.where(norms > 0, norms, jnp.inf)
     weights = divide(multiples * jnp.min(present), norms)

@@ -156,6 +156,7 @@ def _settled(
         i, j = jnp.divmod(jnp.argmin(pairs), count)
         second = _second_wins(jnp.stack([i, j]), lengths, sides, winners, stability)
         winner, loser = jnp.where(second, j, i), jnp.where(second, i, j)
+        # The formula's two quotients, rows being what is corrected: inner · scales² is ⟨g_w, g_l⟩ over a squared norm.
         angle = _angle(worst, thresholds)
         back = jnp.sin(angle) * inner[winner, loser] * scales[loser] ** 2
         forth = jnp.sin(jnp.minimum(angle, math.pi / 2)) * inner[winner, loser] * scales[winner] ** 2
@@ -178,6 +179,7 @@ def _second_wins(
     """Whether the larger score is the second's; one that has won every time of late is tired and loses."""
     strengths = divide(lengths * sides.norms, sides.averages)[pair]
     strengths = strengths / jnp.maximum(jnp.sum(strengths), jnp.finfo(lengths.dtype).tiny)
+    # Shares of the two alone, as the first part of the score is at most 1.
     scores = stability * sides.steady[pair] + (1 - stability) * strengths
     if not len(winners):
         return scores[1] > scores[0]

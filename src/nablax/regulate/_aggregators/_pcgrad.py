@@ -151,6 +151,7 @@ def _correct(cosines: Array, norms: Array, targets: Array, key: Key) -> Weights:
     def step(position: Array, multiples: Array) -> Array:
         others = orders[:, position]
         along = jnp.sum(multiples * cosines[others], axis=1)
+        # Cauchy and Schwarz, whom rounding may contradict.
         square = jnp.maximum(jnp.einsum("ij,jk,ik->i", multiples, cosines, multiples), along**2)
         length = jnp.sqrt(square)
         target = jnp.clip(targets[rows, others], -limit, limit)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import divide, fault, peak, wide_dtype
 from ._aggregator import aggregator
@@ -18,14 +18,6 @@ class _Memory(NamedTuple):
     momentum: PyTree
     dissimilarity: Float[Array, ""]
     steps: Int[Array, ""]
-
-
-class _Seen(NamedTuple):
-    """What the step hands on: the memory, the sum of the modulated gradients at dissimilarity 1, which case holds."""
-
-    memory: _Memory
-    modulated: PyTree
-    unequal: Bool[Array, ""] | None = None
 
 
 def sam_gs(
@@ -88,38 +80,39 @@ def sam_gs(
         zeros = jax.tree.map(lambda leaf: jnp.zeros((objectives, *jnp.shape(leaf)), leaf.dtype), params)
         return _Memory(zeros, jnp.zeros((), wide_dtype(params)), jnp.zeros((), jnp.int32))
 
-    def prepare(grads: PyTree, kept: _Memory) -> tuple[PyTree, _Seen]:
+    def prepare(grads: PyTree, kept: _Memory) -> tuple[PyTree, tuple[_Memory, PyTree]]:
         momentum = jax.tree.map(lambda m, g: (decay * m + (1 - decay) * g).astype(m.dtype), kept.momentum, grads)
         steps = kept.steps + 1
         dtype = kept.dissimilarity.dtype
         fresh = 1 - jnp.asarray(decay, dtype) ** steps
 
+        # Summed here, where the gradients are, at a dissimilarity of 1, for what it is takes their norms.
         def modulated(leaf: Array, m: Array) -> Array:
             return jnp.sum(leaf.astype(dtype) * (jnp.abs(m) / fresh), axis=0)
 
-        return grads, _Seen(kept._replace(momentum=momentum, steps=steps), jax.tree.map(modulated, grads, momentum))
+        return grads, (kept._replace(momentum=momentum, steps=steps), jax.tree.map(modulated, grads, momentum))
 
-    def weigh(cosines: Array, norms: Array, seen: _Seen) -> tuple[Weights, _Seen]:
+    def weigh(cosines: Array, norms: Array, seen: tuple[_Memory, PyTree]) -> tuple[Weights, tuple]:
         del cosines
-        kept = seen.memory
+        kept, modulated = seen
         similar = _similarities(norms)
         unlike = jnp.sum(1 - similar) / max(len(similar), 1)
         spread = similarity_decay * kept.dissimilarity + (1 - similarity_decay) * unlike**2 + 1e-8
         kept = kept._replace(dissimilarity=spread.astype(kept.dissimilarity.dtype))
         unequal = jnp.any(similar < threshold)
         weights = jnp.where(unequal, divide(jnp.mean(norms), norms), 1)
-        return Weights(weights), seen._replace(memory=kept, unequal=unequal)
+        return Weights(weights), (kept, modulated, unequal)
 
-    def finish(vector: PyTree, seen: _Seen) -> tuple[PyTree, _Memory]:
-        kept = seen.memory
+    def finish(vector: PyTree, seen: tuple[_Memory, PyTree, Array]) -> tuple[PyTree, _Memory]:
+        kept, modulated, unequal = seen
         # The average starts from zero: what it is short of is made up for.
         fresh = 1 - jnp.asarray(similarity_decay, kept.dissimilarity.dtype) ** kept.steps
         level = jnp.sqrt(kept.dissimilarity / fresh)
 
-        def chosen(equalised: Array, modulated: Array) -> Array:
-            return jnp.where(seen.unequal, equalised, (modulated / level).astype(equalised.dtype))
+        def chosen(equal: Array, other: Array) -> Array:
+            return jnp.where(unequal, equal, (other / level).astype(equal.dtype))
 
-        return jax.tree.map(chosen, vector, seen.modulated), kept
+        return jax.tree.map(chosen, vector, modulated), kept
 
     return aggregator(weigh, prepare=prepare, finish=finish, memory=memory, objectives=objectives, throw=throw)
 
@@ -128,5 +121,4 @@ def _similarities(norms: Float[Array, " K"]) -> Float[Array, " pairs"]:
     """ψ of every pair: 1 for equal lengths, two of zero included."""
     shares = norms / peak(norms)
     i, j = jnp.triu_indices(len(norms), 1)
-    squares = shares[i] ** 2 + shares[j] ** 2
-    return jnp.where(squares > 0, 2 * shares[i] * shares[j] / jnp.where(squares > 0, squares, 1), 1)
+    return divide(2 * shares[i] * shares[j], shares[i] ** 2 + shares[j] ** 2, otherwise=1)

@@ -23,7 +23,7 @@ class Weights(NamedTuple):
 
     weights: Float[Array, " K"]
     residual: Float[ArrayLike, ""] = 0.0
-    result: optx.RESULTS = optx.RESULTS.successful
+    result: optx.RESULTS = optx.RESULTS.successful  # type: ignore[assignment]
 
 
 class AggregatorState(NamedTuple):
@@ -57,10 +57,12 @@ def initial(params: PyTree, objectives: int | None, inner: Any) -> AggregatorSta
 
 def record(state: AggregatorState, found: Weights, inner: Any) -> AggregatorState:
     """Next state, in the types of the last."""
-    if jax.tree.structure(inner) != jax.tree.structure(state.inner):
+    before: Any = jax.tree.structure(state.inner)
+    after: Any = jax.tree.structure(inner)
+    if before != after:
         raise fault(
-            expected=f"a memory that stays {jax.tree.structure(state.inner)}",
-            got=str(jax.tree.structure(inner)),
+            expected=f"a memory that stays {before}",
+            got=str(after),
             fix="Hand on what memory(params) made, with other values.",
         )
     # Keys have no other type to be cast to.

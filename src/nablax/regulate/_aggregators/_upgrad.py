@@ -152,6 +152,7 @@ def _upgrad(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
 
 @weighting()
 def _dual_projection(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
+    # v ≥ u for u = 1/K: in unit rows and units of the largest norm that is z ≥ shares, solved for x = z − shares.
     shares = norms / peak(norms)
     solution = solve_one(with_unit_diagonal(cosines), cosines @ shares)
     weights = jnp.where(norms > 0, divide(solution.x + shares, shares), 1) / len(norms)
