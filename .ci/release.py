@@ -39,7 +39,7 @@ def look_into_wheel(path: Path) -> None:
         about = PurePosixPath(metadata).parent
         package = {name for name in names if not name.startswith(f"{about}/")}
         assert package == {name.removeprefix("src/") for name in files("src/nablax")}, package
-        assert {"nablax/py.typed", "nablax/app/_report/templates/report.html.jinja"} <= package
+        assert {"nablax/py.typed", "nablax/_pages/templates/report.html.jinja"} <= package
         assert any(name.startswith("nablax/papers/") and name.endswith(".json") for name in package), "no outcomes"
         assert wheel.read(f"{about}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     text = described.get_payload()

@@ -26,22 +26,35 @@ from ._errors import fault, require
 from ._estimate import Estimate, ratio_of_means, root_mean_square, scaled_estimate
 from ._extra_arguments import ExtraArguments, required
 from ._field import checked_field, checked_loss
+from ._findings import LEVELS, Finding, Level, gravest_first
 from ._forward import forward, push_forward
 from ._guarded_jit import guarded_jit
 from ._numerics import divide, exact, nonzero, norm, peak, scaled, tree_norm, unit_vector, wide_dtype
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
+from ._record import AbstractRecord
+from ._rules import RULES, Moves, OptimizerProbe, register_rule
 from ._table import table
 from ._types import Field, Key
+from ._update_rule import TOLERANCE, UpdateRule, given_rule, largest, unknown_rule, verified
 
 __all__ = [
+    "LEVELS",
     "PART",
+    "RULES",
     "STORED",
+    "TOLERANCE",
+    "AbstractRecord",
     "Estimate",
     "ExtraArguments",
     "Field",
+    "Finding",
     "Key",
+    "Level",
+    "Moves",
+    "OptimizerProbe",
     "Product",
     "Space",
+    "UpdateRule",
     "canonical_convolutions",
     "check_callable",
     "check_count",
@@ -65,9 +78,12 @@ __all__ = [
     "fault",
     "flat_product",
     "forward",
+    "given_rule",
+    "gravest_first",
     "guarded_jit",
     "is_key",
     "known_finite",
+    "largest",
     "named_arrays",
     "nonzero",
     "norm",
@@ -76,6 +92,7 @@ __all__ = [
     "push_forward",
     "ratio_of_means",
     "read_arrays",
+    "register_rule",
     "require",
     "required",
     "root_mean_square",
@@ -90,6 +107,8 @@ __all__ = [
     "tangent_of",
     "tree_norm",
     "unit_vector",
+    "unknown_rule",
+    "verified",
     "wide_dtype",
     "with_arrays",
     "write_arrays",

@@ -1,5 +1,6 @@
 """What a signature declares — shapes, dtypes, counts, keys — checked at trace time, in words that say what to do."""
 
+import inspect
 import operator
 import re
 from collections.abc import Callable
@@ -195,14 +196,24 @@ def check_key(key: Any, *, what: str = "key") -> None:
         raise fault(expected=f"{what}: a random key", got=described(key), fix="Pass jax.random.key(0).")
 
 
-def check_callable(value: Any, *, what: str, fix: str) -> Callable[..., Any]:
-    """Refuse what cannot be called.
+def check_callable(value: Any, *, what: str, fix: str, takes: int | None = None) -> Callable[..., Any]:
+    """Refuse what cannot be called, or not with so many arguments by position.
 
     Raises:
         ValueError: it cannot.
     """
     if not callable(value):
         raise fault(expected=f"{what}, a function", got=described(value), fix=fix)
+    if takes is not None:
+        try:
+            signature = inspect.signature(value)
+        except (TypeError, ValueError):  # not everything that is called has one
+            return value
+        try:
+            signature.bind(*[None] * takes)
+        except TypeError:
+            arguments = "one argument" if takes == 1 else f"{takes} arguments"
+            raise fault(expected=f"{what} of {arguments}", got=f"one of {signature}", fix=fix) from None
     return value
 
 

@@ -4,16 +4,13 @@ import math
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import wadler_lindig as wl
 from jaxtyping import Array, Float
 
 from ._numerics import nonzero, peak
-
-# So many numbers are printed; of more, or of traced ones, the shapes.
-_SHOWN = 8
+from ._record import SHOWN, at_hand
 
 
 class Estimate(eqx.Module):
@@ -54,10 +51,10 @@ class Estimate(eqx.Module):
     def __pdoc__(self, **options: Any) -> wl.AbstractDoc | None:
         """The numbers, where they are at hand and few; Equinox calls this for every record that holds one."""
         parts = (self.value, self.standard_error)
-        if not all(_at_hand(part) for part in parts) or np.shape(parts[0]) != np.shape(parts[1]):
+        if not all(at_hand(part) for part in parts) or np.shape(parts[0]) != np.shape(parts[1]):
             return None
         value, error = (np.asarray(part, np.float64) for part in parts)
-        if value.size > _SHOWN or value.ndim > 1:
+        if value.size > SHOWN or value.ndim > 1:
             return None
         shown = [_with_error(float(v), float(e)) for v, e in zip(value.ravel(), error.ravel())]
         return wl.TextDoc(f"[{', '.join(shown)}]" if value.ndim else shown[0])
@@ -85,12 +82,6 @@ def ratio_of_means(numerators: Float[Array, " samples"], denominators: Float[Arr
     # Delta method: to first order the ratio's error is the mean of these residuals.
     residuals = numerators / safe - ratio * (denominators / safe)
     return Estimate(ratio, Estimate.from_samples(residuals).standard_error)
-
-
-def _at_hand(part: Any) -> bool:
-    if isinstance(part, jax.Array):
-        return not isinstance(part, jax.core.Tracer) and not part.is_deleted() and part.is_fully_addressable
-    return isinstance(part, (np.ndarray, np.generic, float, int))
 
 
 def _with_error(value: float, error: float) -> str:

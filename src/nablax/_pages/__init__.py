@@ -1,5 +1,6 @@
 """Figures and pages of every report, in one style. Private; what draws needs the extra ``app``."""
 
+from ._cards import Card, Cell, Table, figure
 from ._data_figures import (
     category_shares,
     correlation,
@@ -24,13 +25,17 @@ __all__ = [
     "SAMPLES",
     "THIRD",
     "WIDTH",
+    "Card",
+    "Cell",
     "Series",
+    "Table",
     "axis_limits",
     "canvas",
     "category_shares",
     "correlation",
     "draw_pairs",
     "drawn",
+    "figure",
     "heat",
     "histogram",
     "image_grid",

@@ -5,16 +5,17 @@ from typing import Any
 
 from .._core import require
 
+_TEMPLATES = Path(__file__).parent / "templates"
 
-def render(folder: Path, template: str, **values: Any) -> str:
+
+def render(template: str, **values: Any) -> str:
     """Fill a template in.
 
     Text is escaped wherever it is put, so that a column or a loss named ``<b>`` shows as it is written; only what
     `markup` made goes in as it stands. A name that the template uses and nobody gave is an error, not a gap.
 
     Args:
-        folder: the templates' folder; a template can extend and import others of it.
-        template: file name in it.
+        template: file name among this room's templates; one can extend and import others.
         **values: what the template may name.
 
     Returns:
@@ -25,7 +26,7 @@ def render(folder: Path, template: str, **values: Any) -> str:
     """
     jinja2 = require("jinja2", extra="app")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

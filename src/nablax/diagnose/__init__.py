@@ -10,12 +10,11 @@ Chambers:
 - ``_training``: a whole training: what discretisation, symmetry and noise leave of its course.
 """
 
-from ._checkup._advice import Finding
+from .._core import Finding, OptimizerProbe, UpdateRule, register_rule
 from ._checkup._checkup import Checkup, checkup
 from ._checkup._conflicts import Conflicts, conflicts
 from ._checkup._layers import LayerHealth, layer_health
 from ._checkup._noise_scale import NoiseScale, noise_scale
-from ._checkup._recurrence import UpdateRule
 from ._checkup._rotation import Rotation, rotation
 from ._checkup._sharpness import Sharpness, sharpness
 from ._checkup._step import StepQuality, step_quality
@@ -79,6 +78,7 @@ __all__ = [
     "Noether",
     "NoiseScale",
     "NormGrad",
+    "OptimizerProbe",
     "PathGeometry",
     "Potential",
     "Rotation",
@@ -118,6 +118,7 @@ __all__ = [
     "noise_scale",
     "normgrad",
     "path_geometry",
+    "register_rule",
     "rescaling_symmetry",
     "rotation",
     "scaling_symmetry",

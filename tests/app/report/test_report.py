@@ -12,7 +12,7 @@ from nablax.app._report._baselines import likelihood
 from nablax.app._report._evidence import (
     Choice,
     Command,
-    Conservativity,
+    ConservativityCurve,
     Evidence,
     PathEnergy,
     SolverCurve,
@@ -87,7 +87,9 @@ def evidence():
         two_sample=two_sample(held_out, samples, permutations=99),
         memorised=memorised(train, held_out, samples),
         solver_curve=SolverCurve(np.array([8, 16, 32]), np.array([0.1, 0.01, 0.001]), 32, 0.001),
-        conservativity=Conservativity(np.linspace(0, 1, 3), np.full(3, 0.1), np.array([0.01, np.nan, 0.01]), 0.2, 0.1),
+        conservativity=ConservativityCurve(
+            np.linspace(0, 1, 3), np.full(3, 0.1), np.array([0.01, np.nan, 0.01]), 0.2, 0.1
+        ),
         path_energy=PathEnergy(2.0, 0.1, 0.03, 0.01),
         clipped_fraction=0.0,
         round_trip_error=1e-4,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nablax.app._report._baselines import Likelihood
-from nablax.app._report._evidence import Conservativity, Evidence, SolverCurve, Training
+from nablax.app._report._evidence import ConservativityCurve, Evidence, SolverCurve, Training
 from nablax.app._report._memorised import Memorised
 from nablax.app._report._two_sample import TwoSample
 from nablax.app._report._verdict import verdict
@@ -53,29 +53,29 @@ def test_good_evidence_is_trusted():
 @pytest.mark.parametrize(
     ("changes", "level", "words"),
     [
-        ({"training": replace(TRAINING, result="diverged")}, "bad", "diverged"),
-        ({"training": replace(TRAINING, validation=np.full(10, 1.4))}, "caution", "1.40 times"),
-        ({"likelihoods": _scores(-2.5, -2.0)}, "bad", "worse than"),
-        ({"likelihoods": _scores(-2.0, -2.05)}, "caution", "no better than"),
-        ({"likelihoods": _scores(float("nan"), -2.0)}, "bad", "not a number"),
-        ({"train_likelihood": Likelihood("train", -1.6, 0.05)}, "caution", "by heart"),
-        ({"train_likelihood": Likelihood("train", 1.0, 0.05)}, "bad", "by heart"),
-        ({"two_sample": replace(TEST, accuracy=0.7, p_value=0.001)}, "caution", "70%"),
-        ({"two_sample": replace(TEST, p_value=0.002)}, "caution", "not the same"),
-        ({"two_sample": replace(TEST, accuracy=0.93, p_value=0.001)}, "bad", "easily told"),
-        ({"memorised": replace(COPIES, share_close=0.3, p_value=1e-6)}, "bad", "30%"),
-        ({"memorised": replace(COPIES, share_close=0.06, p_value=1e-3)}, "caution", "6%"),
-        ({"memorised": replace(COPIES, share_copied=0.2, copied_p_value=1e-9)}, "bad", "20.0%"),
-        ({"clipped_fraction": 0.05}, "caution", "5.00%"),
-        ({"clipped_fraction": 0.2}, "bad", "20.00%"),
-        ({"round_trip_error": 0.05}, "caution", "to noise and back"),
-        ({"round_trip_error": float("inf")}, "bad", "to noise and back"),
-        ({"solver_curve": SolverCurve(np.array([8]), np.array([0.2]), 8, 0.2)}, "bad", "solver steps"),
-        ({"held_out_rows": 40}, "caution", "40 held-out rows"),
+        ({"training": replace(TRAINING, result="diverged")}, "fault", "diverged"),
+        ({"training": replace(TRAINING, validation=np.full(10, 1.4))}, "warning", "1.40 times"),
+        ({"likelihoods": _scores(-2.5, -2.0)}, "fault", "worse than"),
+        ({"likelihoods": _scores(-2.0, -2.05)}, "warning", "no better than"),
+        ({"likelihoods": _scores(float("nan"), -2.0)}, "fault", "not a number"),
+        ({"train_likelihood": Likelihood("train", -1.6, 0.05)}, "warning", "by heart"),
+        ({"train_likelihood": Likelihood("train", 1.0, 0.05)}, "fault", "by heart"),
+        ({"two_sample": replace(TEST, accuracy=0.7, p_value=0.001)}, "warning", "70%"),
+        ({"two_sample": replace(TEST, p_value=0.002)}, "warning", "not the same"),
+        ({"two_sample": replace(TEST, accuracy=0.93, p_value=0.001)}, "fault", "easily told"),
+        ({"memorised": replace(COPIES, share_close=0.3, p_value=1e-6)}, "fault", "30%"),
+        ({"memorised": replace(COPIES, share_close=0.06, p_value=1e-3)}, "warning", "6%"),
+        ({"memorised": replace(COPIES, share_copied=0.2, copied_p_value=1e-9)}, "fault", "20.0%"),
+        ({"clipped_fraction": 0.05}, "warning", "5.00%"),
+        ({"clipped_fraction": 0.2}, "fault", "20.00%"),
+        ({"round_trip_error": 0.05}, "warning", "to noise and back"),
+        ({"round_trip_error": float("inf")}, "fault", "to noise and back"),
+        ({"solver_curve": SolverCurve(np.array([8]), np.array([0.2]), 8, 0.2)}, "fault", "solver steps"),
+        ({"held_out_rows": 40}, "warning", "40 held-out rows"),
         ({"likelihoods": []}, "unknown", "not compared"),
         ({"two_sample": None}, "unknown", "not tested"),
         ({"memorised": None}, "unknown", "not checked"),
-        ({"two_sample": None, "clipped_fraction": 0.2}, "bad", "20.00%"),
+        ({"two_sample": None, "clipped_fraction": 0.2}, "fault", "20.00%"),
     ],
 )
 def test_each_fault_is_named(changes, level, words):
@@ -87,12 +87,12 @@ def test_each_fault_is_named(changes, level, words):
 
 def test_bits_are_better_when_fewer():
     assert verdict(_evidence(unit="bits/dim", likelihoods=_scores(2.5, 2.8), train_likelihood=None)).level == "good"
-    assert verdict(_evidence(unit="bits/dim", likelihoods=_scores(2.8, 2.5), train_likelihood=None)).level == "bad"
+    assert verdict(_evidence(unit="bits/dim", likelihoods=_scores(2.8, 2.5), train_likelihood=None)).level == "fault"
     # 0.5 bits are 0.35 nats a dimension.
     overfit = verdict(
         _evidence(unit="bits/dim", likelihoods=_scores(2.5, 2.8), train_likelihood=Likelihood("train", 2.0, 0.1))
     )
-    assert overfit.level == "caution" and "0.35 nats" in overfit.paragraph
+    assert overfit.level == "warning" and "0.35 nats" in overfit.paragraph
 
 
 def test_a_difference_on_the_same_rows_is_paired():
@@ -103,9 +103,9 @@ def test_a_difference_on_the_same_rows_is_paired():
     ]
     assert verdict(_evidence(likelihoods=scores)).level == "good"
     unpaired = [replace(score, per_row=None) for score in scores]
-    assert verdict(_evidence(likelihoods=unpaired)).level == "caution"
+    assert verdict(_evidence(likelihoods=unpaired)).level == "warning"
 
 
 def test_a_field_that_turns_is_no_fault():
-    turning = Conservativity(np.linspace(0, 1, 3), np.full(3, 0.9), np.full(3, 0.01), 3.0, 0.1)
+    turning = ConservativityCurve(np.linspace(0, 1, 3), np.full(3, 0.9), np.full(3, 0.01), 3.0, 0.1)
     assert verdict(_evidence(conservativity=turning)) == verdict(_evidence())

@@ -20,6 +20,7 @@ from nablax.diagnose import (
     update_rule,
     watch,
 )
+from nablax.regulate import upgrad
 
 X = jnp.ones((8, 3)) * jnp.arange(1.0, 9.0)[:, None]
 P = jnp.ones(3)
@@ -50,6 +51,8 @@ NO_LOSS = {
     "of NumPy": (lambda p, b: np.float32(1), named("a loss that returns", ".*1", "Compute it from the parameters")),
     "nothing": (lambda p, b: None, named("a loss that returns", "None", "Compute it from the parameters")),
     "no function": (3.0, named("loss, a function", "3.0", r"Pass loss\(params")),
+    "without a batch": (lambda p: jnp.sum(p), named("loss of 2 arguments", r"one of \(p\)", r"Pass loss\(params")),
+    "of a key too": (lambda p, b, key: jnp.sum(p), named("loss of 2 arguments", r"one of \(p, b, key\)", r"Pass loss\(params")),
 }  # fmt: skip
 ONE_A_ROW = named("losses of the rows, a vector of ", r"f32\[\]", "Return the loss of each row")
 SEED = named("key: a random key", "0", r"Pass jax.random.key\(0\)")
@@ -72,6 +75,10 @@ CHECKUP = {
     ),
     "state of sgd's momentum": (
         {"optimizer": SGD, "opt_state": optax.sgd(0.1, momentum=0.9).init(P)}, named("opt_state is", ".*TraceState", STATE)
+    ),
+    "an aggregator": (
+        {"optimizer": optax.chain(upgrad(), ADAM), "losses": [loss, loss]},
+        named("an optimizer of one gradient", "a chain with an aggregator", "Pass what comes after the aggregator"),
     ),
     "a schedule": (
         {"learning_rate": optax.constant_schedule(0.1)},
@@ -103,6 +110,11 @@ CHECKUP = {
     "no losses to compare": ({"losses": {}}, named("at least one loss", "none", "Pass a mapping")),
     "a number to compare": ({"losses": {"a": 3.0}}, named("each of the losses, a function", "3.0", "Pass loss")),
     "a vector to compare": ({"losses": {"a": rows}}, named(r"a loss \(a\) that returns one real number", r"f32\[8\]", "Take")),
+    "losses without a batch": ({"losses": {"a": lambda p: 1.0}}, named("each of the losses of 2 arguments", r"one of \(p\)", "Pass")),
+    "a vector without a batch": ({"losses": lambda p: p}, named("losses of 2 arguments", r"one of \(p\)", "Pass losses")),
+    "logits without a batch": ({"logits": lambda p: p}, named("logits of 2 arguments", r"one of \(p\)", r"Pass logits\(params")),
+    "a field without a batch": ({"field": lambda p: p}, named("field of 2 arguments", r"one of \(p\)", r"Pass field\(params")),
+    "rows that are no function": ({"example_losses": 3.0}, named("example_losses, a function", "3.0", "Pass example_losses")),
     "a field of another shape": ({"field": lambda p, b: jnp.ones(4)}, named("a field with the inexact leaves", ".*4", "Build it")),
     "one class": ({"logits": lambda p, b: b @ p[:, None], "learning_rate": 0.1}, named("logits with at least two classes", ".*1", "For one logit")),
 }  # fmt: skip
@@ -158,6 +170,7 @@ PART = [
     ("conflicts", {"losses": loss}, named("losses that are scalars each, or a vector", r"f32\[\]", "Take")),
     ("rotation", {"field": 3.0}, named("field, a function", "3.0", r"Pass field\(params")),
     ("rotation", {"field": lambda p, b: p[:2]}, named("a field with the inexact leaves", ".*2", "Build it")),
+    ("rotation", {"field": lambda p: p}, named("field of 2 arguments", r"one of \(p\)", r"Pass field\(params")),
     ("rotation", {"probes": 0}, named("probes as a whole number", "0", "Pass probes=1")),
     ("layers", {"params": jnp.arange(3)}, named("parameters of real floating-point numbers", "None", "Pass arrays")),
     ("layers", {"gradient": jnp.ones(4)}, named("a gradient with the inexact leaves", ".*4", "Build it")),

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax._core import forward, push_forward
+from nablax._core import forward, given_rule, push_forward
 from nablax.calculus import hessian_product, softmax_radius, top_eigenvalues
 from nablax.diagnose import checkup, noise_scale, sharpness, step_quality
-from nablax.diagnose._checkup._recurrence import given_rule
 
 KEY = jax.random.key(0)
 

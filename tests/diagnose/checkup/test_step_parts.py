@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nablax._core import given_rule
 from nablax.diagnose import conflicts, layer_health, rotation, sharpness, step_quality, subspace
-from nablax.diagnose._checkup._recurrence import given_rule
 
 MATRIX = np.random.default_rng(0).normal(size=(12, 12))
 MATRIX = MATRIX @ MATRIX.T / 12 + np.diag([9.0, 5.0, *np.zeros(10)])

@@ -52,7 +52,7 @@ class SolverCurve:
 
 
 @dataclass
-class Conservativity:
+class ConservativityCurve:
     """How far the velocity is from a gradient.
 
     Attributes:
@@ -160,7 +160,7 @@ class Evidence:
     memorised: Memorised | None = None
     closest_pairs: tuple[np.ndarray, np.ndarray] | None = None
     solver_curve: SolverCurve | None = None
-    conservativity: Conservativity | None = None
+    conservativity: ConservativityCurve | None = None
     path_energy: PathEnergy | None = None
     clipped_fraction: float | None = None
     round_trip_error: float | None = None

@@ -18,7 +18,7 @@ from ._baselines import (
     kernel_density,
     likelihood,
 )
-from ._evidence import Conservativity, PathEnergy, SolverCurve
+from ._evidence import ConservativityCurve, PathEnergy, SolverCurve
 
 _FIELD = 128  # samples at which the field itself is looked at
 _SOLVER_STEPS = (2, 4, 8, 16, 32)
@@ -89,7 +89,7 @@ def solver_curve(model: Model, condition: np.ndarray, seed: int) -> SolverCurve:
     )
 
 
-def conservativity(model: Model, base: np.ndarray, condition: np.ndarray, seed: int) -> Conservativity:
+def conservativity(model: Model, base: np.ndarray, condition: np.ndarray, seed: int) -> ConservativityCurve:
     """Antisymmetry of the velocity's Jacobian and loop integrals, where the path's states are."""
     path, key = model.transport.path, jax.random.key(seed)
     y, _ = model.codec.dequantise(jnp.asarray(base[:_FIELD]), key)
@@ -105,7 +105,7 @@ def conservativity(model: Model, base: np.ndarray, condition: np.ndarray, seed: 
         errors.append(found.antisymmetry.standard_error)
         loops.append(found.net_work.value)
         loop_errors.append(found.net_work.standard_error)
-    return Conservativity(
+    return ConservativityCurve(
         times=np.array(_TIMES),
         ratio=np.array(ratios, np.float64),
         standard_error=np.array(errors, np.float64),

@@ -33,7 +33,6 @@ def write_report(path: str | Path, evidence: Evidence) -> Verdict:
         require(module, extra="app")
     judged = verdict(evidence)
     page = render(
-        Path(__file__).parent / "templates",
         "report.html.jinja",
         e=evidence,
         verdict=judged,

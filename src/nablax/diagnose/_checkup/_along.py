@@ -18,6 +18,13 @@ from ...calculus import Estimate
 Moved = Callable[[Array], Float[Array, "..."]]
 
 
+class Along(NamedTuple):
+    """Slopes and curvatures of a function along several directions, leading axis ``directions``."""
+
+    slopes: Float[Array, "directions ..."]
+    curvatures: Float[Array, "directions ..."]
+
+
 class Point(NamedTuple):
     """The parameters that move, as one vector: every sum and product over them is one operation to compile.
 
@@ -47,9 +54,13 @@ class Point(NamedTuple):
         vectors = space(params)
         return Point(vectors.flat, vectors.tree, split(params)[1])
 
+    def whole(self, tree: PyTree) -> PyTree:
+        """Those leaves and the other ones, together again."""
+        return eqx.combine(tree, self.still)
+
     def take(self, function: Callable[..., Any], *args: Any) -> Callable[[Float[Array, " dim"]], Any]:
         """A function of parameters as one of the vector."""
-        return lambda vector: function(eqx.combine(self.tree(vector), self.still), *args)
+        return lambda vector: function(self.whole(self.tree(vector)), *args)
 
     def loss(self, function: Callable[..., Any], *args: Any) -> Callable[[Float[Array, " dim"]], Float[Array, ""]]:
         """A loss as one of the vector.
@@ -137,7 +148,7 @@ def by_row(loss: Callable[..., Float[Array, "..."]]) -> Callable[[PyTree, PyTree
 
 def directional(
     function: Moved, at: Float[Array, " dim"], directions: dict[str, Float[Array, "directions dim"]]
-) -> tuple[Array, dict[str, tuple[Array, Array]]]:
+) -> tuple[Array, dict[str, Along]]:
     """Slope and curvature along several directions at once, so that the function is compiled once for all of them.
 
     Both derivatives are forward: about four forward passes a direction; by reverse mode where forward mode is not
@@ -149,7 +160,7 @@ def directional(
         directions: by name.
 
     Returns:
-        The function's value; and by name slopes and curvatures, leading axis ``directions``.
+        The function's value; and by name slopes and curvatures.
     """
 
     def along(direction: Array) -> tuple[Array, Array, Array]:
@@ -164,7 +175,7 @@ def directional(
     found, begin = {}, 0
     for name, block in directions.items():
         end = begin + block.shape[0]
-        found[name] = (slopes[begin:end], curvatures[begin:end])
+        found[name] = Along(slopes[begin:end], curvatures[begin:end])
         begin = end
     return values[0], found
 

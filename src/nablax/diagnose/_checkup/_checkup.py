@@ -2,77 +2,55 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
+    AbstractRecord,
+    Finding,
     Key,
     canonical_convolutions,
     check_callable,
     check_count,
     check_key,
-    check_like,
     check_optimizer,
     check_rate,
     check_shape,
     described,
     fault,
-    forward,
+    gravest_first,
 )
-from ...calculus import softmax_radius
-from ._advice import Finding, findings
-from ._along import Point, directional, row_count
-from ._conflicts import (
-    Conflicts,
-    Losses,
-    compare,
-    named,
-)
-from ._layers import LayerHealth, layer_health
-from ._noise_scale import Curved, NoiseScale, scales
-from ._optimizer_state import emitted, gathers
-from ._page import page
-from ._recurrence import given_rule, unknown_rule
-from ._rotation import Rotation, turning
-from ._row_gradients import row_gradients
-from ._sharpness import (
-    Sharpness,
-    curvature,
-    edge,
-    hessian,
-    top_direction,
-    trace_probes,
-)
-from ._step import (
-    MULTIPLES,
-    RowChanges,
-    StepQuality,
-    against_model,
-)
-from ._subspace import Subspace, shares
-from ._update_rule import update_rule
+from ..._pages import figure, render
+from . import _conflicts, _layers, _noise_scale, _rotation, _sharpness, _step, _subspace
+from ._conflicts import Conflicts, Losses, named
+from ._layers import LayerHealth
+from ._noise_scale import NoiseScale
+from ._part import Part, Setting, listed
+from ._rotation import Rotation
+from ._shared import Asked, Effort, Given, look
+from ._sharpness import Sharpness
+from ._step import StepQuality
+from ._subspace import Subspace
 
-PROBES = 4
-# Notes of how something was measured, and of what was not.
-FORWARD = (
-    "measured by reverse mode alone: the loss holds a rule of jax.custom_vjp, which has no forward mode; curvature is "
-    "that of the rule, right where the rule is the derivative"
-)
-GATHERED = (
-    "the step: gradients are accumulated, and the parameters move at the last of them only; it is the next such step, "
-    "where the gradients still to come are like this one"
-)
-OTHER_STATE = (
-    "Pass the state that this optimiser made for these parameters, "
-    "optimizer.init(equinox.filter(params, equinox.is_inexact_array)), or its state after some steps."
+# In the order of the page; a part is a file with its measure, its thresholds and verdicts, and its card.
+PARTS = (
+    _sharpness.PART,
+    _step.PART,
+    _noise_scale.PART,
+    _subspace.PART,
+    _conflicts.PART,
+    _rotation.PART,
+    _layers.PART,
 )
 
 
-class Checkup(eqx.Module):
+class Checkup(AbstractRecord):
     """What one check-up found; each part is a record of its own.
 
     Attributes:
@@ -102,16 +80,18 @@ class Checkup(eqx.Module):
     @property
     def findings(self) -> list[Finding]:
         """What is wrong or worth knowing, the gravest first: level ("fault", "warning", "note"), topic and text."""
-        return findings(
-            sharpness=self.sharpness,
-            step=self.step,
-            noise=self.noise,
-            conflicts=self.conflicts,
-            rotation=self.rotation,
-            layers=self.layers,
-            loss=self.loss,
-            batch_size=self.batch_size,
-        )
+        if (broken := self.layers.not_finite()) or not np.isfinite(self.loss):
+            where = f": {listed(broken)}" if broken else ""
+            text = (
+                f"The loss is {float(self.loss):.4g} and there are numbers that are not finite{where}. Do not make "
+                "this step; go back to the last good state, and look at the first parameter named."
+            )
+            return [Finding("fault", "not finite", text)]
+        setting = self._setting()
+        found = [finding for part, record in self._parts() for finding in part.judge(record, setting)]
+        if not any(finding.level != "note" for finding in found):
+            found.insert(0, Finding("note", "step", "Nothing here needs mending."))
+        return gravest_first(found)
 
     @property
     def advice(self) -> list[str]:
@@ -124,10 +104,8 @@ class Checkup(eqx.Module):
         Returns:
             Advice, then the tables of the parts.
         """
-        parts = [self.sharpness, self.step, self.noise, self.subspace, self.conflicts, self.rotation, self.layers]
         words = "\n".join(f"[{finding.level}] {finding.text}" for finding in self.findings)
-        tables = [part.table() for part in parts if part is not None]
-        return "\n\n".join([words, *tables, *self.notes])
+        return "\n\n".join([words, *(record.table() for _, record in self._parts()), *self.notes])
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Write everything as one page that opens offline.
@@ -141,22 +119,29 @@ class Checkup(eqx.Module):
         Raises:
             ImportError: matplotlib or Jinja2 is not installed; the message names the extra.
         """
-        text = page(
-            self.findings,
-            sharpness=self.sharpness,
-            step=self.step,
-            noise=self.noise,
-            subspace=self.subspace,
-            conflicts=self.conflicts,
-            layers=self.layers,
-            loss=self.loss,
+        setting = self._setting()
+        cards = [part.card(record, setting) for part, record in self._parts()]
+        text = render(
+            "checkup.html.jinja",
+            findings=self.findings,
+            loss=figure(self.loss),
+            rule=self.sharpness.rule.name(),
             batch_size=self.batch_size,
+            cards=[card for card in cards if card is not None],
             notes=self.notes,
             numbers=self.table(),
         )
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
+
+    def _parts(self) -> list[tuple[Part, Any]]:
+        """The parts that were measured, with their records."""
+        return [(part, getattr(self, part.name)) for part in PARTS if getattr(self, part.name) is not None]
+
+    def _setting(self) -> Setting:
+        rows = None if self.noise is None else self.noise.rows
+        return Setting(float(self.loss), self.batch_size, rows, np.asarray(self.subspace.values))
 
 
 def checkup(
@@ -233,7 +218,10 @@ def checkup(
         the gradients of ``rows`` single rows, 8 forward passes along the step, and about a dozen Jacobian products.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
-    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.", takes=2)
+    for name, function in (("example_losses", example_losses), ("logits", logits), ("field", field)):
+        if function is not None:
+            check_callable(function, what=name, fix=f"Pass {name}(params, batch).", takes=2)
     check_key(key)
     for name, number, least in (("rows", rows, 0), ("steps", steps, 1), ("count", count, 1)):
         check_count(number, what=name, least=least)
@@ -257,95 +245,18 @@ def checkup(
             raise fault(expected="momentum in [0, 1)", got=momentum, fix="At 1 and beyond no run settles.")
     rate = None if learning_rate is None else jnp.asarray(learning_rate)
     beta = None if momentum is None else jnp.asarray(momentum)
-    functions = (loss, example_losses, None if losses is None else named(losses), logits, field, optimizer)
-    state = (params, batch, opt_state, update, rate, beta, key)
-    return jax.device_get(_measure(functions, state, batch_size, rows, steps, count))
+    asked = Asked(loss, example_losses, None if losses is None else named(losses), logits, field, optimizer)
+    given = Given(params, batch, opt_state, update, rate, beta, key)
+    return jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size))
 
 
 @eqx.filter_jit
 @canonical_convolutions
-def _measure(functions: tuple, state: tuple, batch_size: int | None, rows: int, steps: int, count: int) -> Checkup:
-    loss, example_losses, losses, logits, field, optimizer = functions
-    params, batch, opt_state, update, learning_rate, momentum, key = state
-    point = Point.of(params)
-    spectrum_key, trace_key, noise_key, field_key = jax.random.split(key, 4)
-    notes: list[str] = []
-    value = point.loss(loss, batch)
-    at, gradient = jax.value_and_grad(value)(point.vector)
-    moving, gradient_tree = point.tree(point.vector), point.tree(gradient)
-
-    if jax.eval_shape(lambda v: forward(value, v, v), point.vector) is None:
-        notes.append(FORWARD)
-    if optimizer is not None:
-        transform = check_optimizer(optimizer)
-        start = jax.eval_shape(transform.init, moving)
-        if opt_state is None:
-            opt_state = transform.init(moving)
-        check_like(opt_state, start, what="opt_state", fix=OTHER_STATE)
-        of_tree = lambda tree: loss(eqx.combine(tree, point.still), batch)  # noqa: E731
-        extra = {"value": at, "grad": gradient_tree, "value_fn": of_tree}
-        rule = update_rule(optimizer, opt_state, moving, gradient_tree, **extra)
-        if update is None:
-            update, _ = emitted(transform, gradient_tree, opt_state, moving, **extra)
-            if gathers(opt_state):
-                notes.append(GATHERED)
-    elif learning_rate is not None:
-        rule = given_rule(moving, learning_rate, momentum)
-        if update is None and momentum is None:
-            update = jax.tree.map(lambda g, r: -r * g, gradient_tree, rule.rates)
-    else:
-        rule = unknown_rule(moving, "no optimizer and no learning_rate were given")
-    rates = point.like(rule.rates, "rates")
-    product = hessian(value, point.vector)
-    found = curvature(product, rates, count=count, steps=steps, key=spectrum_key)
-    # Everything that is asked along a direction is asked in one go, of the loss and of its rows.
-    whole = {"probes": trace_probes(rates, trace_key)}
-    each = {"top": top_direction(found, rates)[None]}
-    u = None if update is None else point.like(update, "an update")
-    if u is None:
-        notes.append("not measured: the step: no update, and no optimizer that would make one")
-    else:
-        whole["update"] = each["update"] = u[None]
-    gradients, total = None, row_count(batch)
-    if rows == 0:
-        notes.append("not measured: gradient noise, standard errors over rows and dead units: rows=0")
-    elif total is None or min(total, rows) < 4:
-        notes.append(
-            "not measured: gradient noise, standard errors over rows and dead units: fewer than four rows, or the "
-            "arrays of the batch share no leading axis"
-        )
-    else:
-        gradients, row_losses = row_gradients(loss, example_losses, point, batch, rates, rows, noise_key)
-        mean, image = gradients.mean, product(gradients.mean)
-        whole["signed"] = gradients.signed
-        each |= {"mean": mean[None], "weighted": (rates * mean)[None], "image": image[None] / gradients.unit}
-    _, along = directional(value, point.vector, whole)
-    noise = step = top_rows = row_changes = None
-    if gradients is not None and total is not None:
-        before, by_row = directional(row_losses, point.vector, each)
-        top_rows = by_row["top"][1][0]
-        curved = Curved(along["signed"][1], mean @ image, by_row["image"][0][0])
-        noise = scales(gradients, before, by_row["mean"][0][0], by_row["weighted"][0][0], curved, total)
-        if u is not None:
-            slopes, curvatures = by_row["update"]
-            row_changes = RowChanges(slopes[0], curvatures[0], row_losses(point.vector + u) - before)
-    if u is not None:
-        radius = None if logits is None else softmax_radius(point.take(logits, batch))(point.vector, u)
-        step = against_model(value, at, along["update"], row_changes, radius, point, u, MULTIPLES, total)
-    alive = None
-    if gradients is not None:
-        # What no row that was looked at moves, another may: the gradient of the whole batch says so.
-        some = gradients.alive | (gradient != 0)
-        alive = jax.tree.map(lambda leaf: leaf > 0, point.tree(some.astype(rates.dtype)))
+def _measure(asked: Asked, given: Given, effort: Effort, batch_size: int | None) -> Checkup:
+    shared = look(asked, given, effort)
     return Checkup(
-        sharpness=edge(rule, found, along["probes"][1], top_rows, total),
-        step=step,
-        noise=noise,
-        subspace=shares(found, rates, gradient, u),
-        conflicts=None if losses is None else compare(losses, point, batch, u),
-        rotation=None if field is None else turning(field, point, (batch,), field_key, PROBES),
-        layers=layer_health(moving, gradient_tree, update=None if u is None else point.tree(u), alive=alive),
-        loss=at,
-        batch_size=total if batch_size is None else batch_size,
-        notes=tuple(notes),
+        **{part.name: part.measure(shared) for part in PARTS},
+        loss=shared.loss,
+        batch_size=shared.total if batch_size is None else batch_size,
+        notes=shared.notes,
     )

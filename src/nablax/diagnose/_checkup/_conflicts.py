@@ -9,14 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import canonical_convolutions, check_callable, check_floats, check_loss, described, fault, table
-from ...calculus import Estimate
-from ._along import (
-    Moved,
-    Point,
-    first_rows,
-    row_count,
+from ..._core import (
+    AbstractRecord,
+    Finding,
+    Level,
+    canonical_convolutions,
+    check_callable,
+    check_floats,
+    check_loss,
+    described,
+    fault,
+    nonzero,
+    table,
 )
+from ..._pages import Card, Cell, Table, figure, heat, markup
+from ...calculus import Estimate
+from ._along import Moved, Point, first_rows, row_count
+from ._part import Part, Setting
+from ._shared import Shared
+
+# Cosine between gradients, and ratio of their lengths, from which they are mentioned.
+OPPOSED, UNEVEN = -0.1, 10.0
 
 # Groups of rows for the jackknife, and gradients of groups held at once, in numbers.
 GROUPS = 8
@@ -26,7 +39,7 @@ NO_ERRORS = "no standard errors: no groups of rows to be had, or their gradients
 Losses = Callable[..., Array] | Sequence[Callable[..., Array]] | Mapping[str, Callable[..., Array]]
 
 
-class Conflicts(eqx.Module):
+class Conflicts(AbstractRecord):
     """Gradients of several losses against one another, and what the step does to each.
 
     Standard errors are by the jackknife over groups of rows; NaN where the batch cannot be cut into groups, or where
@@ -113,7 +126,7 @@ def conflicts(losses: Losses, params: PyTree, batch: PyTree, *, update: PyTree |
 def named(losses: Losses) -> Any:
     """Losses by name in a form whose order compilation keeps."""
     if callable(losses):
-        return losses
+        return check_callable(losses, what="losses", fix="Pass losses(params, batch) -> vector.", takes=2)
     if not isinstance(losses, Mapping | Sequence) or isinstance(losses, str):
         raise fault(
             expected="losses by name, in a sequence, or one function that returns them as a vector",
@@ -121,7 +134,9 @@ def named(losses: Losses) -> Any:
             fix="Pass {'data': loss, 'decay': other}.",
         )
     for one in losses.values() if isinstance(losses, Mapping) else losses:
-        check_callable(one, what="each of the losses", fix="Pass loss(params, batch) -> scalar under each name.")
+        check_callable(
+            one, what="each of the losses", fix="Pass loss(params, batch) -> scalar under each name.", takes=2
+        )
     return tuple(losses.items()) if isinstance(losses, Mapping) else losses
 
 
@@ -189,7 +204,7 @@ def _gradients(function: Moved, at: Float[Array, " dim"]) -> tuple[Array, Array]
 
 def _norms_and_cosines(gram: Float[Array, "losses losses"]) -> tuple[Array, Array]:
     norms = jnp.sqrt(jnp.diagonal(gram))
-    safe = jnp.where(norms > 0, norms, 1)
+    safe = nonzero(norms)
     return norms, gram / (safe[:, None] * safe[None, :])
 
 
@@ -229,3 +244,62 @@ def _errors(
         return jnp.sqrt((groups - 1) * jnp.mean((each - jnp.mean(each, axis=0, keepdims=True)) ** 2, axis=0))
 
     return error(norms), error(cosines), error(along)
+
+
+def measure(shared: Shared) -> Conflicts | None:
+    """Of a check-up, where several losses were given."""
+    losses = shared.asked.losses
+    return None if losses is None else compare(losses, shared.point, shared.batch, shared.update)
+
+
+def judge(part: Conflicts, setting: Setting) -> list[Finding]:
+    """Which losses pull against one another, and which hardly counts."""
+    found = []
+    cosines, errors = np.asarray(part.cosines.value), np.asarray(part.cosines.standard_error)
+    slopes, changes = np.asarray(part.first_order.value), np.asarray(part.changes)
+    slope_errors = np.nan_to_num(np.asarray(part.first_order.standard_error))
+    for i in range(len(part.names)):
+        for j in range(i):
+            if cosines[i, j] > OPPOSED or cosines[i, j] + 2 * np.nan_to_num(errors[i, j]) > 0:
+                continue
+            known = not np.isnan(errors[i, j])
+            paying = [k for k in (i, j) if slopes[k] > 2 * slope_errors[k] and changes[k] > 0]
+            text = (
+                f"{part.names[j]} and {part.names[i]} pull against one another (cosine {cosines[i, j]:.2f}"
+                f"{f' ± {errors[i, j]:.1g}' if known else ', standard error not known'})"
+            )
+            for k in paying:
+                text += f"; this step raises {part.names[k]} by {changes[k]:.3g}"
+            text += ". Put an aggregator (UPGrad, PCGrad, MGDA) before the optimiser, so that no step pays with one."
+            level: Level = "fault" if paying else "warning"
+            found.append(Finding(level if known else "note", "conflict", text))
+    norms = np.asarray(part.norms.value)
+    if len(norms) and norms.max() > UNEVEN * norms.min():
+        most, least = part.names[int(norms.argmax())], part.names[int(norms.argmin())]
+        times = f"{norms.max() / norms.min():.3g} times" if norms.min() > 0 else "infinitely many times"
+        text = f"The gradient of {most} is {times} that of {least}: {least} hardly counts. Weigh the losses."
+        found.append(Finding("warning", "conflict", text))
+    return found
+
+
+def card(part: Conflicts, setting: Setting) -> Card:
+    """The cosines, and what the step does to each loss."""
+    rows = [
+        [
+            Cell(name),
+            Cell(figure(part.values[i])),
+            Cell(figure(part.norms.value[i])),
+            Cell(figure(part.first_order.value[i]), bad=bool(part.first_order.value[i] > 0)),
+            Cell(figure(part.changes[i])),
+        ]
+        for i, name in enumerate(part.names)
+    ]
+    return Card(
+        "Several losses",
+        said="Cosines between their gradients, and what this step does to each.",
+        picture=markup(heat(np.asarray(part.cosines.value), part.names)),
+        table=Table(("loss", "value", "gradient", "change, first order", "change, actual"), rows),
+    )
+
+
+PART = Part("conflicts", measure, judge, card)

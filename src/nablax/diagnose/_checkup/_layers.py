@@ -1,6 +1,6 @@
 """Dead units, vanishing and exploding layers, and numbers that are none, by the name of the parameter."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import check_floats, fault
+from ..._core import AbstractRecord, Finding, check_floats, fault, peak
+from ..._pages import Card, Cell, Table, figure
+from ._part import Part, Setting, listed, percent
+from ._shared import Shared
 
 # Root-mean-square gradient of a parameter against the median over parameters.
 VANISHING = 1e-4
@@ -17,7 +20,30 @@ EXPLODING = 1e3
 LARGE_STEP = 0.3
 
 
-class LayerHealth(eqx.Module):
+class Relative(NamedTuple):
+    """A parameter, and a size of it over another."""
+
+    name: str
+    ratio: float
+
+
+class Silent(NamedTuple):
+    """Slices of a parameter without gradient.
+
+    Attributes:
+        name: of the parameter.
+        axis: along which they lie; -1 for the whole parameter.
+        number: how many.
+        of: so many there are.
+    """
+
+    name: str
+    axis: int
+    number: int
+    of: int
+
+
+class LayerHealth(AbstractRecord):
     """Sizes of weights, gradients and steps, parameter by parameter.
 
     Attributes:
@@ -62,48 +88,48 @@ class LayerHealth(eqx.Module):
         alive = sizes[np.isfinite(sizes) & (sizes > 0)]
         return sizes / np.quantile(alive, 0.5, method=middle) if len(alive) else np.full_like(sizes, np.nan)
 
-    def vanishing(self) -> list[tuple[str, float]]:
+    def vanishing(self) -> list[Relative]:
         """Parameters whose gradient is below 1e-4 of the median parameter's, with that ratio."""
-        return [(n, float(r)) for n, r in zip(self.names, self._relative("higher")) if 0 < r < VANISHING]
+        return [Relative(n, float(r)) for n, r in zip(self.names, self._relative("higher")) if 0 < r < VANISHING]
 
-    def exploding(self) -> list[tuple[str, float]]:
+    def exploding(self) -> list[Relative]:
         """Parameters whose gradient is above 1e3 times the median parameter's, with that ratio."""
-        return [(n, float(r)) for n, r in zip(self.names, self._relative("lower")) if r > EXPLODING]
+        return [Relative(n, float(r)) for n, r in zip(self.names, self._relative("lower")) if r > EXPLODING]
 
-    def large_steps(self) -> list[tuple[str, float]]:
+    def large_steps(self) -> list[Relative]:
         """Matrices that the update changes by more than 0.3 of their size, with that ratio."""
         found = []
         for name, shape, weight, update in zip(
             self.names, self.shapes, np.asarray(self.weight), np.asarray(self.update)
         ):
             if len(shape) >= 2 and weight > 0 and update > LARGE_STEP * weight:
-                found.append((name, float(update / weight)))
+                found.append(Relative(name, float(update / weight)))
         return found
 
-    def without_gradient(self) -> list[tuple[str, int, int, int]]:
-        """Slices without gradient: name, axis (-1 for the whole parameter), how many, of how many.
+    def without_gradient(self) -> list[Silent]:
+        """Slices without gradient, by parameter and axis.
 
         A dead unit shows as an element of its bias, a row or column of its incoming and of its outgoing weights;
         an input that is always zero as a slice of the first weights alone.
         """
-        found: list[tuple[str, int, int, int]] = []
+        found: list[Silent] = []
         for name, shape, axes in zip(self.names, self.shapes, self.dead or ()):
             masks = [np.asarray(mask) for mask in axes]
             if not masks:
                 continue
             if all(mask.all() for mask in masks):
-                found.append((name, -1, int(np.prod(shape)), int(np.prod(shape))))
+                found.append(Silent(name, -1, int(np.prod(shape)), int(np.prod(shape))))
                 continue
             for axis, mask in enumerate(masks):
                 if mask.any():
-                    found.append((name, axis, int(mask.sum()), len(mask)))
+                    found.append(Silent(name, axis, int(mask.sum()), len(mask)))
         return found
 
     def dead_cells(self) -> dict[str, str]:
         """What of each parameter is without gradient, in a few words by its name."""
         words: dict[str, list[str]] = {name: [] for name in self.names}
-        for name, axis, count, of in self.without_gradient():
-            words[name].append("all" if axis < 0 else f"{count}/{of} on axis {axis}")
+        for dead in self.without_gradient():
+            words[dead.name].append("all" if dead.axis < 0 else f"{dead.number}/{dead.of} on axis {dead.axis}")
         return {name: ", ".join(parts) for name, parts in words.items()}
 
     def table(self) -> str:
@@ -202,6 +228,67 @@ def _measured(parts: tuple[Array, ...]) -> tuple[Float[Array, " parts"], Int[Arr
     if stacked.shape[1] == 0:
         return jnp.zeros(len(parts), stacked.dtype), jnp.zeros(len(parts), int)
     # The largest is taken out first, since squares of small gradients leave float32 soon.
-    largest = jnp.max(jnp.abs(stacked), axis=1)
-    safe = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return safe * jnp.sqrt(jnp.mean((stacked / safe[:, None]) ** 2, axis=1)), jnp.sum(~jnp.isfinite(stacked), axis=1)
+    largest = peak(stacked, axis=1)
+    return largest[:, 0] * jnp.sqrt(jnp.mean((stacked / largest) ** 2, axis=1)), jnp.sum(~jnp.isfinite(stacked), axis=1)
+
+
+def measure(shared: Shared) -> LayerHealth:
+    """Of a check-up."""
+    tree, alive = shared.point.tree, None
+    if shared.rows is not None:
+        # What no row that was looked at moves, another may: the gradient of the whole batch says so.
+        some = shared.rows.gradients.alive | (shared.gradient != 0)
+        alive = jax.tree.map(lambda leaf: leaf > 0, tree(some.astype(shared.rates.dtype)))
+    update = None if shared.update is None else tree(shared.update)
+    return layer_health(tree(shared.point.vector), tree(shared.gradient), update=update, alive=alive)
+
+
+def judge(part: LayerHealth, setting: Setting) -> list[Finding]:
+    """Which parameters explode, vanish, are dead or change too much."""
+    found = []
+    if exploding := part.exploding():
+        text = "Exploding: the gradient of " + listed([f"{n} is {r:.2g} times" for n, r in exploding])
+        text += " the median parameter's. Look at the scale of the weights between it and the loss."
+        found.append(Finding("fault", "layers", text))
+    if vanishing := part.vanishing():
+        text = "Vanishing: the gradient of " + listed([f"{n} is {r:.1g} times" for n, r in vanishing])
+        text += " the median parameter's: it hardly learns."
+        found.append(Finding("warning", "layers", text))
+    if large := part.large_steps():
+        text = "One step changes " + listed([f"{n} by {percent(r)}" for n, r in large]) + " of its size."
+        found.append(Finding("warning", "layers", text))
+    dead = part.without_gradient()
+    looked = "" if setting.rows is None else f" from any of the {setting.rows} rows looked at"
+    whole = [one.name for one in dead if one.axis < 0]
+    if whole:
+        text = f"No gradient at all reaches {listed(whole)}{looked}: frozen, unused, or behind dead units."
+        found.append(Finding("warning", "layers", text))
+    # A vector's elements are units; a slice of a matrix may as well be an input that is always zero.
+    shapes = dict(zip(part.names, part.shapes))
+    of_vectors = [one for one in dead if one.axis >= 0 and len(shapes[one.name]) == 1]
+    of_matrices = [one for one in dead if one.axis >= 0 and len(shapes[one.name]) > 1]
+    if units := [f"{one.name}: {one.number} of {one.of}" for one in of_vectors]:
+        text = f"Dead units (no gradient{looked}): {listed(units)}. Smaller steps, leaky activations or fresh weights."
+        found.append(Finding("warning", "layers", text))
+    if slices := [f"{one.name}: {one.number} of {one.of} on axis {one.axis}" for one in of_matrices]:
+        text = (
+            f"Rows or columns without gradient{looked}: {listed(slices)} (dead units, or inputs that are always zero)."
+        )
+        found.append(Finding("note", "layers", text))
+    return found
+
+
+def card(part: LayerHealth, setting: Setting) -> Card:
+    """Every parameter."""
+    dead, rows = part.dead_cells(), []
+    for i, (name, shape) in enumerate(zip(part.names, part.shapes)):
+        weight, gradient, update = (float(x[i]) for x in (part.weight, part.gradient, part.update))
+        bad = bool(part.bad_weight[i] or part.bad_gradient[i] or part.bad_update[i])
+        share = figure(100 * update / weight, " %") if weight > 0 else "–"
+        texts = ["×".join(map(str, shape)), figure(weight), figure(gradient), figure(update), share, dead[name]]
+        rows.append([Cell(f"{name} (not finite)" if bad else name, bad), *map(Cell, texts)])
+    head = ("parameter", "shape", "weight", "gradient", "update", "update/weight", "zero gradient")
+    return Card("Parameters", said="Root mean square per element.", table=Table(head, rows), wide=True)
+
+
+PART = Part("layers", measure, judge, card)

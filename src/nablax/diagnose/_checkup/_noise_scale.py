@@ -2,26 +2,47 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, described, fault, table
+from ..._core import (
+    AbstractRecord,
+    Finding,
+    Key,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_key,
+    described,
+    fault,
+    table,
+)
+from ..._pages import Card, Series, figure, markup, plot
 from ...calculus import Estimate
 from ._along import Point, directional, row_count
+from ._curvature import hessian
+from ._noise_estimates import Curved, curved_scale, jackknifed
+from ._part import Part, Setting, percent
 from ._row_gradients import (
     GROUPS,
     RowGradients,
     coupled,
     row_gradients,
 )
-from ._sharpness import hessian
+from ._shared import Shared
+
+# Noise scale over batch size from which the batch is called small, or far too small; and its inverse for too large.
+SMALL, FAR_TOO_SMALL, LARGE = 4.0, 16.0, 16.0
+# Share by which the mean of the rows' losses may miss the loss, where all rows were taken, and where only a part.
+MISMATCH, PARTLY = 0.05, 0.5
 
 
-class NoiseScale(eqx.Module):
+class NoiseScale(AbstractRecord):
     r"""Gradient noise :math:`\Sigma` (covariance of one row's gradient) against the true gradient G.
 
     Each scale is a batch size: at it the noise of the mean gradient is as large as the gradient. Standard errors are
@@ -97,17 +118,6 @@ class NoiseScale(eqx.Module):
         return table("Gradient noise", self.lines(), [f"{self.rows} rows used"])
 
 
-class Curved(NamedTuple):
-    """What the curved scale needs: curvatures of the signed sums, of the mean, and rows' slopes along its image.
-
-    Sums, mean and image are in units of the rows' gradients, the numbers in that of the loss.
-    """
-
-    signed: Float[Array, " groups"]
-    mean: Float[Array, ""]
-    slopes: Float[Array, " rows"]
-
-
 def noise_scale(
     loss: Callable[..., Float[Array, ""]],
     params: PyTree,
@@ -166,7 +176,7 @@ def noise_scale(
           https://arxiv.org/abs/1812.06162 (simple and curved scale; the preconditioned one, the jackknife and the
           signed groups are ours)
     """
-    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.", takes=2)
     check_key(key)
     if rows is not None:
         check_count(rows, what="rows", least=4)
@@ -224,17 +234,17 @@ def scales(
     and curvatures are still in the loss's.
     """
     count, unit = gradients.squares.shape[0], gradients.unit
-    simple, _, _ = _jackknifed(gradients.squares, inner / unit)
-    preconditioned, noise, signal = _jackknifed(gradients.weighted, weighted_inner / unit)
+    simple, _, _ = jackknifed(gradients.squares, inner / unit)
+    preconditioned, noise, signal = jackknifed(gradients.weighted, weighted_inner / unit)
     nan = jnp.full_like(simple.value, jnp.nan)
-    curved_scale = Estimate(nan, nan) if curved is None or count < 2 * GROUPS else _curved(curved, unit, count)
-    parts = (simple, preconditioned, curved_scale, noise, signal)
+    bent = Estimate(nan, nan) if curved is None or count < 2 * GROUPS else curved_scale(curved, unit, count)
+    parts = (simple, preconditioned, bent, noise, signal)
     bound = coupled(gradients.losses, together)
-    simple, preconditioned, curved_scale, noise, signal = jax.tree.map(lambda x: jnp.where(bound, jnp.nan, x), parts)
+    simple, preconditioned, bent, noise, signal = jax.tree.map(lambda x: jnp.where(bound, jnp.nan, x), parts)
     return NoiseScale(
         simple=simple,
         preconditioned=preconditioned,
-        curved=curved_scale,
+        curved=bent,
         noise=noise,
         signal=signal,
         unit=unit,
@@ -245,37 +255,106 @@ def scales(
     )
 
 
-def _jackknifed(squares: Float[Array, " rows"], inner: Float[Array, " rows"]) -> tuple[Estimate, Estimate, Estimate]:
-    """Noise over signal, noise, signal; leaving out each row in turn needs no gradient again."""
-    count = squares.shape[0]
-    largest = jnp.max(squares)
-    scale = jnp.where(largest > 0, largest, 1)
-    a, b = squares / scale, inner / scale
-    total, length = jnp.sum(a), jnp.mean(b)
+def measure(shared: Shared) -> NoiseScale | None:
+    """Of a check-up, where there are rows."""
+    if shared.rows is None or shared.total is None:
+        return None
+    gradients, along = shared.rows.gradients, shared.rows.along
+    image = shared.rows.image
+    curved = Curved(shared.along["signed"].curvatures, gradients.mean @ image, along["image"].slopes[0])
+    inner, weighted = along["mean"].slopes[0], along["weighted"].slopes[0]
+    return scales(gradients, shared.rows.before, inner, weighted, curved, shared.total)
 
-    def parts(total: Array, length: Array, n: int) -> tuple[Array, Array]:
-        noise = (total - n * length) / (n - 1)
-        return noise, length - noise / n
 
-    noise, signal = parts(total, length, count)
-    rest = count - 1
-    noises, signals = parts(total - a, (count**2 * length - 2 * count * b + a) / rest**2, rest)
+def judge(part: NoiseScale, setting: Setting) -> list[Finding]:
+    """Whether the rows can be told apart, and whether they are too few or too many."""
+    mean, loss, size = float(part.mean_loss), setting.loss, setting.batch_size
+    if size is None:
+        return []
+    if part.coupled:
+        text = (
+            "The losses of rows depend on which other rows are there (batch normalisation, contrast between rows?): a "
+            "row has no gradient of its own, so that there is no noise scale, and standard errors are not to be relied "
+            "on. Leave these parts out with rows=0."
+        )
+        return [Finding("warning", "batch", text)]
+    if not np.isfinite([mean, float(part.noise.value), float(part.signal.value)]).all():
+        text = (
+            "There are rows whose loss or gradient by itself is not finite (all masked, 0/0?): nothing can be said of "
+            "noise, nor of standard errors. Divide by at least one, leave such rows out, pass example_losses= that are "
+            "finite, or rows=0."
+        )
+        return [Finding("warning", "batch", text)]
+    share = MISMATCH if part.rows == part.batch else PARTLY
+    if abs(mean - loss) > share * max(abs(mean), abs(loss)):
+        text = (
+            f"The loss ({loss:.4g}) is not the mean of its rows' losses ({mean:.4g}): noise and standard errors are "
+            "not to be relied on. Pass example_losses= whose mean it is, or rows=0 where the rows see one another "
+            "(batch normalisation, contrast)."
+        )
+        return [Finding("warning", "batch", text)]
+    value, error = float(part.preconditioned.value), float(part.preconditioned.standard_error)
+    suggested = part.suggested
+    if not np.isfinite(suggested):
+        return []
+    if not part.resolved:
+        return [_hidden(part, size)]
+    said = f"the noise scale is {value:.3g} ± {error:.2g} rows, against {size} rows a step"
+    if value > SMALL * size:
+        noise = value / size
+        text = (
+            f"The batch is {'far too small' if value > FAR_TOO_SMALL * size else 'small'}: {said}, so that a step is "
+            f"{percent(noise / (1 + noise))} noise. Up to about {suggested:g} rows, larger batches save nearly as "
+            "many steps as they cost rows; with this one lower the rate."
+        )
+        return [Finding("fault" if value > FAR_TOO_SMALL * size else "warning", "batch", text)]
+    if size > LARGE * max(value, 1):
+        text = f"The batch could be smaller: {said}; {suggested:g} rows would do nearly as well a step."
+        return [Finding("note", "batch", text)]
+    return [Finding("note", "batch", f"{said[0].upper()}{said[1:]}.")]
 
-    def error(each: Float[Array, " rows"]) -> Float[Array, ""]:
-        return jnp.sqrt((count - 1) * jnp.mean((each - jnp.mean(each)) ** 2))
 
-    return (
-        Estimate(noise / signal, error(noises / signals)),
-        Estimate(scale * noise, scale * error(noises)),
-        Estimate(scale * signal, scale * error(signals)),
+def _hidden(part: NoiseScale, size: int) -> Finding:
+    """Of a noise scale that is known by its lower bound only."""
+    said = f"the noise scale is at least {part.at_least:.3g}, against {size} rows a step"
+    more = f"rows={part.batch}" if part.rows < part.batch else "a larger batch, and batch_size= for that of a step"
+    if part.at_least <= size:
+        text = f"The noise scale cannot be seen in {part.rows} rows: {said}. Measure with {more} if you want to know."
+        return Finding("note", "batch", text)
+    text = (
+        f"The gradient does not stand out of its noise in {part.rows} rows: {said}. Raise the batch to "
+        f"{part.suggested:g} or more, or average over steps (lower rate, more momentum); near the end of training this "
+        "is how it has to be."
     )
+    if part.rows < size:
+        # Fewer rows than a step has may say that more of them pay, but not how badly.
+        return Finding("warning", "batch", f"{text} To see it measure with {more}.")
+    return Finding("fault" if part.suggested >= 4 * size else "warning", "batch", text)
 
 
-def _curved(parts: Curved, unit: Float[Array, ""], count: int) -> Estimate:
-    noise = Estimate.from_samples(parts.signed / unit * count / (count - 1))
-    signal = parts.mean / unit - noise.value / count
-    signal_error = jnp.hypot(
-        2 * Estimate.from_samples(parts.slopes / unit).standard_error, noise.standard_error / count
+def card(part: NoiseScale, setting: Setting) -> Card:
+    """The share of a step that is noise, by the batch's size."""
+    title = "Gradient noise"
+    if math.isnan(part.at_least):
+        return Card(title, "–", "rows: noise scale", "Not known: rows have no gradient of their own that is finite.")
+    if not part.resolved:
+        hidden = "Not resolved: the gradient does not stand out of its noise in these rows."
+        return Card(title, f"≥ {figure(part.at_least)}", "rows: noise scale, at least", hidden)
+    scale, size = float(part.preconditioned.value), setting.batch_size or part.batch
+    if not math.isfinite(scale) or scale <= 0:
+        return Card(title, figure(scale))
+    sizes = 2.0 ** np.arange(0, 1 + math.ceil(math.log2(max(scale, size, 16) * 4)))
+    picture = plot(
+        [Series("share of a step that is noise", sizes, scale / (scale + sizes), "line")],
+        x_label="batch size (rows)",
+        y_label="noise in a step",
+        log_x=True,
+        vertical=[(size, f"this batch: {size}"), (scale, f"noise scale: {scale:.3g}")],
+        y_range=(0.0, 1.0),
     )
-    value = noise.value / signal
-    return Estimate(value, jnp.abs(value) * jnp.hypot(noise.standard_error / noise.value, signal_error / signal))
+    small = f"± {float(part.preconditioned.standard_error):.2g} rows: noise scale in the optimiser's metric"
+    said = f"At a batch of this size noise and gradient are alike. Suggested: {part.suggested:g} rows."
+    return Card(title, f"{scale:.3g}", small, said, markup(picture))
+
+
+PART = Part("noise", measure, judge, card)

@@ -2,30 +2,47 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, PyTree
 
-ADAM = (optax.ScaleByAdamState, optax.ScaleByAmsgradState)
-MOMENTUM = (optax.TraceState,)
-SQUARES = (optax.ScaleByRmsState, optax.ScaleByRStdDevState, optax.ScaleByRssState)
-READABLE = (*ADAM, *MOMENTUM, *SQUARES)
+from ..._core import RULES, fault
+from ...regulate import AggregatorState
+
+
+def check_one_gradient(state: PyTree) -> None:
+    """Refuse the state of an aggregator, which would take rows of the parameters for gradients of objectives.
+
+    Raises:
+        ValueError: there is one.
+    """
+
+    def aggregates(part: Any) -> bool:
+        return isinstance(part, AggregatorState)
+
+    if any(aggregates(part) for part in jax.tree.leaves(state, is_leaf=aggregates)):
+        raise fault(
+            expected="an optimizer of one gradient",
+            got="a chain with an aggregator, which takes several",
+            fix="Pass what comes after the aggregator as optimizer, its state as opt_state, and the step as update.",
+        )
 
 
 def moments_of(state: PyTree) -> list[Any]:
     """States with moments, one for each part of the parameters that has some."""
-    return [part for part in jax.tree.leaves(state, is_leaf=_readable) if _readable(part)]
+    return [part for part in jax.tree.leaves(state, is_leaf=_registered) if _readable(part)]
 
 
-def others_of(state: PyTree) -> PyTree:
-    """What a state holds besides moments and the gradients that are being accumulated."""
-    bare = jax.tree.map(lambda s: s._replace(acc_grads=None) if _gathers(s) else s, state, is_leaf=_gathers)
-    return jax.tree.map(lambda s: None if _readable(s) else s, bare, is_leaf=_readable)
-
-
-def unreadable(held: list[Any], moving: PyTree) -> str:
+def unreadable(state: PyTree, moving: PyTree) -> str:
     """Why moments cannot be read as one set; empty where they can."""
+    for part in jax.tree.leaves(state, is_leaf=_registered):
+        if _registered(part) and RULES[type(part)].unreadable:
+            return RULES[type(part)].unreadable
+    if unknown := _unknown(state):
+        return f"the optimiser keeps state that this check does not know ({', '.join(unknown)})"
+    held = moments_of(state)
     if len({type(part) for part in held}) > 1:
         return "the optimiser keeps more than one set of moments"
     for part in held:
@@ -34,6 +51,32 @@ def unreadable(held: list[Any], moving: PyTree) -> str:
     if held and any(sum(owners) > 1 for owners in zip(*(_owned(part) for part in held))):
         return "the optimiser keeps more than one set of moments"
     return ""
+
+
+def _unknown(state: PyTree) -> list[str]:
+    """Kinds of state with arrays besides registered moments and the gradients that are being accumulated."""
+    bare = jax.tree.map(lambda s: s._replace(acc_grads=None) if _gathers(s) else s, state, is_leaf=_gathers)
+    bare = jax.tree.map(lambda s: _rest(s) if _readable(s) else s, bare, is_leaf=_readable)
+    kinds: list[str] = []
+
+    def look(node: Any, owner: str) -> None:
+        if isinstance(node, tuple) and hasattr(node, "_fields"):
+            owner = type(node).__name__
+        children = jax.tree.leaves(node, is_leaf=lambda child: child is not node)
+        if len(children) == 1 and children[0] is node:
+            if eqx.is_inexact_array(node) and node.ndim > 0 and owner not in kinds:
+                kinds.append(owner)
+            return
+        for child in children:
+            look(child, owner)
+
+    look(bare, "arrays")
+    return kinds
+
+
+def _rest(part: Any) -> Any:
+    """What a state holds besides its moments; nothing, where a reader of its own knows the whole of it."""
+    return None if RULES[type(part)].reader else part._replace(**dict.fromkeys(_trees(part)))
 
 
 def merged(held: list[Any], moving: PyTree) -> Any:
@@ -66,8 +109,8 @@ def with_moments(state: PyTree, **moments: PyTree) -> PyTree:
 
 def has_moments(held: list[Any], moving: PyTree) -> Bool[Array, " dim"]:
     """Which elements of the parameters have moments."""
-    owned = [any(owners) for owners in zip(*(_owned(part) for part in held))]
     sizes = [leaf.size for leaf in jax.tree.leaves(moving)]
+    owned = [any(owners) for owners in zip(*(_owned(part) for part in held))] or [False] * len(sizes)
     return jnp.concatenate([jnp.full(size, own) for size, own in zip(sizes, owned)])
 
 
@@ -112,8 +155,12 @@ def emitted(
     return update, after
 
 
+def _registered(part: Any) -> bool:
+    return type(part) in RULES
+
+
 def _readable(part: Any) -> bool:
-    return isinstance(part, READABLE)
+    return _registered(part) and not RULES[type(part)].unreadable
 
 
 def _gathers(part: Any) -> bool:
@@ -125,8 +172,9 @@ def _masked(node: Any) -> bool:
 
 
 def _trees(part: Any) -> dict[str, PyTree]:
-    """Fields of the parameters' size; the others are counts."""
-    return {name: tree for name, tree in part._asdict().items() if tree is not None and name != "count"}
+    """Its moments, of the parameters' size."""
+    fields = ((name, getattr(part, name)) for name in RULES[type(part)].fields)
+    return {name: tree for name, tree in fields if tree is not None}
 
 
 def _places(tree: PyTree) -> Any:
@@ -134,5 +182,5 @@ def _places(tree: PyTree) -> Any:
 
 
 def _owned(part: Any) -> list[bool]:
-    tree = next(iter(_trees(part).values()))
+    tree = next(iter(_trees(part).values()), None)
     return [not _masked(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_masked)]

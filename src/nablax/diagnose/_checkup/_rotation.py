@@ -6,12 +6,18 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, table
+from ..._core import AbstractRecord, Finding, Key, canonical_convolutions, check_callable, check_count, check_key, table
 from ...calculus import Estimate, antisymmetry
 from ._along import Point
+from ._part import Part, Setting, percent
+from ._shared import Shared
+
+PROBES = 4
+# Share of the Jacobian that turns from which it is mentioned.
+TURNING = 0.1
 
 
-class Rotation(eqx.Module):
+class Rotation(AbstractRecord):
     r"""How much an update field turns.
 
     Attributes:
@@ -36,7 +42,7 @@ class Rotation(eqx.Module):
         return table("Rotation", self.rows())
 
 
-def rotation(field: Callable[..., PyTree], params: PyTree, *args: Any, key: Key, probes: int = 4) -> Rotation:
+def rotation(field: Callable[..., PyTree], params: PyTree, *args: Any, key: Key, probes: int = PROBES) -> Rotation:
     r"""Measure the antisymmetric part of an update field's Jacobian.
 
     .. math:: J = \partial F/\partial\theta, \qquad \lVert(J-J^{\top})/2\rVert_F^2 \,/\, \lVert J\rVert_F^2
@@ -73,7 +79,7 @@ def rotation(field: Callable[..., PyTree], params: PyTree, *args: Any, key: Key,
         - Balduzzi et al., "The Mechanics of n-Player Differentiable Games", 2018, https://arxiv.org/abs/1802.05642
           (symmetric and antisymmetric part of a game's Jacobian)
     """
-    check_callable(field, what="field", fix="Pass field(params, *args) -> direction.")
+    check_callable(field, what="field", fix="Pass field(params, *args) -> direction.", takes=1 + len(args))
     check_key(key)
     check_count(probes, what="probes")
     return _rotation(field, params, args, key, probes)
@@ -93,3 +99,28 @@ def turning(field: Callable, point: Point, args: tuple, key: Key, probes: int) -
 
     record = antisymmetry(of_time, probes=probes)(0.0, point.vector, key=key)
     return Rotation(record.ratio, record.jacobian)
+
+
+def measure(shared: Shared) -> Rotation | None:
+    """Of a check-up, where a field was given."""
+    field = shared.asked.field
+    return None if field is None else turning(field, shared.point, (shared.batch,), shared.field_key, PROBES)
+
+
+def judge(part: Rotation, setting: Setting) -> list[Finding]:
+    """Whether what is followed turns."""
+    share, error = float(part.share.value), float(part.share.standard_error)
+    if share - 2 * error > TURNING:
+        text = (
+            f"The field that is followed is no gradient: {percent(share)} of its Jacobian turns. Plain steps spiral; "
+            "use extragradient, optimistic or two-time-scale steps."
+        )
+        return [Finding("warning", "rotation", text)]
+    return []
+
+
+def card(part: Rotation, setting: Setting) -> None:
+    """None: it is one number, which stands among all of them."""
+
+
+PART = Part("rotation", measure, judge, card)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key
+from ..._core import Key, nonzero, peak
 from ._along import (
     Moved,
     Point,
@@ -86,8 +86,7 @@ def row_gradients(
         total, sums, alive = carry
         rows, sign = given
         values, each = jax.vmap(jax.value_and_grad(single), in_axes=(None, 0))(point.vector, rows)
-        sizes = jnp.max(jnp.abs(each), axis=1)
-        sizes = jnp.where((sizes > 0) & jnp.isfinite(sizes), sizes, 1)
+        sizes = peak(each, axis=1)[:, 0]
         squares = (each / sizes[:, None]) ** 2
         carry = (
             total + jnp.sum(each, axis=0),
@@ -99,8 +98,7 @@ def row_gradients(
     start = (jnp.zeros_like(rates), jnp.zeros((GROUPS, rates.size), rates.dtype), jnp.zeros_like(rates))
     chunks = jax.tree.map(lambda leaf: leaf.reshape(pieces, chunk, *leaf.shape[1:]), (arrays, signed))
     (total_gradient, sums, largest), (values, sizes, squares, weighted) = jax.lax.scan(piece, start, chunks)
-    sizes, unit = sizes.reshape(count), jnp.max(jnp.where(jnp.isfinite(largest), largest, 0))
-    unit = jnp.where(unit > 0, unit, 1)
+    sizes, unit = sizes.reshape(count), nonzero(jnp.max(jnp.where(jnp.isfinite(largest), largest, 0)))
     shares = (sizes / unit) ** 2
     mean, sums = total_gradient / unit / count, sums / unit
     members = jnp.maximum(jnp.sum(jnp.abs(signed), axis=0), 1)
@@ -120,5 +118,5 @@ def row_gradients(
 def coupled(alone: Float[Array, " rows"], together: Float[Array, " rows"]) -> Bool[Array, ""]:
     """Whether the rows' losses depend on which other rows are there; False where any is NaN."""
     largest = jnp.maximum(jnp.max(jnp.abs(alone)), jnp.max(jnp.abs(together)))
-    a, b = (losses / jnp.where(largest > 0, largest, 1) for losses in (alone, together))
+    a, b = (losses / nonzero(largest) for losses in (alone, together))
     return jnp.sum((a - b) ** 2) > COUPLED**2 * jnp.sum(a**2 + b**2)

@@ -1,50 +1,39 @@
 """Is the learning rate beyond what the curvature allows: top eigenvalue over this optimiser's own threshold."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, fault, table
-from ...calculus import (
-    Estimate,
-    SpectralDensity,
-    hessian_product,
-    lanczos,
+from ..._core import (
+    AbstractRecord,
+    Finding,
+    Key,
+    UpdateRule,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_key,
+    fault,
+    table,
 )
-from ._along import (
-    Moved,
-    Point,
-    directional,
-    ratio,
-    rescaled,
-    row_error,
-)
-from ._recurrence import UpdateRule
+from ..._pages import Card, Series, figure, markup, plot
+from ...calculus import Estimate
+from ._along import Point, directional, ratio, row_error
+from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
+from ._part import Part, Setting
+from ._shared import Shared
 
-TRACE_PROBES = 3
+# Top eigenvalue over threshold from which the step is called near, or beyond, the edge.
+NEAR, BEYOND = 0.8, 1.1
 
 
-class Curvature(eqx.Module):
-    r"""The Hessian in the optimiser's own coordinates, :math:`R^{1/2}HR^{1/2}` with :math:`R=\eta P^{-1}`; no unit.
-
-    Attributes:
-        values: largest eigenvalues first.
-        residuals: an eigenvalue lies within this distance of each value.
-        vectors: orthonormal rows, in those coordinates.
-        spectrum: nodes and weights of stochastic Lanczos quadrature; one probe.
-    """
-
-    values: Float[Array, " count"]
-    residuals: Float[Array, " count"]
-    vectors: Float[Array, "count dim"]
-    spectrum: SpectralDensity
-
-
-class Sharpness(eqx.Module):
+class Sharpness(AbstractRecord):
     r"""How near a step is to the edge of stability.
 
     Attributes:
@@ -147,7 +136,7 @@ def sharpness(
         - Wu and Su, "The Implicit Regularization of Dynamical Stability in Stochastic Gradient Descent", 2023,
           https://arxiv.org/abs/2305.17490 (the trace)
     """
-    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.", takes=1 + len(args))
     check_key(key)
     check_count(steps, what="steps")
     if not isinstance(rule, UpdateRule):
@@ -171,39 +160,6 @@ def _sharpness(
         top = {"top": top_direction(found, rates)[None]}
         rows = directional(point.losses(losses, *args), point.vector, top)[1]["top"][1][0]
     return edge(rule, found, along["probes"][1], rows)
-
-
-def hessian(value: Moved, at: Float[Array, " dim"]) -> Callable[[Array], Array]:
-    """Products with the Hessian at a point, linearised once for all of them."""
-    product = hessian_product(value)
-    return jax.linearize(lambda v: product(at, v), jnp.zeros_like(at))[1]
-
-
-def curvature(
-    product: Callable[[Array], Array], rates: Float[Array, " dim"], *, count: int, steps: int, key: Key
-) -> Curvature:
-    """Top eigenpairs and spectrum in the optimiser's coordinates, from one Lanczos run."""
-    steps = min(steps, rates.size)
-    count = min(count, steps)
-
-    def preconditioned(v: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        return rescaled(product(rescaled(v, rates, 0.5)), rates, 0.5)
-
-    run = lanczos(preconditioned, jax.random.normal(key, rates.shape, rates.dtype), steps=steps)
-    nodes, coordinates = jnp.linalg.eigh(run.tridiagonal())
-    top = coordinates[:, ::-1][:, :count]
-    spectrum = SpectralDensity(nodes[None], coordinates[:1] ** 2, rates.size)
-    return Curvature(nodes[::-1][:count], jnp.abs(run.remainder * top[-1]), top.T @ run.basis, spectrum)
-
-
-def top_direction(found: Curvature, rates: Float[Array, " dim"]) -> Float[Array, " dim"]:
-    """The first eigenvector as a change of the parameters; its curvature is the eigenvalue."""
-    return rescaled(found.vectors[0], rates, 0.5)
-
-
-def trace_probes(rates: Float[Array, " dim"], key: Key) -> Float[Array, "probes dim"]:
-    """Directions whose curvature is the trace of rate times Hessian on average."""
-    return jax.random.rademacher(key, (TRACE_PROBES, rates.size), rates.dtype) * jnp.sqrt(rates)[None]
 
 
 def edge(
@@ -239,3 +195,69 @@ def edge(
         trace=Estimate.from_samples(traces),
         rule=rule,
     )
+
+
+def measure(shared: Shared) -> Sharpness:
+    """Of a check-up."""
+    top = None if shared.rows is None else shared.rows.along["top"].curvatures[0]
+    return edge(shared.rule, shared.curvature, shared.along["probes"].curvatures, top, shared.total)
+
+
+def judge(part: Sharpness, setting: Setting) -> list[Finding]:
+    """How near the edge is."""
+    reached, rate = float(part.ratio.value), float(part.rule.learning_rate)
+    if not np.isfinite(reached) and np.isfinite(part.rule.threshold):
+        text = (
+            "How near the edge of stability is cannot be said: the curvature is not finite. Look for a square root, a "
+            "norm or |x| at 0 (second derivatives), or a curvature too large for the loss's type."
+        )
+        return [Finding("warning", "learning rate", text)]
+    if np.isnan(reached):
+        return [
+            Finding("note", "learning rate", f"How near the edge of stability is cannot be said: {part.rule.name()}.")
+        ]
+    error = "" if np.isnan(part.ratio.standard_error) else f" ± {float(part.ratio.standard_error):.2g}"
+    said = f"{reached:.3g}{error} of the largest that {part.rule.name()} can bear"
+    target = "" if np.isnan(rate) else f", from {rate:.3g} to below {rate / reached:.2g}" if reached > 0 else ""
+    if reached > BEYOND:
+        text = (
+            f"The learning rate is too high: curvature times rate is {said}. Divide the rate by {reached:.2g} or "
+            f"more{target}, or warm it up; otherwise the steps overshoot further each time."
+        )
+        return [Finding("fault", "learning rate", text)]
+    if reached > NEAR:
+        text = (
+            f"At the edge of stability: curvature times rate is {said}. Full-batch training hovers here; there is no "
+            "room for a larger rate."
+        )
+        return [Finding("warning" if reached > 1 else "note", "learning rate", text)]
+    text = f"Curvature times rate is {said}"
+    if reached > 0:
+        text += f"; by curvature alone it could be {float(part.headroom.value):.2g} times higher"
+    return [Finding("note", "learning rate", text + ".")]
+
+
+def card(part: Sharpness, setting: Setting) -> Card:
+    """The eigenvalues over the threshold."""
+    title = "Edge of stability"
+    reached = float(part.ratio.value)
+    if math.isnan(reached):
+        return Card(title, "–", said=part.rule.name())
+    eigenvalues = np.asarray(setting.eigenvalues) / float(part.rule.threshold)
+    picture = plot(
+        [Series("eigenvalues over threshold", np.arange(1, len(eigenvalues) + 1), eigenvalues, "stems")],
+        x_label="eigenvalue, largest first",
+        y_label="share of the threshold",
+        horizontal=[(1.0, "edge of stability")],
+        y_range=(min(0.0, float(eigenvalues.min())), 1.15 * max(1.0, float(eigenvalues.max()))),
+    )
+    error = "" if np.isnan(part.ratio.standard_error) else f"± {float(part.ratio.standard_error):.2g} "
+    small = f"{error}of the threshold; headroom {figure(part.headroom.value, '×')}"
+    said = (
+        "Top eigenvalue of rate × Hessian in this optimiser's own metric, over the largest that it can bear. "
+        "Below 1 steps settle, above 1 they overshoot."
+    )
+    return Card(title, f"{reached:.3g}", small, said, markup(picture))
+
+
+PART = Part("sharpness", measure, judge, card)

@@ -1,29 +1,28 @@
 """Does the step do what its quadratic model says, and how far along it does the model hold?"""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import canonical_convolutions, check_callable, fault, table
+from ..._core import AbstractRecord, Finding, Level, canonical_convolutions, check_callable, described, fault, table
+from ..._pages import Card, Series, figure, markup, plot
 from ...calculus import Estimate, SoftmaxRadius, softmax_radius
-from ._along import (
-    Moved,
-    Point,
-    directional,
-    exact,
-    row_error,
-)
+from ._along import Along, Moved, Point, directional, exact, row_error
+from ._part import Part, Setting, percent
+from ._shared import Shared
 
 MULTIPLES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 # The model is said to hold where its error is below this share of what it predicts, slope and curvature apart.
 SHARE = 0.25
 
 
-class StepQuality(eqx.Module):
+class StepQuality(AbstractRecord):
     r"""A step against its quadratic model :math:`q(s)=s\,g\cdot u+\tfrac12s^2u^{\top}Hu`; changes in units of loss.
 
     Standard errors are over the rows of the batch, the step held fixed; NaN where row losses are not known.
@@ -131,8 +130,13 @@ def step_quality(
     References:
         - See :func:`nablax.calculus.softmax_radius` for the radius.
     """
-    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.")
-    return _step(loss, losses, logits, params, update, args, tuple(multiples))
+    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.", takes=1 + len(args))
+    try:
+        chosen = tuple(float(multiple) for multiple in multiples)
+    except (TypeError, ValueError):
+        fix = "Leave multiples at its default, or add 1."
+        raise fault(expected="multiples, a sequence of numbers", got=described(multiples), fix=fix) from None
+    return _step(loss, losses, logits, params, update, args, chosen)
 
 
 @eqx.filter_jit
@@ -169,7 +173,7 @@ class RowChanges(NamedTuple):
 def against_model(
     value: Moved,
     at: Float[Array, ""],
-    derivatives: tuple[Float[Array, " one"], Float[Array, " one"]],
+    derivatives: Along,
     rows: RowChanges | None,
     radius: SoftmaxRadius | None,
     point: Point,
@@ -184,7 +188,7 @@ def against_model(
             got=str(multiples),
             fix="Leave multiples at its default, or add 1.",
         )
-    slope, curvature = derivatives[0][0], derivatives[1][0]
+    slope, curvature = derivatives.slopes[0], derivatives.curvatures[0]
     s = jnp.asarray(multiples, at.dtype)
     changes = jax.lax.map(lambda multiple: value(point.vector + multiple.astype(update.dtype) * update), s) - at
     predicted = s * slope + s**2 / 2 * curvature
@@ -223,3 +227,105 @@ def _lost(point: Point, update: Float[Array, " dim"]) -> Float[Array, ""]:
     rounded = jax.lax.optimization_barrier(point.tree(point.vector + update))
     same = point.like(rounded, "parameters") == point.vector
     return jnp.sum(moving & same) / jnp.maximum(jnp.sum(moving), 1)
+
+
+def measure(shared: Shared) -> StepQuality | None:
+    """Of a check-up, where there is a step."""
+    if shared.update is None:
+        return None
+    point, u, rows, logits = shared.point, shared.update, None, shared.asked.logits
+    if shared.rows is not None:
+        slopes, curvatures = shared.rows.along["update"]
+        changes = shared.rows.losses(point.vector + u) - shared.rows.before
+        rows = RowChanges(slopes[0], curvatures[0], changes)
+    radius = None if logits is None else softmax_radius(point.take(logits, shared.batch))(point.vector, u)
+    return against_model(
+        shared.value, shared.loss, shared.along["update"], rows, radius, point, u, MULTIPLES, shared.total
+    )
+
+
+def judge(part: StepQuality, setting: Setting) -> list[Finding]:
+    """Whether the step lowers the loss, and how far its model holds."""
+    found = []
+    actual, predicted = float(part.actual.value), float(part.predicted.value)
+    if not np.isfinite(actual):
+        text = (
+            f"After this step the loss is {float(part.loss) + actual:.4g}: do not make it. Lower the rate or clip it."
+        )
+        return [Finding("fault", "step", text)]
+    best, holds, lost = float(part.best), float(part.holds), float(part.lost)
+    error = float(part.actual.standard_error)
+    rounding = 64 * jnp.finfo(part.loss.dtype).eps * abs(float(part.loss))
+    if actual > rounding:
+        where = f"of the multiples tried, {best:g} times the step lowers it most" if best else "so does every multiple"
+        sure: Level = "fault" if actual > 2 * error else "warning"  # a warning, too, where the error is not known
+        text = (
+            f"This step raises the loss on its own batch by {actual:.3g}{'' if np.isnan(error) else f' ± {error:.1g}'} "
+            f"(the quadratic model said {predicted:+.3g}); {where}."
+        )
+        found.append(Finding(sure, "step", text))
+    elif lost > 0.5:
+        text = (
+            f"The step is lost in the parameters' rounding: {percent(lost)} of the elements that it is to change stay "
+            "as they are. Keep a float32 copy of the parameters and add the steps to that."
+        )
+        found.append(Finding("warning", "step", text))
+    elif holds < 1:
+        model = f"it holds up to {holds:g} of it" if holds else "not even an eighth of it is within the model"
+        text = (
+            f"The step goes beyond its quadratic model ({model}): predicted {predicted:+.3g}, actual {actual:+.3g}. "
+            "Conclusions from curvature are worth little at this step size."
+        )
+        found.append(Finding("warning", "step", text))
+    elif best >= 4:
+        text = f"The step is short: along it the loss of this batch is lowest at {best:g} times its length."
+        found.append(Finding("note", "step", text))
+    radius = float(part.radius)
+    if radius < 1:
+        text = (
+            f"The step is {1 / radius:.3g} times the convergence radius of the softmax's series ("
+            f"{percent(float(part.rows_beyond))} of rows are beyond theirs). Scale it by {radius:.2g} to be safe."
+        )
+        found.append(Finding("warning", "softmax", text))
+    return found
+
+
+def card(part: StepQuality, setting: Setting) -> Card:
+    """The loss along the step, and its model."""
+    title = "Along the step"
+    s, changes = np.asarray(part.multiples, float), np.asarray(part.changes, float)
+    if not np.isfinite(changes[s <= 1]).all():
+        return Card(title, "–", "change of the loss", "The loss is not finite along the step.")
+    # Of the far multiples only those are drawn that leave the near ones visible.
+    near = np.abs(changes[s <= 1])
+    shown = (s <= 1) | (np.abs(changes) <= 12 * max(float(np.max(near)), 1e-30))
+    end = float(s[shown].max())
+    fine = np.linspace(0, end, 60)
+    model = fine * float(part.slope.value) + fine**2 / 2 * float(part.curvature.value)
+    marks = [(1.0, "this step")]
+    if math.isfinite(part.radius) and float(part.radius) < end:
+        marks.append((float(part.radius), "softmax radius"))
+    if 0 < float(part.holds) < end:
+        marks.append((float(part.holds), "model holds to here"))
+    values = np.concatenate([[0.0], changes[shown]])
+    low, high = float(np.min(values)), float(np.max(values))
+    gap = max(high - low, 1e-30)
+    picture = plot(
+        [
+            Series("quadratic model", fine, model),
+            Series("actual", np.concatenate([[0.0], s[shown]]), values, "both"),
+        ],
+        x_label="multiple of the step",
+        y_label="change of the loss",
+        vertical=marks,
+        y_range=(low - 0.4 * gap, high + 0.4 * gap),
+    )
+    said = f"The model holds up to {figure(part.holds)} times the step; "
+    said += f"the loss is lowest at {figure(part.best)} times (of those tried)."
+    if not math.isnan(part.radius):
+        said += f" Softmax radius: {figure(part.radius)} steps."
+    small = f"change of the loss, predicted {float(part.predicted.value):+.3g}"
+    return Card(title, f"{float(part.actual.value):+.3g}", small, said, markup(picture))
+
+
+PART = Part("step", measure, judge, card)

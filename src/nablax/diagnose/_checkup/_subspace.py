@@ -9,13 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, table
+from ..._core import (
+    AbstractRecord,
+    Finding,
+    Key,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_key,
+    nonzero,
+    peak,
+    table,
+)
+from ..._pages import Card, Series, figure, markup, plot
 from ...calculus import SpectralDensity
 from ._along import Point, rescaled
-from ._sharpness import Curvature, curvature, hessian
+from ._curvature import Curvature, curvature, hessian
+from ._part import Part, Setting
+from ._shared import Shared
 
 
-class Subspace(eqx.Module):
+class Subspace(AbstractRecord):
     r"""The top of the Hessian's spectrum and what lives there; in the optimiser's coordinates if it has any.
 
     Attributes:
@@ -108,7 +122,7 @@ def subspace(
         - Gur-Ari, Roberts and Dyer, "Gradient Descent Happens in a Tiny Subspace", 2018,
           https://arxiv.org/abs/1812.04754 (the share; the optimiser's coordinates are ours)
     """
-    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.", takes=1 + len(args))
     check_key(key)
     check_count(count, what="count")
     check_count(steps, what="steps")
@@ -145,10 +159,9 @@ def shares(
     count = found.values.shape[0]
 
     def share(direction: Float[Array, " dim"]) -> Float[Array, " count"]:
-        largest = jnp.max(jnp.abs(direction))
-        unit = direction / jnp.where(largest > 0, largest, 1)
+        unit = direction / peak(direction)
         total = unit @ unit
-        return jnp.cumsum((found.vectors @ unit) ** 2) / jnp.where(total > 0, total, 1)
+        return jnp.cumsum((found.vectors @ unit) ** 2) / nonzero(total)
 
     return Subspace(
         values=found.values,
@@ -159,3 +172,36 @@ def shares(
         lowest=jnp.min(found.spectrum.nodes),
         spectrum=found.spectrum,
     )
+
+
+def measure(shared: Shared) -> Subspace:
+    """Of a check-up."""
+    return shares(shared.curvature, shared.rates, shared.gradient, shared.update)
+
+
+def judge(part: Subspace, setting: Setting) -> list[Finding]:
+    """Nothing: where gradients lie is no fault of theirs."""
+    return []
+
+
+def card(part: Subspace, setting: Setting) -> Card | None:
+    """The spectrum, and how much of gradient and step lies at its top."""
+    nodes, weights = np.asarray(part.spectrum.nodes[0], float), np.asarray(part.spectrum.weights[0], float)
+    if not np.isfinite(nodes).all():
+        return None
+    width = max(float(np.max(np.abs(nodes))) * 1e-3, 1e-300)
+    picture = plot(
+        [Series("quadrature of the spectrum", nodes, np.maximum(weights * part.spectrum.dimension, 1e-3), "stems")],
+        x_label="eigenvalue of rate × Hessian",
+        y_label="eigenvalues there",
+        log_y=True,
+        x_symlog=width,
+    )
+    top = part.values.shape[0]
+    small = f"of the gradient lies in the top {top} of {part.spectrum.dimension:,} directions"
+    said = f"Of the update: {figure(100 * part.update_share[-1], ' %')}. "
+    said += f"The smallest eigenvalue is at most {figure(part.lowest)}."
+    return Card("Spectrum", figure(100 * part.gradient_share[-1], " %"), small, said, markup(picture))
+
+
+PART = Part("subspace", measure, judge, card)

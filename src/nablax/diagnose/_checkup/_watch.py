@@ -162,7 +162,7 @@ def watch(
     Cost:
         That of :func:`checkup` every so many calls; nothing in between.
     """
-    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.")
+    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.", takes=2)
     check_key(key)
     check_count(every, what="every")
     if optimizer is not None:

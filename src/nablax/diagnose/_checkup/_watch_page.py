@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..._pages import Series, markup, plot, render, short
+from ..._pages import Card, Series, markup, plot, render, short
 from ._checkup import Checkup
-from ._page import TEMPLATES, Card
 
 
 def watch_page(steps: Sequence[int], records: Sequence[Checkup]) -> str:
     """The page of check-ups made at these steps, of which there may be none."""
     return render(
-        TEMPLATES,
         "watch.html.jinja",
         steps=steps,
         findings=records[-1].findings if records else [],

@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
+    AbstractRecord,
     Field,
     Key,
     canonical_convolutions,
@@ -26,7 +27,7 @@ from .._samples import align
 EVALUATIONS = 256
 
 
-class Conservativity(eqx.Module):
+class Conservativity(AbstractRecord):
     r"""How far a field is from a gradient.
 
     Attributes:

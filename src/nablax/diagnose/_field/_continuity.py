@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
+    AbstractRecord,
     Field,
     canonical_convolutions,
     check_callable,
@@ -26,7 +27,7 @@ EVALUATIONS = 2048
 _SCALAR = "It is log_density(t, y, args) -> nats, one number for one sample; sum over its components."
 
 
-class Continuity(eqx.Module):
+class Continuity(AbstractRecord):
     r"""Residual of the continuity equation beside its three terms, each in nats per unit time.
 
     Attributes:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, Key, check_count, check_key, checked_field, fault
+from ..._core import AbstractRecord, Field, Key, check_count, check_key, checked_field, fault
 from .._samples import align
 from ._conservativity import Conservativity, conservativity
 from ._continuity import Continuity, continuity
@@ -17,7 +17,7 @@ from ._potential import least_samples
 from ._stiffness import Stiffness, stiffness
 
 
-class FieldHealth(eqx.Module):
+class FieldHealth(AbstractRecord):
     """What `field` found, a record for each question.
 
     Attributes:

@@ -8,13 +8,13 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, Int, PyTree
 
-from ..._core import Field, canonical_convolutions, check_count, check_instance, checked_field, fault
+from ..._core import AbstractRecord, Field, canonical_convolutions, check_count, check_instance, checked_field, fault
 from .._samples import align
 
 STARTS = 256
 
 
-class FixedPoints(eqx.Module):
+class FixedPoints(AbstractRecord):
     r"""Fixed points of a field at one time, the most often found first.
 
     Attributes:

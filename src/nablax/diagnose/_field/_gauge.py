@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from scipy.stats import norm
 
 from ..._core import (
+    AbstractRecord,
     Field,
     Key,
     canonical_convolutions,
@@ -37,7 +38,7 @@ from ._potential import (
 _WIDE, _ROUNDING = 0.1, 1e-5
 
 
-class Gauge(eqx.Module):
+class Gauge(AbstractRecord):
     r"""A field split in the gradient nearest to it and what is left, all measured on samples that did not fit it.
 
     Attributes:

@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
+    AbstractRecord,
     Field,
     Key,
     canonical_convolutions,
@@ -26,7 +27,7 @@ POINTS = 64
 MARK = 0.05
 
 
-class IntrinsicDimension(eqx.Module):
+class IntrinsicDimension(AbstractRecord):
     r"""Two readings of the local dimension of the data, and whether the score can be read at all.
 
     Attributes:

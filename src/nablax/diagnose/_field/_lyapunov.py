@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
+    AbstractRecord,
     Field,
     Key,
     canonical_convolutions,
@@ -26,7 +27,7 @@ from ..._core import (
 from ...calculus import Estimate
 
 
-class Lyapunov(eqx.Module):
+class Lyapunov(AbstractRecord):
     r"""Lyapunov exponents of a flow, largest first.
 
     Attributes:

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
+    AbstractRecord,
     Field,
     canonical_convolutions,
     check_count,
@@ -24,7 +25,7 @@ from .._samples import align
 TRAJECTORIES = 256
 
 
-class PathGeometry(eqx.Module):
+class PathGeometry(AbstractRecord):
     r"""Energy and straightness of a flow's trajectories, with :math:`T=|t_1-t_0|`.
 
     Attributes:

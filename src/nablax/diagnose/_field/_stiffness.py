@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
+    AbstractRecord,
     Field,
     Key,
     canonical_convolutions,
@@ -25,7 +26,7 @@ from .._samples import align
 POINTS = 64
 
 
-class Stiffness(eqx.Module):
+class Stiffness(AbstractRecord):
     r"""Extremes of the Jacobian's spectrum along trajectories, each a rate in 1/time in the direction of travel.
 
     Attributes:

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._core import Key, check_count, check_key, check_like, fault, table, wide_dtype
+from ..._core import AbstractRecord, Key, check_count, check_key, check_like, fault, table, wide_dtype
 
 # Permutations at once. The largest intermediate has this many times rows × features numbers.
 _TOGETHER = 16
 
 
-class FeatureShift(eqx.Module):
+class FeatureShift(AbstractRecord):
     """How far each feature, given all the others, departs from the reference.
 
     Attributes:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core import (
+    AbstractRecord,
     Field,
     canonical_convolutions,
     check_callable,
@@ -27,7 +28,7 @@ from .._samples import align
 _AGAIN = "Both work on one sample: wrap what takes a batch."
 
 
-class LatentAttractors(eqx.Module):
+class LatentAttractors(AbstractRecord):
     r"""Attractors of an autoencoder's latent field, the most often reached first.
 
     Attributes:

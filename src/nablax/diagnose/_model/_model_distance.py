@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..._core import canonical_convolutions, check_count, fault, table, unit_vector
+from ..._core import AbstractRecord, canonical_convolutions, check_count, fault, table, unit_vector
 from ...calculus import Estimate
 from .._samples import align
 
 PAIRS = 64
 
 
-class ModelDistance(eqx.Module):
+class ModelDistance(AbstractRecord):
     r"""Distance of two models by their input gradients.
 
     Attributes:

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import canonical_convolutions, check_rows, check_shape, fault, norm, table, unit_vector
+from ..._core import AbstractRecord, canonical_convolutions, check_rows, check_shape, fault, norm, table, unit_vector
 from ...calculus import Estimate
 from .._samples import align
 
 
-class NormGrad(eqx.Module):
+class NormGrad(AbstractRecord):
     r"""Saliency at one layer.
 
     Attributes:

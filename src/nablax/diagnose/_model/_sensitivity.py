@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import canonical_convolutions, fault, table, wide_dtype
+from ..._core import AbstractRecord, canonical_convolutions, fault, table, wide_dtype
 from ...calculus import Estimate
 
 # Samples at once; each pushes every feature's direction through the function together.
 CHUNK = 64
 
 
-class Sensitivity(eqx.Module):
+class Sensitivity(AbstractRecord):
     r"""Derivatives along each input, averaged over samples; row k is of order k + 1, unit of the value over inputᵏ⁺¹.
 
     Attributes:

@@ -7,12 +7,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import Key, canonical_convolutions, check_count, check_key, described, fault, nonzero, table, unit_vector
+from ..._core import (
+    AbstractRecord,
+    Key,
+    canonical_convolutions,
+    check_count,
+    check_key,
+    described,
+    fault,
+    nonzero,
+    table,
+    unit_vector,
+)
 from ...calculus import Estimate
 from .._samples import align
 
 
-class SmoothGrad(eqx.Module):
+class SmoothGrad(AbstractRecord):
     r"""Saliency maps averaged over noise, each pixel with its standard error.
 
     Attributes:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linprog
 from scipy.sparse import coo_array, vstack
 
-from ..._core import fault, table
+from ..._core import AbstractRecord, fault, table
 from ._affine_bounds import (
     Layer,
     affine_maps,
@@ -20,7 +20,7 @@ from ._affine_bounds import (
 from ._deformation import bounding_planes, corner_values
 
 
-class SpatialCertificate(eqx.Module):
+class SpatialCertificate(AbstractRecord):
     """What is proved of each image, up to the rounding of floating-point numbers.
 
     Attributes:

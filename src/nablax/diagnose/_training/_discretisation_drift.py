@@ -7,12 +7,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, canonical_convolutions, checked_loss, divide, fault, nonzero, split, table, tree_norm
+from ..._core import (
+    AbstractRecord,
+    Field,
+    canonical_convolutions,
+    checked_loss,
+    divide,
+    fault,
+    nonzero,
+    split,
+    table,
+    tree_norm,
+)
 
 Loss = Callable[..., Float[Array, ""]]
 
 
-class DiscretisationDrift(eqx.Module):
+class DiscretisationDrift(AbstractRecord):
     r"""How far a step of descent departs from the gradient flow, per player; every vector is per step.
 
     Attributes:

@@ -8,12 +8,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Key, canonical_convolutions, check_key, checked_loss, nonzero, split, table, tree_norm
+from ..._core import (
+    AbstractRecord,
+    Key,
+    canonical_convolutions,
+    check_key,
+    checked_loss,
+    nonzero,
+    split,
+    table,
+    tree_norm,
+)
 from ...calculus import hessian_product, top_eigenvalues
 from ...follow import flow
 
 
-class FlowSharpness(eqx.Module):
+class FlowSharpness(AbstractRecord):
     r"""The largest Hessian eigenvalue here and where the gradient flow ends.
 
     Attributes:

@@ -8,14 +8,25 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_count, check_key, checked_loss, described, fault, split, table
+from ..._core import (
+    AbstractRecord,
+    Key,
+    canonical_convolutions,
+    check_count,
+    check_key,
+    checked_loss,
+    described,
+    fault,
+    split,
+    table,
+)
 from ...calculus import Estimate, hessian_product
 
 # Per-example gradients held at once, beside their sum.
 CHUNK = 64
 
 
-class GeneralisationGap(eqx.Module):
+class GeneralisationGap(AbstractRecord):
     r"""What a step of descent does to losses and their gap, to leading order in the learning rate; unit of the loss.
 
     Attributes:

@@ -8,7 +8,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Field, canonical_convolutions, check_like, checked_loss, divide, fault, split, table, tree_norm
+from ..._core import (
+    AbstractRecord,
+    Field,
+    canonical_convolutions,
+    check_like,
+    checked_loss,
+    divide,
+    fault,
+    split,
+    table,
+    tree_norm,
+)
 
 Generator = Callable[[PyTree], PyTree]
 Where = Callable[[PyTree], PyTree]
@@ -39,7 +50,7 @@ class Symmetry(eqx.Module):
     rate: Float[Array, ""]
 
 
-class Noether(eqx.Module):
+class Noether(AbstractRecord):
     """The motion of the charge of each symmetry, by name.
 
     Attributes:

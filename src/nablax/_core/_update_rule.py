@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import fault
+from ._errors import fault
+from ._record import AbstractRecord
 
 # The rule is believed where it predicts the optimiser's own update to within this share.
 TOLERANCE = 0.01
 
 
-class UpdateRule(eqx.Module):
+class UpdateRule(AbstractRecord):
     r"""A step as the linear recurrence it is while its preconditioner stands still.
 
     Attributes:
@@ -106,27 +107,26 @@ def unknown_rule(moving: PyTree, reason: str) -> UpdateRule:
     )
 
 
-def checked_rule(
-    kind: str, rates: PyTree, mismatch: Array, threshold: Array, tolerance: float, **numbers: Array
-) -> UpdateRule:
-    """A rule that was found, its rates and threshold withheld unless they predict a step down the gradient."""
+def verified(rule: UpdateRule) -> UpdateRule:
+    """A rule as it was read, its rates and threshold withheld unless they predict a step down the gradient."""
     # A step up the gradient, or a gate that lets nothing through, is no descent.
-    lowest = jnp.min(jnp.stack([jnp.min(leaf, initial=jnp.inf) for leaf in jax.tree.leaves(rates)]))
-    highest = largest(rates)
+    lowest = jnp.min(jnp.stack([jnp.min(leaf, initial=jnp.inf) for leaf in jax.tree.leaves(rule.rates)]))
+    highest, mismatch = largest(rule.rates), rule.mismatch
     valid = (lowest >= -1e-3 * highest) & (highest > 0) & jnp.isfinite(highest)
-    valid = valid & (mismatch <= tolerance) & jnp.isfinite(threshold)
+    valid = valid & (mismatch <= rule.tolerance) & jnp.isfinite(rule.threshold)
     # NaN says that there is no step; a step with nothing to predict it is another matter.
-    unsound = jnp.where(jnp.isnan(mismatch), jnp.where(highest == 0, jnp.nan, jnp.inf), jnp.maximum(mismatch, 1))
+    invalid = jnp.where(jnp.isnan(mismatch), jnp.where(highest == 0, jnp.nan, jnp.inf), jnp.maximum(mismatch, 1))
     dtype = highest.dtype
     return UpdateRule(
-        rates=jax.tree.map(lambda r: jnp.where(valid, jnp.maximum(r, 0), 1).astype(r.dtype), rates),
-        momentum=jnp.asarray(numbers["momentum"], dtype),
-        threshold=jnp.where(valid, threshold, jnp.nan).astype(dtype),
-        learning_rate=jnp.where(valid, numbers["learning_rate"], jnp.nan).astype(dtype),
-        mismatch=jnp.where(valid, mismatch, unsound).astype(dtype),
-        nesterov=jnp.asarray(numbers.get("nesterov", False)),
-        kind=kind,
-        tolerance=tolerance,
+        rates=jax.tree.map(lambda r: jnp.where(valid, jnp.maximum(r, 0), 1).astype(r.dtype), rule.rates),
+        momentum=jnp.asarray(rule.momentum, dtype),
+        threshold=jnp.where(valid, rule.threshold, jnp.nan).astype(dtype),
+        learning_rate=jnp.where(valid, rule.learning_rate, jnp.nan).astype(dtype),
+        mismatch=jnp.where(valid, mismatch, invalid).astype(dtype),
+        nesterov=jnp.asarray(rule.nesterov),
+        kind=rule.kind,
+        reason=rule.reason,
+        tolerance=rule.tolerance,
     )
 
 

@@ -1,0 +1,63 @@
+"""Curvature in the optimiser's own coordinates: top of the spectrum, trace, and products with the Hessian."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import Key
+from ...calculus import SpectralDensity, hessian_product, lanczos
+from ._along import Moved, rescaled
+
+TRACE_PROBES = 3
+
+
+class Curvature(eqx.Module):
+    r"""The Hessian in the optimiser's own coordinates, :math:`R^{1/2}HR^{1/2}` with :math:`R=\eta P^{-1}`; no unit.
+
+    Attributes:
+        values: largest eigenvalues first.
+        residuals: an eigenvalue lies within this distance of each value.
+        vectors: orthonormal rows, in those coordinates.
+        spectrum: nodes and weights of stochastic Lanczos quadrature; one probe.
+    """
+
+    values: Float[Array, " count"]
+    residuals: Float[Array, " count"]
+    vectors: Float[Array, "count dim"]
+    spectrum: SpectralDensity
+
+
+def hessian(value: Moved, at: Float[Array, " dim"]) -> Callable[[Array], Array]:
+    """Products with the Hessian at a point, linearised once for all of them."""
+    product = hessian_product(value)
+    return jax.linearize(lambda v: product(at, v), jnp.zeros_like(at))[1]
+
+
+def curvature(
+    product: Callable[[Array], Array], rates: Float[Array, " dim"], *, count: int, steps: int, key: Key
+) -> Curvature:
+    """Top eigenpairs and spectrum in the optimiser's coordinates, from one Lanczos run."""
+    steps = min(steps, rates.size)
+    count = min(count, steps)
+
+    def preconditioned(v: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        return rescaled(product(rescaled(v, rates, 0.5)), rates, 0.5)
+
+    run = lanczos(preconditioned, jax.random.normal(key, rates.shape, rates.dtype), steps=steps)
+    nodes, coordinates = jnp.linalg.eigh(run.tridiagonal())
+    top = coordinates[:, ::-1][:, :count]
+    spectrum = SpectralDensity(nodes[None], coordinates[:1] ** 2, rates.size)
+    return Curvature(nodes[::-1][:count], jnp.abs(run.remainder * top[-1]), top.T @ run.basis, spectrum)
+
+
+def top_direction(found: Curvature, rates: Float[Array, " dim"]) -> Float[Array, " dim"]:
+    """The first eigenvector as a change of the parameters; its curvature is the eigenvalue."""
+    return rescaled(found.vectors[0], rates, 0.5)
+
+
+def trace_probes(rates: Float[Array, " dim"], key: Key) -> Float[Array, "probes dim"]:
+    """Directions whose curvature is the trace of rate times Hessian on average."""
+    return jax.random.rademacher(key, (TRACE_PROBES, rates.size), rates.dtype) * jnp.sqrt(rates)[None]

@@ -1,0 +1,200 @@
+"""What the parts of a check-up are measured from, looked at once for all of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from ..._core import Key, UpdateRule, check_like, check_optimizer, forward, given_rule, unknown_rule
+from ._along import Along, Moved, Point, directional, row_count
+from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
+from ._optimizer_state import emitted, gathers
+from ._row_gradients import RowGradients, row_gradients
+from ._update_rule import update_rule
+
+# Notes of how something was measured, and of what was not.
+FORWARD = (
+    "measured by reverse mode alone: the loss holds a rule of jax.custom_vjp, which has no forward mode; curvature is "
+    "that of the rule, right where the rule is the derivative"
+)
+GATHERED = (
+    "the step: gradients are accumulated, and the parameters move at the last of them only; it is the next such step, "
+    "where the gradients still to come are like this one"
+)
+NO_STEP = "not measured: the step: no update, and no optimizer that would make one"
+NO_ROWS = "not measured: gradient noise, standard errors over rows and dead units: "
+OTHER_STATE = (
+    "Pass the state that this optimiser made for these parameters, "
+    "optimizer.init(equinox.filter(params, equinox.is_inexact_array)), or its state after some steps."
+)
+
+
+class Asked(NamedTuple):
+    """The functions that a check-up was given."""
+
+    loss: Callable
+    example_losses: Callable | None
+    losses: Any
+    logits: Callable | None
+    field: Callable | None
+    optimizer: optax.GradientTransformation | None
+
+
+class Given(NamedTuple):
+    """The numbers that it was given."""
+
+    params: PyTree
+    batch: PyTree
+    opt_state: PyTree
+    update: PyTree
+    learning_rate: Array | None
+    momentum: Array | None
+    key: Key
+
+
+class Effort(NamedTuple):
+    """Rows looked at, products with the Hessian, eigenvalues."""
+
+    rows: int
+    products: int
+    eigenvalues: int
+
+
+class Rows(NamedTuple):
+    """Single rows.
+
+    Attributes:
+        gradients: of each.
+        losses: of all that were looked at, as a function of the parameters.
+        before: their losses where the parameters are.
+        along: derivatives of them along the first eigenvector, the step, the mean gradient, that in rates, and its
+            image.
+        image: the Hessian times the mean gradient.
+    """
+
+    gradients: RowGradients
+    losses: Moved
+    before: Float[Array, " rows"]
+    along: dict[str, Along]
+    image: Float[Array, " dim"]
+
+
+class Shared(NamedTuple):
+    """What more than one part needs.
+
+    Attributes:
+        asked: the functions.
+        batch: as given.
+        total: its rows; None without.
+        point: the parameters.
+        value: the loss as a function of them.
+        loss: there.
+        gradient: there.
+        rule: of the optimiser.
+        rates: of that rule.
+        update: the step; None without.
+        curvature: in the optimiser's coordinates.
+        along: derivatives of the loss along the trace's probes, the step, and the signed sums of rows.
+        rows: None where there are none to tell apart.
+        field_key: for the field's probes.
+        notes: how something was measured, and what was not.
+    """
+
+    asked: Asked
+    batch: PyTree
+    total: int | None
+    point: Point
+    value: Callable[[Array], Float[Array, ""]]
+    loss: Float[Array, ""]
+    gradient: Float[Array, " dim"]
+    rule: UpdateRule
+    rates: Float[Array, " dim"]
+    update: Float[Array, " dim"] | None
+    curvature: Curvature
+    along: dict[str, Along]
+    rows: Rows | None
+    field_key: Key
+    notes: tuple[str, ...]
+
+
+def look(asked: Asked, given: Given, effort: Effort) -> Shared:
+    """Look at loss, step and rows: each function is traced along all directions that the parts ask for at once."""
+    point, total, notes = Point.of(given.params), row_count(given.batch), []
+    spectrum_key, trace_key, noise_key, field_key = jax.random.split(given.key, 4)
+    value = point.loss(asked.loss, given.batch)
+    loss, gradient = jax.value_and_grad(value)(point.vector)
+    if jax.eval_shape(lambda v: forward(value, v, v), point.vector) is None:
+        notes.append(FORWARD)
+    rule, tree, more = _stepped(asked, given, point, loss, point.tree(gradient))
+    notes += more
+    rates, update = point.like(rule.rates, "rates"), None if tree is None else point.like(tree, "an update")
+    if update is None:
+        notes.append(NO_STEP)
+    product = hessian(value, point.vector)
+    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key)
+    # Everything that is asked along a direction is asked in one go, of the loss and of its rows.
+    whole = {"probes": trace_probes(rates, trace_key)}
+    each = {"top": top_direction(found, rates)[None]}
+    if update is not None:
+        whole["update"] = each["update"] = update[None]
+    if effort.rows == 0:
+        notes.append(f"{NO_ROWS}rows=0")
+    elif total is None or min(total, effort.rows) < 4:
+        notes.append(f"{NO_ROWS}fewer than four rows, or the arrays of the batch share no leading axis")
+    rows = None
+    if total is not None and min(total, effort.rows) >= 4:
+        gradients, losses = row_gradients(
+            asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key
+        )
+        mean, image = gradients.mean, product(gradients.mean)
+        whole["signed"] = gradients.signed
+        each |= {"mean": mean[None], "weighted": (rates * mean)[None], "image": image[None] / gradients.unit}
+    _, along = directional(value, point.vector, whole)
+    if "signed" in whole:
+        before, by_row = directional(losses, point.vector, each)
+        rows = Rows(gradients, losses, before, by_row, image)
+    return Shared(
+        asked=asked,
+        batch=given.batch,
+        total=total,
+        point=point,
+        value=value,
+        loss=loss,
+        gradient=gradient,
+        rule=rule,
+        rates=rates,
+        update=update,
+        curvature=found,
+        along=along,
+        rows=rows,
+        field_key=field_key,
+        notes=tuple(notes),
+    )
+
+
+def _stepped(
+    asked: Asked, given: Given, point: Point, loss: Float[Array, ""], gradient: PyTree
+) -> tuple[UpdateRule, PyTree, list[str]]:
+    """How the optimiser moves, the step that it makes, and what there is to say of it."""
+    moving, update = point.tree(point.vector), given.update
+    if asked.optimizer is not None:
+        transform, state = check_optimizer(asked.optimizer), given.opt_state
+        start = jax.eval_shape(transform.init, moving)
+        if state is None:
+            state = transform.init(moving)
+        check_like(state, start, what="opt_state", fix=OTHER_STATE)
+        of_tree = lambda tree: asked.loss(point.whole(tree), given.batch)  # noqa: E731
+        extra = {"value": loss, "grad": gradient, "value_fn": of_tree}
+        rule = update_rule(asked.optimizer, state, moving, gradient, **extra)
+        if update is not None:
+            return rule, update, []
+        update, _ = emitted(transform, gradient, state, moving, **extra)
+        return rule, update, [GATHERED] if gathers(state) else []
+    if given.learning_rate is not None:
+        rule = given_rule(moving, given.learning_rate, given.momentum)
+        if update is None and given.momentum is None:
+            update = jax.tree.map(lambda g, r: -r * g, gradient, rule.rates)
+        return rule, update, []
+    return unknown_rule(moving, "no optimizer and no learning_rate were given"), update, []
