@@ -101,7 +101,7 @@ def ridge_rider(
     horizon: int = 20,
     search_steps: int = 100,
     search_rate: float = 0.1,
-    directions: int = 1,
+    count: int = 1,
     offset: float = 0.1,
     follow_steps: int = 1000,
     lanczos_steps: int = 20,
@@ -127,7 +127,7 @@ def ridge_rider(
             away from it flatter.
         search_steps: of the search, 100 by default.
         search_rate: first step of the search in each coordinate, units of ``y``, 0.1 by default.
-        directions: how many to branch along, 1 by default.
+        count: directions to branch along, 1 by default.
         offset: ε, units of ``y``, 0.1 by default.
         follow_steps: of each branch, 1000 by default.
         lanczos_steps: products for the singular values, 20 by default.
@@ -149,7 +149,7 @@ def ridge_rider(
 
     Cost:
         For each step of the search ``lanczos_steps`` JVPs and VJPs, and one gradient of a JVP, of ``horizon`` steps;
-        then 2 × ``directions`` × ``follow_steps`` evaluations of the field.
+        then 2 × ``count`` × ``follow_steps`` evaluations of the field.
 
     References:
         - Lorraine, Vicol, Parker-Holder, Kachman, Metz and Foerster, "Lyapunov Exponents for Diversity in
@@ -158,10 +158,10 @@ def ridge_rider(
         - Parker-Holder et al., "Ridge Rider: Finding Diverse Solutions by Following Eigenvectors of the Hessian",
           2020, https://arxiv.org/abs/2011.06505
     """
-    if min(horizon, search_steps, directions, follow_steps) < 1:
+    if min(horizon, search_steps, count, follow_steps) < 1:
         raise fault(
-            expected="horizon, search_steps, directions and follow_steps of at least 1",
-            got=f"{horizon}, {search_steps}, {directions}, {follow_steps}",
+            expected="horizon, search_steps, count and follow_steps of at least 1",
+            got=f"{horizon}, {search_steps}, {count}, {follow_steps}",
             fix="Give positive counts.",
         )
     search_key, last_key = jax.random.split(key)
@@ -177,7 +177,7 @@ def ridge_rider(
 
     def climb(state: tuple, key: Key) -> tuple[tuple, Float[Array, ""]]:
         y, memory = state
-        _, vectors = _spectrum(field, y, args, rate, horizon, directions, lanczos_steps, key)
+        _, vectors = _spectrum(field, y, args, rate, horizon, count, lanczos_steps, key)
         value, slope = jax.value_and_grad(growth)(y, jax.lax.stop_gradient(vectors))
         update, memory = optimizer.update(slope, memory, y)
         return (optax.apply_updates(y, update), memory), value
@@ -185,7 +185,7 @@ def ridge_rider(
     keys = jax.random.split(search_key, search_steps)
     (point, _), search = jax.lax.scan(climb, (y0, optimizer.init(y0)), keys)
     exponents, vectors = local_exponents(
-        field, point, args, rate=rate, horizon=horizon, count=directions, lanczos_steps=lanczos_steps, key=last_key
+        field, point, args, rate=rate, horizon=horizon, count=count, lanczos_steps=lanczos_steps, key=last_key
     )
 
     def branch(sign: Array, direction: PyTree) -> tuple[PyTree, Float[Array, ""]]:
@@ -194,7 +194,7 @@ def ridge_rider(
         return end, optax.tree.norm(field(jnp.zeros(()), end, args))
 
     doubled = jax.tree.map(lambda d: jnp.repeat(d, 2, axis=0), vectors)
-    ends, speeds = jax.vmap(branch)(jnp.tile(jnp.asarray([1.0, -1.0]), directions), doubled)
+    ends, speeds = jax.vmap(branch)(jnp.tile(jnp.asarray([1.0, -1.0]), count), doubled)
     return Branches(point, exponents, vectors, ends, speeds, search)
 
 

@@ -37,7 +37,7 @@ def test_linear_field_has_the_real_parts_of_its_eigenvalues(x64, key):
     np.testing.assert_allclose(record.exponents.value, [0.3, 0.3, -0.5, -1.5], atol=5e-3)
     np.testing.assert_allclose(record.sum.value, -1.4, atol=1e-8)
     np.testing.assert_allclose(record.entropy.value, 0.6, atol=5e-3)
-    few = lyapunov(lambda t, y, args: matrix @ y, jnp.zeros(4), t1=400.0, steps=8000, exponents=2, key=key)
+    few = lyapunov(lambda t, y, args: matrix @ y, jnp.zeros(4), t1=400.0, steps=8000, count=2, key=key)
     assert few.exponents.value.shape == (2,) and np.isnan(few.dimension)
 
 
@@ -49,7 +49,7 @@ def test_diagonal_field_in_a_tree_is_exact_and_euler_gives_its_own_factor(x64, k
     exact = lyapunov(field, y0, 0.25, t1=200.0, steps=4000, discard=0.5, key=key)
     np.testing.assert_allclose(exact.exponents.value, [0.25, -0.5], atol=1e-9)
     np.testing.assert_allclose(exact.dimension, 1.5, atol=1e-8)
-    euler = lyapunov(field, y0, 0.25, t1=200.0, steps=400, discard=0.5, solver=diffrax.Euler(), key=key)
+    euler = lyapunov(field, y0, 0.25, t1=200.0, steps=400, discard=0.5, method=diffrax.Euler(), key=key)
     np.testing.assert_allclose(euler.exponents.value, np.log1p([0.125, -0.25]) / 0.5, atol=1e-9)
 
 
@@ -57,7 +57,7 @@ def test_faults_speak(key):
     with pytest.raises(ValueError, match="stays finite"):
         lyapunov(lambda t, y, args: y**2, jnp.array([5.0]), t1=9.0, steps=100, key=key)
     with pytest.raises(ValueError, match="1 to 2 exponents"):
-        lyapunov(lambda t, y, args: y, jnp.ones(2), t1=1.0, steps=100, exponents=3, key=key)
+        lyapunov(lambda t, y, args: y, jnp.ones(2), t1=1.0, steps=100, count=3, key=key)
     with pytest.raises(ValueError, match="blocks of at least one step each, got 10 steps"):
         lyapunov(lambda t, y, args: y, jnp.ones(2), t1=1.0, steps=10, key=key)
     with pytest.raises(ValueError, match="t1 > t0"):

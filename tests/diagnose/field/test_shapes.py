@@ -96,7 +96,7 @@ COUNTS = {
     "max_steps": lambda n: diagnose.fixed_points(decay, 0.0, YS, max_steps=n),
     "trajectories": lambda n: diagnose.field_health(decay, 0.0, YS, trajectories=n, key=KEY),
     "blocks": lambda n: diagnose.lyapunov(decay, YS[0], t1=1.0, steps=40, blocks=n, key=KEY),
-    "exponents": lambda n: diagnose.lyapunov(decay, YS[0], t1=1.0, steps=40, exponents=n, key=KEY),
+    "count": lambda n: diagnose.lyapunov(decay, YS[0], t1=1.0, steps=40, count=n, key=KEY),
 }
 
 

@@ -76,10 +76,10 @@ def lyapunov(
     t0: float = 0.0,
     t1: float,
     steps: int,
-    exponents: int | None = None,
+    count: int | None = None,
     discard: float = 0.1,
     blocks: int = 16,
-    solver: diffrax.AbstractSolver | None = None,
+    method: diffrax.AbstractSolver | None = None,
     key: Key,
 ) -> Lyapunov:
     r"""Compute the Lyapunov spectrum of a flow by repeated orthogonalisation.
@@ -100,11 +100,11 @@ def lyapunov(
         t0: start time, 0 by default.
         t1: end time; after ``t0``, for exponents of the way forward.
         steps: fixed steps of the solver, from ``t0`` to ``t1``.
-        exponents: how many, the largest; all D by default.
+        count: exponents, the largest; all D by default.
         discard: share of the time at the start that is not averaged over, 0.1 by default: the way to the attractor, and
             the time that the frame takes to turn.
         blocks: for the standard errors, 16 by default; longer than what the flow remembers, if these are to be right.
-        solver: an explicit Diffrax solver. Default: ``Tsit5``.
+        method: the rule of one step, an explicit Diffrax solver. Default: ``Tsit5``.
         key: for the frame at the start.
 
     Returns:
@@ -123,7 +123,7 @@ def lyapunov(
         [1.0, -2.0]
 
     Cost:
-        ``steps`` solver steps (six stages with Tsit5), each stage a forward pass and ``exponents`` JVPs, and a QR
+        ``steps`` solver steps (six stages with Tsit5), each stage a forward pass and ``count`` JVPs, and a QR
         factorisation a step, in one compiled loop.
 
     References:
@@ -140,7 +140,7 @@ def lyapunov(
     flat, _ = ravel_pytree(y0)
     check_finite(flat, what="start", fix="Start elsewhere.")
     steps, blocks = check_count(steps, what="steps"), check_count(blocks, what="blocks", least=2)
-    count = flat.size if exponents is None else check_count(exponents, what="exponents")
+    count = flat.size if count is None else check_count(count, what="count")
     if count > flat.size:
         raise fault(expected=f"from 1 to {flat.size} exponents", got=str(count), fix="There is one per dimension.")
     if not t1 > t0 or not 0 <= discard < 1:
@@ -164,7 +164,7 @@ def lyapunov(
         jnp.asarray(dt, flat.dtype),
         count,
         (first, length, blocks),
-        diffrax.Tsit5() if solver is None else solver,
+        diffrax.Tsit5() if method is None else method,
         key,
     )
     if not (np.isfinite(growth).all() and np.isfinite(last).all()):
@@ -199,7 +199,7 @@ def _grow(
     dt: Float[Array, ""],
     count: int,
     cut: tuple[int, int, int],
-    solver: diffrax.AbstractSolver,
+    method: diffrax.AbstractSolver,
     key: Key,
 ) -> tuple[Float[Array, "blocks steps exponents"], Float[Array, " dim"]]:
     first, length, blocks = cut
@@ -219,8 +219,8 @@ def _grow(
             return dy, jax.vmap(push, 1, 1)(frame)
 
         term, begin = diffrax.ODETerm(together), jnp.zeros_like(dt)
-        memory = solver.init(term, begin, dt, state, None)
-        (y, frame), *_ = solver.step(term, begin, dt, state, None, memory, made_jump=False)
+        memory = method.init(term, begin, dt, state, None)
+        (y, frame), *_ = method.step(term, begin, dt, state, None, memory, made_jump=False)
         frame, triangle = jnp.linalg.qr(frame)
         return (y, frame), jnp.log(jnp.abs(jnp.diagonal(triangle)))
 
