@@ -48,8 +48,12 @@ def _accuracy(folder: Path, value: np.ndarray) -> str:
 def ours(folder: Path, dim: int = 2) -> dict:
     transport, points = _problem(folder, dim)
 
+    from nablax.follow import Solver
+
+    solver = Solver(rtol=TOLERANCE, atol=TOLERANCE)
+
     def run():
-        result = transport.log_prob(points, divergence="exact", panels=PANELS[dim], rtol=TOLERANCE, atol=TOLERANCE)
+        result = transport.log_prob(points, divergence="exact", panels=PANELS[dim], solver=solver)
         return result.value.block_until_ready()
 
     start = time.perf_counter()

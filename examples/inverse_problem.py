@@ -52,8 +52,8 @@ transport = Transport(learned.model, Linear(), Normal((2,)), Euclidean((2,)))
 
 # 2. The first coordinate is seen, the second is missing: the upper arc or the lower one?
 row, mask = jnp.array([0.0, jnp.nan]), jnp.array([True, False])
-posterior = complete(transport, row, mask, key=draw_key, draws=500, particles=200)
-second = posterior.draws[:, 1]
+posterior = complete(transport, row, mask, 500, key=draw_key, particles=200)
+second = posterior.samples[:, 1]
 drawn = transport.sample(20_000, key=draw_key)
 near = drawn[jnp.abs(drawn[:, 0]) < 0.03, 1]  # the learned flow's own answer, by drawing until it fits
 print("exact in the limit: complete")

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from nablax.fields import MLP
-from nablax.follow import fit
+from nablax.follow import Solver, fit
 from nablax.spaces import Euclidean
 from nablax.transport import Linear, Normal, Transport, flow_matching, guidance
 
@@ -41,7 +41,11 @@ print("guidance   read as asked   how surely   spread within a digit (data: ", e
 print(f"{np.mean([images[labels == d].std(axis=0).mean() for d in range(10)]):.2f})")
 for row, scale in enumerate((1.0, 2.0, 4.0)):
     flow = Transport(guidance(done.model, scale), Linear(), Normal((64,)), Euclidean((64,)))
-    drawn = np.asarray(flow.sample(200, key=jax.random.key(2), args=jnp.asarray(one_hot[asked]), steps=20))
+    drawn = np.asarray(
+        flow.sample(
+            200, key=jax.random.key(2), args=jnp.asarray(one_hot[asked]), solver=Solver(method=Solver(steps=20))
+        )
+    )
     sure = reader.predict_proba(drawn)
     right = np.mean(sure.argmax(axis=1) == asked)
     spread = np.mean([drawn[asked == d].std(axis=0).mean() for d in range(10)])

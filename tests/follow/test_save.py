@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from nablax._core import is_key
 from nablax.fields import EMA, MLP
-from nablax.follow import load, save
+from nablax.follow import Solver, load, save
 from nablax.spaces import Euclidean
 from nablax.transport import Linear, Normal, Transport
 
@@ -82,8 +82,10 @@ def test_shapes_are_enough_to_load_into(tmp_path):
     save(tmp_path / "model", model)
     loaded = load(str(tmp_path / "model"), eqx.filter_eval_shape(transport, jax.random.key(1)))
     same(loaded, model)
-    points = loaded.sample(4, key=jax.random.key(2), args=jnp.zeros((4, 3)), steps=3)
-    np.testing.assert_array_equal(points, model.sample(4, key=jax.random.key(2), args=jnp.zeros((4, 3)), steps=3))
+    points = loaded.sample(4, key=jax.random.key(2), args=jnp.zeros((4, 3)), solver=Solver(steps=3))
+    np.testing.assert_array_equal(
+        points, model.sample(4, key=jax.random.key(2), args=jnp.zeros((4, 3)), solver=Solver(steps=3))
+    )
 
 
 def test_shapes_of_keys_know_their_generator(tmp_path):

@@ -195,5 +195,8 @@ def test_errors_say_what_is_wrong():
     for share in (-0.1, 1.0):
         with pytest.raises(ValueError, match="condition_dropout"):
             flow_matching(Linear(), condition_dropout=share)
+    for make in (flow_matching, denoising_score_matching):  # nothing would be dropped, and guidance never learned
+        with pytest.raises(ValueError, match=r'a "condition" in the batch, for condition_dropout=0\.1, got none'):
+            make(Linear(), condition_dropout=0.1)(lambda t, y, args: y, jnp.ones((4, 2)), key=jax.random.key(0))
     with pytest.raises(ValueError, match="velocity, score, noise, denoiser"):
         denoising_score_matching(Linear(), prediction="epsilon")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nablax.fields import MLP
+from nablax.follow import Solver
 from nablax.spaces import Euclidean
 from nablax.transport import (
     Empirical,
@@ -49,7 +50,7 @@ def test_a_row_that_is_not_finite_leaves_the_others_alone():
     assert np.isnan(codes[np.array([1, 3, 4])]).all()
 
 
-@pytest.mark.parametrize("options", [{"per_sample": True}, {"steps": 16}], ids=str)
+@pytest.mark.parametrize("options", [{"per_sample": True}, {"solver": Solver(steps=16)}], ids=["per sample", "fixed"])
 def test_so_it_is_with_every_way_of_stepping(options):
     codes = PLANE.encode(jnp.array([[2.0, 4.0], [jnp.nan, 0.0]]), **options)
     np.testing.assert_allclose(codes[0], [1.0, 2.0], atol=5e-3)
@@ -87,7 +88,7 @@ def test_a_network_in_halves_is_followed():
     field = jax.tree.map(
         lambda leaf: leaf.astype(jnp.bfloat16) if isinstance(leaf, jax.Array) else leaf, MLP(2, width=8, key=KEY)
     )
-    samples = Transport(field, Linear(), Normal(2), Euclidean(2)).sample(4, key=KEY, steps=4)
+    samples = Transport(field, Linear(), Normal(2), Euclidean(2)).sample(4, key=KEY, solver=Solver(steps=4))
     assert samples.dtype == jnp.float32 and np.isfinite(samples).all()
 
 

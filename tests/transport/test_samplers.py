@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from nablax.follow import Solver
 from nablax.spaces import Euclidean
 from nablax.transport import (
-    AbstractPath,
+    AbstractAffinePath,
     Empirical,
     Linear,
     Normal,
@@ -29,10 +30,10 @@ PATHS = {
 CENTRE, SPREAD = 1.5, 0.6  # of one-dimensional normal data
 
 
-class Until(AbstractPath):
+class Until(AbstractAffinePath):
     """A path that stops earlier, to see the marginals on the way."""
 
-    path: AbstractPath
+    path: AbstractAffinePath
     end: float
 
     def coefficients(self, t):
@@ -113,7 +114,7 @@ def test_flow_and_stochastic_sampler_share_marginals_on_the_way(x64, gaussian, e
     a, b, _, _ = path.coefficients(jnp.asarray(end))
     covariance = a**2 * gaussian.covariances[0] + b**2 * np.eye(3)
     for samples in (
-        transport.sample(10_000, key=key, rtol=1e-3, atol=1e-3),
+        transport.sample(10_000, key=key, solver=Solver(rtol=1e-3, atol=1e-3)),
         sample_sde(transport, 10_000, key=key, steps=100),
         sample_sde(transport, 10_000, key=key, steps=100, diffusion=lambda t: jnp.sqrt(1 - t)),
     ):

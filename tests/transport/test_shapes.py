@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nablax.fields import MLP
-from nablax.follow import flow
+from nablax.follow import Solver, flow
 from nablax.spaces import Euclidean
 from nablax.transport import (
     Bounds,
@@ -71,9 +71,9 @@ USES = {
     "steer": lambda f: steer(with_field(f), lambda x, args: jnp.sum(x), 3, key=KEY, steps=2),
     "posterior_guidance": lambda f: posterior_guidance(with_field(f), lambda x, a: jnp.sum(x), 3, key=KEY, steps=2),
     "solve_inverse": lambda f: solve_inverse(with_field(f), lambda x: x, jnp.ones(2), 0.1, 3, key=KEY, steps=2),
-    "complete": lambda f: complete(with_field(f), jnp.ones(2), jnp.array([True, False]), key=KEY, steps=2),
-    "sample_posterior": lambda f: sample_posterior(with_field(f), lambda x: x, jnp.ones(2), 0.1, key=KEY, steps=2),
-    "reflow": lambda f: reflow(with_field(f), 3, key=KEY, steps=2),
+    "complete": lambda f: complete(with_field(f), jnp.ones(2), jnp.array([True, False]), 1, key=KEY, steps=2),
+    "sample_posterior": lambda f: sample_posterior(with_field(f), lambda x: x, jnp.ones(2), 0.1, 1, key=KEY, steps=2),
+    "reflow": lambda f: reflow(with_field(f), 3, key=KEY, solver=Solver(steps=2)),
     "flow": lambda f: flow(f, jnp.ones(2), 0.0, 1.0),
 }
 
@@ -160,7 +160,7 @@ def test_counts_keys_and_conditions_of_samplers_are_checked(draw):
 
 
 def test_a_count_of_numpys_is_a_count():
-    assert PLANE.sample(np.int64(3), key=KEY, steps=2).shape == (3, 2)
+    assert PLANE.sample(np.int64(3), key=KEY, solver=Solver(steps=2)).shape == (3, 2)
 
 
 BATCHES = {
@@ -194,7 +194,7 @@ def test_what_is_a_class_and_was_not_called_is_named():
         (lambda: Transport(standard, Linear(), Normal, plane), "Normal"),
         (lambda: Transport(standard, Linear(), normal, Euclidean), "Euclidean"),
         (lambda: Transport(MLP, Linear(), normal, plane), "MLP"),
-        (lambda: flow(standard, jnp.ones(2), 0.0, 1.0, solver=diffrax.Heun), "Heun"),
+        (lambda: flow(standard, jnp.ones(2), 0.0, 1.0, solver=Solver(method=diffrax.Heun)), "Heun"),
     ):
         with pytest.raises(ValueError, match=rf"got the class {name}\. Make one"):
             make()
@@ -289,7 +289,7 @@ def test_one_program_serves_equal_fields():
         return -y
 
     for _ in range(2):
-        with_field(field).sample(3, key=KEY, steps=2)
+        with_field(field).sample(3, key=KEY, solver=Solver(steps=2))
         once = traced.copy()
     assert len(once) == len(traced) and len(traced) < 10
     program = eqx.filter_jit(lambda transport, ys: transport.encode(ys))

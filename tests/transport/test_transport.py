@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax.follow import flow
+from nablax.follow import Solver, flow
 from nablax.spaces import Euclidean
 from nablax.transport import (
     Cosine,
@@ -61,7 +61,7 @@ def test_gaussian_to_gaussian_has_the_right_mean_and_covariance_at_every_time(x6
     @jax.jit
     def ends(y0):
         velocity = jax.vmap(transport.velocity, in_axes=(None, 0, None))
-        return flow(velocity, y0, first, last, ts=ts, rtol=1e-7, atol=1e-7).ys
+        return flow(velocity, y0, first, last, ts=ts, solver=Solver(rtol=1e-7, atol=1e-7)).ys
 
     moments = [
         (a * mean, a**2 * covariance + b**2 * np.eye(3))
@@ -80,12 +80,12 @@ def test_gaussian_log_density_is_the_closed_form_and_a_slipped_sign_is_not(x64, 
     transport = transport_of(gaussian, path)
     a, b, _, _ = path.coefficients(jnp.asarray(path.times[1]))
     ys = gaussian.sample(key, 16)
-    result = transport.log_prob(ys, rtol=1e-7, atol=1e-7)
+    result = transport.log_prob(ys, solver=Solver(rtol=1e-7, atol=1e-7))
     expected = jax.vmap(lambda y: gaussian.log_prob(y, a, b))(ys)
     np.testing.assert_allclose(result.value, expected, atol=1e-5 if isinstance(path, Linear | Cosine) else 1e-2)
     np.testing.assert_array_equal(result.standard_error, 0.0)
     # The integral with the other sign must be far outside that tolerance, or this test could not see it.
-    codes = transport.encode(ys, rtol=1e-7, atol=1e-7)
+    codes = transport.encode(ys, solver=Solver(rtol=1e-7, atol=1e-7))
     prior = jax.vmap(transport.prior.log_prob)(codes)
     assert np.abs(2 * prior - result.value - expected).min() > 1.0
 
@@ -94,7 +94,7 @@ def test_mixture_density_is_exact_and_integrates_to_one(mixture):
     transport = transport_of(mixture, Linear())
     axis = jnp.linspace(-5.0, 5.0, 61)
     grid = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    value = transport.log_prob(grid, rtol=1e-4, atol=1e-4).value
+    value = transport.log_prob(grid, solver=Solver(rtol=1e-4, atol=1e-4)).value
     assert abs(float(jnp.sum(jnp.exp(value))) * (10 / 60) ** 2 - 1) < 2e-3
     expected = jax.vmap(mixture.log_prob)(grid)
     likely = expected > -12
@@ -104,7 +104,7 @@ def test_mixture_density_is_exact_and_integrates_to_one(mixture):
 def test_the_integration_error_bounds_what_few_panels_miss(mixture, key):
     ys = mixture.sample(key, 200)
     expected = jax.vmap(mixture.log_prob)(ys)
-    smooth = transport_of(mixture, Linear()).log_prob(ys, rtol=1e-6, atol=1e-6)
+    smooth = transport_of(mixture, Linear()).log_prob(ys, solver=Solver(rtol=1e-6, atol=1e-6))
     assert np.abs(smooth.value - expected).max() < 2e-3 and smooth.integration_error.mean() < 1e-2
 
     # A divergence that jumps by 2 where y = 1: rows that cross do so at times known in closed form.
@@ -127,7 +127,7 @@ def test_the_integration_error_bounds_what_few_panels_miss(mixture, key):
     truth = jax.scipy.stats.norm.logpdf(codes[:, 0]) + integral[:, 0]
     errors = []
     for panels in (2, 16):
-        result = kinked.log_prob(ys, panels=panels, rtol=1e-6, atol=1e-6)
+        result = kinked.log_prob(ys, panels=panels, solver=Solver(rtol=1e-6, atol=1e-6))
         errors.append(np.sqrt(np.mean((result.value - truth) ** 2)))
         assert errors[-1] < np.sqrt(np.mean(result.integration_error**2)) < 10 * errors[-1]
     assert errors[1] < errors[0] / 3
@@ -141,8 +141,8 @@ def test_stochastic_log_density_has_an_honest_error(make_mixture, key):
     exact = make_mixture([1.0], [np.zeros(8)], [root @ root.T + 0.1 * np.eye(8)])
     transport = transport_of(exact, Linear())
     ys = exact.sample(key, 400)
-    truth = transport.log_prob(ys, divergence="exact", rtol=1e-4, atol=1e-4).value
-    probed = transport.log_prob(ys, divergence="stochastic", probes=32, key=key, rtol=1e-4, atol=1e-4)
+    truth = transport.log_prob(ys, divergence="exact", solver=Solver(rtol=1e-4, atol=1e-4)).value
+    probed = transport.log_prob(ys, divergence="stochastic", probes=32, key=key, solver=Solver(rtol=1e-4, atol=1e-4))
     assert 0.01 < probed.standard_error.mean() < 3
     surprises = (probed.value - truth) / probed.standard_error
     assert abs(surprises.mean()) < 4 / 400**0.5
@@ -181,11 +181,11 @@ def test_bits_per_dimension_do_not_depend_on_the_shape(x64, shape, key):
 
 def test_encoding_undoes_sampling_and_the_round_trip_is_reported(x64, mixture, key):
     transport = transport_of(mixture, Linear())
-    samples = transport.sample(64, key=key, rtol=1e-8, atol=1e-8)
-    codes = transport.encode(samples, rtol=1e-8, atol=1e-8)
+    samples = transport.sample(64, key=key, solver=Solver(rtol=1e-8, atol=1e-8))
+    codes = transport.encode(samples, solver=Solver(rtol=1e-8, atol=1e-8))
     np.testing.assert_allclose(codes, jax.vmap(transport.prior.sample)(jax.random.split(key, 64)), atol=1e-5)
     loose, tight = (  # one program for both
-        transport.log_prob(samples, rtol=r, atol=r, round_trip=True).round_trip_error.mean()
+        transport.log_prob(samples, solver=Solver(rtol=r, atol=r), round_trip=True).round_trip_error.mean()
         for r in jnp.array([1e-2, 1e-6])
     )
     assert 0 < tight < 1e-4 and loose > 10 * tight
@@ -202,19 +202,21 @@ def test_samples_have_the_datas_moments(x64, gaussian, key):
 
 def test_rows_that_control_their_own_step_agree_with_the_batch(x64, mixture, key):
     transport = transport_of(mixture, Linear())
-    together = transport.sample(32, key=key, rtol=1e-6, atol=1e-6)
-    apart = transport.sample(32, key=key, rtol=1e-6, atol=1e-6, per_sample=True)
+    together = transport.sample(32, key=key, solver=Solver(rtol=1e-6, atol=1e-6))
+    apart = transport.sample(32, key=key, solver=Solver(rtol=1e-6, atol=1e-6), per_sample=True)
     np.testing.assert_allclose(together, apart, atol=2e-4)
-    codes = transport.encode(together, rtol=1e-6, atol=1e-6, per_sample=True)
+    codes = transport.encode(together, solver=Solver(rtol=1e-6, atol=1e-6), per_sample=True)
     np.testing.assert_allclose(codes, jax.vmap(transport.prior.sample)(jax.random.split(key, 32)), atol=2e-3)
 
 
 def test_fixed_steps_approach_the_flow_at_the_solvers_order(x64, mixture, key):
     transport = transport_of(mixture, Linear())
-    truth = transport.sample(32, key=key, rtol=1e-9, atol=1e-9)
+    truth = transport.sample(32, key=key, solver=Solver(rtol=1e-9, atol=1e-9))
 
     def error(solver, steps):
-        return float(jnp.sqrt(jnp.mean((transport.sample(32, key=key, steps=steps, solver=solver) - truth) ** 2)))
+        return float(
+            jnp.sqrt(jnp.mean((transport.sample(32, key=key, solver=Solver(steps=steps, method=solver)) - truth) ** 2))
+        )
 
     # As numbers, and as arrays, which share a program.
     for solver, order, kind in ((diffrax.Euler(), 1, int), (None, 2, jnp.asarray)):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from nablax.follow import Solver
 from nablax.spaces import Euclidean
 from nablax.transport import Linear, Normal, Transport, posterior_guidance, sample_sde, steer
 
@@ -25,9 +26,11 @@ def cost(y, args):
 
 TRANSPORT = Transport(field, Linear(), Normal(SHAPE), Euclidean(SHAPE))
 CALLS = {
-    "sample": lambda key: TRANSPORT.sample(3, key=key, steps=2),
-    "encode": lambda key: TRANSPORT.encode(jnp.ones((3, *SHAPE)), steps=2),
-    "log_prob": lambda key: TRANSPORT.log_prob(jnp.ones((3, *SHAPE)), steps=2, panels=1, probes=2, key=key).value,
+    "sample": lambda key: TRANSPORT.sample(3, key=key, solver=Solver(steps=2)),
+    "encode": lambda key: TRANSPORT.encode(jnp.ones((3, *SHAPE)), solver=Solver(steps=2)),
+    "log_prob": lambda key: (
+        TRANSPORT.log_prob(jnp.ones((3, *SHAPE)), solver=Solver(steps=2), panels=1, probes=2, key=key).value
+    ),
     "sample_sde": lambda key: sample_sde(TRANSPORT, 3, key=key, steps=2),
     "steer": lambda key: steer(TRANSPORT, cost, 3, key=key, steps=2)[0],
     "posterior_guidance": lambda key: posterior_guidance(TRANSPORT, cost, 3, key=key, steps=2)[0],
@@ -47,5 +50,8 @@ def test_samples_are_those_of_the_same_linear_map_without_convolutions(key):
         lambda t, y, args: (matrix @ y.reshape(-1)).reshape(y.shape), Linear(), Normal(SHAPE), Euclidean(SHAPE)
     )
     np.testing.assert_allclose(
-        TRANSPORT.sample(3, key=key, steps=4), plain.sample(3, key=key, steps=4), rtol=1e-4, atol=1e-5
+        TRANSPORT.sample(3, key=key, solver=Solver(steps=4)),
+        plain.sample(3, key=key, solver=Solver(steps=4)),
+        rtol=1e-4,
+        atol=1e-5,
     )

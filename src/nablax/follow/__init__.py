@@ -4,6 +4,7 @@ from ._fit import Fit, fit
 from ._flow import Solution, flow
 from ._progress import History, Progress
 from ._save import load, save
+from ._solver import Solver
 from ._step import train_step
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "History",
     "Progress",
     "Solution",
+    "Solver",
     "fit",
     "flow",
     "load",

@@ -9,9 +9,12 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from .._core import Field, Key, check_count, check_floats, check_instance, check_key, checked_field, fault, known_finite
+from .._core import Field, Key, check_floats, check_instance, check_key, checked_field, fault, known_finite
+from ._solver import Solver
+
+_ADAPTIVE = Solver()
 
 
 class Solution(eqx.Module):
@@ -58,16 +61,12 @@ def flow(
     t1: float | Array,
     *,
     args: PyTree = None,
-    solver: diffrax.AbstractSolver | None = None,
-    steps: int | Int[Array, ""] | None = None,
-    rtol: float | Array = 1e-5,
-    atol: float | Array = 1e-5,
+    solver: Solver = _ADAPTIVE,
     ts: Float[Array, " times"] | None = None,
     noise: Callable[[Array, PyTree, PyTree], Array] | None = None,
     key: Key | None = None,
     event: diffrax.Event | None = None,
     dense: bool = False,
-    max_steps: int = 4096,
     throw: bool = True,
 ) -> Solution:
     r"""Follow ``dy = field(t, y, args) dt + noise(t, y, args) dW`` from ``t0`` to ``t1``.
@@ -83,30 +82,25 @@ def flow(
         t0: start time.
         t1: end time; smaller than ``t0`` to go backwards (without noise).
         args: handed to ``field`` and ``noise`` as they are.
-        solver: a Diffrax solver. Default: ``Tsit5`` when adaptive, ``Heun`` with fixed steps, ``Euler`` with noise.
-        steps: take this many equal steps. Default: adaptive steps by ``rtol`` and ``atol``. An integer array, at most
-            ``max_steps``, may be traced, so that one compiled program serves many numbers of steps.
-        rtol: relative tolerance of adaptive steps (dimensionless).
-        atol: absolute tolerance of adaptive steps, in units of ``y``.
+        solver: steps, tolerances and method. Default: adaptive, both tolerances 1e-5.
         ts: times at which to return the state, between ``t0`` and ``t1`` in the direction of travel. Default: the end.
         noise: the diffusion coefficient, a scalar; Brownian motion is independent in every component, and the
             equation is read in Itô's sense with the default solver (with a coefficient that depends on ``y``, Heun and
-            midpoint read it in Stratonovich's). Needs ``steps`` and ``key``.
+            midpoint read it in Stratonovich's). Needs fixed steps and ``key``.
         key: for the Brownian motion.
         event: a ``diffrax.Event``: where its condition becomes true, or crosses zero, the flow ends early. Times asked
             for that were not reached hold infinity.
         dense: keep every step, so that ``Solution.evaluate`` gives the state at any time. Memory of ``max_steps``
             states and their stages.
-        max_steps: give up after this many adaptive steps.
         throw: raise when the solver fails. Otherwise look at ``result``.
 
     Returns:
         A `Solution`.
 
     Raises:
-        ValueError: ``steps`` is not positive; ``noise`` without ``steps`` or ``key``; ``key`` without ``noise``; ``y0``
-            is not floating-point; the field's value is not shaped like ``y0``; ``ts`` are outside of ``t0`` and ``t1``
-            or in another order.
+        ValueError: ``noise`` without fixed steps or ``key``; ``key`` without ``noise``; ``y0`` is not floating-point;
+            the field's value is not shaped like ``y0``; ``ts`` are outside of ``t0`` and ``t1`` or in another order;
+            ``solver`` or ``event`` is of another kind.
         EquinoxRuntimeError: the solver failed and ``throw`` is true.
 
     Example:
@@ -123,14 +117,13 @@ def flow(
     References:
         Kidger (2021), On Neural Differential Equations, https://arxiv.org/abs/2202.02435.
     """
-    if not (steps is None or isinstance(steps, jax.Array)):
-        steps = check_count(steps, what="steps")
-    max_steps = check_count(max_steps, what="max_steps")
-    if solver is not None:
-        check_instance(solver, diffrax.AbstractSolver, what="a solver", fix="Pass one of Diffrax's, as diffrax.Heun().")
+    check_instance(solver, Solver, what="a solver", fix="Pass follow.Solver(steps=100), for one; method= is Diffrax's.")
+    if event is not None:
+        check_instance(event, diffrax.Event, what="an event", fix="Wrap the condition: diffrax.Event(condition).")
+    steps, max_steps = solver.steps, solver.max_steps
     if noise is not None and (steps is None or key is None):
         raise fault(
-            expected="`steps` and `key` with `noise`",
+            expected="`Solver(steps=...)` and `key` with `noise`",
             got=f"steps={steps}, key={'given' if key is not None else None}",
             fix="A stochastic equation is solved with fixed steps and an explicit key.",
         )
@@ -165,13 +158,14 @@ def flow(
             return lx.DiagonalLinearOperator(jax.tree.map(lambda x: jnp.full_like(x, coefficient), y))
 
         terms = diffrax.MultiTerm(terms, diffrax.ControlTerm(diffusion, brownian))
-    if solver is None:
-        solver = diffrax.Euler() if noise is not None else diffrax.Tsit5() if steps is None else diffrax.Heun()
+    method = solver.method
+    if method is None:
+        method = diffrax.Euler() if noise is not None else diffrax.Tsit5() if steps is None else diffrax.Heun()
 
     controller: diffrax.AbstractStepSizeController
     if steps is None:
         # Diffrax picks the first step; the default norm is the root mean square over the whole state.
-        controller, dt0 = diffrax.PIDController(rtol=rtol, atol=atol), cast(Any, None)
+        controller, dt0 = diffrax.PIDController(rtol=solver.rtol, atol=solver.atol), cast(Any, None)
     elif not isinstance(steps, int):
         controller, dt0 = diffrax.ConstantStepSize(), (end - start) / steps
     else:
@@ -180,7 +174,7 @@ def flow(
         controller, dt0, max_steps = diffrax.StepTo(grid), None, steps
     solution = diffrax.diffeqsolve(
         terms,
-        solver,
+        method,
         start,
         end,
         dt0,
@@ -197,7 +191,7 @@ def flow(
     if ts is None:
         times, ys = times[0], jax.tree.map(lambda y: y[0], ys)
     stats = dict(solution.stats)
-    stats["num_evaluations"] = stats["num_steps"] * _evaluations_per_step(solver)
+    stats["num_evaluations"] = stats["num_steps"] * _evaluations_per_step(method)
     return Solution(times, ys, stats, solution.result, solution.event_mask, solution.interpolation)
 
 
@@ -247,8 +241,8 @@ class _GridBrownianPath(diffrax.AbstractBrownianPath):
         return diffrax.BrownianIncrement(dt=t1 - t0, W=increment) if use_levy else increment
 
 
-def _evaluations_per_step(solver: diffrax.AbstractSolver) -> int:
-    tableau = getattr(solver, "tableau", None)
+def _evaluations_per_step(method: diffrax.AbstractSolver) -> int:
+    tableau = getattr(method, "tableau", None)
     if tableau is None:
         return 1
     stages = tableau.num_stages

@@ -7,15 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._core import check_shape_of_one, fault
+from ._space import AbstractSpace
 
 
-class Euclidean(eqx.Module):
+class Euclidean(AbstractSpace):
     r"""Real arrays of one shape with the dot product.
 
     $$\exp_y(v) = y + v, \qquad \log_y(z) = z - y, \qquad \langle u, v \rangle_y = \sum_i u_i v_i$$
-
-    Curved spaces carry the same six members, so code written with them (a path that interpolates along
-    ``exp(y, t * log(y, z))``, say) serves both.
 
     Args:
         shape: shape of one point; an integer stands for a vector of that length.

@@ -30,14 +30,17 @@ from ._guidance._steering import Bounds, Steering, steer
 from ._guidance._twisted import Posterior
 from ._likelihood._log_prob import LogProb
 from ._maps._reflow import reflow
+from ._march import Moment, march
 from ._matching import denoising_score_matching, flow_matching
-from ._paths._affine import AbstractPath, Cosine, Linear, View
+from ._paths._affine import AbstractAffinePath, Cosine, Linear, View
 from ._paths._diffusion import SubVariancePreserving, VarianceExploding, VariancePreserving
+from ._paths._path import AbstractPath
 from ._priors import Empirical, Normal
 from ._samplers import predictor_corrector, sample_sde
 from ._transport import Transport
 
 __all__ = [
+    "AbstractAffinePath",
     "AbstractPath",
     "Bounds",
     "Cosine",
@@ -45,6 +48,7 @@ __all__ = [
     "Empirical",
     "Linear",
     "LogProb",
+    "Moment",
     "Normal",
     "Plan",
     "Posterior",
@@ -64,6 +68,7 @@ __all__ = [
     "guidance",
     "independent_coupling",
     "inpainting",
+    "march",
     "optimal_coupling",
     "posterior_guidance",
     "predictor_corrector",

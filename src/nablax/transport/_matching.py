@@ -9,19 +9,20 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._core import Key, check_floats, check_key, check_like, check_rows, checked_field, described, fault
-from ._paths._affine import AbstractPath, View, check_path, check_view
+from ._paths._affine import AbstractAffinePath, View, affine, check_view
+from ._paths._path import AbstractPath, check_path
 
 Loss = Callable[..., Float[Array, ""]]
 
 
 def flow_matching(path: AbstractPath, *, condition_dropout: float = 0.0) -> Loss:
-    r"""Regress a field on the path's velocity: $E\,\|v(t, x_t) - (\dot a x_1 + \dot b x_0)\|^2 / D$.
+    r"""Regress a field on the path's velocity: $E\,\|v(t, x_t) - \dot x_t\|^2 / D$.
 
     The minimiser is the conditional mean of the velocity given $x_t$, which carries the prior to the data. Times are
     spread evenly over the batch with one random offset, which leaves each of them uniform and lowers the variance.
 
     Args:
-        path: the affine path; times are uniform on ``path.times``.
+        path: the path; times are uniform on ``path.times``.
         condition_dropout: share of rows whose condition is replaced by zeros, the null condition of classifier-free
             guidance. Default 0.
 
@@ -33,7 +34,8 @@ def flow_matching(path: AbstractPath, *, condition_dropout: float = 0.0) -> Loss
 
     Raises:
         ValueError: ``condition_dropout`` is not in [0, 1); when it is called: the batch has another key, no rows, rows
-            of integers, or noise or conditions that are not one a row; the model's value is not shaped like a row.
+            of integers, noise or conditions that are not one a row, or no conditions to drop; the model's value is not
+            shaped like a row.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -50,10 +52,17 @@ def flow_matching(path: AbstractPath, *, condition_dropout: float = 0.0) -> Loss
         Lipman et al. (2023), Flow Matching for Generative Modeling, https://arxiv.org/abs/2210.02747; the evenly spread
         times follow Kingma et al. (2021), Variational Diffusion Models, https://arxiv.org/abs/2107.00630, appendix I.1.
     """
-    return _regression(path, "velocity", condition_dropout)
+    check_path(path)
+
+    def misfit(value: Array, t: Array, x0: Array, x1: Array) -> Array:
+        return value - path.target(t, x0, x1)
+
+    return _regression(path, misfit, condition_dropout)
 
 
-def denoising_score_matching(path: AbstractPath, *, prediction: View = "noise", condition_dropout: float = 0.0) -> Loss:
+def denoising_score_matching(
+    path: AbstractAffinePath, *, prediction: View = "noise", condition_dropout: float = 0.0
+) -> Loss:
     r"""Regress a field on the noise, the data, or the conditional score of the path.
 
     A score model is weighted by $b(t)^2$: $E\,\|b\,s(t, x_t) + x_0\|^2 / D$, so that every time counts alike.
@@ -67,7 +76,7 @@ def denoising_score_matching(path: AbstractPath, *, prediction: View = "noise", 
         ``loss(model, batch, *, key) -> scalar``; ``batch`` as in `flow_matching`.
 
     Raises:
-        ValueError: ``prediction`` is unknown; and as `flow_matching`.
+        ValueError: ``prediction`` is unknown; the path is not affine; and as `flow_matching`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -84,29 +93,37 @@ def denoising_score_matching(path: AbstractPath, *, prediction: View = "noise", 
         Vincent (2011), A Connection Between Score Matching and Denoising Autoencoders; Song et al. (2021),
         https://arxiv.org/abs/2011.13456, equation 7 with weight $b^2$.
     """
+    affine(path, what="denoising score matching")
     check_view(prediction)
-    return _regression(path, prediction, condition_dropout)
+
+    def misfit(value: Array, t: Array, x0: Array, x1: Array) -> Array:
+        if prediction == "velocity":
+            return value - path.target(t, x0, x1)
+        if prediction == "score":
+            return path.coefficients(t)[1] * value + x0
+        return value - (x0 if prediction == "noise" else x1)
+
+    return _regression(path, misfit, condition_dropout)
 
 
-def _regression(path: AbstractPath, prediction: View, condition_dropout: float) -> Loss:
-    check_path(path)
+def _regression(path: AbstractPath, misfit: Callable[..., Array], condition_dropout: float) -> Loss:
     if not 0 <= condition_dropout < 1:
         raise fault(expected="0 ≤ condition_dropout < 1", got=condition_dropout, fix="A usual value is 0.1.")
     first, last = path.times
 
     def residual(model: Callable[..., Array], t: Array, x0: Array, x1: Array, condition: PyTree) -> Array:
         value = checked_field(model)(t, path.interpolate(t, x0, x1), condition)
-        if prediction == "velocity":
-            target = path.target(t, x0, x1)
-        elif prediction == "score":
-            value, target = path.coefficients(t)[1] * value, -x0
-        else:
-            target = x0 if prediction == "noise" else x1
-        return jnp.mean(jnp.square(value - target))
+        return jnp.mean(jnp.square(misfit(value, t, x0, x1)))
 
     def loss(model: Callable[..., Array], batch: Any, *, key: Key) -> Float[Array, ""]:
         x1, x0, condition = _parts(batch)
         check_key(key)
+        if condition_dropout > 0 and condition is None:
+            raise fault(
+                expected=f'a "condition" in the batch, for condition_dropout={condition_dropout}',
+                got="none",
+                fix='Pass {"data": …, "condition": …}, or leave condition_dropout at 0.',
+            )
         rows = x1.shape[0]
         time_key, noise_key, drop_key = jax.random.split(key, 3)
         if x0 is None:
@@ -114,7 +131,7 @@ def _regression(path: AbstractPath, prediction: View, condition_dropout: float) 
         offset = jax.random.uniform(time_key, (), x1.dtype)
         spread = (jnp.arange(rows, dtype=x1.dtype) / rows + offset) % 1
         times = first + (last - first) * spread
-        if condition is not None and condition_dropout > 0:
+        if condition_dropout > 0:
             keep = jax.random.bernoulli(drop_key, 1 - condition_dropout, (rows,))
             condition = jax.tree.map(
                 lambda c: jnp.where(keep.reshape(rows, *(1,) * (c.ndim - 1)), c, jnp.zeros_like(c)), condition

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Key, canonical_convolutions, check_callable, check_count, checked_field, fault
-from ..follow import flow
-from ._batch import check_draws
+from .._core import Key, canonical_convolutions, check_callable, check_count, check_key, fault
+from ._march import Moment, march
+from ._paths._affine import affine
 from ._transport import Transport
 
 Diffusion = Callable[[Array], Array]
@@ -73,24 +73,19 @@ def sample_sde(
         https://arxiv.org/abs/2011.13456; Albergo, Boffi, Vanden-Eijnden (2023), Stochastic Interpolants,
         https://arxiv.org/abs/2303.08797, for a free $g$.
     """
-    transport._check_defined("score")
-    count, steps = check_draws(count, key, args), check_count(steps, what="steps")
     if diffusion is not None:
-        check_callable(
-            diffusion, what="diffusion", fix="It is g(t), a function of time; leave it out for the path's own."
-        )
-    first, last = transport.path.times
-    coefficient = _bounded(transport, steps) if diffusion is None else diffusion
+        check_callable(diffusion, what="diffusion", fix="It is g(t), of time alone; leave it out for the path's own.")
+    check_key(key)
     prior_key, noise_key = jax.random.split(key)
-    y0 = jax.vmap(transport.prior.sample)(jax.random.split(prior_key, count))
 
-    def drift(t: Array, y: Array, args: PyTree) -> Array:
-        velocity, score = _views(transport, t, y, args)
-        return velocity + 0.5 * jnp.square(coefficient(t)) * score
+    def step(now: Moment, ys: Array, args: PyTree) -> tuple[Array, None]:
+        # The predictor's key, as in `predictor_corrector`: without correctors the two are one.
+        predictor_key, _ = jax.random.split(now.key)
+        g = _bounded(transport, steps, now.t) if diffusion is None else diffusion(now.t)
+        return _euler_maruyama(transport, g, now, ys, args, predictor_key), None
 
-    noise = lambda t, y, args: coefficient(t)  # noqa: E731
-    y = flow(drift, y0, first, last, args=args, steps=steps, noise=noise, key=noise_key).ys
-    return _denoised(transport, y, args) if denoise else y
+    ys, _ = march(transport, step, count, key=prior_key, steps=steps, args=args, noise_key=noise_key)
+    return _denoised(transport, ys, args) if denoise else ys
 
 
 @eqx.filter_jit
@@ -152,69 +147,54 @@ def predictor_corrector(
         Song et al. (2021), https://arxiv.org/abs/2011.13456, algorithms 2 to 5, with the corrector before the predictor
         as in the authors' programs, so that the score is never taken at the very end, where it may be infinite.
     """
-    transport._check_defined("score")
-    count, steps = check_draws(count, key, args), check_count(steps, what="steps")
     corrector_steps = check_count(corrector_steps, what="corrector_steps", least=0)
     if predictor not in ("reverse diffusion", "probability flow"):
         raise fault(
-            expected="'reverse diffusion' or 'probability flow'",
-            got=repr(predictor),
-            fix="The first is the default.",
+            expected="'reverse diffusion' or 'probability flow'", got=repr(predictor), fix="The first is the default."
         )
+    check_key(key)
     prior_key, noise_key = jax.random.split(key)
-    y0 = jax.vmap(transport.prior.sample)(jax.random.split(prior_key, count))
-    times = jnp.linspace(*transport.path.times, steps + 1, dtype=y0.dtype)
-    width = times[1:] - times[:-1]
-    coefficient = _bounded(transport, steps)
 
-    def correct(t: Array, y: Array, key: Key) -> tuple[Array, None]:
-        _, score = _views(transport, t, y, args)
-        noise = jax.random.normal(key, y.shape, y.dtype)
+    def correct(t: Array, args: PyTree, ys: Array, key: Key) -> tuple[Array, None]:
+        _, score = _velocity_and_score(transport, t, ys, args)
+        noise = jax.random.normal(key, ys.shape, ys.dtype)
         ratio = signal_to_noise * jnp.mean(_norms(noise)) / jnp.mean(_norms(score))
         length = 2 * jnp.square(ratio)
-        return y + length * score + jnp.sqrt(2 * length) * noise, None
+        return ys + length * score + jnp.sqrt(2 * length) * noise, None
 
-    def predict(y: Array, t: Array, dt: Array, key: Key) -> Array:
-        velocity, score = _views(transport, t, y, args)
-        if predictor == "probability flow":
-            return y + dt * velocity
-        g = coefficient(t)
-        noise = jax.random.normal(key, y.shape, y.dtype)
-        return y + dt * (velocity + 0.5 * jnp.square(g) * score) + g * jnp.sqrt(dt) * noise
+    def predict(now: Moment, ys: Array, args: PyTree, key: Key) -> Array:
+        if predictor == "reverse diffusion":
+            return _euler_maruyama(transport, _bounded(transport, steps, now.t), now, ys, args, key)
+        velocity, _ = _velocity_and_score(transport, now.t, ys, args)
+        return ys + (now.s - now.t) * velocity
 
-    def step(y: Array, inputs: tuple[Array, Array, Key]) -> tuple[Array, None]:
-        t, dt, key = inputs
-        predictor_key, corrector_key = jax.random.split(key)
-        y, _ = jax.lax.scan(partial(correct, t), y, jax.random.split(corrector_key, corrector_steps))
-        return predict(y, t, dt, predictor_key), None
+    def step(now: Moment, ys: Array, args: PyTree) -> tuple[Array, None]:
+        predictor_key, corrector_key = jax.random.split(now.key)
+        ys, _ = jax.lax.scan(partial(correct, now.t, args), ys, jax.random.split(corrector_key, corrector_steps))
+        return predict(now, ys, args, predictor_key), None
 
-    y, _ = jax.lax.scan(step, y0, (times[:-1], width, jax.random.split(noise_key, steps)))
-    return _denoised(transport, y, args) if denoise else y
+    ys, _ = march(transport, step, count, key=prior_key, steps=steps, args=args, noise_key=noise_key)
+    return _denoised(transport, ys, args) if denoise else ys
 
 
-def _bounded(transport: Transport, steps: int) -> Diffusion:
-    first, last = transport.path.times
-    dt = (last - first) / steps
-
-    def coefficient(t: Array) -> Array:
-        _, b, _, _ = transport.path.coefficients(t)
-        return jnp.minimum(transport.path.diffusion(t), jnp.abs(b) / dt**0.5)
-
-    return coefficient
+def _euler_maruyama(transport: Transport, g: Array, now: Moment, ys: Array, args: PyTree, key: Key) -> Array:
+    r"""One step of $dx = (v + g^2 s / 2)\,dt + g\,dW$."""
+    velocity, score = _velocity_and_score(transport, now.t, ys, args)
+    dt = now.s - now.t
+    increment = jnp.sqrt(dt) * jax.random.normal(key, ys.shape, ys.dtype)
+    return ys + (dt * (velocity + 0.5 * jnp.square(g) * score) + g * increment)
 
 
-def _views(transport: Transport, t: Array, ys: Array, args: PyTree) -> tuple[Array, Array]:
-    """Velocity and score of a batch from one evaluation of the field."""
+def _bounded(transport: Transport, steps: int, t: Array) -> Array:
+    """The path's own diffusion, at most so large that one step moves pure noise by half its length."""
+    path = affine(transport.path, what="its own diffusion")
+    first, last = path.times
+    _, b, _, _ = path.coefficients(t)
+    return jnp.minimum(path.diffusion(t), jnp.abs(b) / ((last - first) / steps) ** 0.5)
 
-    def both(y: Array, args: PyTree) -> tuple[Array, Array]:
-        value = checked_field(transport.field)(t, y, args)
-        convert = transport.path.convert
-        return (
-            convert(t, y, value, source=transport.prediction, target="velocity"),
-            convert(t, y, value, source=transport.prediction, target="score"),
-        )
 
-    return jax.vmap(both)(ys, args)
+def _velocity_and_score(transport: Transport, t: Array, ys: Array, args: PyTree) -> tuple[Array, ...]:
+    return jax.vmap(lambda y, args: transport.views(t, y, args, "velocity", "score"))(ys, args)
 
 
 def _denoised(transport: Transport, ys: Array, args: PyTree) -> Array:

@@ -50,7 +50,7 @@ def test_euler_gives_the_riemann_sum_and_its_straightness(x64, key):
         return jnp.sin(3 * y) * (1 + t) + args
 
     y0s, args, steps = jax.random.normal(key, (6, 2)), jnp.linspace(0.0, 1.0, 6), 20
-    record = path_geometry(field, y0s, args, steps=steps, solver=diffrax.Euler())
+    record = path_geometry(field, y0s, args, steps=steps, method=diffrax.Euler())
     energy, straightness = [], []
     for y0, shift in zip(np.asarray(y0s), np.asarray(args)):
         y, velocities = y0, []

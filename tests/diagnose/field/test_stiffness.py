@@ -73,12 +73,15 @@ def test_amplification_is_the_growth_of_a_perturbation_on_the_line(x64, key):
 def test_decay_is_where_euler_breaks(key):
     from diffrax import Euler
 
-    from nablax.follow import flow
+    from nablax.follow import Solver, flow
 
     field = lambda t, y, args: jnp.array([-1.0, -100.0]) * y  # noqa: E731
     record = stiffness(field, jnp.ones((1, 2)), steps=200, times=2, key=key)
     needed = float(record.stiffness.value) / 2
-    ends = [flow(field, jnp.ones(2), 0.0, 1.0, steps=int(s), solver=Euler()).ys for s in (0.9 * needed, 1.1 * needed)]
+    ends = [
+        flow(field, jnp.ones(2), 0.0, 1.0, solver=Solver(steps=int(s), method=Euler())).ys
+        for s in (0.9 * needed, 1.1 * needed)
+    ]
     assert abs(ends[0][1]) > 10 and abs(ends[1][1]) < 0.1
 
 

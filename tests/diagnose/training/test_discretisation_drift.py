@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from nablax.diagnose import discretisation_drift, modified_flow
-from nablax.follow import flow
+from nablax.follow import Solver, flow
 
 
 def follow(field, y, time=1.0):
-    return flow(field, y, 0.0, time, steps=16, solver=diffrax.Dopri5()).ys
+    return flow(field, y, 0.0, time, solver=Solver(steps=16, method=diffrax.Dopri5())).ys
 
 
 def bowl(p):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nablax.diagnose import learning_flow, noether, rescaling_symmetry, scaling_symmetry, translation_symmetry
-from nablax.follow import flow
+from nablax.follow import Solver, flow
 
 RULE = {"learning_rate": 0.3, "momentum": 0.6, "weight_decay": 0.2}
 GENERATORS = {
@@ -45,7 +45,9 @@ def test_the_charges_obey_their_equation_along_the_flow(x64, key):
     @jax.jit
     def run():
         start = {n: r[2] for n, r in rates((params, velocity)).items()}
-        end, charges = flow(joint, ((params, velocity), start), 0.0, 2.0, steps=200, solver=diffrax.Dopri5()).ys
+        end, charges = flow(
+            joint, ((params, velocity), start), 0.0, 2.0, solver=Solver(steps=200, method=diffrax.Dopri5())
+        ).ys
         return start, charges, noether(loss, *end, x, y, generators=GENERATORS, **RULE)
 
     start, charges, record = run()

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nablax.follow import Solver
 from nablax.spaces import Euclidean
 from nablax.transport import Linear, Normal, Transport, VariancePreserving, guidance
 
@@ -66,7 +67,7 @@ def test_guided_samples_follow_the_closed_form_and_lean_further(x64, key):
     for scale in (1.0, 2.0):
         guided = guidance(gaussian_field(Linear(1e-4), "velocity"), scale)
         transport = Transport(guided, Linear(1e-4), Normal((1,)), Euclidean((1,)))
-        samples = transport.sample(3, key=key, args=condition, rtol=1e-8, atol=1e-8)
+        samples = transport.sample(3, key=key, args=condition, solver=Solver(rtol=1e-8, atol=1e-8))
         start = jax.vmap(transport.prior.sample)(jax.random.split(key, 3))
         slope = (samples[1] - samples[0]) / (start[1] - start[0])
         np.testing.assert_allclose(samples[2], samples[0] + slope * (start[2] - start[0]), rtol=1e-5)

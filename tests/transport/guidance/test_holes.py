@@ -72,9 +72,9 @@ def test_pseudoinverse_guidance_alone_takes_holes_too():
 
 def test_draws_and_evidence_of_the_posterior_do_not_depend_on_what_is_in_a_hole():
     for seen in (HOLE, ONES):
-        posterior = sample_posterior(TRANSPORT, inpainting(MASK), seen, 0.5, key=KEY, draws=200, particles=32, steps=8)
+        posterior = sample_posterior(TRANSPORT, inpainting(MASK), seen, 0.5, 200, key=KEY, particles=32, steps=8)
         # x ~ N(0, 1) seen with noise 0.5: mean 1/(1 + 0.25), and the density of 1 under N(0, 1.25), twice.
-        assert np.abs(posterior.draws.mean(axis=0) - jnp.array([0.8, 0.8, 0.0, 0.0])).max() < 0.3
+        assert np.abs(posterior.samples.mean(axis=0) - jnp.array([0.8, 0.8, 0.0, 0.0])).max() < 0.3
         expected = 2 * float(jax.scipy.stats.norm.logpdf(1.0, 0.0, 1.25**0.5))
         assert abs(float(posterior.log_evidence) - expected) < 0.05
 
@@ -82,9 +82,9 @@ def test_draws_and_evidence_of_the_posterior_do_not_depend_on_what_is_in_a_hole(
 def test_complete_takes_nan_for_a_hole_whatever_the_mask_says():
     row = jnp.array([1.0, jnp.nan, 2.0, jnp.nan])
     everywhere, truth = jnp.ones(4, bool), ~jnp.isnan(row)
-    ours, exact = (complete(TRANSPORT, row, mask, key=KEY, draws=5, steps=4) for mask in (everywhere, truth))
-    np.testing.assert_array_equal(ours.draws, exact.draws)
-    np.testing.assert_array_equal(ours.draws[:, [0, 2]], np.tile([1.0, 2.0], (5, 1)))
+    ours, exact = (complete(TRANSPORT, row, mask, 5, key=KEY, steps=4) for mask in (everywhere, truth))
+    np.testing.assert_array_equal(ours.samples, exact.samples)
+    np.testing.assert_array_equal(ours.samples[:, [0, 2]], np.tile([1.0, 2.0], (5, 1)))
     assert ours.log_evidence == exact.log_evidence
 
 

@@ -53,8 +53,8 @@ def test_mixture_posterior_to_monte_carlo_error(key):
     def operator(x):
         return jnp.asarray(matrix, x.dtype) @ x
 
-    ours = sample_posterior(transport, operator, seen, noise_scale, key=key, draws=4000, particles=4000, steps=24)
-    draws = np.asarray(ours.draws, float)
+    ours = sample_posterior(transport, operator, seen, noise_scale, 4000, key=key, particles=4000, steps=24)
+    draws = np.asarray(ours.samples, float)
     mean, covariance = moments(*posterior[:3])
     size = float(ours.effective_sample_size)
     assert size > 2000 and float(ours.lineages) > 1000
@@ -90,13 +90,13 @@ def test_completion_recovers_two_modes_with_their_weights(key):
     @jax.jit
     @jax.vmap
     def run(row, mask, key):
-        return complete(transport, row, mask, key=key, draws=800, particles=800)
+        return complete(transport, row, mask, 800, key=key, particles=800)
 
     posterior = run(rows, mask, jax.random.split(key, 7))
-    np.testing.assert_array_equal(posterior.draws[:, :, 0], np.broadcast_to(rows[:, :1], (7, 800)))
+    np.testing.assert_array_equal(posterior.samples[:, :, 0], np.broadcast_to(rows[:, :1], (7, 800)))
     for i, first in enumerate(firsts):
         weights, means, deviations, log_density = conditional(first)
-        second = np.asarray(posterior.draws[i, :, 1])
+        second = np.asarray(posterior.samples[i, :, 1])
         standard_error = np.sqrt(0.25 / float(posterior.effective_sample_size[i]))
         assert abs((second > 0).mean() - weights[0]) < 4 * standard_error
         nearest = np.abs((second[:, None] - means) / deviations).min(axis=1)
@@ -120,15 +120,15 @@ def test_few_steps_and_equal_weights_where_the_data_are_normal(key):
         lambda x: x[:1] - x[2:],
         jnp.asarray(observation, jnp.float32),
         0.1,
+        4000,
         key=key,
-        draws=4000,
         particles=4000,
         steps=8,
     )
     assert float(ours.effective_sample_size) > 0.85 * 4000
     assert abs(float(ours.log_evidence) - log_evidence) < 0.02
-    np.testing.assert_allclose(ours.draws.mean(axis=0), means[0], atol=4 / np.sqrt(4000))
-    np.testing.assert_allclose(np.cov(ours.draws.T), covariances[0], atol=0.06)
+    np.testing.assert_allclose(ours.samples.mean(axis=0), means[0], atol=4 / np.sqrt(4000))
+    np.testing.assert_allclose(np.cov(ours.samples.T), covariances[0], atol=0.06)
 
 
 def test_learned_velocity_completes(key):
@@ -156,9 +156,9 @@ def test_learned_velocity_completes(key):
 
     transport = Transport(fit(model, fit_key), Linear(), Normal((2,)), Euclidean((2,)))
     row, mask = jnp.array([0.2, jnp.nan]), jnp.array([True, False])
-    posterior = complete(transport, row, mask, key=draw_key, draws=1000, particles=400)
+    posterior = complete(transport, row, mask, 1000, key=draw_key, particles=400)
     weights, means, deviations, log_density = conditional(0.2)
-    second = np.asarray(posterior.draws[:, 1])
+    second = np.asarray(posterior.samples[:, 1])
     assert float(posterior.effective_sample_size) > 100
     assert abs((second > 0).mean() - weights[0]) < 0.08
     assert abs(float(posterior.log_evidence) - log_density) < 0.25
@@ -184,17 +184,17 @@ def test_every_mask_and_path(key):
         # Everything traced: what a program knows beforehand it computes while compiling, slowly.
         @jax.jit
         def run(mask, row, key, transport=transport, steps=steps):
-            return complete(transport, row, mask, key=key, draws=2000, particles=1000, steps=steps)
+            return complete(transport, row, mask, 2000, key=key, particles=1000, steps=steps)
 
         everything = run(jnp.array([True, True]), row, key)
         nothing = run(jnp.array([False, False]), row, key)
-        assert jnp.all(everything.draws == row[None])
+        assert jnp.all(everything.samples == row[None])
         inverse = np.linalg.inv(covariance)
         log_density = -0.5 * row @ inverse @ row - 0.5 * np.log(np.linalg.det(2 * np.pi * covariance))
         assert abs(float(everything.log_evidence) - log_density) < 0.02
         assert abs(float(nothing.log_evidence)) < 1e-4
-        np.testing.assert_allclose(np.cov(nothing.draws.T), covariance, atol=0.15)
-        second = run(jnp.array([True, False]), row, key).draws[:, 1]
+        np.testing.assert_allclose(np.cov(nothing.samples.T), covariance, atol=0.15)
+        second = run(jnp.array([True, False]), row, key).samples[:, 1]
         np.testing.assert_allclose(second.mean(), 0.6 * 0.7, atol=4 * np.sqrt(0.44 / 1000))
         np.testing.assert_allclose(second.std(), np.sqrt(0.8 - 0.36), atol=0.06)
 
@@ -203,27 +203,27 @@ def test_noisy_scalar_in_double_precision(x64):
     transport = transport_to(np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))
     seen = jnp.array([2.0])
     assert seen.dtype == jnp.float64
-    ours = sample_posterior(transport, lambda x: x, seen, 0.5, key=jax.random.key(0), draws=3, particles=4, steps=6)
-    assert ours.draws.dtype == jnp.float64 and ours.draws.shape == (3, 1)
+    ours = sample_posterior(transport, lambda x: x, seen, 0.5, 3, key=jax.random.key(0), particles=4, steps=6)
+    assert ours.samples.dtype == jnp.float64 and ours.samples.shape == (3, 1)
     assert abs(float(ours.log_evidence) - norm(0, np.sqrt(1.25)).logpdf(2.0)) < 0.05
     single = sample_posterior(
-        transport, lambda x: x, seen.astype(jnp.float32), 0.5, key=jax.random.key(0), particles=4, steps=6
+        transport, lambda x: x, seen.astype(jnp.float32), 0.5, 1, key=jax.random.key(0), particles=4, steps=6
     )
-    assert single.draws.dtype == jnp.float32
+    assert single.samples.dtype == jnp.float32
 
 
 def test_faults(key):
     transport = transport_to(*PAIR)
     row, mask = jnp.zeros(2), jnp.array([True, False])
     with pytest.raises(ValueError, match="one row and its mask"):
-        complete(transport, jnp.zeros((5, 2)), mask, key=key)
+        complete(transport, jnp.zeros((5, 2)), mask, 1, key=key)
     with pytest.raises(ValueError, match="as a whole number, at least 1"):
-        complete(transport, row, mask, key=key, particles=0)
+        complete(transport, row, mask, 1, key=key, particles=0)
     with pytest.raises(ValueError, match="observation of shape"):
-        sample_posterior(transport, lambda x: x[:1], row, 0.1, key=key)
+        sample_posterior(transport, lambda x: x[:1], row, 0.1, 1, key=key)
     empirical = Transport(transport.field, Linear(), Empirical(jnp.zeros((3, 2))), Euclidean((2,)))
     with pytest.raises(ValueError, match="normal noise"):
-        complete(empirical, row, mask, key=key)
+        complete(empirical, row, mask, 1, key=key)
     broken = Transport(lambda t, y, args: y * jnp.nan, Linear(), Normal((2,)), Euclidean((2,)))
     with pytest.raises(RuntimeError, match="lost its weight"):
-        jax.block_until_ready(complete(broken, row, mask, key=key, steps=2, particles=2).draws)
+        jax.block_until_ready(complete(broken, row, mask, 1, key=key, steps=2, particles=2).samples)

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from nablax.spaces import Euclidean
-from nablax.transport import Bounds, Cosine, Empirical, Linear, Normal, Transport, posterior_guidance, steer
+from nablax.transport import (
+    AbstractPath,
+    Bounds,
+    Cosine,
+    Empirical,
+    Linear,
+    Normal,
+    Transport,
+    posterior_guidance,
+    steer,
+)
 
 from ..gaussian_mixtures import transport_to
 
@@ -21,6 +31,16 @@ def _refuse(*_):
 
 
 forward_only.defvjp(_refuse, _refuse)
+
+
+class Bent(AbstractPath):
+    times = (0.0, 1.0)
+
+    def interpolate(self, t, x0, x1):
+        return x0 + t * (x1 - x0) + jnp.sin(jnp.pi * t) * jnp.square(x1)
+
+    def target(self, t, x0, x1):
+        return x1 - x0 + jnp.pi * jnp.cos(jnp.pi * t) * jnp.square(x1)
 
 
 def squared(target):
@@ -106,6 +126,12 @@ def test_a_hard_constraint_is_satisfied(key):
     assert abs(float(samples[:, 1].std()) - np.sqrt(0.1)) < 0.05
 
 
+def test_a_path_that_is_not_affine_has_no_predicted_ends(key):
+    transport = Transport(lambda t, y, args: -y, Bent(), Normal((2,)), Euclidean((2,)))
+    with pytest.raises(ValueError, match="an affine path, for the predicted ends"):
+        steer(transport, squared(0.0), 5, key=key, steps=4)
+
+
 def test_any_coupling_will_do(key):
     transport = Transport(
         lambda t, y, args: -y, Linear(), Empirical(jnp.ones((3, 2))), Euclidean((2,)), "velocity", False
@@ -122,3 +148,8 @@ def test_faults(key):
         posterior_guidance(transport, squared(0.0), 2, key=key, steps=0)
     with pytest.raises(ValueError, match="lower or an upper"):
         Bounds()
+    for bounds in ({"lower": float("nan")}, {"lower": 0.0, "upper": jnp.array([1.0, jnp.nan])}):
+        with pytest.raises(ValueError, match=r"(lower|upper) without NaN.*Infinity leaves a component free"):
+            Bounds(**bounds)
+    with pytest.raises(ValueError, match="margin ≥ 0"):
+        Bounds(0.0, margin=float("nan"))

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from nablax.fields import MLP
-from nablax.follow import fit, flow
+from nablax.follow import Solver, fit, flow
 from nablax.spaces import Euclidean
 from nablax.transport import Empirical, Linear, Normal, Transport, flow_matching, reflow
 
@@ -22,7 +22,7 @@ def widening(t, y, args):
 
 def test_pairs_are_the_flow_map():
     transport = Transport(widening, Linear(), Normal((2,)), Euclidean((2,)))
-    pairs = reflow(transport, 300, key=KEY, rtol=1e-6, atol=1e-6)
+    pairs = reflow(transport, 300, key=KEY, solver=Solver(rtol=1e-6, atol=1e-6))
     np.testing.assert_allclose(pairs["data"], 3 + 2 * pairs["noise"], atol=1e-4)
     assert pairs["noise"].shape == (300, 2) and pairs["noise"].dtype == np.float32
     assert abs(pairs["noise"].mean()) < 0.15 and abs(pairs["noise"].std() - 1) < 0.1
@@ -30,10 +30,10 @@ def test_pairs_are_the_flow_map():
 
 def test_batches_make_no_difference_to_the_map_and_no_row_twice():
     transport = Transport(widening, Linear(), Normal((1,)), Euclidean((1,)))
-    pairs = reflow(transport, 100, key=KEY, steps=50, batch_size=32)
+    pairs = reflow(transport, 100, key=KEY, solver=Solver(steps=50), batch_size=32)
     assert pairs["noise"].shape == (100, 1)
     assert len(np.unique(pairs["noise"])) == 100
-    whole = reflow(transport, 32, key=KEY, steps=50)
+    whole = reflow(transport, 32, key=KEY, solver=Solver(steps=50))
     np.testing.assert_allclose(whole["noise"], pairs["noise"][:32])
 
 
@@ -43,7 +43,7 @@ def test_conditions_reach_their_own_pairs():
 
     condition = jnp.arange(70.0)[:, None]
     transport = Transport(shift, Linear(), Normal((3,)), Euclidean((3,)))
-    pairs = reflow(transport, 70, key=KEY, args=condition, steps=2, batch_size=32)
+    pairs = reflow(transport, 70, key=KEY, args=condition, solver=Solver(steps=2), batch_size=32)
     np.testing.assert_allclose(pairs["data"] - pairs["noise"], np.broadcast_to(condition, (70, 3)), atol=1e-4)
     assert pairs["condition"] is condition
 
@@ -75,7 +75,7 @@ def one_step_error(transport):
     def velocity(t, ys, args):
         return jax.vmap(transport.velocity, in_axes=(None, 0))(t, ys)
 
-    ends = flow(velocity, starts, 0.0, 1.0, steps=50).ys
+    ends = flow(velocity, starts, 0.0, 1.0, solver=Solver(steps=50)).ys
     return float(jnp.sqrt(jnp.mean((starts + velocity(0.0, starts, None) - ends) ** 2))), ends
 
 
@@ -87,7 +87,7 @@ def test_one_reflow_makes_one_euler_step_enough():
         keys[2], (4000, 1)
     )
     first = learn({"noise": noise, "data": data}, keys[3])
-    pairs = reflow(first, 4000, key=keys[0], steps=50)
+    pairs = reflow(first, 4000, key=keys[0], solver=Solver(steps=50))
     second = learn(pairs, keys[2])
     bent, before = one_step_error(first)
     straight, after = one_step_error(second)

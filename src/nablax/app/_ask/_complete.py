@@ -115,9 +115,9 @@ def _draw_chunk(
     def one(y: Array, known: Array, condition: Array, key: Key) -> tuple[Array, Array]:
         args = condition if condition.size else None
         posterior = complete_row(
-            transport, y, known, key=key, draws=draws, particles=max(_PARTICLES, draws), steps=_STEPS, args=args
+            transport, y, known, draws, key=key, particles=max(_PARTICLES, draws), steps=_STEPS, args=args
         )
-        return posterior.draws, posterior.lineages
+        return posterior.samples, posterior.lineages
 
     return jax.vmap(one)(y, known, condition, jax.random.split(draw_key, len(base)))
 

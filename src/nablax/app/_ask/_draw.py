@@ -8,11 +8,13 @@ import numpy as np
 import polars as pl
 from jaxtyping import Array
 
+from ...follow import Solver
 from .._data._cells import block_size
 from .._runs._rows import filled
 from .._runs._run import Model
 
 _ROWS_AT_ONCE = 2048
+_SAMPLES = Solver(rtol=1e-4, atol=1e-4)
 # Where a number is a condition and others are not named, these come from the nearest tenth of the training rows.
 _SHARE, _FEWEST = 10, 20
 
@@ -55,7 +57,7 @@ def draw(
     seed: int = 0,
     condition: np.ndarray | None = None,
     scale: float = 1.0,
-    steps: int | Array | None = None,
+    solver: Solver = _SAMPLES,
 ) -> np.ndarray:
     """Draw encoded samples.
 
@@ -65,7 +67,7 @@ def draw(
         seed: the same seed gives the same samples.
         condition: condition vectors [count, c]; ignored when the model has none.
         scale: classifier-free guidance.
-        steps: fixed solver steps; adaptive by default.
+        solver: adaptive by default.
 
     Returns:
         float32 [count, ...].
@@ -79,7 +81,7 @@ def draw(
         args: Array | None = None
         if model.codec.condition_dim and condition is not None:
             args = jax.numpy.asarray(filled(condition[start : start + size], size))
-        y = transport.sample(size, key=jax.random.fold_in(key, number), args=args, steps=steps)
+        y = transport.sample(size, key=jax.random.fold_in(key, number), args=args, solver=solver)
         parts.append(np.asarray(y)[: count - start])
     return np.concatenate(parts)
 

@@ -11,12 +11,14 @@ import polars as pl
 from jaxtyping import Array
 
 from ..._core import Key
+from ...follow import Solver
 from .._runs._rows import filled
 from .._runs._run import Model
 
 # Activations of D Jacobian products a row: this many numbers of one layer at a time.
 _NUMBERS_AT_ONCE = 2**24
 _ROWS_AT_ONCE = 256
+_SOLVER = Solver(rtol=1e-4, atol=1e-4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _score_chunk(model: Model, base: Array, condition: Array, key: Key, round_tr
     noise_key, probe_key = jax.random.split(key)
     y, correction = _dequantise(model.codec, base, noise_key)
     args = condition if model.codec.condition_dim else None
-    result = model.transport.log_prob(y, args, key=probe_key, rtol=1e-4, atol=1e-4, round_trip=round_trip)
+    result = model.transport.log_prob(y, args, key=probe_key, solver=_SOLVER, round_trip=round_trip)
     return result.value + correction, result.standard_error, result.round_trip_error
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import diagnose
+from ...follow import Solver
 from .._ask._draw import draw
 from .._ask._score import Scores
 from .._runs._run import Model
@@ -74,7 +75,7 @@ def solver_curve(model: Model, condition: np.ndarray, seed: int) -> SolverCurve:
 
     def by_steps(steps: int) -> np.ndarray:
         # As an array, so that one compiled program takes any number of steps.
-        return draw(model, count, seed=seed, condition=given, steps=jnp.asarray(steps))
+        return draw(model, count, seed=seed, condition=given, solver=Solver(steps=jnp.asarray(steps)))
 
     reference = by_steps(_REFERENCE_STEPS)
     scale = float(np.std(reference))

@@ -212,7 +212,7 @@ def matching_loss(codec: "Codec | ImageCodec", condition_dropout: float) -> Call
     Returns:
         ``loss(field, batch, *, key)``; the batch holds "base" and, where there are conditions, "condition".
     """
-    matching = flow_matching(PATH, condition_dropout=condition_dropout)
+    matching = flow_matching(PATH, condition_dropout=condition_dropout if codec.condition_dim else 0.0)
 
     def loss(field: Any, batch: dict[str, Array], *, key: Key) -> Array:
         noise_key, match_key = jax.random.split(key)

@@ -19,7 +19,7 @@ from ..._core import (
     table,
 )
 from ...calculus import Estimate
-from ...follow import flow
+from ...follow import Solver, flow
 from .._samples import align
 
 TRAJECTORIES = 256
@@ -72,7 +72,7 @@ def path_geometry(
     t0: float = 0.0,
     t1: float = 1.0,
     steps: int = 100,
-    solver: diffrax.AbstractSolver | None = None,
+    method: diffrax.AbstractSolver | None = None,
     squared_wasserstein: float | Float[Array, ""] | None = None,
 ) -> PathGeometry:
     r"""Measure path energy and straightness of the flow of a velocity field.
@@ -94,7 +94,7 @@ def path_geometry(
         t0: start time, 0 by default.
         t1: end time, 1 by default.
         steps: fixed steps of the solver, 100 by default.
-        solver: a Diffrax solver. Default: that of :func:`nablax.follow.flow` with fixed steps.
+        method: the rule of one step, a Diffrax solver. Default: that of :func:`nablax.follow.flow` with fixed steps.
         squared_wasserstein: :math:`W_2^2` between start and target distributions, in units of ``y`` squared; gives
             the normalised path energy (for ``t1 - t0`` of 1). Taken as exact.
 
@@ -125,7 +125,7 @@ def path_geometry(
     _, y0s, trajectories = align(t0, y0s, args)
     if t0 == t1:
         raise fault(expected="t0 and t1 apart", got=f"{t0} twice", fix="A path needs some time.")
-    energies, straight = _follow(field, y0s, args, jnp.asarray(t0), jnp.asarray(t1), steps, solver)
+    energies, straight = _follow(field, y0s, args, jnp.asarray(t0), jnp.asarray(t1), steps, method)
     energy = Estimate.from_samples(energies)
     normalised = None
     if squared_wasserstein is not None:
@@ -152,7 +152,7 @@ def _follow(
     t0: Float[Array, ""],
     t1: Float[Array, ""],
     steps: int,
-    solver: diffrax.AbstractSolver | None,
+    method: diffrax.AbstractSolver | None,
 ) -> tuple[Float[Array, " trajectories"], Float[Array, " trajectories"]]:
 
     def augmented(t: Float[Array, ""], state: tuple, condition: PyTree) -> tuple:
@@ -162,7 +162,7 @@ def _follow(
     def trajectory(row: tuple) -> tuple[Float[Array, ""], Float[Array, ""]]:
         y0, condition = row
         zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(y0)))
-        end = flow(augmented, (y0, zero), t0, t1, args=condition, steps=steps, solver=solver).ys
+        end = flow(augmented, (y0, zero), t0, t1, args=condition, solver=Solver(steps=steps, method=method)).ys
         displacement = optax.tree.sub(end[0], y0)
         # Backwards in time the integral of a square comes out negative.
         duration = jnp.abs(t1 - t0).astype(zero.dtype)

@@ -20,7 +20,7 @@ from ..._core import (
     table,
 )
 from ...calculus import Estimate, arnoldi, ritz_values
-from ...follow import flow
+from ...follow import Solver, flow
 from .._samples import align
 
 POINTS = 64
@@ -170,7 +170,7 @@ def _project(
 
     def follow(row: tuple) -> PyTree:
         y0, condition = row
-        return flow(field, y0, moments[0], moments[-1], args=condition, steps=steps, ts=moments).ys
+        return flow(field, y0, moments[0], moments[-1], args=condition, solver=Solver(steps=steps), ts=moments).ys
 
     paths = jax.lax.map(follow, (y0s, args), batch_size=POINTS)
 

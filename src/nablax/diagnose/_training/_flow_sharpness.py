@@ -20,7 +20,7 @@ from ..._core import (
     tree_norm,
 )
 from ...calculus import hessian_product, top_eigenvalues
-from ...follow import flow
+from ...follow import Solver, flow
 
 
 class FlowSharpness(AbstractRecord):
@@ -156,7 +156,9 @@ def flow_sharpness(
     def stretch(state: tuple) -> tuple:
         at, time, extent, _, steps, count = state
         # Time is counted in stretches, so that one program and one dtype serve all their lengths.
-        walked = flow(field, at, 0.0, 1.0, args=extent, rtol=accuracy, atol=accuracy, max_steps=16384, throw=False)
+        walked = flow(
+            field, at, 0.0, 1.0, args=extent, solver=Solver(rtol=accuracy, atol=accuracy, max_steps=16384), throw=False
+        )
         time = time + extent
         # Where the solver gave up, its last state is no point of the flow; the loop ends at a movement of NaN.
         there = jax.tree.map(lambda y: jnp.where(walked.result == diffrax.RESULTS.successful, y, jnp.nan), walked.ys)

@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from ..._core import Field, Key
 from ...spaces import Euclidean
-from ...transport import AbstractPath, Normal, Transport
+from ...transport import AbstractAffinePath, Normal, Transport
 
 
 class Mixture(eqx.Module):
@@ -41,7 +41,7 @@ class Mixture(eqx.Module):
         """Log-density in nats."""
         return logsumexp(self.log_parts(y, a, b))
 
-    def transport(self, path: AbstractPath) -> Transport:
+    def transport(self, path: AbstractAffinePath) -> Transport:
         """The exact transport along a path, by the gradient of the log-density."""
 
         def score(t: Array, y: Array, args: None) -> Array:
@@ -51,7 +51,7 @@ class Mixture(eqx.Module):
         return score_transport(score, path, self.means.shape[1])
 
 
-def score_transport(score: Field, path: AbstractPath, dim: int) -> Transport:
+def score_transport(score: Field, path: AbstractAffinePath, dim: int) -> Transport:
     """A transport from the path's own prior by a score."""
     return Transport(score, path, Normal((dim,), path.prior_scale), Euclidean((dim,)), "score")
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...fields import MLP
-from ...follow import fit, flow
+from ...follow import Solver, fit, flow
 from ...transport import (
     Linear,
     coupled_batches,
@@ -202,4 +202,4 @@ def _follow(field: MLP, starts: Array, steps: int, times: Array | None) -> Array
     def velocity(t: Array, ys: Array, args: None) -> Array:
         return jax.vmap(field, in_axes=(None, 0))(t, ys)
 
-    return flow(velocity, starts, 0.0, 1.0, steps=steps, ts=times, solver=diffrax.Euler()).ys
+    return flow(velocity, starts, 0.0, 1.0, solver=Solver(steps=steps, method=diffrax.Euler()), ts=times).ys

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...diagnose import discretisation_drift, modified_flow
-from ...follow import flow
+from ...follow import Solver, flow
 from .._problems._paths import draw_paths, finish
 from .._problems._training import trained
 from .._records import Check, Paper
@@ -82,7 +82,7 @@ def _order(key: Key, seeds: int) -> Check:
         gaps = []
         for drift in (True, False):
             field = modified_flow(_network, rate, drift=drift)
-            end = flow(field, start, 0.0, 10.0, args=data, steps=20, solver=diffrax.Dopri5()).ys
+            end = flow(field, start, 0.0, 10.0, args=data, solver=Solver(steps=20, method=diffrax.Dopri5())).ys
             gaps.append(jnp.sqrt(sum(jnp.sum((a - b) ** 2) for a, b in zip(end, stepped, strict=True))))
         return jnp.stack(gaps)
 
@@ -121,7 +121,9 @@ def _game() -> Check:
             ends, paths = [last], [*paths, path]
             for drift in (True, False):
                 field = modified_flow(losses, (rate, rate), alternating=alternating, drift=drift)
-                ends.append(flow(field, start, 0.0, float(rounds), steps=400, solver=diffrax.Dopri5()).ys)
+                ends.append(
+                    flow(field, start, 0.0, float(rounds), solver=Solver(steps=400, method=diffrax.Dopri5())).ys
+                )
             rows.append(jnp.stack([jnp.hypot(*end) for end in ends]))
         return jnp.stack(rows), jnp.stack(paths)
 

@@ -6,6 +6,7 @@ from jaxtyping import Array
 
 from ..._core import Field, Key
 from ...diagnose import gauge, intrinsic_dimension
+from ...follow import Solver
 from ...transport import VariancePreserving
 from .._problems._mixture import (
     Mixture,
@@ -67,13 +68,15 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     data, fresh = jnp.split(jax.jit(lambda k: mixture.sample(k, 2 * count))(keys[0]), 2)
     floor = energy_distance(fresh, data)
     # All four in one call, with the error as the condition: one program for method and baselines.
-    drawn = transport.sample(4 * count, key=keys[1], args=_rows(list(_ERRORS.values()), count), steps=100)
+    drawn = transport.sample(
+        4 * count, key=keys[1], args=_rows(list(_ERRORS.values()), count), solver=Solver(steps=100)
+    )
     distances = {name: energy_distance(part, data) for name, part in zip(_ERRORS, jnp.split(drawn, 4))}
 
     scored = data[:20]
     truth = jax.jit(jax.vmap(lambda y: mixture.log_density(y)))(scored)
     density = transport.log_prob(
-        jnp.tile(scored, (2, 1)), _rows([_ERRORS["gauge"], _ERRORS["mirror"]], 20), rtol=1e-4, atol=1e-4
+        jnp.tile(scored, (2, 1)), _rows([_ERRORS["gauge"], _ERRORS["mirror"]], 20), solver=Solver(rtol=1e-4, atol=1e-4)
     ).value
     errors = dict(zip(("gauge", "mirror"), jnp.mean(jnp.abs(density.reshape(2, 20) - truth[None]), axis=1)))
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..._core import Key
 from ...diagnose import Conservativity, conservativity
 from ...fields import MLP
-from ...follow import fit
+from ...follow import Solver, fit
 from ...spaces import Euclidean
 from ...transport import (
     Normal,
@@ -133,7 +133,9 @@ def _as_good(pairs: list[tuple[Transport, Transport]], data: Mixture, key: Key, 
         truth_key, sample_key = jax.random.split(k)
         truth = data.sample(truth_key, count)
         for found, transport in ((ours, free), (constrained, gradient)):
-            found.append(energy_distance(transport.sample(count, key=sample_key, rtol=1e-3, atol=1e-3), truth))
+            found.append(
+                energy_distance(transport.sample(count, key=sample_key, solver=Solver(rtol=1e-3, atol=1e-3)), truth)
+            )
         # The score of the normal law with the data's own moments: a perfect gradient, and the wrong one.
         scale = jnp.sqrt(jnp.mean(jnp.square(data.means)) + data.scale**2)
         moments.append(energy_distance(scale * jax.random.normal(sample_key, (count, 2)), truth))
@@ -161,10 +163,13 @@ def _gauge(data: Mixture, key: Key, count: int, repeats: int) -> Check:
         truth_key, sample_key = jax.random.split(k)
         truth = data.sample(truth_key, count)
         for found, transport in ((right, turned), (wrong, stretched)):
-            found.append(energy_distance(transport.sample(count, key=sample_key, steps=100), truth))
+            found.append(energy_distance(transport.sample(count, key=sample_key, solver=Solver(steps=100)), truth))
     test = data.sample(key, 200)
     density = jax.vmap(data.log_density)(test)
-    gaps = [float(jnp.mean(jnp.abs(m.log_prob(test, steps=100).value - density))) for m in (turned, stretched)]
+    gaps = [
+        float(jnp.mean(jnp.abs(m.log_prob(test, solver=Solver(steps=100)).value - density)))
+        for m in (turned, stretched)
+    ]
     (distance, error), (other, other_error) = spread(right), spread(wrong)
     return Check(
         statement="A part that is not conservative need not harm the transport of the density.",

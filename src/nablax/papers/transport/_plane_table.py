@@ -172,7 +172,7 @@ def _column(column: str, methods: Sequence[str], key: Key, size: Size) -> list[C
         distance, energy = [], []
         for network, origins, tests, squared in zip(networks, origin, test, least, strict=True):
             distance.append(plane.wasserstein(plane.follow_euler(network, origins, size.euler), tests))
-            geometry = path_geometry(network, origins, steps=size.euler, solver=diffrax.Euler())
+            geometry = path_geometry(network, origins, steps=size.euler, method=diffrax.Euler())
             energy.append(abs(float(geometry.energy.value) - squared) / squared)
         return Cell(method, column, np.array(distance), np.array(energy))
 

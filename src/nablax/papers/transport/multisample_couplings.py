@@ -95,7 +95,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     few = {name: wasserstein(follow_euler(networks[name], starts, 3), test) for name in ("independent", "optimal")}
     bend, variance = {}, {}
     for (name, network), source in zip(networks.items(), sources, strict=True):
-        geometry = path_geometry(network, starts[:500], steps=_EULER, solver=diffrax.Euler())
+        geometry = path_geometry(network, starts[:500], steps=_EULER, method=diffrax.Euler())
         bend[name] = float(geometry.relative_straightness.value)
         variance[name] = _gradient_variance(network, source, keys[3])
     pair_cost = {name: _squared(**source(0, 20)) for name, source in zip(couplings, sources, strict=True)}

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from ..._core import Key
 from ...diagnose import path_geometry
 from ...fields import MLP
+from ...follow import Solver
 from ...spaces import Euclidean
 from ...transport import (
     Empirical,
@@ -147,11 +148,11 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
 def _pairs(field: MLP, prior: np.ndarray, key: Key) -> dict[str, np.ndarray]:
     transport = Transport(field, Linear(), Empirical(jnp.asarray(prior)), Euclidean((2,)))
-    return reflow(transport, len(prior), key=key, steps=_EULER)
+    return reflow(transport, len(prior), key=key, solver=Solver(steps=_EULER))
 
 
 def _bend(field: MLP, starts: np.ndarray) -> float:
-    geometry = path_geometry(field, starts, steps=_EULER, solver=diffrax.Euler())
+    geometry = path_geometry(field, starts, steps=_EULER, method=diffrax.Euler())
     return float(geometry.relative_straightness.value)
 
 

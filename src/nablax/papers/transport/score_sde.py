@@ -13,10 +13,10 @@ from jaxtyping import Array
 
 from ..._core import Key
 from ...fields import MLP
-from ...follow import fit
+from ...follow import Solver, fit
 from ...spaces import Euclidean
 from ...transport import (
-    AbstractPath,
+    AbstractAffinePath,
     Normal,
     SubVariancePreserving,
     Transport,
@@ -108,7 +108,7 @@ def _likelihood(key: Key, count: int) -> Check:
     a, b, _, _ = transport.path.coefficients(jnp.asarray(transport.path.times[1]))
     truth = jax.vmap(data.log_density, in_axes=(0, None, None))(ys, a, b)
     value = transport.log_prob(ys).value
-    prior = jax.vmap(Normal((2,)).log_prob)(transport.encode(ys, rtol=1e-5, atol=1e-5))
+    prior = jax.vmap(Normal((2,)).log_prob)(transport.encode(ys, solver=Solver(rtol=1e-5, atol=1e-5)))
     gaps = {name: float(jnp.mean(jnp.abs(v - truth))) for name, v in (("ours", value), ("slip", 2 * prior - value))}
     return Check(
         statement="The probability flow gives the exact log-density.",
@@ -125,7 +125,7 @@ def _sub_variance(key: Key, repeats: int, steps: int) -> Check:
     test = data.sample(jax.random.fold_in(key, repeats), 500)
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
 
-    def held_out(path: AbstractPath) -> Array:
+    def held_out(path: AbstractAffinePath) -> Array:
         loss, found = denoising_score_matching(path), []
         for data_key, model_key, fit_key in (jax.random.split(k, 3) for k in jax.random.split(key, repeats)):
             model = fit(
@@ -138,7 +138,7 @@ def _sub_variance(key: Key, repeats: int, steps: int) -> Check:
                 key=fit_key,
             ).model
             transport = Transport(model, path, Normal((2,)), Euclidean((2,)), "noise")
-            found.append(transport.log_prob(test, rtol=1e-3, atol=1e-3).value.mean())
+            found.append(transport.log_prob(test, solver=Solver(rtol=1e-3, atol=1e-3)).value.mean())
         return jnp.stack(found)
 
     gain, error = spread((held_out(SubVariancePreserving()) - held_out(VariancePreserving())).tolist())

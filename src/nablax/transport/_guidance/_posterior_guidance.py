@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_count, check_shape
+from ..._core import Key, canonical_convolutions, check_shape
 from .._batch import check_draws
+from .._march import Moment, march, time_grid
+from .._paths._affine import affine
 from .._transport import Transport
 from ._observed import observed
 from ._steering import Cost, Steering, check_cost
@@ -147,9 +149,8 @@ def pseudoinverse_guidance(
         Song et al. (2023), Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR; Pokle et al. (2024),
         Training-free Linear Image Inverses via Flows, https://arxiv.org/abs/2310.04432 (on flows).
     """
-    count = check_draws(count, key, args)
     operator, observation = observed(transport, operator, observation, noise_scale)
-    path = transport.path
+    path = affine(transport.path, what="guidance")
 
     def cost(x: Array, args: PyTree) -> Array:
         return 0.5 * jnp.sum(jnp.square(operator(x) - observation))
@@ -175,26 +176,21 @@ def pseudoinverse_guidance(
 def _guided(
     transport: Transport, pull: _Pull, cost: Cost, count: int, key: Key, args: PyTree, steps: int
 ) -> tuple[Array, Steering]:
-    steps = check_count(steps, what="steps")
-    path = transport.path
+    path = affine(transport.path, what="guidance")
+    floor = 0.5 * path.coefficients(time_grid(path, steps)[1])[0]
 
-    def step(y: Array, t: Array, s: Array, floor: Array, args: PyTree) -> tuple[Array, Array]:
-        denoised, pullback = jax.vjp(lambda y: transport.denoiser(t, y, args), y)
-        a, b, _, _ = path.coefficients(t)
+    def step(now: Moment, y: Array, args: PyTree) -> tuple[Array, Array]:
+        denoised, pullback = jax.vjp(lambda y: transport.denoiser(now.t, y, args), y)
+        a, b, _, _ = path.coefficients(now.t)
         # Tweedie: a score of the likelihood moves the denoiser by b²/a times it. At a = 0 the pullback vanishes with a.
-        guided = denoised + jnp.square(b) / jnp.maximum(a, floor) * pull(t, denoised, pullback, args)
-        noise = path.convert(t, y, guided, source="denoiser", target="noise")
-        return path.interpolate(s, noise, guided), cost(denoised, args)
+        gain = jnp.square(b) / jnp.maximum(a, floor)
+        guided = denoised + gain * pull(now.t, denoised, pullback, args)
+        noise = path.convert(now.t, y, guided, source="denoiser", target="noise")
+        return path.interpolate(now.s, noise, guided), cost(denoised, args)
 
-    y0 = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
-    times = jnp.linspace(*path.times, steps + 1, dtype=y0.dtype)
-    floor = 0.5 * path.coefficients(times[1])[0]
-
-    def body(ys: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        return jax.vmap(step, in_axes=(0, None, None, None, 0))(ys, *now, floor, args)
-
-    samples, costs = jax.lax.scan(body, y0, (times[:-1], times[1:]))
-    return samples, Steering(costs, jax.vmap(cost)(samples, args), steps, steps)
+    each = jax.vmap(step, in_axes=(None, 0, 0))
+    samples, costs = march(transport, each, count, key=key, steps=steps, args=args)
+    return samples, Steering(costs, jax.vmap(cost)(samples, args), len(costs), len(costs))
 
 
 __all__ = ["posterior_guidance", "pseudoinverse_guidance"]

@@ -18,9 +18,9 @@ def complete(
     transport: Transport,
     observed: Float[Array, "*shape"],
     mask: Bool[Array, "*shape"],
+    count: int,
     *,
     key: Key,
-    draws: int = 1,
     particles: int = 32,
     steps: int = 24,
     args: PyTree = None,
@@ -36,8 +36,8 @@ def complete(
         observed: the row; missing components may hold anything, NaN too.
         mask: True where observed; a component that is NaN was not, whatever the mask says. It may differ from row to
             row under ``jax.vmap``.
+        count: how many samples.
         key: for the particles.
-        draws: how many. Default 1.
         particles: Default 32. More where `Posterior.lineages` is low.
         steps: Default 24.
         args: condition of the field for this row, or None.
@@ -60,8 +60,8 @@ def complete(
         ...     return (t * covariance - (1 - t) * jnp.eye(2)) @ jnp.linalg.solve(blend, y)
         >>> transport = Transport(velocity, Linear(), Normal((2,)), Euclidean((2,)))
         >>> row, mask = jnp.array([1.0, jnp.nan]), jnp.array([True, False])
-        >>> posterior = complete(transport, row, mask, key=jax.random.key(0), draws=500, particles=100)
-        >>> bool(abs(posterior.draws[:, 1].mean() - 0.8) < 0.1)  # the second column is N(0.8, 0.36)
+        >>> posterior = complete(transport, row, mask, 500, key=jax.random.key(0), particles=100)
+        >>> bool(abs(posterior.samples[:, 1].mean() - 0.8) < 0.1)  # the second column is N(0.8, 0.36)
         True
 
     Cost:
@@ -78,8 +78,8 @@ def complete(
     observed = jnp.asarray(observed, jnp.promote_types(observed.dtype, jnp.float32))
     seen = jnp.asarray(mask, bool) & ~jnp.isnan(observed)
     matrix = jnp.diag(seen.reshape(-1).astype(observed.dtype))
-    posterior = _drawn(transport, matrix, jnp.where(seen, observed, 0), seen, 0.0, key, draws, particles, steps, args)
-    return eqx.tree_at(lambda p: p.draws, posterior, jnp.where(seen, observed, posterior.draws))
+    posterior = _drawn(transport, matrix, jnp.where(seen, observed, 0), seen, 0.0, count, key, particles, steps, args)
+    return eqx.tree_at(lambda p: p.samples, posterior, jnp.where(seen, observed, posterior.samples))
 
 
 def sample_posterior(
@@ -87,9 +87,9 @@ def sample_posterior(
     operator: Callable[[Array], Array],
     observation: Float[Array, "*observed"],
     noise_scale: float | Float[Array, ""],
+    count: int,
     *,
     key: Key,
-    draws: int = 1,
     particles: int = 32,
     steps: int = 24,
     args: PyTree = None,
@@ -114,8 +114,8 @@ def sample_posterior(
             operator is zero, as behind the mask of `inpainting`, it is not looked at.
         noise_scale: $\sigma$, standard deviation of the observation's noise in its unit; 0 if what the operator
             observes is linearly independent.
+        count: how many samples.
         key: for the particles.
-        draws: how many. Default 1.
         particles: Default 32.
         steps: Default 24.
         args: condition of the field, or None.
@@ -135,9 +135,9 @@ def sample_posterior(
         >>> transport = Transport(velocity, Linear(), Normal((2,)), Euclidean((2,)))
         >>> total = lambda x: x.sum(keepdims=True)
         >>> posterior = sample_posterior(
-        ...     transport, total, jnp.array([3.0]), 1.0, key=jax.random.key(0), draws=500, particles=100
+        ...     transport, total, jnp.array([3.0]), 1.0, 500, key=jax.random.key(0), particles=100
         ... )
-        >>> bool(jnp.all(abs(posterior.draws.mean(axis=0) - 1) < 0.15))  # each is 3 / (2 + 1) on average
+        >>> bool(jnp.all(abs(posterior.samples.mean(axis=0) - 1) < 0.15))  # each is 3 / (2 + 1) on average
         True
 
     Cost:
@@ -153,7 +153,7 @@ def sample_posterior(
     part, seen = observed_part(transport, operator, observation, noise_scale)
     zero = jnp.zeros(transport.space.shape, seen.dtype)
     matrix = jax.jacfwd(part)(zero).reshape(seen.size, zero.size)
-    return _drawn(transport, matrix, seen, part.known, noise_scale, key, draws, particles, steps, args)
+    return _drawn(transport, matrix, seen, part.known, noise_scale, count, key, particles, steps, args)
 
 
 def _drawn(
@@ -162,6 +162,7 @@ def _drawn(
     observation: Array,
     known: Array,
     noise_scale: float | Array,
+    count: int,
     key: Key,
     *rest: Any,
 ) -> Posterior:
@@ -169,7 +170,7 @@ def _drawn(
     known, values = known.reshape(-1), observation.reshape(-1)
     # A hole is an observation of nothing at all, of unit variance: it says the same to every particle.
     variance = jnp.where(known, jnp.square(jnp.asarray(noise_scale, values.dtype)), 1)
-    posterior = twisted(transport, matrix, variance, values, key, *rest)
+    posterior = twisted(transport, matrix, variance, values, count, key, *rest)
     spurious = -0.5 * jnp.log(2 * jnp.pi) * jnp.sum(~known).astype(values.dtype)
     return eqx.tree_at(lambda p: p.log_evidence, posterior, posterior.log_evidence - spurious)
 

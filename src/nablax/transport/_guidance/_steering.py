@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import Key, canonical_convolutions, check_callable, check_count, check_scalar, described, fault
 from .._batch import check_draws
+from .._march import Moment, march
+from .._paths._affine import affine
 from .._transport import Transport
 
 Cost = Callable[[Array, PyTree], Array]
@@ -57,7 +59,8 @@ class Bounds(eqx.Module):
         margin: how far inside to aim, in units of the data; no more than half the width of the box. Default 0.05.
 
     Raises:
-        ValueError: neither bound is given, or ``margin`` is negative; when it is called, a bound has another shape.
+        ValueError: neither bound is given, one is NaN, or ``margin`` is negative; when it is called, a bound has
+            another shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -77,7 +80,7 @@ class Bounds(eqx.Module):
     margin: float = eqx.field(static=True)
 
     def __init__(self, lower: Array | float | None = None, upper: Array | float | None = None, margin: float = 0.05):
-        if (lower is None and upper is None) or margin < 0:
+        if (lower is None and upper is None) or not margin >= 0:
             raise fault(
                 expected="a lower or an upper bound, and margin ≥ 0",
                 got=f"lower={lower}, upper={upper}, margin={margin}",
@@ -86,6 +89,8 @@ class Bounds(eqx.Module):
         for name, bound in (("lower", lower), ("upper", upper)):
             if bound is not None and not isinstance(bound, (int, float, np.ndarray, np.generic, jax.Array)):
                 raise fault(expected=f"{name} as a number or an array", got=described(bound), fix="Use jnp.asarray.")
+            if bound is not None and not isinstance(bound, jax.core.Tracer) and np.isnan(bound).any():
+                raise fault(expected=f"{name} without NaN", got=f"{bound}", fix="Infinity leaves a component free.")
         self.lower = jnp.asarray(-jnp.inf if lower is None else lower)
         self.upper = jnp.asarray(jnp.inf if upper is None else upper)
         self.margin = margin
@@ -187,34 +192,28 @@ def steer(
         Patel et al. (2024), Steering Rectified Flow Models in the Vector Field for Controlled Image Generation
         (FlowChef), https://arxiv.org/abs/2412.00100. The carrying over to any affine path is ours.
     """
-    count, steps = check_draws(count, key, args), check_count(steps, what="steps")
-    inner_steps = check_count(inner_steps, what="inner_steps")
+    count, inner_steps = check_draws(count, key, args), check_count(inner_steps, what="inner_steps")
     check_cost(transport, cost, args)
-    constant = 5.0 / steps if rate is None else rate
-    rate_at = constant if callable(constant) else lambda t: jnp.asarray(constant, t.dtype)
-    path = transport.path
+    path = affine(transport.path, what="the predicted ends")
 
-    def step(y: Array, t: Array, s: Array, gain: Array, args: PyTree) -> tuple[Array, Array]:
-        velocity = transport.velocity(t, y, args)
-        denoised = path.convert(t, y, velocity, source="velocity", target="denoiser")
-        noise = path.convert(t, y, velocity, source="velocity", target="noise")
-        before = cost(denoised, args)
+    def rate_at(t: Array) -> Array:
+        return rate(t) if callable(rate) else jnp.asarray(5.0 / steps if rate is None else rate)
+
+    def step(now: Moment, y: Array, args: PyTree) -> tuple[Array, Array]:
+        velocity = transport.velocity(now.t, y, args)
+        denoised = path.convert(now.t, y, velocity, source="velocity", target="denoiser")
+        noise = path.convert(now.t, y, velocity, source="velocity", target="noise")
+        # At the last step nothing is left to bring a corrected state back to the data.
+        gain = jnp.where(now.index == steps - 1, 0.0, rate_at(now.t)).astype(y.dtype)
         shift = jnp.zeros_like(y)
         for _ in range(inner_steps):
             shift = shift - gain * jax.grad(cost)(denoised + shift, args)
         # Both predicted ends are held, which on the straight path is an Euler step; the correction rides along.
-        return path.interpolate(s, noise, denoised) + shift, before
+        return path.interpolate(now.s, noise, denoised) + shift, cost(denoised, args)
 
-    y0 = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
-    times = jnp.linspace(*path.times, steps + 1, dtype=y0.dtype)
-    # At the last step nothing is left to bring a corrected state back to the data.
-    gains = jnp.stack([rate_at(t) for t in times[:-1]]).astype(y0.dtype).at[-1].set(0.0)
-
-    def body(ys: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        return jax.vmap(step, in_axes=(0, None, None, None, 0))(ys, *now, args)
-
-    samples, costs = jax.lax.scan(body, y0, (times[:-1], times[1:], gains))
-    return samples, Steering(costs, jax.vmap(cost)(samples, args), steps, 0)
+    each = jax.vmap(step, in_axes=(None, 0, 0))
+    samples, costs = march(transport, each, count, key=key, steps=steps, args=args)
+    return samples, Steering(costs, jax.vmap(cost)(samples, args), len(costs), 0)
 
 
 __all__ = ["Bounds", "Cost", "Rate", "Steering", "check_cost", "steer"]

@@ -1,17 +1,16 @@
 """The density of a flow's samples: the divergence integrated along each trajectory, with what is known of its error."""
 
 from collections.abc import Callable
-from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..._core import Estimate, Field
-from ...follow import flow
+from ...follow import Solver, flow
 
 # Kronrod's 15 nodes on [-1, 1], the non-negative ones from the outside in, their weights, and the weights of Gauss's
 # 7-point rule, which sits on every other node (Kronrod 1964; tabulated in QUADPACK as qk15).
@@ -91,10 +90,7 @@ def divergence_along(
     end: float,
     *,
     panels: int,
-    steps: int | Int[Array, ""] | None,
-    solver: diffrax.AbstractSolver | None,
-    rtol: float | Array,
-    atol: float | Array,
+    solver: Solver,
 ) -> tuple[Array, Array, Array, Array]:
     r"""Follow a batch and integrate a function of its trajectories, $\int_{start}^{end} \nabla\cdot v\,dt$.
 
@@ -110,25 +106,21 @@ def divergence_along(
         args: handed on.
         start: first time.
         end: last time.
-        panels: how many.
-        steps: as in `flow`; the panels are then of equal length.
-        solver: as in `flow`.
-        rtol: as in `flow`.
-        atol: as in `flow`.
+        panels: how many; of equal length where the solver's steps are.
+        solver: of the trajectories.
 
     Returns:
         The batch at ``end``; the integral; its gap to the embedded Gauss rule; evaluations of the velocity.
     """
     dtype = ys.dtype
-    settings: dict[str, Any] = {"args": args, "solver": solver, "rtol": rtol, "atol": atol}
-    if steps is None:
-        edges, evaluations = _edges(velocity, ys, start, end, panels, settings)
+    if solver.steps is None:
+        edges, evaluations = _edges(velocity, ys, args, start, end, panels, solver)
     else:
         edges, evaluations = jnp.linspace(start, end, panels + 1, dtype=dtype), jnp.asarray(0)
     half, middle = (edges[1:] - edges[:-1]) / 2, (edges[1:] + edges[:-1]) / 2
     nodes = np.concatenate([-_NODES, _NODES[-2::-1]]).astype(dtype)
     times = (middle[:, None] + jnp.outer(half, jnp.asarray(nodes))).reshape(-1)
-    solved = flow(velocity, ys, start, end, steps=steps, ts=jnp.append(times, edges[-1]), **settings)
+    solved = flow(velocity, ys, start, end, args=args, solver=solver, ts=jnp.append(times, edges[-1]))
     values = jax.lax.map(lambda node: divergence(node[0], node[1], args), (times, solved.ys[:-1]))
 
     def integrate(weights: np.ndarray) -> Array:
@@ -141,7 +133,7 @@ def divergence_along(
 
 
 def _edges(
-    velocity: Field, ys: Array, start: float, end: float, panels: int, settings: dict[str, Any]
+    velocity: Field, ys: Array, args: PyTree, start: float, end: float, panels: int, solver: Solver
 ) -> tuple[Float[Array, " edges"], Array]:
     """Times that share out Tsit5's adaptive steps evenly: where it treads carefully, the divergence too moves fast."""
     solved = diffrax.diffeqsolve(
@@ -151,9 +143,9 @@ def _edges(
         end,
         None,
         ys,
-        settings["args"],
+        args,
         saveat=diffrax.SaveAt(steps=True, fn=lambda t, y, args: None),
-        stepsize_controller=diffrax.PIDController(rtol=settings["rtol"], atol=settings["atol"]),
+        stepsize_controller=diffrax.PIDController(rtol=solver.rtol, atol=solver.atol),
     )
     assert solved.ts is not None
     times = jnp.concatenate([jnp.full((1,), start, ys.dtype), jnp.where(jnp.isfinite(solved.ts), solved.ts, end)])

@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..._core import Key, canonical_convolutions, check_count
-from ...follow import flow
+from ...follow import Solver, flow
 from .._batch import check_draws
 from .._transport import Transport
+
+_SAMPLES = Solver(rtol=1e-4, atol=1e-4)  # as `Transport.sample`
 
 
 def reflow(
@@ -18,9 +20,7 @@ def reflow(
     *,
     key: Key,
     args: PyTree = None,
-    steps: int | None = None,
-    rtol: float = 1e-4,
-    atol: float = 1e-4,
+    solver: Solver = _SAMPLES,
     batch_size: int = 4096,
 ) -> dict[str, PyTree]:
     r"""Draw pairs of a starting point and the end to which a transport carries it.
@@ -35,9 +35,7 @@ def reflow(
         count: number of pairs.
         key: of the starting points.
         args: conditions, leading axis ``count``, or None.
-        steps: fixed number of steps. Default: adaptive.
-        rtol: relative tolerance of the adaptive solver.
-        atol: absolute tolerance, in units of the data.
+        solver: steps, tolerances and method. Default: adaptive, both tolerances 1e-4.
         batch_size: pairs that are solved together; only a matter of memory.
 
     Returns:
@@ -50,10 +48,11 @@ def reflow(
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from nablax.follow import Solver
         >>> from nablax.spaces import Euclidean
         >>> from nablax.transport import Linear, Normal, Transport, reflow
         >>> shift = Transport(lambda t, y, args: jnp.full_like(y, 3.0), Linear(), Normal((2,)), Euclidean((2,)))
-        >>> pairs = reflow(shift, 5, key=jax.random.key(0), steps=4)
+        >>> pairs = reflow(shift, 5, key=jax.random.key(0), solver=Solver(steps=4))
         >>> bool(abs(pairs["data"] - pairs["noise"] - 3).max() < 1e-5)
         True
 
@@ -70,7 +69,7 @@ def reflow(
         # The last batch is filled up, so that one program serves all of them.
         rows = np.minimum(np.arange(first, first + size), count - 1)
         condition = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], args)  # noqa: B023
-        starts, ends = _ends(transport, size, jax.random.fold_in(key, number), condition, steps, rtol, atol)
+        starts, ends = _ends(transport, size, jax.random.fold_in(key, number), condition, solver)
         noise.append(np.asarray(starts)[: count - first])
         data.append(np.asarray(ends)[: count - first])
     pairs = {"noise": np.concatenate(noise), "data": np.concatenate(data)}
@@ -79,16 +78,14 @@ def reflow(
 
 @eqx.filter_jit
 @canonical_convolutions
-def _ends(
-    transport: Transport, size: int, key: Key, args: PyTree, steps: int | None, rtol: float, atol: float
-) -> tuple[Array, Array]:
+def _ends(transport: Transport, size: int, key: Key, args: PyTree, solver: Solver) -> tuple[Array, Array]:
     starts = jax.vmap(transport.prior.sample)(jax.random.split(key, size))
 
     def velocity(t: Array, ys: Array, args: PyTree) -> Array:
         return jax.vmap(transport.velocity, in_axes=(None, 0, 0))(t, ys, args)
 
     first, last = transport.path.times
-    return starts, flow(velocity, starts, first, last, args=args, steps=steps, rtol=rtol, atol=atol).ys
+    return starts, flow(velocity, starts, first, last, args=args, solver=solver).ys
 
 
 __all__ = ["reflow"]

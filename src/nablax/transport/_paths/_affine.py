@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import check_instance, fault
+from ._path import AbstractPath
 
 View = Literal["velocity", "score", "noise", "denoiser"]
 VIEWS: tuple[str, ...] = get_args(View)
@@ -23,7 +24,7 @@ def check_view(view: str) -> None:
         raise fault(expected=f"one of {', '.join(VIEWS)}", got=repr(view), fix="See transport.Linear.convert.")
 
 
-class AbstractPath(eqx.Module):
+class AbstractAffinePath(AbstractPath):
     r"""$x_t = a(t)\,x_1 + b(t)\,x_0$, with $x_0 \sim N(0, I)$ independent of the data $x_1$.
 
     Subclasses give ``coefficients`` and ``times``; all else follows.
@@ -32,16 +33,6 @@ class AbstractPath(eqx.Module):
     @abc.abstractmethod
     def coefficients(self, t: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
         r"""Return $(a, b, \dot a, \dot b)$ at time ``t``."""
-
-    @property
-    @abc.abstractmethod
-    def times(self) -> tuple[float, float]:
-        """The first and last time between which velocity and conversions are finite."""
-
-    @property
-    def prior_scale(self) -> float:
-        """Standard deviation of the prior at the first time, for data of about unit scale or smaller."""
-        return 1.0
 
     def interpolate(
         self, t: Float[Array, ""], x0: Float[Array, "*shape"], x1: Float[Array, "*shape"]
@@ -119,12 +110,26 @@ class AbstractPath(eqx.Module):
         return denoiser if target == "denoiser" else da * denoiser + db * noise
 
 
-def check_path(path: AbstractPath) -> None:
-    """Raise a ``ValueError`` if it is no path, or the class of one."""
-    check_instance(path, AbstractPath, what="a path", fix="Pass transport.Linear(), or another path of this room.")
+def affine(path: AbstractPath, *, what: str) -> AbstractAffinePath:
+    """The same path, where it is affine.
+
+    Args:
+        path: any.
+        what: what needs an affine one, in words.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: it is no path, the class of one, or not affine.
+    """
+    fix = "Pass transport.Linear(), or another path with coefficients; without one only the velocity is defined."
+    check_instance(path, AbstractAffinePath, what=f"an affine path, for {what}", fix=fix)
+    assert isinstance(path, AbstractAffinePath)
+    return path
 
 
-class Linear(AbstractPath):
+class Linear(AbstractAffinePath):
     """The straight path $a = t$, $b = 1 - t$ of flow matching and rectified flow.
 
     Args:
@@ -160,7 +165,7 @@ class Linear(AbstractPath):
         return self.margin, 1.0 - self.margin
 
 
-class Cosine(AbstractPath):
+class Cosine(AbstractAffinePath):
     r"""The path on a quarter circle, $a = \sin(\pi t/2)$, $b = \cos(\pi t/2)$: it preserves unit variance.
 
     Args:
@@ -194,4 +199,4 @@ class Cosine(AbstractPath):
         return self.margin, 1.0 - self.margin
 
 
-__all__ = ["VIEWS", "AbstractPath", "Cosine", "Linear", "View", "check_path", "check_view"]
+__all__ = ["VIEWS", "AbstractAffinePath", "Cosine", "Linear", "View", "affine", "check_view"]

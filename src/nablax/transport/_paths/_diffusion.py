@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import fault
-from ._affine import AbstractPath
+from ._affine import AbstractAffinePath
 
 
-class VariancePreserving(AbstractPath):
+class VariancePreserving(AbstractAffinePath):
     r"""$a = e^{-B/2}$, $b = \sqrt{1 - e^{-B}}$, whose variance is constant for data of unit variance.
 
     $B(s) = \beta_{\min} s + \tfrac12(\beta_{\max} - \beta_{\min}) s^2$ with $s = 1 - t$.
@@ -63,7 +63,7 @@ class VariancePreserving(AbstractPath):
         return 0.0, 1.0 - self.margin
 
 
-class SubVariancePreserving(AbstractPath):
+class SubVariancePreserving(AbstractAffinePath):
     r"""$a = e^{-B/2}$, $b = 1 - e^{-B}$: the variance stays below that of `VariancePreserving`.
 
     Args:
@@ -107,7 +107,7 @@ class SubVariancePreserving(AbstractPath):
         return 0.0, 1.0 - self.margin
 
 
-class VarianceExploding(AbstractPath):
+class VarianceExploding(AbstractAffinePath):
     r"""$a = 1$, $b = \sigma_{\min} (\sigma_{\max}/\sigma_{\min})^{s}$, $s = 1 - t$.
 
     The prior at $t=0$ is $N(0, \sigma_{\max}^2 I)$; at $t=1$ the data still carry noise of size $\sigma_{\min}$.
