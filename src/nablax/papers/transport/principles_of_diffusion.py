@@ -10,14 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import Field, Key
+from ...follow import Solver
 from ...spaces import Euclidean
-from ...transport import (
-    Linear,
-    Normal,
-    Transport,
-    VariancePreserving,
-    View,
-)
+from ...transport import Linear, Moment, Normal, Transport, VariancePreserving, View, march
 from .._problems._mixture import (
     Mixture,
     energy_distance,
@@ -93,7 +88,7 @@ def _velocity(data: Mixture) -> Field:
 def _same_samples(data: Mixture, key: Key, count: int) -> Check:
     def ends(field: Field, prediction: View) -> Float[Array, "count 2"]:
         transport = Transport(field, PATH, Normal((2,)), Euclidean((2,)), prediction)
-        return transport.sample(count, key=key, rtol=1e-5, atol=1e-5)
+        return transport.sample(count, key=key, solver=Solver(rtol=1e-5, atol=1e-5))
 
     def gap(x: Array, y: Array) -> float:
         return float(jnp.sqrt(jnp.mean(jnp.sum(jnp.square(x - y), axis=1))))
@@ -146,25 +141,22 @@ def _same_error(data: Mixture, key: Key, rows: int) -> Check:
 def _stepwise(data: Mixture, key: Key, scale: tuple[int, int, int]) -> Check:
     count, steps, repeats = scale
     transport = Transport(_noise(data), PATH, Normal((2,)), Euclidean((2,)), "noise")
-    times = jnp.linspace(*PATH.times, steps + 1)
 
     @jax.jit
     def denoise(key: Key, noisy: Array) -> Array:
         """Remove noise step by step: draw the state at s from its law given the state at t and the expected data."""
 
-        def step(y: Array, inputs: tuple[Array, Array, Key]) -> tuple[Array, None]:
-            t, s, key = inputs
-            a, b, _, _ = PATH.coefficients(t)
-            a_next, b_next, _, _ = PATH.coefficients(s)
+        def step(now: Moment, ys: Array, args: None) -> tuple[Array, None]:
+            a, b, _, _ = PATH.coefficients(now.t)
+            a_next, b_next, _, _ = PATH.coefficients(now.s)
             shrink = a / a_next
             added = b**2 - shrink**2 * b_next**2
-            expected = jax.vmap(transport.denoiser, in_axes=(None, 0))(t, y)
-            mean = (shrink * b_next**2 * y + a_next * added * expected) / b**2
-            return mean + noisy * jnp.sqrt(added) * b_next / b * jax.random.normal(key, y.shape), None
+            expected = jax.vmap(transport.denoiser, in_axes=(None, 0))(now.t, ys)
+            mean = (shrink * b_next**2 * ys + a_next * added * expected) / b**2
+            return mean + noisy * jnp.sqrt(added) * b_next / b * jax.random.normal(now.key, ys.shape), None
 
-        start_key, key = jax.random.split(key)
-        start = jax.random.normal(start_key, (count, 2))
-        return jax.lax.scan(step, start, (times[:-1], times[1:], jax.random.split(key, steps)))[0]
+        start_key, noise_key = jax.random.split(key)
+        return march(transport, step, count, key=start_key, steps=steps, noise_key=noise_key)[0]
 
     right, wrong = [], []
     for repeat in jax.random.split(key, repeats):
