@@ -44,10 +44,6 @@ def _common(values: Float[Array, " dim"], among: Bool[Array, " dim"], rounding: 
     return jnp.where(high - low <= max(1e-3, rounding) * jnp.abs(high), (low + high) / 2, jnp.nan)
 
 
-def _quotient(numerator: PyTree, denominator: PyTree) -> PyTree:
-    return jax.tree.map(divide, numerator, denominator)
-
-
 def _scaled(scale: Any, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: (scale * leaf).astype(leaf.dtype), tree)
 
@@ -73,7 +69,7 @@ def _stateless(p: OptimizerProbe) -> UpdateRule:
     unit = _scaled(1 / scale, probe)
     factor = optax.tree.vdot(unit, step) / optax.tree.vdot(unit, unit)
     parallel = largest(optax.tree.sub(step, _scaled(factor, unit))) / size
-    own = _scaled(-1, _quotient(step, probe))
+    own = _scaled(-1, jax.tree.map(divide, step, probe))
     rates = jax.tree.map(lambda r: jnp.where(linear <= tolerance, r, -factor / scale).astype(r.dtype), own)
     mismatch, flat = jnp.minimum(linear, parallel), ravel_pytree(rates)[0]
     return UpdateRule(
@@ -110,7 +106,7 @@ def _squares(moves: Moves, p: OptimizerProbe) -> UpdateRule:
     )
     mismatch = largest(jax.tree.map(lambda o, p, s: o + p * s, other, step, share)) / largest(step)
     return UpdateRule(
-        rates=_scaled(-1, _quotient(step, wide(probe))),
+        rates=_scaled(-1, jax.tree.map(divide, step, wide(probe))),
         momentum=jnp.zeros(()),
         threshold=jnp.asarray(2.0),
         learning_rate=jnp.full((), jnp.nan),
