@@ -58,7 +58,7 @@ def ours(folder: Path, per_sample: bool = PER_SAMPLE) -> dict:
     @eqx.filter_jit
     def run(field, noise):
         def solve(velocity, y0):
-            return flow(velocity, y0, 0.0, 1.0, solver=Solver(method=Solver(rtol=TOLERANCE, atol=TOLERANCE))).ys
+            return flow(velocity, y0, 0.0, 1.0, solver=Solver(rtol=TOLERANCE, atol=TOLERANCE)).ys
 
         if per_sample:
             return jax.vmap(lambda y0: solve(field, y0))(noise)

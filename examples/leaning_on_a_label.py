@@ -43,7 +43,7 @@ for row, scale in enumerate((1.0, 2.0, 4.0)):
     flow = Transport(guidance(done.model, scale), Linear(), Normal((64,)), Euclidean((64,)))
     drawn = np.asarray(
         flow.sample(
-            200, key=jax.random.key(2), args=jnp.asarray(one_hot[asked]), solver=Solver(method=Solver(steps=20))
+            200, key=jax.random.key(2), args=jnp.asarray(one_hot[asked]), solver=Solver(steps=20)
         )
     )
     sure = reader.predict_proba(drawn)
