@@ -15,16 +15,16 @@ from .._core import (
     Key,
     check_callable,
     check_count,
+    check_instance,
     check_key,
     check_optimizer,
     described,
     fault,
     is_key,
-    shaped_like,
     with_arrays,
 )
 from ..fields import EMA
-from ._checkpoint import Checkpoints
+from ._checkpoint import Checkpoints, Saved
 from ._devices import (
     local,
     place,
@@ -33,6 +33,7 @@ from ._devices import (
 from ._fingerprint import data_digest, programs
 from ._loop import Kept, Schedule, run
 from ._progress import History, Progress, Record
+from ._rows import check_alike, check_rows
 from ._source import HostSource, Prefetch, Resident
 from ._step import Extra, Loss
 from ._train import Setup, State, measurements
@@ -167,30 +168,24 @@ def fit(
     counts = {"validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every}
     counts = {name: None if count is None else check_count(count, what=name) for name, count in counts.items()}
     validate_every, patience, checkpoint_every = counts.values()
-    if patience is not None and validation is None:
-        raise fault(expected="validation rows with patience", got="none", fix="Pass validation=... as well.")
-    if ema is not None and not isinstance(ema, EMA):
-        raise fault(expected="ema, an EMA", got=repr(ema), fix="Pass ema=nablax.fields.EMA(0.999), or None.")
-    check_callable(value_and_grad, what="value_and_grad", fix="Pass jax.value_and_grad, or what is called like it.")
-    if extra is not None:
-        check_callable(extra, what="extra", fix="Pass extra(model, batch, grads) -> dict.")
-    if isinstance(model, optax.LookaheadParams):
-        raise fault(
-            expected="the model itself", got="optax.LookaheadParams", fix="Pass model.fast; ema= averages the weights."
-        )
-    extended = check_optimizer(optimizer)
+    _check_choices(model, validation, patience, ema, value_and_grad, extra)
+    for name, function in (("progress", progress), ("notice", notice)):
+        if function is not None:
+            check_callable(function, what=name, fix=f"Pass {name}=print, for one.")
+    if checkpoint is not None:
+        check_instance(checkpoint, (str, Path), what="checkpoint", fix="Pass the folder's path.")
     params, frozen = eqx.partition(model, eqx.is_inexact_array)
     if not jax.tree.leaves(params):
         raise fault(expected="a model with floating arrays", got=described(model), fix="There is nothing to train.")
     if not callable(data):
-        _check_rows("data", data, batch_size)
+        check_rows("data", data, batch_size)
     if validation is not None:
-        _check_rows("validation", validation, 1)
+        check_rows("validation", validation, 1)
     sharding = spread(batch_size)
     every = validate_every or max(1, steps // 50)
     setup = Setup(
         loss,
-        extended,
+        check_optimizer(optimizer),
         ema,
         frozen,
         key,
@@ -208,20 +203,10 @@ def fit(
     else:
         source = Resident(data, steps, batch_size, sharding)
     if validation is not None:
-        _check_alike(validation, source.batch)
-    now = State(
-        params=params,
-        model_state=state,
-        optimizer=extended.init(params),
-        ema=None if ema is None else ema.init(params),
-        best=None if validation is None else (params, state),
-        best_loss=jnp.array(jnp.inf),
-        best_step=jnp.array(0, jnp.int32),
-        step=jnp.array(0, jnp.int32),
-    )
-    setup = eqx.tree_at(lambda s: s.measured, setup, _measured(setup, now, source.batch))
+        check_alike(validation, source.batch)
+    setup, start = _started(setup, params, state, source.batch, validated=validation is not None)
     rows = None if validation is None else place(validation, sharding)
-    now = place(now._replace(best_loss=now.best_loss.astype(setup.measured[0].dtype)), sharding)
+    now = place(start, sharding)
     record, result, kept = Record(steps, setup.measured), "", None
     if checkpoint is not None:
         checkpoints = Checkpoints(checkpoint, checkpoint_every, notice)
@@ -243,9 +228,7 @@ def fit(
             if saved.step > steps:
                 raise fault(expected=f"steps >= {saved.step}, the number done", got=steps, fix="Use another folder.")
             checkpoints.check(saved.settings, settings)
-            fix = "The model, the optimiser, ema, metrics or validation has changed: go back, or use another folder."
-            record.restore(saved.arrays, fix=fix)
-            now = place(with_arrays(saved.arrays, now, source="a checkpoint", fix=fix), sharding)
+            now = place(_resumed(saved, now, record), sharding)
             checkpoints.check_programs(saved.settings.get("programs", {}), traced)
             # A run that completed fewer steps goes on; the other ends are final.
             result = "" if saved.result == "completed" and saved.step < steps else saved.result
@@ -254,46 +237,18 @@ def fit(
     return _outcome(local(now), frozen, record, result)
 
 
-def _numeric(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
-
-
-def _check_rows(name: str, rows: PyTree, fewest: int) -> None:
-    leaves = jax.tree.leaves(rows)
-    for leaf in leaves:
-        numbers = isinstance(leaf, jax.Array | np.ndarray) and (is_key(leaf) or _numeric(leaf.dtype))
-        if not numbers or np.ndim(leaf) == 0:
-            raise fault(
-                expected=f"{name}: arrays of numbers with a leading axis of rows",
-                got=described(leaf)
-                if isinstance(leaf, jax.Array | np.ndarray)
-                else f"a {type(leaf).__name__} among them",
-                fix="Make one array of the rows by numpy.asarray or numpy.stack, and numbers of words.",
-            )
-    counts = [leaf.shape[0] for leaf in leaves]
-    if not counts:
+def _check_choices(model: PyTree, validation: PyTree, patience: Any, ema: Any, value_and_grad: Any, extra: Any) -> None:
+    """Refuse arguments that make no sense, or none together."""
+    if patience is not None and validation is None:
+        raise fault(expected="validation rows with patience", got="none", fix="Pass validation=... as well.")
+    if ema is not None and not isinstance(ema, EMA):
+        raise fault(expected="ema, an EMA", got=repr(ema), fix="Pass ema=nablax.fields.EMA(0.999), or None.")
+    check_callable(value_and_grad, what="value_and_grad", fix="Pass jax.value_and_grad, or what is called like it.")
+    if extra is not None:
+        check_callable(extra, what="extra", fix="Pass extra(model, batch, grads) -> dict.")
+    if isinstance(model, optax.LookaheadParams):
         raise fault(
-            expected=f"{name}: arrays of numbers with a leading axis of rows", got=described(rows), fix="Pass some."
-        )
-    if len(set(counts)) > 1:
-        raise fault(
-            expected=f"{name}: arrays with as many rows each", got=described(rows), fix="Cut them to one length."
-        )
-    if counts[0] < fewest:
-        fix = "Pass more rows or a smaller batch_size." if name == "data" else "Pass some rows."
-        raise fault(expected=f"{name}: at least {fewest} rows", got=counts[0], fix=fix)
-
-
-def _check_alike(validation: PyTree, batch: PyTree) -> None:
-    """Refuse validation rows that are no rows of a batch."""
-    row, one = (
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree) for tree in (batch, validation)
-    )
-    if not shaped_like(one, row):
-        raise fault(
-            expected=f"validation rows like those of data, {described(row)} each",
-            got=described(one),
-            fix="Make validation of the same arrays as data, under the same names.",
+            expected="the model itself", got="optax.LookaheadParams", fix="Pass model.fast; ema= averages the weights."
         )
 
 
@@ -305,6 +260,29 @@ def _measured(setup: Setup, state: State, batch: PyTree) -> PyTree:
         return measurements(value, {} if aux is None else aux[1])
 
     return jax.eval_shape(measure, state, batch)
+
+
+def _resumed(saved: Saved, state: State, record: Record) -> State:
+    """The state that a checkpoint holds, and the record brought to its step."""
+    fix = "The model, the optimiser, ema, metrics or validation has changed: go back, or use another folder."
+    record.restore(saved.arrays, fix=fix)
+    return with_arrays(saved.arrays, state, source="a checkpoint", fix=fix)
+
+
+def _started(setup: Setup, params: PyTree, state: PyTree, batch: PyTree, *, validated: bool) -> tuple[Setup, State]:
+    """The setup, which now knows what a step measures, and the state before the first step."""
+    start = State(
+        params=params,
+        model_state=state,
+        optimizer=setup.optimizer.init(params),
+        ema=None if setup.ema is None else setup.ema.init(params),
+        best=(params, state) if validated else None,
+        best_loss=jnp.array(jnp.inf),
+        best_step=jnp.array(0, jnp.int32),
+        step=jnp.array(0, jnp.int32),
+    )
+    setup = eqx.tree_at(lambda s: s.measured, setup, _measured(setup, start, batch))
+    return setup, start._replace(best_loss=start.best_loss.astype(setup.measured[0].dtype))
 
 
 def _outcome(state: State, frozen: PyTree, record: Record, result: str) -> Fit:
