@@ -13,8 +13,8 @@ from nablax._core import (
     check_instance,
     check_key,
     check_like,
+    check_loss,
     check_rows,
-    check_scalar,
     check_shape,
     check_shape_of_one,
     known_finite,
@@ -118,11 +118,12 @@ def test_the_shape_of_one_sample():
 
 
 def test_one_real_number():
-    check_scalar(jnp.ones(()), what="a loss", fix="Mend.")
-    check_scalar(jax.ShapeDtypeStruct((), jnp.bfloat16), what="a loss", fix="Mend.")
+    one, half, two = jnp.ones(()), jax.ShapeDtypeStruct((), jnp.bfloat16), jnp.ones(2)
+    assert check_loss(one) is one and check_loss(half) is half and check_loss(two, several=True) is two
+    jax.jit(check_loss)(one)
     for value in (jnp.ones(1), jnp.ones((), int), jnp.ones((), complex), 1.0, (jnp.ones(()), 2), None, "x"):
-        with pytest.raises(ValueError, match=r"expected a loss that is one real number, f32\[\], got .*Mend\."):
-            check_scalar(value, what="a loss", fix="Mend.")
+        with pytest.raises(ValueError, match=r"expected a loss that returns one real number, got .*Mend\."):
+            check_loss(value, what="a loss", fix="Mend.")
 
 
 def test_numbers_that_are_known_are_looked_at_in_the_midst_of_a_trace():

@@ -260,9 +260,9 @@ def test_independent_pairs_and_coupled_batches_are_checked_too():
 
 
 def test_costs_bounds_and_operators_are_checked():
-    with pytest.raises(ValueError, match=r"a cost that is one real number, f32\[\], got f32\[2\]"):
+    with pytest.raises(ValueError, match=r"a cost that returns one real number, got f32\[2\]"):
         steer(PLANE, lambda x, args: x, 3, key=KEY, steps=2)
-    with pytest.raises(ValueError, match=r"a cost that is one real number, f32\[\], got f32\[1\]"):
+    with pytest.raises(ValueError, match=r"a cost that returns one real number, got f32\[1\]"):
         posterior_guidance(PLANE, lambda x, args: jnp.sum(x)[None], 3, key=KEY, steps=2)
     with pytest.raises(ValueError, match=r"bounds of shape \(2,\), or one number, got shape \(1,\)"):
         steer(PLANE, Bounds(jnp.ones(1)), 3, key=KEY, steps=2)

@@ -38,17 +38,6 @@ def check_like(value: PyTree, like: PyTree, *, what: str, fix: str) -> None:
         raise fault(expected=f"{what} is shaped like {described(like)}", got=described(value), fix=fix)
 
 
-def check_scalar(value: Any, *, what: str, fix: str) -> None:
-    """Refuse what is not one real floating-point number, such as the value of a loss; a shape and dtype will do.
-
-    Raises:
-        ValueError: it is not.
-    """
-    dtype = getattr(value, "dtype", None)
-    if dtype is None or _shape(value) != () or not jnp.issubdtype(dtype, jnp.floating):
-        raise fault(expected=f"{what} that is one real number, f32[]", got=described(value), fix=fix)
-
-
 def shaped_like(value: PyTree, like: PyTree) -> bool:
     """Whether structures and shapes are the same."""
     leaves, others = jax.tree.leaves(value), jax.tree.leaves(like)
@@ -237,27 +226,34 @@ def check_optimizer(value: Any, *, what: str = "optimizer") -> optax.GradientTra
     )
 
 
-def check_loss(value: Any, *, what: str = "a loss", several: bool = False) -> Array:
-    """What a loss has returned, where that is one real number of JAX's, or with ``several`` a vector of them.
+def check_loss(value: Any, *, what: str = "a loss", fix: str | None = None, several: bool = False) -> Any:
+    """What a loss has returned, where that is one real number of JAX's; its shape and dtype will do.
+
+    Args:
+        value: what came.
+        what: the function in words.
+        fix: what the user can do; by default told from what came.
+        several: a vector of such numbers will do as well.
+
+    Returns:
+        The value.
 
     Raises:
         ValueError: it is a vector, a tuple with auxiliary values, complex, an integer, or a number of Python's.
     """
-    if not isinstance(value, jax.Array):
-        if isinstance(value, tuple):
-            fix = "Return the loss alone, without auxiliary values."
-        else:
-            fix = "Compute it from the parameters by jax.numpy: numbers of Python and NumPy have no gradient."
-        raise fault(expected=f"{what} that returns one real number", got=described(value), fix=fix)
-    if value.ndim > several:
-        fix = "Take the mean over the batch."
-    elif jnp.iscomplexobj(value):
-        fix = "Return its real part, or its modulus."
+    if isinstance(value, tuple):
+        told = "Return the loss alone, without auxiliary values."
+    elif not isinstance(value, (jax.Array, jax.ShapeDtypeStruct)):
+        told = "Compute it from the parameters by jax.numpy: numbers of Python and NumPy have no gradient."
+    elif value.ndim > several:
+        told = "Take the mean over the batch."
+    elif jnp.issubdtype(value.dtype, jnp.complexfloating):
+        told = "Return its real part, or its modulus."
     elif not jnp.issubdtype(value.dtype, jnp.floating):
-        fix = "Return a floating-point number: integers and booleans have no gradient."
+        told = "Return a floating-point number: integers and booleans have no gradient."
     else:
         return value
-    raise fault(expected=f"{what} that returns one real number", got=described(value), fix=fix)
+    raise fault(expected=f"{what} that returns one real number", got=described(value), fix=fix or told)
 
 
 def check_rate(value: Any, *, what: str = "learning_rate") -> None:

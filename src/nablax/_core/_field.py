@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ._checks import check_callable, check_scalar, described, shaped_like
+from ._checks import check_callable, check_loss, described, shaped_like
 from ._errors import fault
 from ._types import Field
 
@@ -75,9 +75,7 @@ class _CheckedLoss(eqx.Module):
     fix: str
 
     def __call__(self, *args: Any) -> Any:
-        value = self.loss(*args)
-        check_scalar(value, what="a loss", fix=self.fix)
-        return value
+        return check_loss(self.loss(*args), fix=self.fix)
 
 
 def checked_loss(loss: Callable[..., Any], *, fix: str) -> Callable[..., Any]:

@@ -13,7 +13,8 @@ from ._time import Context, check_time_features, outside_features
 
 
 def _elu(x: Array) -> Array:
-    # jax.nn.elu takes expm1: twice the time of exp on a CPU, to save an error of 1e-7.
+    # jax.nn.elu and selu take expm1, to save an error of 1e-7: 33 µs for 512 rows of 64 numbers on one core, and 18 by
+    # exp (35 and 24 µs for the derivative of elu).
     return jnp.maximum(x, 0) + jnp.exp(jnp.minimum(x, 0)) - 1
 
 

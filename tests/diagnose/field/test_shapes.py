@@ -108,7 +108,7 @@ def test_counts_are_whole_and_large_enough(name, use):
 
 
 def test_a_log_density_is_one_number_a_sample():
-    with pytest.raises(ValueError, match=r"a log-density that is one real number, f32\[\], got f32\[2\]"):
+    with pytest.raises(ValueError, match=r"a log-density that returns one real number, got f32\[2\]"):
         diagnose.continuity(decay, decay, 0.5, YS)
     with pytest.raises(ValueError, match=r"a log-density, a function, got 0\.5"):
         diagnose.continuity(decay, 0.5, 0.5, YS)

@@ -13,7 +13,7 @@ from ..._core import (
     Field,
     canonical_convolutions,
     check_callable,
-    check_scalar,
+    check_loss,
     checked_field,
     nonzero,
     ratio_of_means,
@@ -121,7 +121,7 @@ def continuity(
     times, ys, samples = align(t, ys, args)
     check_callable(log_density, what="a log-density", fix=_SCALAR)
     first = jax.tree.map(lambda leaf: leaf[0], (times, ys, args))
-    check_scalar(jax.eval_shape(log_density, *first), what="a log-density", fix=_SCALAR)
+    check_loss(jax.eval_shape(log_density, *first), what="a log-density", fix=_SCALAR)
     numbers = _measure(velocity, log_density, times, ys, args)
     return Continuity(**numbers, samples=samples)
 

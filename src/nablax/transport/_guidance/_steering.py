@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_callable, check_count, check_scalar, described, fault
+from ..._core import Key, canonical_convolutions, check_callable, check_count, check_loss, described, fault
 from .._batch import check_draws
 from .._march import Moment, march
 from .._paths._affine import affine
@@ -124,7 +124,7 @@ def check_cost(transport: Transport, cost: Cost, args: PyTree) -> None:
     check_callable(cost, what="a cost", fix="It is cost(x1, args) -> scalar, of one sample.")
     one = jax.ShapeDtypeStruct(transport.space.shape, jnp.float32)
     value = jax.eval_shape(cost, one, jax.tree.map(lambda leaf: leaf[0], args))
-    check_scalar(value, what="a cost", fix=_SCALAR)
+    check_loss(value, what="a cost", fix=_SCALAR)
 
 
 @eqx.filter_jit
