@@ -163,7 +163,7 @@ CONSTRUCTORS = {
             lambda params, x: x @ params["weight"] + params["bias"][None, :1], 0.1, shift=3.0
         ),
         objectives=None,
-        extra=lambda grads: {"inputs": (jax.numpy.ones((2, 2), grads["bias"].dtype),)},
+        extra=lambda grads: {"inputs": jax.numpy.ones((2, 2), grads["bias"].dtype)},
     ),
     "sum": Row(lambda: regulate.sum(objectives=3)),
     "tract": Row(
