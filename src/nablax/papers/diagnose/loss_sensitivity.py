@@ -1,10 +1,8 @@
 r"""Sensitivity analysis on the loss landscape: derivatives up to the third as sensitivities of the inputs.
 
 A small tanh network learns a response that rises with some inputs, falls with others, bends with one and ignores the
-rest. Derivatives of its squared loss along each input are put beside Spearman's rank correlation. First derivatives of
-the loss were meant to be the baseline that fails, but at the first key they rank the inputs too; the network before
-training, which stood for it next, is no rival. The baselines are the plainest sensitivities there are: the slope of the
-network's prediction at the mean input, and the coefficients of a linear regression.
+rest. Derivatives of its squared loss along each input are put beside Spearman's rank correlation, and beside plainer
+sensitivities: the slope of the prediction at the mean input, and the coefficients of a linear regression.
 """
 
 import jax
@@ -18,6 +16,7 @@ from ..._core import Key
 from ...diagnose import sensitivity
 from ...fields import MLP
 from ...follow import fit
+from .._contrast import Contrast
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -30,7 +29,7 @@ PAPER = Paper(
     read="abstract",
 )
 
-# Strength of the monotone inputs, with sign; the ninth input enters by its square, the last two not at all.
+# Strength of the monotone inputs, with sign.
 _SLOPES = np.array([1.0, -0.8, 0.65, -0.5, 0.4, -0.3, 0.2, -0.1])
 _FEATURES = 11
 
@@ -59,53 +58,47 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     def predict(model: MLP, x: Float[Array, "11"]) -> Float[Array, ""]:
         return model(jnp.zeros(()), x, None)[0]
 
-    def loss(model: MLP, batch: tuple[Array, Array], *, key: Key) -> Float[Array, ""]:
+    def loss(model: MLP, batch: tuple[Array, Array]) -> Float[Array, ""]:
         return jnp.mean((jax.vmap(lambda x: predict(model, x))(batch[0]) - batch[1]) ** 2)
 
     optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
     model = fit(loss, start, (xs, ys), optimizer=optimizer, steps=steps, batch_size=128, key=fit_key).model
 
-    def by_loss(model: MLP) -> np.ndarray:
-        record = sensitivity(lambda x, y: 0.5 * (predict(model, x) - y) ** 2, xs[:500], ys[:500])
-        return np.abs(np.asarray(record.signed.value))
-
-    learned = by_loss(model)
+    record = sensitivity(lambda x, y: 0.5 * (predict(model, x) - y) ** 2, xs[:500], ys[:500])
+    second = np.abs(np.asarray(record.signed.value))[1]
     slope = np.abs(np.asarray(jax.jit(jax.grad(lambda x: predict(model, x)))(jnp.mean(xs, axis=0))))
     design = np.asarray(xs, float)
     linear = np.abs(np.linalg.lstsq(design - design.mean(0), np.asarray(ys, float))[0])
     spearman = np.abs(spearmanr(np.asarray(xs), np.asarray(ys)).statistic[:-1, -1])
-
-    def agreement(sizes: np.ndarray) -> float:
-        return float(spearmanr(sizes[:8], spearman[:8]).statistic)
-
-    second, plain, fitted = agreement(learned[1]), agreement(slope), agreement(linear)
-    first, third = agreement(learned[0]), agreement(learned[2])
-    quadratic, ignored = 8, [9, 10]
-    seen = learned[1][quadratic] / learned[1][ignored].max()
-    unseen = spearman[quadratic] / spearman[ignored].max()
+    sizes = {
+        "second derivatives": second,
+        "slope of the prediction at the mean input": slope,
+        "linear regression": linear,
+    }
+    agreement = {name: float(spearmanr(size[:8], spearman[:8]).statistic) for name, size in sizes.items()}
+    # The ninth input enters by its square, the last two not at all.
+    bent = {name: size[8] / size[9:].max() for name, size in (("second derivatives", second), ("Spearman", spearman))}
     return [
         Check(
-            statement="Second derivatives of the loss along the inputs tell what Spearman's correlation tells.",
-            stated="stated in words: similar when drawn",
-            measured=f"rank agreement with its sizes over eight monotone inputs {second:.2f} (first "
-            f"derivatives {first:.2f}, third {third:.2f})",
-            criterion="rank agreement of at least 0.95, which no baseline reaches",
-            holds=bool(second >= 0.95 > max(plain, fitted)),
-            baseline=f"slope of the prediction at the mean input {plain:.2f}; linear regression {fitted:.2f}",
+            "Second derivatives of the loss along the inputs tell what Spearman's correlation tells.",
+            "stated in words: similar when drawn",
+            contrasts=Contrast(
+                "rank agreement with Spearman's sizes over eight monotone inputs", agreement, "higher", threshold=0.95
+            ),
             expected=False,
-            tried="keys 0 to 3: second derivatives 1.00 each time, and so is a linear regression. Less agree the slope "
-            "of the prediction at the mean input (0.95 at key 0, then 0.90, 0.88, 0.93), the loss's first derivatives "
-            "(0.98, then 0.43, 0.64, 0.83) and the network untrained (0.19, 0.48, 0.55 at keys 0 to 2). The agreement "
-            "is there, the contrast with something plainer is not",
+            tried="four keys; the loss's first derivatives and the network before training agree less, but a linear "
+            "regression as well",
+            moved_from="against the loss's first derivatives, then against the network before training",
         ),
         Check(
-            statement="Derivatives of the loss show dependence that no monotone measure sees.",
-            stated="stated in words: they indicate the extent of each variable's influence",
-            measured=f"an input that enters by its square: {seen:.0f} times as much at second order as any that "
-            "does not enter",
-            criterion="at least 5 times as much",
-            holds=bool(seen >= 5 > unseen),
-            baseline=f"Spearman's correlation: {unseen:.1f} times",
+            "Derivatives of the loss show dependence that no monotone measure sees.",
+            "stated in words: they indicate the extent of each variable's influence",
+            contrasts=Contrast(
+                "influence of an input that enters by its square, over that of any that does not enter",
+                bent,
+                "higher",
+                threshold=5.0,
+            ),
         ),
     ]
 
