@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from nablax.fields import MLP
+from nablax.fields import MLP, Transformer
 
 FORMS = {
     "plain": {"shape": 3, "width": 16, "depth": 3, "activation": "selu"},
@@ -205,6 +205,9 @@ def test_faults_are_told(key):
         MLP(2, time_features=3, key=key)
     with pytest.raises(ValueError, match="at least 1"):
         MLP(2, depth=0, key=key)
+    for make in (lambda: MLP(2, key=0), lambda: Transformer((4, 4, 1), key=0)):
+        with pytest.raises(ValueError, match=r"a random key, got 0\. Pass jax\.random\.key\(0\)"):
+            make()
     model = MLP(2, key=key)
     with pytest.raises(ValueError, match="vmap"):
         model(jnp.asarray(0.5), jnp.ones((5, 2)), None)

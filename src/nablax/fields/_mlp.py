@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import Key, fault
+from .._core import Key, check_key, fault
 from ._time import Context, check_time_features, outside_features
 
 
@@ -111,8 +111,8 @@ class MLP(eqx.Module):
         key: random key of the initial weights.
 
     Raises:
-        ValueError: an unknown activation, an odd number of time features, a size below 1, or, when called, a
-            state or a condition of another shape.
+        ValueError: an unknown activation, an odd number of time features, a size below 1, a ``key`` that is none, or,
+            when called, a state or a condition of another shape.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -155,6 +155,7 @@ class MLP(eqx.Module):
         residual: bool = False,
         key: Key,
     ):
+        check_key(key)
         check_activation(activation)
         check_time_features(time_features)
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)

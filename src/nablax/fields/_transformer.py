@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import Key, fault
+from .._core import Key, check_key, fault
 from ._mlp import ACTIVATIONS, check_activation, zero_linear
 from ._time import Context, check_time_features, outside_features
 
@@ -76,8 +76,8 @@ class Transformer(eqx.Module):
 
     Raises:
         ValueError: the shape is not that of an image or does not divide in patches, a size below 1, a width that
-            is no multiple of the heads, an unknown activation, an odd number of time features, or, when called,
-            a state or a condition of another shape.
+            is no multiple of the heads, an unknown activation, an odd number of time features, a ``key`` that is
+            none, or, when called, a state or a condition of another shape.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -119,6 +119,7 @@ class Transformer(eqx.Module):
         time_features: int = 16,
         key: Key,
     ):
+        check_key(key)
         check_activation(activation)
         check_time_features(time_features)
         if len(shape) != 3 or min(shape) < 1:

@@ -264,6 +264,25 @@ def test_batches_refuse_what_does_not_fit(wrong):
         coupled_batches(np.zeros((100, 2)), independent_coupling, key=KEY, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("pairing", "got"),
+    [
+        (np.arange(10.0), r"f64\[10\]"),
+        (np.ones(10, bool), r"bool\[10\]"),
+        (np.arange(9), r"i64\[9\]"),
+        (np.arange(10)[:, None], r"i64\[10,1\]"),
+        (list(range(10)), "a list|\\[0, 1"),
+        (np.arange(10) - 1, "-1 to 8"),
+        (np.arange(10) + 1, "1 to 10"),
+    ],
+    ids=["floats", "a mask", "too few", "two axes", "a list", "below", "beyond"],
+)
+def test_a_coupling_that_returns_no_pairing_is_refused(pairing, got):
+    source = coupled_batches(np.zeros((100, 2)), lambda noise, data, *, key, labels=None: pairing, 10, key=KEY)
+    with pytest.raises(ValueError, match=f"a coupling that returns 10 whole numbers.*{got}"):
+        source(0, 1)
+
+
 def test_a_field_learns_from_coupled_batches():
     """With the exact coupling between two shifted normals the optimal velocity is the shift, everywhere."""
     data = np.random.default_rng(0).normal([3.0, -1.0], 1.0, (2000, 2)).astype(np.float32)

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import Key, check_count, check_floats, check_key, fault, rows_of
+from ..._core import Key, check_count, check_floats, check_key, described, fault, rows_of
 from ._pairing import cheapest_pairing, check_pairs
 from ._sinkhorn import SinkhornCoupling
 
@@ -167,7 +167,7 @@ def coupled_batches(
 
     Raises:
         ValueError: ``batch_size`` exceeds the rows; the shapes do not fit; the rows are not floats; a condition
-            with a coupling that would pair across it.
+            with a coupling that would pair across it; when a batch is made, a coupling that returns no pairing.
 
     Example:
         >>> import jax, numpy as np, optax
@@ -225,7 +225,7 @@ def coupled_batches(
         labels = None
         if conditions is not None:
             labels = batch["condition"] = conditions[rows]
-        batch["noise"] = drawn[coupling(drawn, batch["data"], key=step_key, labels=labels)]
+        batch["noise"] = drawn[_places(coupling(drawn, batch["data"], key=step_key, labels=labels), batch_size)]
         return batch
 
     def source(first_step: int, count: int) -> dict[str, np.ndarray]:
@@ -238,6 +238,18 @@ def coupled_batches(
 @partial(jax.jit, static_argnums=(1, 2))
 def _draw(step: Int[Array, ""], size: int, batch_size: int, key: Key) -> tuple[Int[Array, " batch"], Key]:
     return rows_of(step.astype("int32"), size, batch_size, key=key), jax.random.fold_in(key, step)
+
+
+def _places(pairing: Any, size: int) -> Int[np.ndarray, " batch"]:
+    """What a coupling returned, where it is one place in the batch's noise for each row of data."""
+    expected, fix = f"a coupling that returns {size} whole numbers", "noise[pairing[i]] goes with data[i]."
+    whole = isinstance(pairing, jax.Array | np.ndarray) and np.issubdtype(pairing.dtype, np.integer)
+    if not whole or pairing.shape != (size,):
+        raise fault(expected=expected, got=described(pairing), fix=fix)
+    places = np.asarray(pairing)
+    if places.min() < 0 or places.max() >= size:
+        raise fault(expected=f"{expected} below {size}", got=f"{places.min()} to {places.max()}", fix=fix)
+    return places
 
 
 def _flat(rows: Rows) -> np.ndarray:
