@@ -54,7 +54,7 @@ def _digest(manifest: str, arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256(manifest.encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(_bytes(arrays[name]))
+        digest.update(_bytes(arrays[name]).data)
     return digest.hexdigest()
 
 
