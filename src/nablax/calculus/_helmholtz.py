@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import fault
+from .._core import fault, wide_dtype
 
 
 class Helmholtz(eqx.Module):
@@ -65,7 +65,7 @@ def helmholtz(values: Float[Array, "*grid dim"], lengths: float | Sequence[float
     """
     # Whole numbers and halves have no transform.
     values = jnp.asarray(values)
-    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    values = values.astype(wide_dtype(values))
     dim = values.shape[-1]
     grid = values.shape[:-1]
     if len(grid) != dim:

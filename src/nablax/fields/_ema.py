@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from .._core import fault
+from .._core import fault, wide_dtype
 
 
 class EMAState(NamedTuple):
@@ -90,7 +90,7 @@ class EMA(eqx.Module):
             if not eqx.is_inexact_array(new):
                 return new
             # 0.999 is 1 in half precision, so the arithmetic is done in single precision at least.
-            wide = jnp.promote_types(new.dtype, jnp.float32)
+            wide = wide_dtype(new)
             updates = state.updates.astype(jnp.finfo(wide).dtype)
             decay = jnp.minimum(self.decay, (1 + updates) / (10 + updates))
             return (decay * old.astype(wide) + (1 - decay) * new.astype(wide)).astype(new.dtype)
