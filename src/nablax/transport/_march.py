@@ -1,8 +1,9 @@
 """From the prior to the data in steps: what every sampler and guide does that is not an equation's solver."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from ._paths._path import AbstractPath
 from ._transport import Transport
 
 
-class Moment(NamedTuple):
+class Moment(eqx.Module):
     """When a step is taken.
 
     Attributes:
@@ -27,7 +28,7 @@ class Moment(NamedTuple):
     index: Int[Array, ""]
     t: Float[Array, ""]
     s: Float[Array, ""]
-    key: Key | None
+    key: Any
 
 
 Step = Callable[[Moment, Any, PyTree], tuple[Any, PyTree]]

@@ -11,7 +11,6 @@ from .._core import (
     Field,
     Key,
     canonical_convolutions,
-    check_instance,
     check_key,
     check_like,
     checked_field,
@@ -23,10 +22,10 @@ from ..spaces import AbstractSpace
 from ._batch import check_batch, check_draws, check_times, with_stand_ins
 from ._likelihood._density import log_density
 from ._likelihood._log_prob import LogProb
-from ._paths._affine import View, check_view
-from ._paths._path import AbstractPath, check_path
-from ._priors import Empirical, Normal, Prior
-from ._views import check_defined, check_finite_ends
+from ._parts import check_defined, check_finite_ends, check_parts
+from ._paths._affine import View
+from ._paths._path import AbstractPath
+from ._priors import Prior
 
 # Samples are looked at, densities compared: the ones ask for fewer digits than the others.
 _SAMPLES, _DENSITIES = Solver(rtol=1e-4, atol=1e-4), Solver()
@@ -87,17 +86,7 @@ class Transport(eqx.Module):
     independent: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self) -> None:
-        checked_field(self.field)
-        check_path(self.path)
-        check_instance(self.prior, (Normal, Empirical), what="a prior", fix="Pass Normal(shape), for instance.")
-        check_instance(self.space, AbstractSpace, what="a space", fix="Pass spaces.Euclidean(shape).")
-        check_view(self.prediction)
-        if self.prior.shape != self.space.shape:
-            raise fault(
-                expected=f"a prior over the space's shape {self.space.shape}",
-                got=f"shape {self.prior.shape}",
-                fix="Give both the shape of one sample.",
-            )
+        check_parts(self.field, self.path, self.prior, self.space, self.prediction)
         if self.prediction != "velocity":
             path = check_defined(self.prediction, self.path, self.prior, independent=self.independent)
             check_finite_ends(self.prediction, path)

@@ -103,9 +103,9 @@ def _correction(key: Key, repeats: int, predictor: Literal["reverse diffusion", 
 
 def _likelihood(key: Key, count: int) -> Check:
     data = ring(scale=0.4)
-    transport = data.transport(VariancePreserving())
-    ys = data.sample(key, count)
-    a, b, _, _ = transport.path.coefficients(jnp.asarray(transport.path.times[1]))
+    path = VariancePreserving()
+    transport, ys = data.transport(path), data.sample(key, count)
+    a, b, _, _ = path.coefficients(jnp.asarray(path.times[1]))
     truth = jax.vmap(data.log_density, in_axes=(0, None, None))(ys, a, b)
     value = transport.log_prob(ys).value
     prior = jax.vmap(Normal((2,)).log_prob)(transport.encode(ys, solver=Solver(rtol=1e-5, atol=1e-5)))

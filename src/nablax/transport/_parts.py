@@ -1,14 +1,34 @@
-"""Which views of a field a transport defines, and whether its velocity is finite at both ends of the path."""
+"""Whether a transport's parts fit, which views of a field they define, whether its velocity is finite at both ends."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-from .._core import fault
-from ._paths._affine import AbstractAffinePath, View, affine
-from ._paths._path import AbstractPath
-from ._priors import Normal, Prior
+from .._core import Field, check_instance, checked_field, fault
+from ..spaces import AbstractSpace
+from ._paths._affine import AbstractAffinePath, View, affine, check_view
+from ._paths._path import AbstractPath, check_path
+from ._priors import Empirical, Normal, Prior
+
+
+def check_parts(field: Field, path: AbstractPath, prior: Prior, space: AbstractSpace, prediction: View) -> None:
+    """Refuse parts that are of another kind, or not of one shape.
+
+    Raises:
+        ValueError: one is.
+    """
+    checked_field(field)
+    check_path(path)
+    check_instance(prior, (Normal, Empirical), what="a prior", fix="Pass Normal(shape), for instance.")
+    check_instance(space, AbstractSpace, what="a space", fix="Pass spaces.Euclidean(shape).")
+    check_view(prediction)
+    if prior.shape != space.shape:
+        raise fault(
+            expected=f"a prior over the space's shape {space.shape}",
+            got=f"shape {prior.shape}",
+            fix="Give both the shape of one sample.",
+        )
 
 
 def check_defined(view: View, path: AbstractPath, prior: Prior, *, independent: bool) -> AbstractAffinePath:
@@ -55,4 +75,4 @@ def check_finite_ends(prediction: View, path: AbstractAffinePath) -> None:
         )
 
 
-__all__ = ["check_defined", "check_finite_ends"]
+__all__ = ["check_defined", "check_finite_ends", "check_parts"]
