@@ -1,5 +1,7 @@
 """A mixture of round normal distributions: data whose every quantity is known, for claims that need no training."""
 
+from collections.abc import Callable, Mapping
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -69,9 +71,22 @@ def energy_distance(x: Float[Array, "rows dim"], y: Float[Array, "rows dim"]) ->
     return float(2 * cdist(a, b).mean() - factor * (cdist(a, a).mean() + cdist(b, b).mean()))
 
 
+def energy_distances(
+    samplers: Mapping[str, Callable[[Key], Array]], truth: Callable[[Key], Array], key: Key, repeats: int
+) -> dict[str, list[float]]:
+    """Energy distances of several samplers to the truth, by name, one a repetition; all share its keys."""
+    found: dict[str, list[float]] = {name: [] for name in samplers}
+    for repeat in jax.random.split(key, repeats):
+        truth_key, sampler_key = jax.random.split(repeat)
+        exact = truth(truth_key)
+        for name, sampler in samplers.items():
+            found[name].append(energy_distance(sampler(sampler_key), exact))
+    return found
+
+
 def spread(values: list[float]) -> tuple[float, float]:
     """Mean and its standard error."""
     return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
-__all__ = ["Mixture", "energy_distance", "ring", "score_transport", "spread"]
+__all__ = ["Mixture", "energy_distance", "energy_distances", "ring", "score_transport", "spread"]

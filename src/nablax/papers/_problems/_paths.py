@@ -1,5 +1,6 @@
 """Paths in the plane, as several papers draw them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,6 +19,16 @@ def draw_paths(axes: Any, paths: Paths, colour: str, label: str) -> None:
     axes.plot(x[:, -1], y[:, -1], "o", color=colour, ms=3.5, label=label)
 
 
+def draw_clouds(axes: Any, clouds: Mapping[str, np.ndarray], flows: Mapping[str, Paths]) -> None:
+    """Draw sets of points as dots, and paths over them, without axes."""
+    for colour, (name, cloud) in zip(("C2", "C0", "C1"), clouds.items()):
+        axes.plot(*cloud.T, ".", color=colour, ms=2.5, alpha=0.5, label=name, rasterized=True)
+    for colour, (name, paths) in zip(("C1", "C0"), flows.items()):
+        draw_paths(axes, paths, colour, name)
+    axes.set_axis_off()
+    finish(axes, aspect="equal")
+
+
 def draw_landscape(axes: Any, height: Any, x: tuple[float, float], y: tuple[float, float]) -> None:
     """Shade a function of two numbers, dark where it is low, and set the axes to the window."""
     points = np.stack(np.meshgrid(np.linspace(*x, 160), np.linspace(*y, 160)), axis=-1)
@@ -34,4 +45,4 @@ def finish(axes: Any, **settings: Any) -> None:
         handle.set_markersize(5)
 
 
-__all__ = ["Paths", "draw_landscape", "draw_paths", "finish"]
+__all__ = ["Paths", "draw_clouds", "draw_landscape", "draw_paths", "finish"]

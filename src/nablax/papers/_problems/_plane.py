@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._core import Key
+from ...diagnose import path_geometry
 from ...fields import MLP
 from ...follow import Solver, fit, flow
 from ...transport import (
@@ -184,6 +185,11 @@ def together(pairs: dict[str, np.ndarray], batch_size: int, *, key: Key) -> Sour
         return {name: values[rows] for name, values in pairs.items()}
 
     return source
+
+
+def bend(field: MLP, starts: Array | np.ndarray, steps: int) -> float:
+    """Straightness of the flow over its path energy: 0 where it is straight."""
+    return float(path_geometry(field, starts, steps=steps).relative_straightness.value)
 
 
 def follow_euler(field: MLP, starts: Array | np.ndarray, steps: int = 100) -> Float[Array, "points 2"]:

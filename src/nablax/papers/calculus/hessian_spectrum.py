@@ -1,22 +1,18 @@
 """Empirical Analysis of the Hessian of Over-Parametrized Neural Networks: a bulk of parameters, outliers of data."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+import optax
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import Key
 from ...calculus import gauss_newton_product, hessian_product, top_eigenvalues
-from .._problems._classifier import (
-    cross_entropy,
-    logits,
-    loss,
-    network,
-    pooled_digits,
-)
+from .._contrast import Contrast
+from .._problems._classifier import cross_entropy, logits, loss, network, pooled_digits
+from .._problems._training import trained
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -48,133 +44,137 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Four checks.
     """
     small, large, seeds = (32, 256, 5) if full else (8, 64, 2)
-    keys = jax.random.split(key, seeds)
     images, labels = pooled_digits(full)
+    sizes = {hidden: (images.shape[1] + 1) * hidden + (hidden + 1) * 10 for hidden in (small, large)}
 
-    def some(classes: int) -> tuple[Array, Array]:
+    def spectra(classes: int, hidden: int, *mixtures: tuple[float, float]) -> list[np.ndarray]:
         chosen = np.flatnonzero(np.asarray(labels) < classes)[:_IMAGES]
-        return images[chosen], labels[chosen]
+        data, width = (images[chosen], labels[chosen]), jnp.array(hidden)
+        params = _trained(jax.random.split(key, seeds), large, width, *data)
+        return [np.asarray(_largest(params, width, *data, jnp.array(mixture))) for mixture in mixtures]
 
-    sets = [jnp.stack(arrays) for arrays in zip(*(some(classes) for classes in (2, 5, 10, 10)))]
-    # Only of the wide network for ten classes is more asked for than the Hessian itself.
-    parts = jnp.array([[True, False, False, False]]).repeat(4, axis=0).at[2].set(True)
-    spectra = np.asarray(_spectra(keys, large, jnp.array([large, large, large, small]), *sets, parts)).swapaxes(0, 1)
-    wide, narrow = dict(zip((2, 5, 10), spectra)), spectra[3, :, 0]
-    pixels = images.shape[1]
-    sizes = {hidden: (pixels + 1) * hidden + (hidden + 1) * 10 for hidden in (small, large)}
-    noise = _wigner(sizes[large])
+    # Both ends of the rest, since it has no sign.
+    hessian, gauss_newton, upper, lower = spectra(10, large, (1, 0), (0, 1), (1, -1), (-1, 1))
+    two, five, narrow = (spectra(c, hidden, (1, 0))[0] for c, hidden in ((2, large), (5, large), (10, small)))
+    counts = {name: _outliers(v) for name, v in (("2", two), ("5", five), ("10", hessian), ("narrow", narrow))}
+    noise, narrow_noise = _wigner(sizes[large]), _wigner(sizes[small])
+    growth = counts["10"] / counts["narrow"]
+    noise_growth = _outliers(noise[None, ::-1]) / _outliers(narrow_noise[None, ::-1])
+    bulk = 1 - np.mean(np.sum(hessian > 0.01 * hessian[:, :1], axis=1)) / sizes[large]
+    more = f"{sizes[large] / sizes[small]:.1f} times the parameters"
 
-    hessian, gauss_newton, upper, lower = (wide[10][:, i] for i in range(4))
-    top = hessian[:, :1]
-    # Both ends of the remainder, since it has no sign.
-    remainder = np.maximum(upper[:, 0], lower[:, 0]) / top[:, 0]
-    agreement = np.abs(gauss_newton[:, :5] / hessian[:, :5] - 1).max(1)
-
-    def outliers(values: np.ndarray) -> float:
-        return float(np.mean(np.sum(values > 0.05 * values[:, :1], axis=1)))
-
-    bulk = 1 - np.mean(np.sum(hessian > 0.01 * top, axis=1)) / sizes[large]
-    bulk_of_noise = np.mean(np.abs(noise) < 0.01 * noise.max())
-    counts = {classes: outliers(values[:, 0]) for classes, values in wide.items()}
-    few = outliers(narrow)
-    by_noise = np.sum(noise > 0.05 * noise.max()) / np.sum(_wigner(sizes[small]) > 0.05 * noise.max())
-
-    def spectrum(axes: Any, curves: dict[str, np.ndarray]) -> None:
-        for (name, values), colour in zip(curves.items(), ("C0", "C1", "C2")):
-            ranks = 1 + np.arange(values.shape[1])
-            for seed, row in enumerate(values):
-                axes.plot(ranks, row / row[0], color=colour, lw=1.2, label="" if seed else name)
-        axes.axhline(0.05, color="C2", lw=1, ls="--")
-        axes.annotate("outliers above", (1.0, 0.05), xytext=(2, 3), textcoords="offset points")
-        axes.set(xscale="log", yscale="log", ylim=(1e-3, 1.5), xlabel="rank", ylabel="eigenvalue over the largest")
-        axes.legend(loc="lower left")
+    def gap(part: np.ndarray) -> float:
+        return float(np.abs(part[:, :5] / hessian[:, :5] - 1).max())
 
     return [
         Check(
             "the spectrum is a bulk at zero and a few outliers",
             "stated in words",
-            f"{bulk:.3f} of the {sizes[large]} eigenvalues lie below a hundredth of the largest",
-            "at least 0.9",
-            bool(bulk >= 0.9 > bulk_of_noise),
-            f"a random symmetric matrix of the same size: {bulk_of_noise:.3f}",
+            contrasts=Contrast(
+                "share of the eigenvalues below a hundredth of the largest",
+                {"trained network": bulk, "random symmetric matrix": np.mean(np.abs(noise) < 0.01 * noise.max())},
+                "higher",
+                threshold=0.9,
+            ),
         ),
         Check(
             "more parameters make the bulk larger and leave the outliers as many",
             "stated in words",
-            f"{few:.1f} outliers of {sizes[small]} parameters, {counts[10]:.1f} of {sizes[large]}",
-            "their number changes by less than a factor of 2",
-            bool(0.5 < counts[10] / few < 2 <= by_noise),
-            f"a random symmetric matrix, from the one size to the other: a factor of {by_noise:.1f}",
-            figure=lambda axes: spectrum(
-                axes, {f"{sizes[large]} parameters": hessian, f"{sizes[small]} parameters": narrow}
+            contrasts=Contrast(
+                f"factor by which {more} change the number of outliers",
+                {"trained network": max(growth, 1 / growth), "random symmetric matrix": noise_growth},
+                "lower",
+                threshold=2.0,
             ),
         ),
         Check(
             "more classes make more outliers",
             "stated in words",
-            ", ".join(f"{count:.1f} for {classes} classes" for classes, count in counts.items()),
-            "at least twice as many for 5 classes as for 2, and for 10 at least 1.5 times as many as for 5",
-            bool(counts[5] >= 2 * counts[2] and counts[10] >= 1.5 * counts[5] and not counts[10] >= 2 * few),
-            f"{sizes[large] / sizes[small]:.1f} times the parameters instead: {counts[10] / few:.2f} times as many",
-            figure=lambda axes: spectrum(
-                axes, {f"{classes} classes": wide[classes][:, 0] for classes in sorted(wide, reverse=True)}
-            ),
+            contrasts=[
+                Contrast(
+                    f"factor by which {b} classes for {a} change the number of outliers",
+                    {"classes": counts[b] / counts[a], f"{more} instead": growth},
+                    "higher",
+                    threshold=threshold,
+                )
+                for a, b, threshold in (("2", "5", 2.0), ("5", "10", 1.5))
+            ],
         ),
         Check(
             "the outliers are those of the Gauss-Newton part, the covariance of the outputs' gradients",
             "stated in words",
-            f"its five largest eigenvalues differ from the Hessian's by at most {agreement.max():.3f} of themselves",
-            "at most 0.1; of the rest of the Hessian the largest is below a fifth of the Hessian's",
-            bool(agreement.max() <= 0.1 and remainder.max() <= 0.2),
-            f"the rest, the networks' own curvature: {remainder.max():.3f} of the Hessian's largest",
+            contrasts=[
+                Contrast(
+                    "largest relative gap of the five largest eigenvalues to the Hessian's",
+                    {"Gauss-Newton part": gap(gauss_newton), "the rest": gap(upper)},
+                    "lower",
+                    threshold=0.1,
+                ),
+                Contrast(
+                    "largest eigenvalue, over the Hessian's",
+                    {
+                        "the rest": np.max(np.maximum(upper, lower)[:, 0] / hessian[:, 0]),
+                        "Gauss-Newton part": np.max(gauss_newton[:, 0] / hessian[:, 0]),
+                    },
+                    "lower",
+                    threshold=0.2,
+                ),
+            ],
         ),
     ]
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _spectra(
-    keys: Key,
-    hidden: int,
-    widths: Int[Array, " sets"],
-    images: Float[Array, "sets images pixels"],
-    labels: Int[Array, "sets images"],
-    parts: Bool[Array, "sets 4"],
-) -> Float[Array, "seeds sets 4 found"]:
-    """Largest eigenvalues after training: of the Hessian, its Gauss-Newton part, the rest, and minus the rest.
+def _outliers(values: np.ndarray) -> float:
+    """How many, mean over seeds, of eigenvalues that fall from the largest on."""
+    return float(np.mean(np.sum(values > 0.05 * values[:, :1], axis=1)))
 
-    Zeros stand where ``parts`` does not ask for them. A narrow network is a wide one whose other units are zero, which
-    they stay, with the Hessian of the living alone: one program serves all widths.
-    """
+
+def _living(params: PyTree, width: Array) -> PyTree:
+    """A narrow network is a wide one whose other units are zero, which they stay: one program for all widths."""
+    (inner, shift), (outer, last) = params
+    alive = (jnp.arange(len(shift)) < width).astype(inner.dtype)
+    return [(inner * alive[None], shift * alive), (outer * alive[:, None], last)]
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _trained(
+    keys: Key, hidden: int, width: Array, images: Float[Array, "images pixels"], labels: Int[Array, " images"]
+) -> PyTree:
+    def one(key: Key) -> PyTree:
+        first, (outer, last) = network(key, (images.shape[1], hidden, 10))
+        begin = _living([first, (outer * jnp.sqrt(hidden / width), last)], width)
+        return trained(
+            lambda params, batch: loss(params, *batch),
+            begin,
+            optax.sgd(0.3),
+            lambda step, key: (images, labels),
+            1500,
+            key=key,
+        )[0]
+
+    return jax.lax.map(one, keys)
+
+
+@jax.jit
+def _largest(
+    params: PyTree,
+    width: Array,
+    images: Float[Array, "images pixels"],
+    labels: Int[Array, " images"],
+    mixture: Float[Array, "2"],
+) -> Float[Array, "seeds found"]:
+    """Largest eigenvalues of a sum of the Hessian and of its Gauss-Newton part, network by network."""
     whole = hessian_product(loss)
     part = gauss_newton_product(lambda p, x, y: logits(p, x), lambda scores, x, y: cross_entropy(scores, y))
 
-    def spectra(key: Key, width: Array, x: Array, y: Array, wanted: Array) -> Array:
-        (inner, shift), (outer, last) = network(key, (x.shape[1], hidden, 10))
-        alive = (jnp.arange(hidden) < width).astype(x.dtype)
-        outer = outer * jnp.sqrt(hidden / width)
-        living = [(jnp.zeros_like(inner) + alive[None], alive), (jnp.zeros_like(outer) + alive[:, None], last + 1)]
-        begin = jax.tree.map(jnp.multiply, [(inner, shift), (outer, last)], living)
+    def one(params: PyTree) -> Array:
+        def product(v: PyTree) -> PyTree:
+            both = (of(params, _living(v, width), images, labels) for of in (whole, part))
+            return _living(jax.tree.map(lambda h, g: mixture[0] * h + mixture[1] * g, *both), width)
 
-        def step(params: PyTree, _: None) -> tuple[PyTree, None]:
-            return jax.tree.map(lambda p, g: p - 0.3 * g, params, jax.grad(loss)(params, x, y)), None
+        return top_eigenvalues(product, params, count=_FOUND, steps=_STEPS, key=jax.random.key(0)).values
 
-        params, _ = jax.lax.scan(step, begin, None, length=1500)
-
-        def largest(mixture: Float[Array, "2"]) -> Array:
-            def product(v: PyTree) -> PyTree:
-                v = jax.tree.map(jnp.multiply, v, living)
-                both = whole(params, v, x, y), part(params, v, x, y)
-                return jax.tree.map(lambda a, h, g: a * (mixture[0] * h + mixture[1] * g), living, *both)
-
-            return top_eigenvalues(product, params, count=_FOUND, steps=_STEPS, key=key).values
-
-        def asked(run: tuple[Array, Array]) -> Array:
-            return jax.lax.cond(run[0], largest, lambda _: jnp.zeros(_FOUND), run[1])
-
-        return jax.lax.map(asked, (wanted, jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])))
-
-    sets = widths, images, labels, parts
-    return jax.lax.map(lambda key: jax.lax.map(lambda data: spectra(key, *data), sets), keys)
+    return jax.lax.map(one, params)
 
 
 def _wigner(size: int) -> np.ndarray:

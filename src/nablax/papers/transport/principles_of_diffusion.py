@@ -13,12 +13,8 @@ from ..._core import Field, Key
 from ...follow import Solver
 from ...spaces import Euclidean
 from ...transport import Linear, Moment, Normal, Transport, VariancePreserving, View, march
-from .._problems._mixture import (
-    Mixture,
-    energy_distance,
-    ring,
-    spread,
-)
+from .._contrast import Contrast
+from .._problems._mixture import Mixture, energy_distances, ring
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -62,24 +58,12 @@ def _noise(data: Mixture) -> Field:
     return field
 
 
-def _score(data: Mixture) -> Field:
-    def field(t: Array, y: Array, args: None) -> Array:
-        a, b, _, _ = PATH.coefficients(t)
-        return jax.grad(data.log_density)(y, a, b)
-
-    return field
-
-
 def _velocity(data: Mixture) -> Field:
-    def deviation(t: Array) -> Array:
-        a, b, _, _ = PATH.coefficients(t)
-        return jnp.sqrt(a**2 * data.scale**2 + b**2)
-
     def field(t: Array, y: Array, args: None) -> Array:
-        a, b, da, _ = PATH.coefficients(t)
+        a, b, da, db = PATH.coefficients(t)
         share = jax.nn.softmax(data.log_parts(y, a, b))
         # Each component moves its centre and stretches about it.
-        growth = jax.grad(lambda t: jnp.log(deviation(t)))(t)
+        growth = (a * da * data.scale**2 + b * db) / (a**2 * data.scale**2 + b**2)
         return share @ (da * data.means + growth * (y[None] - a * data.means))
 
     return field
@@ -93,16 +77,17 @@ def _same_samples(data: Mixture, key: Key, count: int) -> Check:
     def gap(x: Array, y: Array) -> float:
         return float(jnp.sqrt(jnp.mean(jnp.sum(jnp.square(x - y), axis=1))))
 
-    noise, truth = _noise(data), ends(_velocity(data), "velocity")
-    largest = max(gap(truth, ends(noise, "noise")), gap(truth, ends(_score(data), "score")))
-    wrong = gap(truth, ends(lambda t, y, args: -noise(t, y, args), "score"))
+    noise, truth, score = _noise(data), ends(_velocity(data), "velocity"), data.transport(PATH).field
+    gaps = {
+        "the two other views": max(gap(truth, ends(noise, "noise")), gap(truth, ends(score, "score"))),
+        "minus the noise as a score, not divided by b": gap(
+            truth, ends(lambda t, y, args: -noise(t, y, args), "score")
+        ),
+    }
     return Check(
-        statement="From the same noise the variational, score and flow views carry every sample to the same point.",
-        stated="stated in words: they share one time-dependent velocity field",
-        measured=f"largest root-mean-square gap {largest:.1e} over {count} samples of a ring of radius 2",
-        criterion="gap below 0.01",
-        holds=largest < 0.01 <= wrong,
-        baseline=f"noise taken for a score with its sign turned but not divided by b: gap {wrong:.2f}",
+        "From the same noise the variational, score and flow views carry every sample to the same point.",
+        "stated in words: they share one time-dependent velocity field",
+        contrasts=Contrast("root-mean-square gap to the velocity's samples", gaps, "lower", threshold=0.01),
     )
 
 
@@ -111,30 +96,34 @@ def _same_error(data: Mixture, key: Key, rows: int) -> Check:
     x1, x0 = data.sample(draw_key, rows), jax.random.normal(noise_key, (rows, 2))
     guess = x0 + jax.random.normal(guess_key, (rows, 2))  # what some network might say of the noise
 
-    def unevenness(t: Array, target: View, straight: bool = False) -> Array:
+    def unevenness(t: Array, target: View, path: Linear | VariancePreserving = PATH) -> float:
         """Spread of the ratio of squared errors, view against noise, over samples at one time; relative."""
 
         def ratio(x0: Array, x1: Array, guess: Array) -> Array:
             y = PATH.interpolate(t, x0, x1)
             _, b, _, _ = PATH.coefficients(t)
-            answers = {"velocity": (Linear() if straight else PATH).target(t, x0, x1), "score": -x0 / b, "denoiser": x1}
+            answers = {"velocity": path.target(t, x0, x1), "score": -x0 / b, "denoiser": x1}
             error = PATH.convert(t, y, guess, source="noise", target=target) - answers[target]
             return jnp.sum(jnp.square(error)) / jnp.sum(jnp.square(guess - x0))
 
         ratios = jax.vmap(ratio)(x0, x1, guess)
-        return jnp.std(ratios) / jnp.mean(ratios)
+        return float(jnp.std(ratios) / jnp.mean(ratios))
 
-    times = (0.3, 0.6, 0.9)
+    times = [jnp.asarray(t) for t in (0.3, 0.6, 0.9)]
     views: tuple[View, ...] = ("velocity", "score", "denoiser")
-    worst = max(float(unevenness(jnp.asarray(t), view)) for t in times for view in views)
-    wrong = min(float(unevenness(jnp.asarray(t), "velocity", straight=True)) for t in times)
+    found = {
+        "score, data and velocity, the worst": max(unevenness(t, view) for t in times for view in views),
+        "velocity of the straight path, the best": min(unevenness(t, "velocity", Linear()) for t in times),
+    }
     return Check(
-        statement="The regressions on noise, score, data and velocity are one, up to a weight of time alone.",
-        stated="stated in words: the parametrisations are equivalent",
-        measured=f"ratio of squared errors varies by {worst:.1e} (relative) over {rows} samples at one time",
-        criterion="below 1e-3",
-        holds=worst < 1e-3 <= wrong,
-        baseline=f"velocity of the straight path as the target: varies by {wrong:.2f} or more",
+        "The regressions on noise, score, data and velocity are one, up to a weight of time alone.",
+        "stated in words: the parametrisations are equivalent",
+        contrasts=Contrast(
+            "relative spread, over samples at one time, of squared errors over the noise's",
+            found,
+            "lower",
+            threshold=1e-3,
+        ),
     )
 
 
@@ -158,20 +147,19 @@ def _stepwise(data: Mixture, key: Key, scale: tuple[int, int, int]) -> Check:
         start_key, noise_key = jax.random.split(key)
         return march(transport, step, count, key=start_key, steps=steps, noise_key=noise_key)[0]
 
-    right, wrong = [], []
-    for repeat in jax.random.split(key, repeats):
-        flow_key, step_key = jax.random.split(repeat)
-        flowed = transport.sample(count, key=flow_key)
-        right.append(energy_distance(denoise(step_key, jnp.asarray(1.0)), flowed))
-        wrong.append(energy_distance(denoise(step_key, jnp.asarray(0.0)), flowed))
-    (distance, error), (wrong_distance, wrong_error) = spread(right), spread(wrong)
+    distances = energy_distances(
+        {
+            "the posteriors": lambda key: denoise(key, jnp.asarray(1.0)),
+            "their means alone, without noise": lambda key: denoise(key, jnp.asarray(0.0)),
+        },
+        lambda key: transport.sample(count, key=key),
+        key,
+        repeats,
+    )
     return Check(
-        statement="Removing noise step by step, by the variational view's posteriors, draws what the flow draws.",
-        stated="stated in words: the reverse process recovers the same intermediates",
-        measured=f"energy distance {distance:.4f} ± {error:.4f} ({repeats} × {count} samples, {steps} steps)",
-        criterion="energy distance below 0.005",
-        holds=bool(distance < 0.005 <= wrong_distance),
-        baseline=f"the posteriors' means alone, without their noise: {wrong_distance:.4f} ± {wrong_error:.4f}",
+        "Removing noise step by step, by the variational view's posteriors, draws what the flow draws.",
+        "stated in words: the reverse process recovers the same intermediates",
+        contrasts=Contrast("energy distance to samples of the flow", distances, "lower", threshold=0.005),
     )
 
 

@@ -1,27 +1,17 @@
 """Flow Straight and Fast: straighter paths, the same marginals, no higher cost; seen from noise to two moons."""
 
-from typing import Any
-
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from ..._core import Key
-from ...diagnose import path_geometry
-from ...fields import MLP
-from ...follow import Solver
 from ...spaces import Euclidean
-from ...transport import (
-    Empirical,
-    Linear,
-    Transport,
-    independent_coupling,
-    reflow,
-)
-from .._problems._paths import draw_paths, finish
+from ...transport import Empirical, Linear, Transport, independent_coupling, reflow
+from .._contrast import Contrast
+from .._problems._paths import draw_clouds
 from .._problems._plane import (
+    bend,
     coupled,
     follow_euler,
     learn,
@@ -44,8 +34,7 @@ PAPER = Paper(
     read="text",
 )
 
-_BATCH = 256
-_EULER = 50
+_BATCH, _EULER = 256, 50
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -63,102 +52,95 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     generator = np.random.default_rng(int(jax.random.bits(keys[0])))
     train, test = moons(generator, 10 * points), moons(generator, points)
     starts, clusters = normal(generator, points), ring(generator, 10 * points)
-
-    first, transfer = learn(
-        [
-            coupled(train, independent_coupling, _BATCH, key=keys[1]),
-            coupled(train, independent_coupling, _BATCH, key=keys[2], noise=clusters),
-        ],
-        key=keys[3],
-        batch_size=_BATCH,
-        steps=steps,
-    )
-    pairs = _pairs(first, normal(generator, 10 * points), keys[4])
+    sources = [
+        coupled(train, independent_coupling, _BATCH, key=keys[1]),
+        coupled(train, independent_coupling, _BATCH, key=keys[2], noise=clusters),
+    ]
+    first, transfer = learn(sources, key=keys[3], batch_size=_BATCH, steps=steps)
+    prior = Empirical(jnp.asarray(normal(generator, 10 * points)))
+    pairs = reflow(Transport(first, Linear(), prior, Euclidean((2,))), 10 * points, key=keys[4])
     (second,) = learn([together(pairs, _BATCH, key=keys[0])], key=keys[1], batch_size=_BATCH, steps=steps)
 
-    ends_first, ends_second = follow_euler(first, starts, _EULER), follow_euler(second, starts, _EULER)
-    w_first, w_second = wasserstein(ends_first, test), wasserstein(ends_second, test)
+    ends = follow_euler(first, starts, _EULER)
     floor = wasserstein(moons(generator, points), test)
-    hop_first, hop_second = (wasserstein(follow_euler(m, starts, 1), test) for m in (first, second))
-    bend_first, bend_second = (_bend(m, starts[:500]) for m in (first, second))
-    moved = wasserstein(follow_euler(transfer, clusters[:points], _EULER), test)
-    unmoved = wasserstein(clusters[:points], test)
-    costs = _cost_ratios(starts, ends_first, test)
-    shuffled = _cost_ratios(starts, jnp.asarray(test[::-1]), test)
+    w_first, w_second = wasserstein(ends, test), wasserstein(follow_euler(second, starts, _EULER), test)
+    hop_first, hop_second = (wasserstein(follow_euler(field, starts, 1), test) for field in (first, second))
+    moved = follow_euler(transfer, clusters[:points], _EULER)
 
-    def straightened(axes: Any) -> None:
-        axes.plot(*test.T, ".", color="C2", ms=2, alpha=0.5, label="data", rasterized=True)
-        for field, colour, name in ((first, "C1", "independent pairs"), (second, "C0", "after reflow")):
-            draw_paths(axes, moving_euler(field, starts[:40], _EULER), colour, name)
-        axes.set_axis_off()
-        finish(axes, aspect="equal")
-
-    def transferred(axes: Any) -> None:
-        axes.plot(*clusters[:points].T, ".", color="C0", ms=2, alpha=0.5, label="ring", rasterized=True)
-        axes.plot(*test.T, ".", color="C2", ms=2, alpha=0.5, label="moons", rasterized=True)
-        draw_paths(axes, moving_euler(transfer, clusters[:60], _EULER), "C1", "flow")
-        axes.set_axis_off()
-        finish(axes, aspect="equal")
+    def contrast(metric: str, ours: tuple[str, float], theirs: tuple[str, float], threshold: float) -> Contrast:
+        return Contrast(metric, dict([ours, theirs]), "lower", threshold=threshold)
 
     return [
         Check(
             "reflow makes the paths straighter",
             "stated in words",
-            f"straightness / path energy {bend_second:.4f} after one reflow",
-            "below 0.05, where 0 is straight",
-            bend_second < 0.05 <= bend_first,
-            f"flow on independent pairs: {bend_first:.4f}",
-            figure=straightened,
+            contrasts=contrast(
+                "straightness / path energy",
+                ("after reflow", bend(second, starts[:500], _EULER)),
+                ("flow on independent pairs", bend(first, starts[:500], _EULER)),
+                threshold=0.05,
+            ),
+            figure=lambda axes: draw_clouds(
+                axes,
+                {"data": test},
+                {
+                    "independent pairs": moving_euler(first, starts[:40], _EULER),
+                    "after reflow": moving_euler(second, starts[:40], _EULER),
+                },
+            ),
         ),
         Check(
             "after reflow one Euler step generates",
             "stated in words (figures are given for images only)",
-            f"W2 to fresh data {hop_second:.3f} with one step, {w_second:.3f} with {_EULER}",
-            f"one step at most 0.3 above the {_EULER}-step W2 of the flow on independent pairs, {w_first:.3f}",
-            hop_second <= w_first + 0.3 < hop_first,
-            f"flow on independent pairs, one step: {hop_first:.3f}",
+            contrasts=contrast(
+                f"W2 to fresh data of one step, above that of {_EULER} steps of the first flow",
+                ("after reflow", hop_second - w_first),
+                ("flow on independent pairs", hop_first - w_first),
+                threshold=0.3,
+            ),
         ),
         Check(
             "rectification keeps the marginals, once and again",
             "proved (theorem 3.3)",
-            f"W2 to fresh data {w_first:.3f}, after reflow {w_second:.3f}; two samples of the data: {floor:.3f}",
-            "both at most 0.25 above two samples of the data",
-            max(w_first, w_second) <= floor + 0.25 < hop_first,
-            f"the first flow cut to one step, which does not solve its equation: {hop_first:.3f}",
+            contrasts=contrast(
+                "W2 to fresh data, above that of two samples of the data",
+                ("the worse of flow and reflow", max(w_first, w_second) - floor),
+                ("the flow cut to one step, which does not solve its equation", hop_first - floor),
+                threshold=0.25,
+            ),
         ),
         Check(
             "rectification lowers every convex transport cost",
             "proved not to increase (theorem 3.5)",
-            "; ".join(f"{name} {value:.3f}" for name, value in costs.items()) + " of the independent pairing's cost",
-            "each cost at most 0.95 of the independent pairing's",
-            max(costs.values()) <= 0.95 < min(shuffled.values()),
-            "another independent pairing: " + "; ".join(f"{name} {value:.3f}" for name, value in shuffled.items()),
+            contrasts=[
+                contrast(
+                    f"{name}, over that of independent pairs",
+                    ("rectified pairs", _cost_ratio(starts, ends, test, power)),
+                    ("other independent pairs", _cost_ratio(starts, test[::-1], test, power)),
+                    threshold=0.95,
+                )
+                for name, power in (("distance", 1), ("its square", 2), ("its fourth power", 4))
+            ],
         ),
         Check(
             "the same procedure transfers between two data sets",
             "stated in words",
-            f"ring to moons: W2 {moved:.3f}",
-            f"at most 0.25 above two samples of the data, {floor:.3f}",
-            moved <= floor + 0.25 < unmoved,
-            f"the ring as it is: {unmoved:.3f}",
-            figure=transferred,
+            contrasts=contrast(
+                "W2 from a ring to fresh moons, above that of two samples of the moons",
+                ("flow", wasserstein(moved, test) - floor),
+                ("the ring as it is", wasserstein(clusters[:points], test) - floor),
+                threshold=0.25,
+            ),
+            figure=lambda axes: draw_clouds(
+                axes,
+                {"moons": test, "ring": clusters[:points]},
+                {"flow": moving_euler(transfer, clusters[:60], _EULER)},
+            ),
         ),
     ]
 
 
-def _pairs(field: MLP, prior: np.ndarray, key: Key) -> dict[str, np.ndarray]:
-    transport = Transport(field, Linear(), Empirical(jnp.asarray(prior)), Euclidean((2,)))
-    return reflow(transport, len(prior), key=key, solver=Solver(steps=_EULER))
-
-
-def _bend(field: MLP, starts: np.ndarray) -> float:
-    geometry = path_geometry(field, starts, steps=_EULER, method=diffrax.Euler())
-    return float(geometry.relative_straightness.value)
-
-
-def _cost_ratios(starts: np.ndarray, ends: Array, independent: np.ndarray) -> dict[str, float]:
-    """Mean of some convex costs of the displacement, over that of pairing ``starts`` with ``independent``."""
-    ours = np.linalg.norm(np.asarray(ends) - starts, axis=1)
-    theirs = np.linalg.norm(np.asarray(independent) - starts, axis=1)
-    powers = {"distance": 1, "its square": 2, "its fourth power": 4}
-    return {name: float(np.mean(ours**power) / np.mean(theirs**power)) for name, power in powers.items()}
+def _cost_ratio(starts: np.ndarray, ends: Array | np.ndarray, independent: np.ndarray, power: int) -> float:
+    """Mean power of the displacement, over that of pairing ``starts`` with ``independent``."""
+    ours, theirs = (np.linalg.norm(np.asarray(to) - starts, axis=1) for to in (ends, independent))
+    return float(np.mean(ours**power) / np.mean(theirs**power))
