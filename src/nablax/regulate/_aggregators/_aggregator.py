@@ -50,8 +50,7 @@ def aggregator(
             it the state alone tells, by `AggregatorState`'s ``result`` and ``residual``.
 
     Returns:
-        A gradient transformation with an `AggregatorState`; leading axis K in, none out. Under ``jax.jit`` its update
-        is part of the step's program.
+        A gradient transformation with an `AggregatorState`; leading axis K in, none out.
 
     Raises:
         ValueError: leading axes disagree with one another or with ``objectives``, or the gradients are no stack for
