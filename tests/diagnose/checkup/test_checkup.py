@@ -264,6 +264,14 @@ def test_a_step_after_which_the_loss_is_no_number_is_a_fault(record):
         assert first.level == "fault" and first.topic == "step" and f"the loss is {change}" in first.text
 
 
+def test_a_loss_in_half_precision_is_judged_to_its_own_rounding(record):
+    """64 roundings of bfloat16 are half of the loss: no smaller rise can be seen."""
+    for share, said in ((0.4, False), (0.6, True)):
+        changed = (record.step.loss.astype(jnp.bfloat16), jnp.asarray(share * record.step.loss))
+        rough = eqx.tree_at(lambda r: (r.step.loss, r.step.actual.value), record, changed)
+        assert any("raises the loss" in text for text in rough.advice) == said
+
+
 def test_a_sum_over_rows_is_noticed_from_a_part_of_them(record):
     # As many rows again were not looked at: their mean may differ somewhat, but not by the number of rows.
     for factor, noticed in ((1 / 96, True), (0.8, False)):
