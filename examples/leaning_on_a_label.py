@@ -42,9 +42,7 @@ print(f"{np.mean([images[labels == d].std(axis=0).mean() for d in range(10)]):.2
 for row, scale in enumerate((1.0, 2.0, 4.0)):
     flow = Transport(guidance(done.model, scale), Linear(), Normal((64,)), Euclidean((64,)))
     drawn = np.asarray(
-        flow.sample(
-            200, key=jax.random.key(2), args=jnp.asarray(one_hot[asked]), solver=Solver(steps=20)
-        )
+        flow.sample(200, key=jax.random.key(2), args=jnp.asarray(one_hot[asked]), solver=Solver(steps=20))
     )
     sure = reader.predict_proba(drawn)
     right = np.mean(sure.argmax(axis=1) == asked)
