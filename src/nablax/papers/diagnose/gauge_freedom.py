@@ -8,12 +8,8 @@ from ..._core import Field, Key
 from ...diagnose import gauge, intrinsic_dimension
 from ...follow import Solver
 from ...transport import VariancePreserving
-from .._problems._mixture import (
-    Mixture,
-    energy_distance,
-    ring,
-    score_transport,
-)
+from .._contrast import Contrast
+from .._problems._mixture import Mixture, energy_distance, ring, score_transport
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -82,45 +78,41 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     curls, harms = _split(mixture, path, score, 4 * count, keys[2])
     dimension = _dimensions(50 * count, keys[3])
-    close = f"energy distance at most 0.01 above that of two samples of the data, {floor:.4f}"
+
+    def sampled(baseline: str) -> Contrast:
+        above = {name: distances[name] - floor for name in ("gauge", baseline)}
+        return Contrast("energy distance above that of two samples of the data", above, "lower", threshold=0.01)
+
     return [
         Check(
-            "a remainder that satisfies the gauge condition leaves sampling exact",
+            "A remainder that satisfies the gauge condition leaves sampling exact.",
             "proved",
-            f"energy distance to the data {distances['gauge']:.4f}; exact score {distances['exact']:.4f}",
-            close,
-            distances["gauge"] <= floor + 0.01 < distances["mirror"],
-            f"an error as large that does not satisfy it: {distances['mirror']:.4f}",
+            contrasts=sampled("mirror"),
         ),
         Check(
-            "it leaves the density exact",
+            "It leaves the density exact.",
             "proved",
-            f"mean absolute error of the log-density {errors['gauge']:.4f} nats",
-            "at most 0.05 nats",
-            errors["gauge"] <= 0.05 < errors["mirror"],
-            f"an error as large that does not satisfy it: {errors['mirror']:.3f} nats",
+            contrasts=Contrast("mean absolute error of the log-density, nats", errors, "lower", threshold=0.05),
         ),
         Check(
-            "to be conservative is neither necessary nor sufficient; that the conservative part be the score is both",
+            "To be conservative is neither necessary nor sufficient (a stretched score is); that the conservative part "
+            "be the score is both.",
             "proved",
-            f"gauge: antisymmetry {curls['gauge']:.2f}, harmful error {harms['gauge']:.4f} of the score's square, "
-            f"energy distance {distances['gauge']:.4f}",
-            f"harmful error at most 0.05, and {close}",
-            harms["gauge"] <= 0.05 < harms["stretched"]
-            and distances["gauge"] <= floor + 0.01 < distances["stretched"]
-            and curls["stretched"] < 1e-3 < 0.1 < curls["gauge"],
-            f"a conservative field, twice the score: antisymmetry {curls['stretched']:.5f}, harmful error "
-            f"{harms['stretched']:.3f}, energy distance {distances['stretched']:.4f}",
+            contrasts=[
+                Contrast("harmful error, of the score's square", harms, "lower", threshold=0.05),
+                sampled("stretched"),
+                Contrast(
+                    "antisymmetry, of which a conservative field has none", curls, "lower", threshold=1e-3, margin=0.1
+                ),
+            ],
         ),
         Check(
-            "the intrinsic dimension must be read from a conservative field",
+            "The intrinsic dimension (2) must be read from a conservative field, not from one that draws the same.",
             "stated in words",
-            f"conservative part: {dimension['part'][0]:.2f} by slope, {dimension['part'][1]:.2f} by spectrum",
-            "both within 0.25 of 2, the dimension of the disc",
-            all(abs(value - 2) <= 0.25 for value in dimension["part"])
-            and all(abs(value - 2) > 0.25 for value in dimension["whole"]),
-            f"the field itself, which draws the same samples: {dimension['whole'][0]:.2f} and "
-            f"{dimension['whole'][1]:.2f}",
+            contrasts=[
+                Contrast(f"error of the dimension by its {by}", dimension[by], "lower", threshold=0.25)
+                for by in ("slope", "spectrum")
+            ],
         ),
     ]
 
@@ -150,18 +142,16 @@ def _split(
         jacobians = jax.vmap(lambda y: jax.jacfwd(score, 1)(jnp.asarray(_MOMENT), y, args))(ys)
         return jnp.mean((jacobians - jacobians.mT) ** 2) / 4 / jnp.mean(jacobians**2)
 
-    curls, harms = {}, {}
+    harms = {}
     for name in ("gauge", "stretched"):
-        matrix = _ERRORS[name]
-        curls[name] = float(curl(states[:200], matrix))
-        split = gauge(score, _MOMENT, states, matrix, reference=exact, waves=64, key=key)
+        split = gauge(score, _MOMENT, states, _ERRORS[name], reference=exact, waves=64, key=key)
         assert split.harmful is not None
         harms[name] = float(split.harmful.value)
-    return curls, harms
+    return {name: float(curl(states[:200], _ERRORS[name])) for name in ("stretched", "gauge")}, harms
 
 
-def _dimensions(count: int, key: Key) -> dict[str, tuple[float, float]]:
-    """Both readings for a disc in space, of a score with a spin in the disc's plane and of its conservative part."""
+def _dimensions(count: int, key: Key) -> dict[str, dict[str, float]]:
+    """Errors of both readings for a disc in space, of a spinning score and of its conservative part."""
     keys = jax.random.split(key, 2)
     variances = jnp.array([1.0, 1.0, 0.0])
     clean = jnp.sqrt(variances)[None] * jax.random.normal(keys[0], (count, 3))
@@ -177,9 +167,13 @@ def _dimensions(count: int, key: Key) -> dict[str, tuple[float, float]]:
     def part(t: Array, y: Array, args: None) -> Array:
         return jax.grad(potential)(y)
 
-    found = {}
-    for name, field in (("whole", whole), ("part", part)):
+    errors: dict[str, dict[str, float]] = {"slope": {}, "spectrum": {}}
+    for name, field in (("conservative part", part), ("the field itself", whole)):
         record = intrinsic_dimension(field, 0.0, clean[:200], sigma=_SIGMA)
         assert record.spectral is not None
-        found[name] = (float(record.dimension.value), float(record.spectral.value))
-    return found
+        errors["slope"][name] = abs(float(record.dimension.value) - 2)
+        errors["spectrum"][name] = abs(float(record.spectral.value) - 2)
+    return errors
+
+
+__all__ = ["PAPER", "checks"]
