@@ -20,7 +20,7 @@ class VariationalBinaryState(NamedTuple):
     prior: PyTree
 
 
-def variational_binary(strength: float = 1.0) -> optax.GradientTransformationExtraArgs:
+def variational_binary(strength: float | Float[Array, ""] = 1.0) -> optax.GradientTransformationExtraArgs:
     r"""Add the pull of a prior to the gradient with respect to the fields of binary weights.
 
     A weight $w = \pm1$ with field θ has the probability $q(w) \propto e^{\theta w}$ and the mean $m = \tanh\theta$. The
@@ -61,7 +61,7 @@ def variational_binary(strength: float = 1.0) -> optax.GradientTransformationExt
         - Li, Huang, Zou and Huang, "Statistical mechanics of continual learning: variational principle and mean-field
           potential", 2022, https://arxiv.org/abs/2212.02846
     """
-    if strength < 0:
+    if isinstance(strength, float | int) and strength < 0:
         raise fault(expected="a strength of 0 or more", got=strength, fix="1/samples goes with a mean loss.")
 
     def init(params: PyTree) -> VariationalBinaryState:
