@@ -71,7 +71,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         ours, theirs = (jnp.argmax(logits(params, test), axis=1) for params in (source, other))
         return float(jnp.mean(ours != theirs))
 
-    nearest = {measure: min(map(measure, strangers)) for measure in (gif, apart, disagree)}
+    measures: tuple[Callable[[PyTree], float], ...] = (gif, apart, disagree)
+    nearest = {measure: min(map(measure, strangers)) for measure in measures}
 
     def farthest(kind: str, related: list[PyTree], baseline: str, other: Callable[[PyTree], float]) -> Contrast:
         return Contrast(

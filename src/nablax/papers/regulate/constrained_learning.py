@@ -42,7 +42,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     problems, seeds = (160, 24) if full else (20, 3)
     first, second = jax.random.split(key)
     poor, rich = np.asarray(jax.jit(jax.vmap(_quantised))(jax.random.split(first, problems))).T
-    data = tuple(part[:800] for part in digits())
+    images, labels = digits()
+    data = images[:800], labels[:800]
     starts = jax.jit(jax.vmap(lambda k: network(k, (64, 32, _CLASSES))))(jax.random.split(second, seeds))
 
     @jax.jit

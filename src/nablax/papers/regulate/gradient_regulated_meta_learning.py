@@ -87,7 +87,8 @@ def _run(key: Key, regulated: Float[Array, ""], steps: int) -> tuple[Float[Array
     )
     support, *queries = jax.vmap(_task)(jax.random.split(test_key, 200))
     params = jax.vmap(meta_adapt(_loss, steps=_STEPS, learning_rate=_RATE), in_axes=(None, 0))(meta, support)
-    return tuple(jnp.mean((jnp.einsum("tsf,tf->ts", x, params) * y > 0).astype(jnp.float32)) for x, y in queries)
+    near, far = (jnp.mean((jnp.einsum("tsf,tf->ts", x, params) * y > 0).astype(jnp.float32)) for x, y in queries)
+    return near, far
 
 
 def _loss(params: Float[Array, " features"], data: tuple[Array, Array]) -> Array:

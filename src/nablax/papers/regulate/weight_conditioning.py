@@ -1,7 +1,7 @@
 """Weight conditioning of a small network of the digits: rates that it trains at, speed, and condition numbers."""
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     run = jax.jit(jax.vmap(partial(_run, x=images[order] - 0.3, y=labels[order], steps=steps)))
     found = run(jax.random.split(key, seeds))
 
-    def contrast(metric: str, of: str, direction: Literal["lower", "higher"], **decides: float) -> Contrast:
+    def contrast(metric: str, of: str, direction: Literal["lower", "higher"], **decides: Any) -> Contrast:
         return Contrast(metric, dict(zip(("conditioned", "plain weights"), found[of].T)), direction, **decides)
 
     return [

@@ -61,8 +61,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     problems = _problems(side)
     straight, curved = mixture.transport(Linear(margin=0.01)), mixture.transport(VariancePreserving())
 
-    def solve(method: Callable, transport: Transport, rates: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Errors and misfits, problem by problem."""
+    def solve(method: Callable, transport: Transport, rates: tuple[float, ...]) -> np.ndarray:
+        """Errors and misfits, a row each, problem by problem."""
         solved = [_best(method, transport, matrix, truth, rates, keys[2]) for matrix in problems.values()]
         return np.array(solved).T
 
