@@ -84,7 +84,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     }
     lower = steps * (steps - 1) / 2 * float(record.decorrelation.value)
     gain = fresh.mean() - repeated.mean()
-    others = {"a repeated batch": gain, "the fresh ones in reversed order": fresh.mean() - backwards.mean()}
+    others = {"a repeated batch": gain, "themselves in reversed order": fresh.mean() - backwards.mean()}
     return [
         Check(
             "A step widens the gap by the rate times the trace of the gradients' covariance over the batch.",
@@ -102,7 +102,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             contrasts=[
                 Contrast("test loss after 8 steps, nats", {"fresh": fresh, "repeated": repeated}, "lower"),
                 Contrast(
-                    "relative error of the predicted difference (the next order left out) of fresh batches from",
+                    "relative error of the predicted gain of fresh batches (the next order left out), over",
                     {name: abs((lower - value) / gain) for name, value in others.items()},
                     "lower",
                     threshold=0.25,

@@ -5,6 +5,7 @@ sharper than the learning rate can bear, so that descent oscillates at the edge 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -53,34 +54,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     logs = logs - jnp.mean(logs, axis=1, keepdims=True)
     draws = jnp.exp(1.2 * logs / jnp.linalg.norm(logs, axis=1, keepdims=True))
 
-    begin = 1.02 * draws
-
-    @jax.jit
-    def program() -> tuple[Array, ...]:
-        first, _ = _solutions(begin, flow_key)
-        # The rate at which the flow's own end would be unstable by a tenth.
-        rates = 2.2 / first
-
-        def path(w: Array, rate: Array) -> tuple[Array, Array]:
-            def descend(w: Array, steps: int, record: Callable | None) -> tuple[Array, Array]:
-                return trained(lambda w, _: _loss(w), w, optax.sgd(rate), _nothing, steps, key=flow_key, record=record)
-
-            looked, iterates = descend(w, looks - 1, lambda w, state, value: w)
-            return descend(looked, 20_000 - looks, None)[0], jnp.concatenate([w[None], iterates])
-
-        ends, iterates = jax.vmap(path)(begin, rates)
-        solution, sharpness = _solutions(iterates.reshape(-1, DEPTH), flow_key)
-        _, last = _solutions(ends, flow_key)
-        shape = (starts, looks)
-        return (
-            solution.reshape(shape),
-            sharpness.reshape(shape),
-            jnp.maximum(jax.vmap(jax.vmap(_loss))(iterates), 1e-12),
-            jnp.stack([last * rates, jax.vmap(_loss)(ends)]),
-            first * rates,
-        )
-
-    solution, sharpness, loss, (edge, left), flow_edge = (np.asarray(x, np.float64) for x in program())
+    solution, sharpness, loss, (edge, left), flow_edge = (
+        np.asarray(x, np.float64) for x in _descended(1.02 * draws, flow_key, looks)
+    )
     paths = {"flow's solution": solution, "iterate": sharpness, "loss instead": loss}
     # A flow that does not converge counts as a doubling.
     rises = {
@@ -105,6 +81,32 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             moved_from="sharpness times rate 1.9 to 2",
         ),
     ]
+
+
+@partial(jax.jit, static_argnames="looks")
+def _descended(begin: Float[Array, "starts depth"], key: Key, looks: int) -> tuple[Array, ...]:
+    """First on each path the sharpness of the solution and the iterate, and the loss; last, of descent and flow."""
+    first, _ = _solutions(begin, key)
+    # The rate at which the flow's own end would be unstable by a tenth.
+    rates = 2.2 / first
+
+    def path(w: Array, rate: Array) -> tuple[Array, Array]:
+        def descend(w: Array, steps: int, record: Callable | None) -> tuple[Array, Array]:
+            return trained(lambda w, _: _loss(w), w, optax.sgd(rate), _nothing, steps, key=key, record=record)
+
+        looked, iterates = descend(w, looks - 1, lambda w, state, value: w)
+        return descend(looked, 20_000 - looks, None)[0], jnp.concatenate([w[None], iterates])
+
+    ends, iterates = jax.vmap(path)(begin, rates)
+    solution, sharpness = _solutions(iterates.reshape(-1, DEPTH), key)
+    _, last = _solutions(ends, key)
+    return (
+        solution.reshape(-1, looks),
+        sharpness.reshape(-1, looks),
+        jnp.maximum(jax.vmap(jax.vmap(_loss))(iterates), 1e-12),
+        jnp.stack([last * rates, jax.vmap(_loss)(ends)]),
+        first * rates,
+    )
 
 
 def _solutions(points: Float[Array, "points depth"], key: Key) -> tuple[Array, Array]:
