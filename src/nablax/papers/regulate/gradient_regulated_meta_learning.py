@@ -67,7 +67,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ]
 
 
-def _run(key: Key, regulated: Float[Array, ""], steps: int) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _run(key: Key, regulated: Float[Array, ""], steps: int) -> tuple[Float[Array, ""], ...]:
     """Accuracy after adaptation in another domain and in the supports' own."""
     train_key, test_key = jax.random.split(key)
     after = jax.vmap(meta_loss(_loss, steps=_STEPS, learning_rate=_RATE), in_axes=(None, 0, 0))
