@@ -60,7 +60,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     images, labels = digits()
     images = images.reshape(-1, 8, 8, 1)
     train_key, fit_key, attack_key = jax.random.split(key, 3)
-    test, tries = (397, 4000) if full else (40, 400)
+    test, tries = (397, 4000) if full else (120, 400)
 
     def loss(model: _Network, batch: tuple[Array, Array], *, key: Key) -> Float[Array, ""]:
         # Deformed at random, so that there is a robustness to prove.
