@@ -84,32 +84,29 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     smooth = points, fits.value, fits.gradient
     tuned = _train(field, smooth, jnp.array(_CELL**2), jnp.array(2e-3), second, steps)
     angles, curvatures, errors = _judge(field, tuned, place)
-    misses = {
-        name: jnp.maximum(angles[name] / (0.5 * angles["autodiff"]), errors[name] / (2 * errors["autodiff"]))
-        for name in errors
-    }
+    kept = {name: errors[name] / (2 * errors["autodiff"]) for name in errors}
+    misses = {name: jnp.maximum(angles[name] / (0.5 * angles["autodiff"]), kept[name]) for name in kept}
     both = ("local fit", "autodiff")
+    normals, curvature = ({name: values[name] for name in both} for values in (angles, curvatures))
     return [
         Check(
             "the local fit gives better normals than autodiff of the same field",
             "stated in words",
-            contrasts=Contrast("angle to the true normal, °", {n: angles[n] for n in both}, "lower", ratio=0.5),
+            contrasts=Contrast("angle to the true normal, °", normals, "lower", ratio=0.5),
             moved_from="an angle below 3° too, which autodiff met as well",
         ),
         Check(
             "the local fit gives better mean curvature",
             "stated in words",
-            contrasts=Contrast(
-                "error of the curvature", {n: curvatures[n] for n in both}, "lower", ratio=0.5, threshold=0.5 / _RADIUS
-            ),
+            contrasts=Contrast("error of the curvature", curvature, "lower", ratio=0.5, threshold=0.5 / _RADIUS),
             moved_from="an error below the truth",
         ),
         Check(
             "fine-tuning on the fitted gradients makes autodiff itself accurate and keeps the signal",
             "stated in words",
             contrasts=Contrast(
-                "larger of: autodiff's angle, in halves of that before; error in value, in doubles of that before",
-                {"autodiff after fine-tuning": misses["fine-tuned"], "before": misses["autodiff"]},
+                "largest miss: autodiff's angle, of half of that before; error in value, of twice that before",
+                {"after fine-tuning": misses["fine-tuned"], "before": misses["autodiff"]},
                 "lower",
                 threshold=1.0,
             ),

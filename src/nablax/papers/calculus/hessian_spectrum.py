@@ -51,77 +51,67 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         chosen = np.flatnonzero(np.asarray(labels) < classes)[:_IMAGES]
         data, width = (images[chosen], labels[chosen]), jnp.array(hidden)
         params = _trained(jax.random.split(key, seeds), large, width, *data)
-        return [np.asarray(_largest(params, width, *data, jnp.array(mixture))) for mixture in mixtures]
+        return [np.asarray(_largest(params, width, *data, jnp.array(mixture, jnp.float32))) for mixture in mixtures]
 
     # Both ends of the rest, since it has no sign.
     hessian, gauss_newton, upper, lower = spectra(10, large, (1, 0), (0, 1), (1, -1), (-1, 1))
     two, five, narrow = (spectra(c, hidden, (1, 0))[0] for c, hidden in ((2, large), (5, large), (10, small)))
-    counts = {name: _outliers(v) for name, v in (("2", two), ("5", five), ("10", hessian), ("narrow", narrow))}
-    noise, narrow_noise = _wigner(sizes[large]), _wigner(sizes[small])
-    growth = counts["10"] / counts["narrow"]
-    noise_growth = _outliers(noise[None, ::-1]) / _outliers(narrow_noise[None, ::-1])
-    bulk = 1 - np.mean(np.sum(hessian > 0.01 * hessian[:, :1], axis=1)) / sizes[large]
+    noise = _wigner(sizes[large])[None, ::-1]
+    growth = _outliers(hessian) / _outliers(narrow)
     more = f"{sizes[large] / sizes[small]:.1f} times the parameters"
 
     def gap(part: np.ndarray) -> float:
         return float(np.abs(part[:, :5] / hessian[:, :5] - 1).max())
 
+    bulks = {"trained network": _bulk(hessian, sizes[large]), "random symmetric matrix": _bulk(noise, sizes[large])}
+    factors = {
+        "trained network": max(growth, 1 / growth),
+        "random symmetric matrix": _outliers(noise) / _outliers(_wigner(sizes[small])[None, ::-1]),
+    }
+    growths = [
+        (f"factor of the outliers' number, {b} classes for {a}", _outliers(second) / _outliers(first), threshold)
+        for a, b, first, second, threshold in ((2, 5, two, five, 2.0), (5, 10, five, hessian, 1.5))
+    ]
+    gaps = {"Gauss-Newton part": gap(gauss_newton), "the rest": gap(upper)}
+    largest = {
+        "the rest": np.max(np.maximum(upper, lower)[:, 0] / hessian[:, 0]),
+        "Gauss-Newton part": np.max(gauss_newton[:, 0] / hessian[:, 0]),
+    }
     return [
         Check(
             "the spectrum is a bulk at zero and a few outliers",
             "stated in words",
             contrasts=Contrast(
-                "share of the eigenvalues below a hundredth of the largest",
-                {"trained network": bulk, "random symmetric matrix": np.mean(np.abs(noise) < 0.01 * noise.max())},
-                "higher",
-                threshold=0.9,
+                "share of the eigenvalues below a hundredth of the largest", bulks, "higher", threshold=0.9
             ),
         ),
         Check(
             "more parameters make the bulk larger and leave the outliers as many",
             "stated in words",
-            contrasts=Contrast(
-                f"factor by which {more} change the number of outliers",
-                {"trained network": max(growth, 1 / growth), "random symmetric matrix": noise_growth},
-                "lower",
-                threshold=2.0,
-            ),
+            contrasts=Contrast(f"factor of the outliers' number, {more}", factors, "lower", threshold=2.0),
         ),
         Check(
             "more classes make more outliers",
             "stated in words",
             contrasts=[
-                Contrast(
-                    f"factor by which {b} classes for {a} change the number of outliers",
-                    {"classes": counts[b] / counts[a], f"{more} instead": growth},
-                    "higher",
-                    threshold=threshold,
-                )
-                for a, b, threshold in (("2", "5", 2.0), ("5", "10", 1.5))
+                Contrast(metric, {"classes": factor, f"{more} instead": growth}, "higher", threshold=threshold)
+                for metric, factor, threshold in growths
             ],
         ),
         Check(
             "the outliers are those of the Gauss-Newton part, the covariance of the outputs' gradients",
             "stated in words",
             contrasts=[
-                Contrast(
-                    "largest relative gap of the five largest eigenvalues to the Hessian's",
-                    {"Gauss-Newton part": gap(gauss_newton), "the rest": gap(upper)},
-                    "lower",
-                    threshold=0.1,
-                ),
-                Contrast(
-                    "largest eigenvalue, over the Hessian's",
-                    {
-                        "the rest": np.max(np.maximum(upper, lower)[:, 0] / hessian[:, 0]),
-                        "Gauss-Newton part": np.max(gauss_newton[:, 0] / hessian[:, 0]),
-                    },
-                    "lower",
-                    threshold=0.2,
-                ),
+                Contrast("largest relative gap of five eigenvalues to the Hessian's", gaps, "lower", threshold=0.1),
+                Contrast("largest eigenvalue, over the Hessian's", largest, "lower", threshold=0.2),
             ],
         ),
     ]
+
+
+def _bulk(values: np.ndarray, size: int) -> float:
+    """Share, mean over seeds, of eigenvalues below a hundredth of the largest."""
+    return float(1 - np.mean(np.sum(np.abs(values) > 0.01 * values[:, :1], axis=1)) / size)
 
 
 def _outliers(values: np.ndarray) -> float:

@@ -62,9 +62,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     straight, curved = mixture.transport(Linear(margin=0.01)), mixture.transport(VariancePreserving())
 
     def solve(method: Callable, transport: Transport, rates: tuple[float, ...]) -> np.ndarray:
-        """Errors and misfits, a row each, problem by problem."""
-        solved = [_best(method, transport, matrix, truth, rates, keys[2]) for matrix in problems.values()]
-        return np.array(solved).T
+        """Errors and misfits, problem by problem."""
+        return np.array([_best(method, transport, matrix, truth, rates, keys[2]) for matrix in problems.values()]).T
 
     free, free_misfit = solve(steer, straight, (0.0,))
     skipping, misfit = solve(steer, straight, _SKIPPING_RATES)
@@ -72,7 +71,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     diffused, _ = solve(steer, curved, _SKIPPING_RATES)
     expenses = {name: _expense(method, keys[3], full) for name, method in _METHODS.items()}
     ours, theirs = _METHODS
-    error = "error to the true image, root mean square"
+    error = "rms error to the true image"
     return [
         Check(
             "steering without backpropagation meets the observation",
@@ -87,13 +86,13 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "better PSNR than DPS-style baselines on inpainting, super-resolution and deblurring",
             contrasts=[
                 Contrast(
-                    f"{error}, over that of guidance through the model, mean of three problems",
+                    f"{error}, over that of guidance through the model, mean of three",
                     {ours: np.mean(skipping / backpropagated), theirs: 1.0},
                     "lower",
                     ratio=0.8,
                 ),
                 Contrast(
-                    "its largest over that of guidance through the model",
+                    "the largest of the three",
                     {ours: np.max(skipping / backpropagated), "no steering": np.max(free / backpropagated)},
                     "lower",
                     threshold=1.0,

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._core import Key
+from ...follow import Solver
 from ...spaces import Euclidean
 from ...transport import Empirical, Linear, Transport, independent_coupling, reflow
 from .._contrast import Contrast
@@ -58,7 +59,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ]
     first, transfer = learn(sources, key=keys[3], batch_size=_BATCH, steps=steps)
     prior = Empirical(jnp.asarray(normal(generator, 10 * points)))
-    pairs = reflow(Transport(first, Linear(), prior, Euclidean((2,))), 10 * points, key=keys[4])
+    transport = Transport(first, Linear(), prior, Euclidean((2,)))
+    pairs = reflow(transport, 10 * points, key=keys[4], solver=Solver(steps=_EULER))
     (second,) = learn([together(pairs, _BATCH, key=keys[0])], key=keys[1], batch_size=_BATCH, steps=steps)
 
     ends = follow_euler(first, starts, _EULER)

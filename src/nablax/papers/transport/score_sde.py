@@ -101,9 +101,9 @@ def _correction(key: Key, repeats: int, predictor: Literal["reverse diffusion", 
 
 
 def _likelihood(key: Key, count: int) -> Check:
-    data = ring(scale=0.4)
-    path = VariancePreserving()
-    transport, ys = data.transport(path), data.sample(key, count)
+    data, path = ring(scale=0.4), VariancePreserving()
+    transport = data.transport(path)
+    ys = data.sample(key, count)
     a, b, _, _ = path.coefficients(jnp.asarray(path.times[1]))
     truth = jax.vmap(data.log_density, in_axes=(0, None, None))(ys, a, b)
     value = transport.log_prob(ys).value
