@@ -58,7 +58,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         i, j = _SIZES.index(low), _SIZES.index(high)
         return float(np.log(curvature[i].mean() / curvature[j].mean()) / np.log(high / low))
 
-    ours, grid = (np.asarray(x, float) for x in _race(key, hidden, full))
+    ours, *fixed = np.asarray(_race(key, hidden, full), float).T
+    grid = np.stack(fixed, axis=1)
     best = grid.min(1)
     return [
         Check(
@@ -164,41 +165,40 @@ def _batch_curvature(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _race(key: Key, hidden: int, full: bool) -> tuple[Float[Array, " scales"], Float[Array, "scales rates"]]:
-    """Final loss of the learner, and of each fixed rate, for three scales of the loss; at most that at the start."""
+def _race(key: Key, hidden: int, full: bool) -> Float[Array, "scales runs"]:
+    """Final loss, at most that at the start, of the learner, then of each fixed rate, for three scales of the loss."""
     images, labels = pooled_digits(full)
     start, later = jax.random.split(key)
     begin = network(start, (images.shape[1], hidden, _CLASSES))
 
-    def end(scale: Array, optimizer: optax.GradientTransformation) -> Array:
+    def end(scale: Array, fixed: Array) -> Array:
         params, _ = trained(
             lambda params, rows: scale * loss(params, images[rows], labels[rows]),
             begin,
-            optimizer,
+            _by_lanczos(fixed, key),
             lambda step, key: jax.random.choice(key, len(images), (128,)),
             400,
             key=later,
         )
         return jnp.fmin(loss(params, images, labels), loss(begin, images, labels))
 
-    scales = jnp.array([0.1, 1.0, 10.0])
-    fixed = jax.vmap(lambda scale: jax.vmap(lambda rate: end(scale, optax.sgd(rate, 0.9)))(jnp.array(_RATES)))(scales)
-    return jax.lax.map(lambda scale: end(scale, _by_lanczos(key)), scales), fixed
+    runs, scales = jnp.array([0.0, *_RATES]), jnp.array([0.1, 1.0, 10.0])
+    return jax.lax.map(lambda scale: jax.lax.map(lambda fixed: end(scale, fixed), runs), scales)
 
 
-def _by_lanczos(key: Key) -> optax.GradientTransformationExtraArgs:
-    """Heavy ball whose rate and momentum are set every 25 steps by the spectrum of the present batch's Hessian."""
-    ball = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.0)
+def _by_lanczos(fixed: Array, key: Key) -> optax.GradientTransformationExtraArgs:
+    """Heavy ball whose rate and momentum the Hessian of every 25th batch sets; with a fixed rate if that is above 0."""
+    ball = optax.inject_hyperparams(optax.sgd)(learning_rate=fixed, momentum=0.9)
 
     def update(gradient: PyTree, state: Any, params: PyTree, *, product_fn: Any, **_: Any) -> tuple[PyTree, Any]:
-        def measured() -> tuple[Array, Array]:
+        def measured() -> dict[str, Array]:
             found = top_eigenvalues(product_fn, params, count=_CLASSES, steps=20, key=key)
-            return _heavy_ball(found.values[0], found.values[-1])
+            rate, momentum = _heavy_ball(found.values[0], found.values[-1])
+            return {"learning_rate": rate, "momentum": momentum}
 
-        now = state.hyperparams
-        rate, momentum = jax.lax.cond(state.count % 25 == 0, measured, lambda: (now["learning_rate"], now["momentum"]))
-        state = state._replace(hyperparams=now | {"learning_rate": rate, "momentum": momentum})
-        return ball.update(gradient, state, params)
+        kept = state.hyperparams
+        now = jax.lax.cond((fixed == 0) & (state.count % 25 == 0), measured, lambda: kept)
+        return ball.update(gradient, state._replace(hyperparams=now), params)
 
     return optax.GradientTransformationExtraArgs(ball.init, update)
 
