@@ -84,9 +84,4 @@ def energy_distances(
     return found
 
 
-def spread(values: list[float]) -> tuple[float, float]:
-    """Mean and its standard error."""
-    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
-
-
-__all__ = ["Mixture", "energy_distance", "energy_distances", "ring", "score_transport", "spread"]
+__all__ = ["Mixture", "energy_distance", "energy_distances", "ring", "score_transport"]
