@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._core import Key
-from ...follow import flow
+from ...follow import Solver, flow
 from ...optimize import local_exponents, ridge_rider
 from .._contrast import Contrast
 from .._problems._paths import draw_paths, finish
@@ -56,7 +56,7 @@ def _learn(z: Float[Array, "2"], times: int = 1) -> Float[Array, "times 2"]:
     """Where plain learning, Euler's method, is at equal times after a point."""
     end = _RATE * _STEPS
     ts = end * (1 + jnp.arange(times)) / times
-    return flow(_field, z, 0.0, end, steps=_STEPS, ts=ts, solver=diffrax.Euler()).ys
+    return flow(_field, z, 0.0, end, ts=ts, solver=Solver(steps=_STEPS, method=diffrax.Euler())).ys
 
 
 @jax.jit
