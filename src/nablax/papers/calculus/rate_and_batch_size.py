@@ -61,44 +61,27 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ours, *fixed = np.asarray(_race(key, hidden, full), float).T
     grid = np.stack(fixed, axis=1)
     best = grid.min(1)
+    steepness = {"batches of 8": largest[eight], "along the whole's eigenvector": along[eight]}
+    steepness["the whole"] = np.full(batches, whole)
+    falls = {"measured": abs(power + 1), "power of −1/2, as a standard error": 0.5}
+    small = {"largest eigenvalue": growth(largest, 1, 4), "along the whole's eigenvector": growth(along, 1, 4)}
+    large = {"largest eigenvalue": growth(largest, 64, 256), "linear growth": 1.0}
+    race = {"Lanczos, untuned": (ours / best).max(), "the best fixed rate for all": (grid / best[:, None]).max(0).min()}
     return [
         Check(
             "a batch's Hessian is steeper than the whole's, by an amount inverse in the batch size",
             "proved: the excess is proportional to one over the batch size",
             contrasts=[
-                Contrast(
-                    "largest curvature found, batch by batch",
-                    {
-                        "batches of 8": largest[eight],
-                        "batches of 8 along the whole's eigenvector": along[eight],
-                        "the whole": np.full(batches, whole),
-                    },
-                    "higher",
-                ),
-                Contrast(
-                    "distance of the power of the batch size, as which the excess falls, from −1",
-                    {"measured": abs(power + 1), "power of −1/2, as a standard error": 0.5},
-                    "lower",
-                    threshold=0.4,
-                ),
+                Contrast("largest curvature found, batch by batch", steepness, "higher"),
+                Contrast("distance from −1 of the power as which the excess falls", falls, "lower", threshold=0.4),
             ],
         ),
         Check(
             "so the largest stable rate grows linearly with small batches and saturates at large ones",
             "linear growth up to a threshold",
             contrasts=[
-                Contrast(
-                    "power of the batch size as which 2/eigenvalue grows from 1 to 4",
-                    {"largest eigenvalue": growth(largest, 1, 4), "along the whole's eigenvector": growth(along, 1, 4)},
-                    "higher",
-                    threshold=0.75,
-                ),
-                Contrast(
-                    "the same from 64 to 256",
-                    {"largest eigenvalue": growth(largest, 64, 256), "linear growth": 1.0},
-                    "lower",
-                    threshold=0.1,
-                ),
+                Contrast("power of growth of 2/eigenvalue with batches from 1 to 4", small, "higher", threshold=0.75),
+                Contrast("power of growth with batches from 64 to 256", large, "lower", threshold=0.1),
             ],
             moved_from="a power of 0.5 from 1 to 4, which was missed as well and says less than linear",
             expected=False,
@@ -111,10 +94,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "stated in words",
             contrasts=Contrast(
                 "final loss over that of the best of eight rates with momentum 0.9, worst of a loss times 0.1, 1, 10",
-                {
-                    "Lanczos, untuned": (ours / best).max(),
-                    "one fixed rate, the best for the three": (grid / best[:, None]).max(0).min(),
-                },
+                race,
                 "lower",
                 threshold=2.0,
             ),
