@@ -525,13 +525,85 @@ def test_a_rule_that_loses_its_memory_is_refused_and_one_that_fails_is_said():
     forgetful = regulate.aggregator(
         lambda cosines, norms, memory: (regulate.Weights(norms), None), memory=lambda params: jnp.zeros(2)
     )
-    with pytest.raises(ValueError, match=r"a memory that stays PyTreeDef\(\*\), got PyTreeDef\(None\)"):
+    with pytest.raises(ValueError, match=r"a memory that is shaped like f\d\d\[2\], got None"):
         forgetful.update(jnp.eye(2), forgetful.init(jnp.zeros(2)))
     unsolved = regulate.aggregator(
         lambda cosines, norms: regulate.Weights(norms, 0.5, optx.RESULTS.nonlinear_max_steps_reached)
     )
     with pytest.raises(Exception, match="expected a solve within tolerance"):
         unsolved.update(jnp.eye(2), unsolved.init(jnp.zeros(2)))
+
+
+def _rule(weigh, **options):
+    return lambda: regulate.aggregator(weigh, **options)
+
+
+MISUSED_RULES = {
+    "no weigh": (_rule(None), "expected weigh, a function, got None"),
+    "memory itself": (_rule(lambda c, n, m: m, memory=jnp.zeros(2)), "expected memory, a function, got"),
+    "a bare array": (_rule(lambda c, n: n), r"weigh that returns Weights, got f\d\d\[2\]. Return regulate.Weights"),
+    "one too many": (_rule(lambda c, n: regulate.Weights(jnp.ones(3))), r"weights of shape \[2\], got f\d\d\[3\]"),
+    "a column": (_rule(lambda c, n: regulate.Weights(n[:, None])), r"weights of shape \[2\], got f\d\d\[2,1\]"),
+    "a number": (_rule(lambda c, n: regulate.Weights(n[0])), r"weights of shape \[2\], got f\d\d\[\]"),
+    "complex": (_rule(lambda c, n: regulate.Weights(1j * n)), r"expected real weights, got c\d+\[2\]"),
+    "residuals": (_rule(lambda c, n: regulate.Weights(n, n)), r"a residual of shape \[\], got f\d\d\[2\]"),
+    "no memory returned": (
+        _rule(lambda c, n, m: regulate.Weights(n), memory=lambda p: jnp.zeros(2)),
+        r"weigh that returns \(Weights, memory\), got",
+    ),
+    "half a finish": (_rule(lambda c, n: regulate.Weights(n), finish=lambda v, m: v), r"returns \(vector, memory\)"),
+    "another vector": (
+        _rule(lambda c, n: regulate.Weights(n), finish=lambda v, m: (v[:, None], m)),
+        r"a vector that is shaped like f\d\d\[2\], got f\d\d\[2,1\]",
+    ),
+    "a memory that grows": (
+        _rule(lambda c, n, m: (regulate.Weights(n), m + n), memory=lambda p: jnp.zeros(())),
+        r"a memory that is shaped like f\d\d\[\], got f\d\d\[2\]",
+    ),
+    "whole numbers that would be truncated": (
+        _rule(lambda c, n, m: (regulate.Weights(n), m + 0.5), memory=lambda p: 0),
+        r"a memory of whole numbers, i\d\d\[\], got f\d\d\[\]. Let memory",
+    ),
+    "one left out": (
+        _rule(lambda c, n, m: (regulate.Weights(n), m), prepare=lambda g, m: (g[:1], m), objectives=2),
+        r"weights that is shaped like f\d\d\[2\], got f\d\d\[1\]. Weigh",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISUSED_RULES)
+def test_a_rule_that_returns_something_else_is_refused(case):
+    make, message = MISUSED_RULES[case]
+
+    def use():
+        rule = make()
+        rule.update(jnp.eye(2), rule.init(jnp.zeros(2)))
+
+    with pytest.raises(ValueError, match=message):
+        use()
+
+
+def test_a_vector_that_is_spoilt_after_the_sum_is_said():
+    def made(**options):
+        finish = lambda vector, memory: (vector / 0, memory)  # noqa: E731
+        rule = regulate.aggregator(lambda c, n: regulate.Weights(n), finish=finish, **options)
+        return rule.update(jnp.eye(2), rule.init(jnp.zeros(2)))[1]
+
+    with pytest.raises(Exception, match="expected finite gradients"):
+        made()
+    state = made(throw=False)
+    assert state.residual == jnp.inf and state.result == optx.RESULTS.nonlinear_divergence
+
+
+def test_a_memory_of_plain_numbers_counts():
+    def weigh(cosines, norms, taken):
+        return regulate.Weights(norms / (1 + taken)), taken + 1
+
+    rule = regulate.aggregator(weigh, memory=lambda params: 0)
+    step = jax.jit(lambda state, _: rule.update(jnp.eye(2), state)[::-1])
+    state, vectors = jax.lax.scan(step, rule.init(jnp.zeros(2)), length=3)
+    np.testing.assert_allclose(vectors[:, 0], [1, 1 / 2, 1 / 3], rtol=1e-6)
+    assert state.inner == 3
 
 
 def test_aggregators_are_optax_aggregators():

@@ -8,9 +8,9 @@ import jax
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_count, exact, fault
+from ..._core import check_callable, check_count, check_like, described, exact, fault
 from ._arithmetic import combine, cosines_and_norms, split
-from ._checks import checked, judged, leading_axis
+from ._checks import check_weights, checked, judged, leading_axis, still_finite
 from ._state import AggregatorState, Weights, initial, record
 
 Step = Callable[[PyTree, Any], tuple[PyTree, Weights, Any]]
@@ -54,7 +54,8 @@ def aggregator(
 
     Raises:
         ValueError: leading axes disagree with one another or with ``objectives``, or the gradients are no stack for
-            the parameters; the memory does not keep its structure.
+            the parameters; what ``weigh`` returns is no `Weights` with one real number for each gradient; ``finish``
+            changes the vector's shape; the memory does not keep its structure and shapes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -73,23 +74,35 @@ def aggregator(
         - Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, https://arxiv.org/abs/2406.16232
           (weights apart from the vector)
     """
+    for name, function in {"weigh": weigh, "prepare": prepare, "finish": finish, "memory": memory}.items():
+        if function is not None or name == "weigh":
+            check_callable(function, what=name, fix="See the arguments of regulate.aggregator.")
     passes_on = memory is not None or prepare is not None
 
     def step(grads: PyTree, kept: Any) -> tuple[PyTree, Weights, Any]:
         if prepare is not None:
-            grads, kept = prepare(grads, kept)
+            grads, kept = _pair(prepare(grads, kept), "prepare", "(grads, memory)")
         cosines, norms = cosines_and_norms(grads)
         if passes_on:
-            found, kept = weigh(cosines, norms, kept)
+            found, kept = _pair(weigh(cosines, norms, kept), "weigh", "(Weights, memory)")
         else:
             found = weigh(cosines, norms)
-        found = judged(found, cosines, norms)
+        found = judged(check_weights(found, len(norms)), cosines, norms)
         vector = combine(grads, found.weights)
         if finish is not None:
-            vector, kept = finish(vector, kept)
+            finished, kept = _pair(finish(vector, kept), "finish", "(vector, memory)")
+            check_like(finished, vector, what="a vector that", fix="Let finish return the vector in its own shape.")
+            vector, found = finished, still_finite(finished, found)
         return vector, found, kept
 
     return from_step(step, memory=memory, objectives=objectives, throw=throw)
+
+
+def _pair(found: Any, name: str, expected: str) -> Any:
+    # `Weights` alone is a tuple as well.
+    if not isinstance(found, tuple) or isinstance(found, Weights) or len(found) != 2:
+        raise fault(expected=f"{name} that returns {expected}", got=described(found), fix="Return both.")
+    return found
 
 
 def from_step(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import check_floats, fault, wide_dtype
+from ..._core import check_floats, check_shape, described, fault, wide_dtype
 from ._arithmetic import finite
 from ._state import Weights
 
@@ -47,6 +47,18 @@ def _check_stacked(grads: PyTree, params: PyTree) -> None:
             )
 
 
+def check_weights(found: Any, count: int) -> Weights:
+    """What a rule has found, where that is one real number for each objective."""
+    fix = "Return regulate.Weights(weights), one real number for each objective."
+    if not isinstance(found, Weights):
+        raise fault(expected="weigh that returns Weights", got=described(found), fix=fix)
+    weights = check_shape(found.weights, (count,), what="weights", fix=fix)
+    if jnp.iscomplexobj(weights):
+        raise fault(expected="real weights", got=described(weights), fix=fix)
+    check_shape(found.residual, (), what="a residual", fix="Pass one number, the largest, for one.")
+    return found._replace(weights=weights)
+
+
 @jax.jit
 def judged(found: Weights, cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
     """The same weights; a failure where they, or what they were made of, are not finite."""
@@ -55,10 +67,16 @@ def judged(found: Weights, cosines: Float[Array, "K K"], norms: Float[Array, " K
 
 
 @jax.jit
+def still_finite(vector: PyTree, found: Weights) -> Weights:
+    """The same weights; a failure where the vector that was made by them is not finite."""
+    each = [finite(leaf) for leaf in jax.tree.leaves(vector)]
+    return _failed_unless(jnp.all(jnp.stack(each)), found, jnp.result_type(found.residual))
+
+
+@jax.jit
 def judged_by_vector(vector: PyTree, weights: Any = None) -> Weights:
     """What a method finds that looks at no Gramian: a failure where the vector that it made is not finite."""
-    each = [finite(leaf) for leaf in jax.tree.leaves(vector)]
-    return _failed_unless(jnp.all(jnp.stack(each)), Weights(weights), wide_dtype(vector))
+    return still_finite(vector, Weights(weights, jnp.zeros((), wide_dtype(vector))))
 
 
 def _failed_unless(sane: Bool[Array, ""], found: Weights, dtype: jnp.dtype) -> Weights:

@@ -8,7 +8,7 @@ import optimistix as optx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import fault, wide_dtype
+from ..._core import check_like, described, fault, wide_dtype
 
 
 class Weights(NamedTuple):
@@ -52,21 +52,30 @@ def initial(params: PyTree, objectives: int | None, inner: Any) -> AggregatorSta
     """State before the first step; ``objectives`` where weights are to be recorded."""
     dtype = wide_dtype(params)
     weights = None if objectives is None else jnp.zeros(objectives, dtype)
-    return AggregatorState(weights, jnp.zeros((), dtype), outcome(jnp.asarray(True)), inner)
+    return AggregatorState(weights, jnp.zeros((), dtype), outcome(jnp.asarray(True)), jax.tree.map(jnp.asarray, inner))
 
 
 def record(state: AggregatorState, found: Weights, inner: Any) -> AggregatorState:
     """Next state, in the types of the last."""
-    before: Any = jax.tree.structure(state.inner)
-    after: Any = jax.tree.structure(inner)
-    if before != after:
-        raise fault(
-            expected=f"a memory that stays {before}",
-            got=str(after),
-            fix="Hand on what memory(params) made, with other values.",
-        )
-    # Keys have no other type to be cast to.
-    inner = jax.tree.map(lambda new, old: new if new.dtype == old.dtype else new.astype(old.dtype), inner, state.inner)
+    fix = "Hand on what memory(params) made, with other values."
+    check_like(inner, state.inner, what="a memory that", fix=fix)
+    inner = jax.tree.map(_as_before, inner, state.inner)
+    if state.weights is not None:
+        fix = "Weigh the gradients left out by 0, or leave out objectives."
+        check_like(found.weights, state.weights, what="a vector of weights that", fix=fix)
     weights = None if state.weights is None else found.weights.astype(state.weights.dtype)
     residual = jnp.asarray(found.residual, state.residual.dtype)
     return AggregatorState(weights, residual, found.result, inner)
+
+
+def _as_before(new: Any, old: Array) -> Array:
+    new = jnp.asarray(new)
+    if new.dtype == old.dtype:  # keys have no other type to be cast to
+        return new
+    if jnp.issubdtype(new.dtype, jnp.inexact) and not jnp.issubdtype(old.dtype, jnp.inexact):
+        raise fault(
+            expected=f"a memory of whole numbers, {described(old)}",
+            got=described(new),
+            fix="Let memory(params) make floats: jnp.zeros(()), for one.",
+        )
+    return new.astype(old.dtype)
