@@ -256,9 +256,26 @@ def test_a_tolerance_that_no_error_can_meet_is_refused(name, tolerance):
         Solver(**{name: tolerance})
 
 
+def test_a_number_of_steps_below_one_is_refused_as_an_array_too():
+    for steps in (jnp.array(0), jnp.int8(-2)):
+        with pytest.raises(ValueError, match="steps as a whole number, at least 1"):
+            Solver(steps=steps)
+    end = eqx.filter_jit(
+        lambda n: flow(decay, jnp.ones(1), 0.0, 1.0, solver=Solver(steps=n, method=diffrax.Euler())).ys
+    )
+    np.testing.assert_allclose(
+        end(jnp.array(1)), flow(decay, jnp.ones(1), 0.0, 1.0, solver=Solver(steps=1, method=diffrax.Euler())).ys
+    )
+    for steps in (0, -2):
+        with pytest.raises(eqx.EquinoxRuntimeError, match="expected steps as a whole number, at least 1"):
+            end(jnp.array(steps))
+
+
 def test_a_solver_keeps_what_it_was_given_and_one_tolerance_may_be_zero():
     with pytest.raises(ValueError, match="a tolerance above 0"):
         Solver(rtol=0.0, atol=0)
+    with pytest.raises(ValueError, match="a tolerance above 0"):
+        Solver(rtol=jnp.zeros(()), atol=np.float32(0))
     solver = Solver(steps=np.int64(3), rtol=0.0)
     assert solver.steps == 3 and isinstance(solver.steps, int)
     assert jax.jit(lambda rtol: Solver(rtol=rtol).rtol * 2)(-1.0) == -2  # traced, it cannot be looked at

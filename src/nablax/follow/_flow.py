@@ -101,7 +101,7 @@ def flow(
         ValueError: ``noise`` without fixed steps or ``key``; ``key`` without ``noise``; ``y0`` is not floating-point;
             the field's value is not shaped like ``y0``; ``ts`` are outside of ``t0`` and ``t1`` or in another order;
             ``solver`` or ``event`` is of another kind.
-        EquinoxRuntimeError: the solver failed and ``throw`` is true.
+        EquinoxRuntimeError: the solver failed and ``throw`` is true; a traced number of steps is below 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -121,6 +121,10 @@ def flow(
     if event is not None:
         check_instance(event, diffrax.Event, what="an event", fix="Wrap the condition: diffrax.Event(condition).")
     steps, max_steps = solver.steps, solver.max_steps
+    if isinstance(steps, jax.core.Tracer):
+        steps = eqx.error_if(
+            steps, steps < 1, "expected steps as a whole number, at least 1. Look where it comes from."
+        )
     if noise is not None and (steps is None or key is None):
         raise fault(
             expected="`Solver(steps=...)` and `key` with `noise`",

@@ -14,8 +14,11 @@ from .._core import check_count, check_instance, check_shape, fault
 
 
 def _whole(steps: Any) -> int | Array | None:
-    traced = isinstance(steps, jax.Array) and steps.ndim == 0 and jnp.issubdtype(steps.dtype, jnp.integer)
-    return steps if steps is None or traced else check_count(steps, what="steps")
+    if not (isinstance(steps, jax.Array) and steps.ndim == 0 and jnp.issubdtype(steps.dtype, jnp.integer)):
+        return None if steps is None else check_count(steps, what="steps")
+    if not isinstance(steps, jax.core.Tracer):
+        check_count(int(steps), what="steps")
+    return steps
 
 
 class Solver(eqx.Module):
@@ -60,7 +63,8 @@ class Solver(eqx.Module):
     def __check_init__(self) -> None:
         for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
             _check_tolerance(name, tolerance)
-        if isinstance(self.rtol, float | int) and isinstance(self.atol, float | int) and self.rtol == self.atol == 0:
+        both = self.rtol, self.atol
+        if not any(isinstance(tolerance, jax.core.Tracer) or tolerance > 0 for tolerance in both):
             raise fault(expected="a tolerance above 0", got="rtol=0 and atol=0", fix="Pass atol=1e-6, for one.")
         if self.method is not None:
             check_instance(
