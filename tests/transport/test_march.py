@@ -115,3 +115,18 @@ def test_faults():
     ):
         with pytest.raises(ValueError, match=message):
             march(PLANE, **{"step": still, "count": 3, "key": KEY, "steps": 2} | wrong)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"transport": lambda t, y, args: y}, r"expected a transport, got .*Transport\(field, path, prior, space\)"),
+        ({"steps": jnp.zeros(0)}, "at least one time, got none"),
+        ({"start": 3}, "expected start, a function, got 3"),
+    ],
+    ids=["field", "no times", "start"],
+)
+def test_what_cannot_be_marched_is_refused(change, message):
+    call = {"transport": PLANE, "step": still, "count": 2, "steps": 3, **change}
+    with pytest.raises(ValueError, match=message):
+        march(**call, key=KEY)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Key, check_callable, check_count, check_key, check_shape
+from .._core import Key, check_callable, check_count, check_instance, check_key, check_shape, fault
 from ._batch import check_draws
 from ._paths._path import AbstractPath
 from ._transport import Transport
@@ -66,8 +66,8 @@ def march(
         What the last step returned; and the steps' records, with a leading axis over steps.
 
     Raises:
-        ValueError: ``count`` or ``steps`` is not a positive whole number; ``args`` have another leading axis; a key is
-            none.
+        ValueError: ``count`` or ``steps`` is not a positive whole number; there are no times; ``args`` have another
+            leading axis; a key is none; ``transport`` is no `Transport`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -87,11 +87,16 @@ def march(
     Cost:
         That of the steps. Compiled anew for each new ``step``; inside of ``jax.jit`` once.
     """
+    check_instance(transport, Transport, what="a transport", fix="Make one: Transport(field, path, prior, space).")
     count = check_draws(count, key, args)
+    if start is not None:
+        check_callable(start, what="start", fix="It is start(t, ys) -> state.")
     check_callable(step, what="a step", fix="It is step(moment, ys, args) -> (ys, record), of the whole batch.")
     state = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
     if isinstance(steps, jax.Array | np.ndarray) and steps.ndim:
         times = check_shape(steps, (None,), what="times", fix="Pass the times to visit, or how many steps.")
+        if not len(times):
+            raise fault(expected="at least one time", got="none", fix="Pass the times to visit, or how many steps.")
     else:
         times = time_grid(transport.path, steps, state.dtype)
     if start is not None:
