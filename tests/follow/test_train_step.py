@@ -79,6 +79,26 @@ def test_the_key_of_the_loss_is_not_that_of_the_estimator(key):
     close((value, found), (expected, jax.tree.map(lambda p, g: p - 0.1 * g, START, grads)))
 
 
+def test_a_wrapper_that_gives_the_loss_its_key_gets_none(key):
+    def noisy(params, batch, *, key):
+        return loss(params, batch) + jax.random.normal(key) * params["b"]
+
+    @functools.wraps(noisy)
+    def fixed(params, batch):
+        return noisy(params, batch, key=jax.random.key(5))
+
+    @functools.wraps(noisy)
+    def handed_on(*args, **kwargs):
+        return noisy(*args, **kwargs)
+
+    def after(function, **options):
+        return train_step(function, optax.sgd(0.1))(START, optax.sgd(0.1).init(START), BATCH, **options)[0]
+
+    close(after(fixed, key=key), after(functools.partial(noisy, key=jax.random.key(5))))
+    close(after(handed_on, key=key), after(noisy, key=key))
+    assert abs(after(noisy, key=key)["b"] - after(fixed, key=key)["b"]) > 1e-3
+
+
 def test_aggregator_and_adam_in_fit_are_those_by_hand(key):
     optimizer = optax.chain(regulate.upgrad(), optax.adam(0.05))
     gradients = regulate.multi_value_and_grad(losses)

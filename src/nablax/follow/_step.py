@@ -182,13 +182,7 @@ def keyed(function: Callable[..., Any], *args: Any, key: Key | None, what: str) 
     Raises:
         ValueError: it needs one and there is none.
     """
-    found = None
-    # What wraps a function may itself take the key, as an estimator does, or hand it on, as a jitted function does.
-    for follow in (True, False):
-        try:
-            found = found or inspect.signature(function, follow_wrapped=follow).parameters.get("key")
-        except (TypeError, ValueError):  # some callables of C have no signature
-            continue
+    found = _key_argument(function)
     if found is None:
         return function(*args)
     if key is not None:
@@ -196,6 +190,19 @@ def keyed(function: Callable[..., Any], *args: Any, key: Key | None, what: str) 
     if found.default is found.empty:
         raise fault(expected=f"a key for {what}", got="none", fix="Pass key=jax.random.fold_in(key, k) at step k.")
     return function(*args)
+
+
+def _key_argument(function: Callable[..., Any]) -> inspect.Parameter | None:
+    # What wraps a function may take the key itself, as an estimator does, hand it on, as a jitted function does, or
+    # take none, because it gives the function one.
+    for follow in (False, True):
+        try:
+            parameters = inspect.signature(function, follow_wrapped=follow).parameters
+        except (TypeError, ValueError):  # some callables of C have no signature
+            continue
+        if "key" in parameters or not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            return parameters.get("key")
+    return None
 
 
 def _arguments(here: Differentiated, trained: PyTree, value: Array, grads: PyTree) -> ExtraArguments:
