@@ -216,6 +216,18 @@ WRONG = {
         {"has_aux": True, "loss": lambda m, b: (jnp.mean(m["w"]), {"rows": b["y"]})},
         r"the metric rows: one real number, got f32\[8\]. Take its mean",
     ),
+    "a metric of metrics": (
+        {"has_aux": True, "loss": lambda m, b: (jnp.mean(m["w"]), {"all": {"one": 1.0}})},
+        r"the metric all: one real number, got \{'one': 1.0\}",
+    ),
+    "a word for a metric": (
+        {"has_aux": True, "loss": lambda m, b: (jnp.mean(m["w"]), {"mode": "train"})},
+        r"the metric mode: one real number, got 'train'",
+    ),
+    "no metric": (
+        {"has_aux": True, "loss": lambda m, b: (jnp.mean(m["w"]), {"one": None})},
+        r"the metric one: one real number, got None",
+    ),
     "no state": (
         {"state": jnp.ones(2), "loss": lambda m, s, b: jnp.mean(m["w"])},
         r"returns \(value, state\), got f32",
@@ -240,6 +252,30 @@ def test_bad_arguments(case, key):
     call = {"loss": lambda m, b: jnp.mean((b["x"] @ m["w"]) ** 2), **change}
     with pytest.raises(ValueError, match=message):
         fit(call.pop("loss"), {"w": jnp.zeros(3)}, DATA, optimizer=ADAM, steps=2, batch_size=BATCH, key=key, **call)
+
+
+def test_what_is_measured_of_half_precision_is_kept_in_single(key):
+    rows = 70_001  # more than float16 can count
+
+    def counted(model, batch):
+        return jnp.mean(model["w"]) + jnp.mean(batch), {"count": jnp.float32(1001.0)}
+
+    data = jnp.ones(rows, jnp.float16)
+    out = fit(
+        counted,
+        {"w": jnp.ones(3, jnp.float16)},
+        data,
+        optimizer=optax.sgd(0.0),
+        steps=2,
+        batch_size=1000,
+        key=key,
+        validation=data,
+        has_aux=True,
+    )
+    assert out.model["w"].dtype == jnp.float16
+    np.testing.assert_allclose(out.history.validation, 2.0, rtol=1e-5)
+    np.testing.assert_allclose(out.history.validation_metrics["count"], 1001.0, rtol=1e-5)
+    np.testing.assert_array_equal(out.history.metrics["count"], 1001.0)
 
 
 def test_a_loss_without_randomness_needs_no_key(key):

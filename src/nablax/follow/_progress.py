@@ -16,7 +16,7 @@ _REPORT_SECONDS = 0.1
 
 
 class History(eqx.Module):
-    """What was measured during training, one row for each step.
+    """What was measured during training, one row for each step; in single precision at least.
 
     Attributes:
         step: number of steps done, 1, 2, …

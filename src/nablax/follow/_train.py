@@ -10,7 +10,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Key, canonical_convolutions, check_like, described, fault, rows_of, take
+from .._core import Key, canonical_convolutions, check_like, described, fault, rows_of, take, wide_dtype
 from ..fields import EMA
 from ._step import Extra, Loss, differentiated, keyed, train_step
 
@@ -139,9 +139,11 @@ def measurements(value: Array, metrics: Any) -> tuple[Array, dict[str, Array]]:
     if not isinstance(metrics, dict) or not all(isinstance(name, str) for name in metrics):
         raise fault(expected="metrics in a dict by name", got=described(metrics), fix=fix)
     for name, metric in metrics.items():
-        if jnp.shape(metric) != () or not (jnp.isrealobj(metric)):
+        if not eqx.is_array_like(metric) or jnp.shape(metric) != () or not jnp.isrealobj(metric):
             raise fault(expected=f"the metric {name}: one real number", got=described(metric), fix="Take its mean.")
-    return value, {name: jnp.asarray(metric).astype(value.dtype) for name, metric in metrics.items()}
+    # Half precision has too few digits for a mean over many rows, and for what is counted.
+    dtype = wide_dtype(value)
+    return value.astype(dtype), {name: jnp.asarray(metric).astype(dtype) for name, metric in metrics.items()}
 
 
 def _still_finite(new: PyTree, old: PyTree) -> Bool[Array, ""]:
