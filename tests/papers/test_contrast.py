@@ -10,6 +10,7 @@ import scipy.stats
 from nablax import papers
 from nablax.papers import Check, Contrast, Curve, Outcome, Paper, _evidence, _runner
 from nablax.papers._contrast import pooled
+from nablax.papers._shown import difference, with_error
 
 NEW, PLAIN = [1.0, 3.0, 2.0, 1.5], [4.0, 5.0, 6.0, 4.0]
 
@@ -73,6 +74,15 @@ def test_a_gain_beyond_what_is_asked_that_is_not_resolved_does_not_hold():
     assert narrow.gain > 2 * narrow.gain_error and not narrow.holds
 
 
+def test_a_negative_mean_is_not_beaten_by_a_ratio():
+    # Half of -2 is -1, and twice it -4: either would be met by what is hardly better.
+    assert contrast([-2.1, -2.2], [-2.0, -2.1]).gain > 0
+    assert not contrast([-2.1, -2.15, -2.1], [-2.0, -2.05, -2.0], ratio=0.5).holds
+    assert not contrast([-1.9, -1.95, -1.9], [-2.0, -2.05, -2.0], direction="higher", ratio=2.0).holds
+    # Nothing is half of nothing, and anything more than twice nothing.
+    assert not contrast(0.0, 0.0, ratio=0.5).holds and contrast(0.1, 0.0, direction="higher", ratio=2.0).holds
+
+
 def test_one_number_is_taken_as_exact():
     one = contrast(1e-12, 3e-2, threshold=1e-10)
     assert one.holds and one.count == 1
@@ -89,6 +99,8 @@ def test_one_number_is_taken_as_exact():
         ([1.0, 1.1, 0.9], [1.0, 1.12, 0.89], {"margin": 0.5}, "no effect here"),  # so much is excluded
         ([1.0, 1.1, 0.9], [0.9, 1.3, 0.65], {}, "no effect here"),  # does not even point there
         ([1.0, 1.1, 0.9], [0.1, 3.0, 1.0], {"margin": 0.5}, "effect too small to see"),
+        ([1.0, 1.1, 0.9], [0.0, 2.0, 0.9], {"margin": 0.5}, "effect too small to see"),  # nor is it excluded
+        ([1.0, 1.1, 0.9], [1.0, 1.1, 0.9], {}, "no effect here"),
         ([1.0, 1.1, 0.9], [1.5, 1.61, 1.4], {"ratio": 0.5}, "effect too small to see"),  # seen, less than asked
         ([1.0, 1.1, 0.9], [1.5, 1.61, 1.4], {"threshold": 2.0}, "no effect here"),  # all meet it
         ([2.0], [1.0], {"margin": 0.5}, "contradicts"),
@@ -117,6 +129,52 @@ def test_noise_alone_holds_as_seldom_as_the_interval_says(decides):
     assert held / runs < 0.025 + 4 * np.sqrt(0.025 * 0.975 / runs)
     if not decides:
         assert held / runs > 0.025 - 4 * np.sqrt(0.025 * 0.975 / runs)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_however_many_baselines_noise_alone_seldom_holds_and_seldom_contradicts(count):
+    generator = np.random.default_rng(2)
+    tries = 1000
+    outcomes = [contrast(*generator.normal(size=(1 + count, 4))) for _ in range(tries)]
+    most = 0.025 + 4 * np.sqrt(0.025 * 0.975 / tries)
+    assert np.mean([one.holds for one in outcomes]) < most
+    assert np.mean([one.why == "contradicts" for one in outcomes]) < most
+
+
+def test_a_noisy_baseline_that_looks_worse_by_chance_does_not_lend_the_win_to_an_easy_one():
+    generator = np.random.default_rng(3)
+    tries = 1000
+    new, equal, noise = generator.normal(size=(3, tries, 4))
+    # No better than the first baseline, and resolved against the second, which is a little worse on each key.
+    easy = new + 0.1 + 0.01 * noise
+    held = np.mean([contrast(*three).holds for three in zip(new, equal, easy)])
+    assert held < 0.025 + 4 * np.sqrt(0.025 * 0.975 / tries)
+
+
+def test_the_interval_is_the_lowest_over_baselines_and_the_power_says_what_it_takes():
+    new, noisy, steady = [0.0, 0.0, 0.0], [1.0, 3.0, 8.0], [1.0, 1.1, 1.2]
+    one = contrast(new, noisy, steady)
+    below, above = scipy.stats.t.ppf([0.975, 1 - 0.025 / 2], 2)
+    errors = {"noisy": np.std(noisy, ddof=1) / 3**0.5, "steady": 0.1 / 3**0.5}
+    assert one.baseline == "plain 1"
+    np.testing.assert_allclose(one.interval, (4 - below * errors["noisy"], 1.1 + above * errors["steady"]), rtol=1e-9)
+    assert not one.holds and one.why == "effect too small to see"
+    assert "better than plain 1 by 1.10" in difference([one]) and "over the best of 2" in difference([one])
+    alone = contrast(new, noisy)
+    # The noisy one lies 2.9 further off already.
+    np.testing.assert_allclose(one.detectable, alone.detectable - 2.9, rtol=1e-9)
+    # At a baseline far enough away nothing but the best counts.
+    far = contrast(new, [101.0, 103.0, 108.0], steady)
+    np.testing.assert_allclose(far.detectable, contrast(new, steady).detectable, rtol=1e-9)
+    assert far.holds
+
+
+@pytest.mark.parametrize("count", [2, 3, 30])
+def test_the_power_is_that_of_the_noncentral_t(count):
+    numbers = np.random.default_rng(4).normal(size=count)
+    one = contrast(np.zeros(count), numbers)
+    critical = scipy.stats.t.ppf(0.975, count - 1)
+    assert scipy.stats.nct.sf(critical, count - 1, one.detectable / one.gain_error) == pytest.approx(0.8, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +214,36 @@ def test_runs_are_pooled_key_by_key():
     assert both.settings == {"new": ("0.1", "0.3")} and both.seconds == {"new": 1.5} and both.passes == {"new": 15}
     with pytest.raises(ValueError, match=r"shorter|longer"):
         _runner.pooled_checks([[Check("a", "b", contrasts=first)], []])
+
+
+def test_what_does_not_depend_on_the_key_is_one_number_however_often_it_is_run():
+    exact = contrast(1.0, 2.0, margin=0.5)
+    assert pooled([exact, exact, exact]) == exact and exact.count == 1
+    assert pooled([exact, contrast(1.0, 2.1, margin=0.5)]).count == 2
+
+
+@pytest.mark.parametrize("other", [contrast(1.0, 2.0, margin=0.6), contrast(1.0, 2.0, 3.0, margin=0.5)])
+def test_runs_that_ask_for_something_else_are_not_pooled(other):
+    with pytest.raises(ValueError, match="same methods and criterion"):
+        pooled([contrast(1.0, 2.0, margin=0.5), other])
+
+
+def test_of_several_words_the_gravest_is_said():
+    small, worse = contrast([1.0, 1.1, 0.9], [1.5, 1.61, 1.4], ratio=0.5), contrast(PLAIN, NEW)
+    assert Check("a", "b", contrasts=[small, worse]).reason == "contradicts"
+    assert Check("a", "b", contrasts=[small, contrast()]).reason == small.why == "effect too small to see"
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (0.123456789, 1.2e-7, "0.12345679 ± 1.2e-07"),
+        (12345.0, 678.0, "1.234e+04 ± 6.8e+02"),
+        (2e-9, 3e-8, "2e-09 ± 3e-08"),
+    ],
+)
+def test_a_number_is_shown_to_the_second_digit_of_its_error(value, error, said):
+    assert with_error(value, error) == said
 
 
 def test_a_check_says_what_its_contrasts_say():

@@ -30,9 +30,9 @@ class Contrast:
 
     The gain $g_k$ is the difference on key $k$ between the method and the baseline whose mean is best, positive where
     the method is better. The claim holds where the $t$ interval at 95 % of the mean gain, over keys, lies above zero
-    and the mean gain is what the paper claims: at least ``margin``, and in means, where they are given, at least
-    ``ratio`` times the baseline or on the good side of ``threshold``, with every baseline on the other. With one key
-    there is no interval: the number is taken as exact, and one of the three is asked for.
+    against every baseline, and the mean gain is what the paper claims: at least ``margin``, and in means, where they
+    are given, at least ``ratio`` times the baseline or on the good side of ``threshold``, with every baseline on the
+    other. With one key there is no interval: the number is taken as exact, and one of the three is asked for.
 
     Args:
         metric: what is measured, with its unit.
@@ -40,7 +40,8 @@ class Contrast:
             repetitions, and the same for all methods; one number for what does not depend on chance.
         direction: which values are better, "lower" or "higher".
         margin: that the mean gain reaches, in the metric's unit.
-        ratio: of the method's mean to the best baseline's, at most this if lower is better, at least if higher is.
+        ratio: of the method's mean to the best baseline's, at most this if lower is better, at least if higher is; a
+            baseline whose mean is negative is not beaten by a ratio.
         threshold: that the method's mean meets and no baseline's does.
         settings: that each method was tuned to, one for each tuning.
         seconds: that one run of each method took.
@@ -133,7 +134,7 @@ class Contrast:
     @property
     def gains(self) -> np.ndarray:
         """By how much the method is better than the best baseline, on each key."""
-        return self._sign * (np.asarray(self.values[self.method]) - np.asarray(self.values[self.baseline]))
+        return self._over(self.baseline)
 
     @property
     def gain(self) -> float:
@@ -147,18 +148,29 @@ class Contrast:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the mean gain, at 95 %, by Student's t over keys; the number itself for one key."""
+        """Of the mean gain over the best baseline, whichever that is, at 95 %; the number itself for one key.
+
+        Which baseline is best is not known: by chance one that is noisy may look worse than one that is easily beaten.
+        So either end is the lowest of those of Student's t intervals over keys against each: below, each errs as seldom
+        as the whole may, since the method must pass all; above, any may err, and they share it between them.
+        """
         if self.count == 1:
             return self.gain, self.gain
-        width = float(scipy.special.stdtrit(self.count - 1, (1 + _CONFIDENCE) / 2)) * self.gain_error
-        return self.gain - width, self.gain + width
+        tail = (1 - _CONFIDENCE) / 2
+        below, above = scipy.special.stdtrit(self.count - 1, 1 - tail / np.array([1, len(self.baselines)]))
+        gains, errors = self._against
+        return float(np.min(gains - below * errors)), float(np.min(gains + above * errors))
 
     @property
     def detectable(self) -> float:
-        """The power: the smallest mean gain that so many keys of this spread would resolve four times in five."""
+        """The power: the smallest mean gain that so many keys of this spread would resolve four times in five.
+
+        Against each baseline by itself, all of them where they are now from one another.
+        """
         if self.count == 1:
             return float("nan")
-        return _noncentrality(self.count - 1) * self.gain_error
+        gains, errors = self._against
+        return float(np.max(_noncentrality(self.count - 1) * errors - (gains - self.gain)))
 
     @property
     def asked(self) -> float:
@@ -175,7 +187,8 @@ class Contrast:
         ours, theirs = self.mean(self.method), self.mean(self.baseline)
         far = self.gain >= self.margin
         if self.ratio is not None:
-            far &= self._sign * (ours - self.ratio * theirs) >= 0
+            # Of less than nothing there is no multiple, such as of an unbiased distance that noise made negative.
+            far &= theirs >= 0 and self._sign * (ours - self.ratio * theirs) >= 0
         if self.threshold is not None:
             far &= self._meets(ours) and not self._meets(theirs)
         return bool(far and self.interval[0] > 0)
@@ -184,8 +197,9 @@ class Contrast:
     def why(self) -> Why:
         """Why it does not hold, in a word; empty where it does.
 
-        "contradicts" where the method is worse, and that is resolved; "effect too small to see" where it is better,
-        but not by what was asked, or where a gain that was asked for cannot be excluded; else "no effect here".
+        "contradicts" where the method is worse, and that is resolved; "no effect here" where so large a gain as is
+        asked for is excluded, or none is asked for and the numbers do not point that way, or the baselines meet the
+        threshold too; else "effect too small to see".
         """
         low, high = self.interval
         if self.holds:
@@ -194,9 +208,8 @@ class Contrast:
             return "contradicts"
         if self.threshold is not None and self._meets(self.mean(self.baseline)):
             return "no effect here"
-        if low <= 0 and (self.gain <= 0 or high < self.asked):
-            return "no effect here"
-        return "effect too small to see"
+        excluded = high < self.asked if self.asked > 0 else self.gain <= 0
+        return "no effect here" if low <= 0 and excluded else "effect too small to see"
 
     def kept(self) -> dict[str, Any]:
         """What a record keeps: every field that says something, but the curve."""
@@ -210,6 +223,15 @@ class Contrast:
     def _sign(self) -> int:
         return 1 if self.direction == "higher" else -1
 
+    @property
+    def _against(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean gain over each baseline, and its standard error."""
+        gains = [self._over(name) for name in self.baselines]
+        return np.mean(gains, axis=1), np.array([_standard_error(each) for each in gains])
+
+    def _over(self, baseline: str) -> np.ndarray:
+        return self._sign * (np.asarray(self.values[self.method]) - np.asarray(self.values[baseline]))
+
     def _meets(self, mean: float) -> bool:
         assert self.threshold is not None
         return self._sign * (mean - self.threshold) >= 0
@@ -222,10 +244,23 @@ def pooled(contrasts: Sequence[Contrast]) -> Contrast:
         contrasts: alike but for their numbers.
 
     Returns:
-        The contrast over all keys; seconds and passes are means over runs, the curve that of the first run.
+        The contrast over all keys; seconds and passes are means over runs, the curve that of the first run. The first
+        as it is where the numbers of all are the same: what does not depend on the key is not repeated by it.
+
+    Raises:
+        ValueError: the methods or what is asked differ between runs.
     """
     first = contrasts[0]
     names = list(first.values)
+    asked = [(list(one.values), one.direction, one.margin, one.ratio, one.threshold) for one in contrasts]
+    if other := next((one for one in asked if one != asked[0]), None):
+        raise fault(
+            expected=f"{first.metric}: the same methods and criterion at every key, {asked[0]}",
+            got=str(other),
+            fix="Put what depends on the key into the numbers.",
+        )
+    if all(one.values == first.values for one in contrasts):
+        return first
     return dataclasses.replace(
         first,
         values={name: [number for one in contrasts for number in one.values[name]] for name in names},

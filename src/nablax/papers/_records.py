@@ -12,6 +12,7 @@ from ._contrast import Contrast, Why, pooled
 
 _WIDTH = 110
 _NEW = ("contrasts", "moved_from", "why")
+_GRAVEST_FIRST: tuple[Why, ...] = ("contradicts", "no effect here", "effect too small to see")
 _RENDERED = ("measured", "criterion", "holds", "baseline")
 
 
@@ -127,10 +128,11 @@ class Check:
 
     @property
     def reason(self) -> Why:
-        """The word for why it does not hold; empty where it does, or where no word is known."""
+        """The word for why it does not hold, of several the gravest; empty where it does, or where none is known."""
         if self.holds:
             return ""
-        return self.why or next((one.why for one in self._contrasts if not one.holds), "")
+        said = {one.why for one in self._contrasts}
+        return self.why or next((word for word in _GRAVEST_FIRST if word in said), "")
 
     def kept(self) -> dict[str, Any]:
         """What a record keeps of the check: every field but the figure, and none that the contrasts give."""

@@ -86,7 +86,8 @@ def with_error(value: float, error: float) -> str:
         return number(value)
     decimals = 1 - math.floor(math.log10(error))
     if not 0 <= decimals <= 5:
-        return f"{value:.3g} ± {error:.2g}"
+        digits = decimals + math.floor(math.log10(abs(value))) + 1 if value else 1
+        return f"{value:.{max(digits, 1)}g} ± {error:.2g}"
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
@@ -107,8 +108,9 @@ def _difference(one: Contrast, named: bool) -> str:
     if one.count == 1:
         return said
     low, high = one.interval
+    over = f" over the best of {len(one.baselines)}, whichever it is" if len(one.baselines) > 1 else ""
     return (
-        f"{said} (paired; 95 % interval {number(low)} to {number(high)}); "
+        f"{said} (paired; 95 % interval{over} {number(low)} to {number(high)}); "
         f"a difference of {number(one.detectable)} would have been seen"
     )
 
