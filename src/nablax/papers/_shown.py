@@ -44,7 +44,7 @@ def table(contrast: Contrast) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("method", contrast.metric, "std. error", *shown)]
     for name in contrast.values:
         error = contrast.error(name)
-        cells = number(contrast.mean(name)), "exact" if math.isnan(error) else f"{error:.2g}"
+        cells = number(contrast.mean(name)), "one number" if math.isnan(error) else f"{error:.2g}"
         rows.append((name, *cells, *(column.get(name, "") for column in shown.values())))
     return rows
 

@@ -108,6 +108,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                     threshold=0.25,
                 ),
             ],
+            moved_from="lower by four standard errors, and the reversed order's difference within as many",
         ),
     ]
 

@@ -62,6 +62,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "Averaged over noise of 15% of the range, the gradient points at the pattern more than the gradient does.",
             "stated in words; 10% to 20% recommended",
             contrasts=Contrast("AUROC of the pattern's pixels, mean over images", found, "higher", margin=0.02),
+            moved_from="the gain besides at four standard errors over the images of one network",
         ),
         Check(
             "The smoothed map holds still where the gradient fluctuates.",
