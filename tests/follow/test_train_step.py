@@ -79,6 +79,15 @@ def test_the_key_of_the_loss_is_not_that_of_the_estimator(key):
     close((value, found), (expected, jax.tree.map(lambda p, g: p - 0.1 * g, START, grads)))
 
 
+def test_an_estimator_may_measure_nothing(key):
+    def constant(function):
+        return lambda params, batch: (1.0, jax.tree.map(jnp.ones_like, params))
+
+    out = fit(loss, START, BATCH, optimizer=optax.sgd(0.5), key=key, value_and_grad=constant, **SETTINGS)
+    np.testing.assert_array_equal(out.history.loss, 1.0)
+    close(out.last, jax.tree.map(lambda p: p - 3.0, START))
+
+
 def test_a_wrapper_that_gives_the_loss_its_key_gets_none(key):
     def noisy(params, batch, *, key):
         return loss(params, batch) + jax.random.normal(key) * params["b"]
@@ -259,6 +268,18 @@ WRONG = {
     "no key to draw with": (
         lambda: train_step(loss, SGD, value_and_grad=central)(START, SGD.init(START), BATCH),
         r"expected a key for the estimator, got none. Pass key=",
+    ),
+    "a seed": (
+        lambda: train_step(loss, SGD)(START, SGD.init(START), BATCH, key=0),
+        r"expected key: a random key, got 0. Pass jax.random.key\(0\)",
+    ),
+    "a gradient alone": (
+        lambda: train_step(loss, SGD, value_and_grad=jax.grad)(START, SGD.init(START), BATCH),
+        r"function returns \(value, grads\), got .*Pass jax.value_and_grad",
+    ),
+    "no dict of extra arguments": (
+        lambda: train_step(loss, SGD, extra=lambda params, batch, grads: None)(START, SGD.init(START), BATCH),
+        r"an extra that returns a dict of arguments by name, got None. Return \{",
     ),
     "a result for an estimator": (
         lambda: train_step(loss, SGD, value_and_grad=jax.value_and_grad(loss)(START, BATCH)),

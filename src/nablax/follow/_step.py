@@ -14,6 +14,7 @@ from .._core import (
     ExtraArguments,
     Key,
     check_callable,
+    check_key,
     check_like,
     check_loss,
     check_optimizer,
@@ -93,12 +94,21 @@ def train_step(
     optimizer = check_optimizer(optimizer)
 
     def step(params: PyTree, opt_state: PyTree, batch: PyTree, *, key: Key | None = None) -> tuple[PyTree, ...]:
+        if key is not None:
+            check_key(key)
         trained, frozen = eqx.partition(params, eqx.is_inexact_array)
         here = differentiated(loss, frozen, batch, key, value_and_grad=value_and_grad, has_aux=has_aux)
         value, aux, grads = here.value_and_grad(trained)
         arguments: dict[str, Any] = {**_arguments(here, trained, value, grads)}
         if extra is not None:
-            arguments |= extra(params, batch, grads)
+            more = extra(params, batch, grads)
+            if not isinstance(more, Mapping):
+                raise fault(
+                    expected="an extra that returns a dict of arguments by name",
+                    got=described(more),
+                    fix="Return {'inputs': batch['x']}, for one.",
+                )
+            arguments |= more
         if arguments["value_fn"] is here.value_fn:
             arguments["value_fn"] = _naming(here.value_fn, arguments)
         updates, opt_state = _update(optimizer, grads, opt_state, trained, arguments)
@@ -165,7 +175,14 @@ def differentiated(
     draws = None if key is None else jax.random.fold_in(key, jnp.uint32(_ESTIMATE))
 
     def gradient(trained: PyTree) -> tuple[Array, PyTree, PyTree]:
-        found, grads = keyed(function, trained, batch, key=draws, what="the estimator")
+        pair = keyed(function, trained, batch, key=draws, what="the estimator")
+        if not (isinstance(pair, tuple) and len(pair) == 2):
+            raise fault(
+                expected="a value_and_grad whose function returns (value, grads)",
+                got=described(pair),
+                fix="Pass jax.value_and_grad, for one, in place of jax.grad.",
+            )
+        found, grads = pair
         value, aux = found if has_aux else (found, None)
         return value, aux, grads
 

@@ -143,7 +143,7 @@ def measurements(value: Array, metrics: Any) -> tuple[Array, dict[str, Array]]:
             raise fault(expected=f"the metric {name}: one real number", got=described(metric), fix="Take its mean.")
     # Half precision has too few digits for a mean over many rows, and for what is counted.
     dtype = wide_dtype(value)
-    return value.astype(dtype), {name: jnp.asarray(metric).astype(dtype) for name, metric in metrics.items()}
+    return jnp.asarray(value, dtype), {name: jnp.asarray(metric, dtype) for name, metric in metrics.items()}
 
 
 def _still_finite(new: PyTree, old: PyTree) -> Bool[Array, ""]:
