@@ -13,14 +13,16 @@ demo: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[app,docs,test]' --constraint constraints.txt --build-constraint constraints.txt
 	touch $@
 
+# Claims train, and are worth compiling with more care than the rest of the tests (tests/conftest.py).
 test: .venv/.installed
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/papers/test_claims.py
+	XLA_FLAGS=--xla_backend_optimization_level=1 $(BIN)/python -m pytest --numprocesses 2 tests/papers/test_claims.py
 
 test-all: export NABLAX_CLAIMS = all
 test-all: test
 
 # Compiled with as little care as the tests are (tests/conftest.py): a third less time.
-docstrings: export XLA_FLAGS = --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false
+docstrings: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 docstrings: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --quiet --doctest-modules src/nablax
 
