@@ -1,12 +1,16 @@
 """How contrasts look: words, tables, pictures. What came out does not depend on it, nor do digests of evidence."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ._contrast import Contrast
+
+# Of a picture: so many letters to a line of a method's name and of an axis' label, and logarithms beyond this ratio.
+_NAME, _LABEL, _DECADES = 22, 42, 50
 
 
 def measured(contrasts: Sequence[Contrast]) -> str:
@@ -62,15 +66,20 @@ def draw(contrasts: Sequence[Contrast], axes: Any) -> None:
         axes.set(xlabel=one.curve.x_name, ylabel=one.metric)
         axes.legend()
         return
+    # One row a method, and no taller than they need.
+    axes.figure.set_figheight(0.95 + 0.42 * len(one.values))
     for place, name in enumerate(one.values):
         colour = f"C{min(place, 1)}"
         axes.plot(one.values[name], [place] * one.count, "o", color=colour, alpha=0.35, ms=4)
         axes.errorbar(one.mean(name), place, xerr=np.nan_to_num(one.error(name)), fmt="o", color=colour, capsize=3)
     if one.threshold is not None:
         axes.axvline(one.threshold, color="C2", ls="--")
-    axes.set_yticks(range(len(one.values)), list(one.values))
-    axes.invert_yaxis()
-    axes.set(xlabel=f"{one.metric} ({one.direction} is better)")
+    numbers = [number for numbers in one.values.values() for number in numbers]
+    if min(numbers) > 0 and max(numbers) > _DECADES * min(numbers):
+        axes.set_xscale("log")
+    axes.set_yticks(range(len(one.values)), [textwrap.fill(name, _NAME) for name in one.values])
+    axes.set_ylim(len(one.values) - 0.5, -0.5)
+    axes.set(xlabel=textwrap.fill(f"{one.metric} ({one.direction} is better)", _LABEL))
 
 
 def number(value: float) -> str:
