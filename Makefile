@@ -21,7 +21,7 @@ test: .venv/.installed
 test-all: export NABLAX_CLAIMS = all
 test-all: test
 
-# Compiled with as little care as the tests are (tests/conftest.py): a third less time.
+# Compiled with as little care as the tests are (tests/conftest.py).
 docstrings: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
 docstrings: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --quiet --doctest-modules src/nablax
