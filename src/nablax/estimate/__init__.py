@@ -1,0 +1,26 @@
+"""A loss in, a drop-in for `jax.value_and_grad` out: gradients without a backward pass, through samples and choices.
+
+Every estimator is ``estimate.X(loss, *, has_aux=False, ...)(params, *args, key=key) -> (value, grads)``. ``value`` is
+the loss at ``params``; ``grads`` have the structure and dtypes of its inexact leaves. `nablax.follow.fit` and
+`nablax.follow.train_step` take one as ``value_and_grad=``.
+
+Chambers:
+
+- ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
+"""
+
+from ._perturbation._average import average
+from ._perturbation._finite_differences import gaussian_smoothing, spsa
+from ._perturbation._forward_gradient import forward_gradient
+from ._perturbation._guesses import guessed_gradient
+from ._perturbation._seed_replay import SeededGradient, seed_replay
+
+__all__ = [
+    "SeededGradient",
+    "average",
+    "forward_gradient",
+    "gaussian_smoothing",
+    "guessed_gradient",
+    "seed_replay",
+    "spsa",
+]
