@@ -44,6 +44,7 @@ from ._model._normgrad import NormGrad, class_sensitivity, normgrad
 from ._model._sensitivity import Sensitivity, sensitivity
 from ._model._smoothgrad import SmoothGrad, smoothgrad
 from ._model._spatial_certificate import SpatialCertificate, box_margins, spatial_certificate
+from ._training._alignment import Alignment, EstimatorAlignment, alignment
 from ._training._discretisation_drift import DiscretisationDrift, discretisation_drift, modified_flow
 from ._training._flow_sharpness import FlowSharpness, flow_sharpness
 from ._training._generalisation_gap import GeneralisationGap, generalisation_gap
@@ -58,11 +59,13 @@ from ._training._noether import (
 )
 
 __all__ = [
+    "Alignment",
     "Checkup",
     "Conflicts",
     "Conservativity",
     "Continuity",
     "DiscretisationDrift",
+    "EstimatorAlignment",
     "FeatureShift",
     "FieldHealth",
     "Finding",
@@ -92,6 +95,7 @@ __all__ = [
     "Symmetry",
     "UpdateRule",
     "Watch",
+    "alignment",
     "box_margins",
     "checkup",
     "class_sensitivity",

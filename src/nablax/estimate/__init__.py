@@ -6,9 +6,15 @@ the loss at ``params``; ``grads`` have the structure and dtypes of its inexact l
 
 Chambers:
 
+- ``_discrete``: through binary and categorical draws, signs and spikes.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
 
+from ._discrete._bernoulli import smooth_times_stochastic, straight_through
+from ._discrete._categorical import categorical_straight_through, gumbel, reinmax
+from ._discrete._reste import rectified_order, rectified_straight_through
+from ._discrete._score_function import score_function
+from ._discrete._surrogate import Surrogate, spike
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
 from ._perturbation._forward_gradient import forward_gradient
@@ -17,10 +23,20 @@ from ._perturbation._seed_replay import SeededGradient, seed_replay
 
 __all__ = [
     "SeededGradient",
+    "Surrogate",
     "average",
+    "categorical_straight_through",
     "forward_gradient",
     "gaussian_smoothing",
     "guessed_gradient",
+    "gumbel",
+    "rectified_order",
+    "rectified_straight_through",
+    "reinmax",
+    "score_function",
     "seed_replay",
+    "smooth_times_stochastic",
+    "spike",
     "spsa",
+    "straight_through",
 ]
