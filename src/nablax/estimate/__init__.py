@@ -7,6 +7,7 @@ the loss at ``params``; ``grads`` have the structure and dtypes of its inexact l
 Chambers:
 
 - ``_discrete``: through binary and categorical draws, signs and spikes.
+- ``_nested``: through what a program solves for, by the condition that the solution satisfies.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
 
@@ -15,6 +16,7 @@ from ._discrete._categorical import categorical_straight_through, gumbel, reinma
 from ._discrete._reste import rectified_order, rectified_straight_through
 from ._discrete._score_function import score_function
 from ._discrete._surrogate import Surrogate, spike
+from ._nested._implicit import implicit
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
 from ._perturbation._forward_gradient import forward_gradient
@@ -30,6 +32,7 @@ __all__ = [
     "gaussian_smoothing",
     "guessed_gradient",
     "gumbel",
+    "implicit",
     "rectified_order",
     "rectified_straight_through",
     "reinmax",
