@@ -2,7 +2,7 @@
 
 A logistic fit of breast-cancer records has thirty weights: means, errors and worst values of ten measures. Each group
 gets its own strength, and then each weight. Newton's method finds the fit, and `estimate.implicit` gives its derivative
-in all strengths at the price of one linear solve. More of them fit the validation rows better, at some point only those.
+in all strengths at the price of one linear solve. More of them fit the validation rows better, and then only those.
 
     python examples/hyperparameters_by_implicit_differentiation.py
 """
