@@ -7,6 +7,7 @@ the loss at ``params``; ``grads`` have the structure and dtypes of its inexact l
 Chambers:
 
 - ``_discrete``: through binary and categorical draws, signs and spikes.
+- ``_layers``: layers and losses whose backward pass is another than their own.
 - ``_nested``: through what a program solves for, by the condition that the solution satisfies.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
@@ -16,6 +17,8 @@ from ._discrete._categorical import categorical_straight_through, gumbel, reinma
 from ._discrete._reste import rectified_order, rectified_straight_through
 from ._discrete._score_function import score_function
 from ._discrete._surrogate import Surrogate, spike
+from ._layers._metric import metric_loss
+from ._layers._randomised_linear import RandomisedLinear
 from ._nested._implicit import implicit
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
@@ -24,6 +27,7 @@ from ._perturbation._guesses import guessed_gradient
 from ._perturbation._seed_replay import SeededGradient, seed_replay
 
 __all__ = [
+    "RandomisedLinear",
     "SeededGradient",
     "Surrogate",
     "average",
@@ -33,6 +37,7 @@ __all__ = [
     "guessed_gradient",
     "gumbel",
     "implicit",
+    "metric_loss",
     "rectified_order",
     "rectified_straight_through",
     "reinmax",
