@@ -8,6 +8,7 @@ Chambers:
 
 - ``_discrete``: through binary and categorical draws, signs and spikes.
 - ``_layers``: layers and losses whose backward pass is another than their own.
+- ``_local``: local in time: what the weights have done to a recurrent state is carried along.
 - ``_nested``: through what a program solves for, by the condition that the solution satisfies.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
@@ -19,6 +20,7 @@ from ._discrete._score_function import score_function
 from ._discrete._surrogate import Surrogate, spike
 from ._layers._metric import metric_loss
 from ._layers._randomised_linear import RandomisedLinear
+from ._local._real_time import RealTime, RealTimeState, real_time
 from ._nested._implicit import implicit
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
@@ -28,6 +30,8 @@ from ._perturbation._seed_replay import SeededGradient, seed_replay
 
 __all__ = [
     "RandomisedLinear",
+    "RealTime",
+    "RealTimeState",
     "SeededGradient",
     "Surrogate",
     "average",
@@ -38,6 +42,7 @@ __all__ = [
     "gumbel",
     "implicit",
     "metric_loss",
+    "real_time",
     "rectified_order",
     "rectified_straight_through",
     "reinmax",
