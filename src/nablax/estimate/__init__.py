@@ -6,6 +6,7 @@ the loss at ``params``; ``grads`` have the structure and dtypes of its inexact l
 
 Chambers:
 
+- ``_composition``: backpropagation put together from parts: lenses, learners, circuits of bits.
 - ``_discrete``: through binary and categorical draws, signs and spikes.
 - ``_layers``: layers and losses whose backward pass is another than their own.
 - ``_local``: local in time: what the weights have done to a recurrent state is carried along.
@@ -13,6 +14,9 @@ Chambers:
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
 
+from ._composition._boolean import boolean_lens
+from ._composition._learner import Learner, learner
+from ._composition._lens import Lens, identity_lens, reverse_lens
 from ._discrete._bernoulli import smooth_times_stochastic, straight_through
 from ._discrete._categorical import categorical_straight_through, gumbel, reinmax
 from ._discrete._reste import rectified_order, rectified_straight_through
@@ -29,23 +33,29 @@ from ._perturbation._guesses import guessed_gradient
 from ._perturbation._seed_replay import SeededGradient, seed_replay
 
 __all__ = [
+    "Learner",
+    "Lens",
     "RandomisedLinear",
     "RealTime",
     "RealTimeState",
     "SeededGradient",
     "Surrogate",
     "average",
+    "boolean_lens",
     "categorical_straight_through",
     "forward_gradient",
     "gaussian_smoothing",
     "guessed_gradient",
     "gumbel",
+    "identity_lens",
     "implicit",
+    "learner",
     "metric_loss",
     "real_time",
     "rectified_order",
     "rectified_straight_through",
     "reinmax",
+    "reverse_lens",
     "score_function",
     "seed_replay",
     "smooth_times_stochastic",
