@@ -16,7 +16,10 @@ class Lens(eqx.Module):
     .. math:: \mathrm{get}: A\to B,\qquad \mathrm{put}: A\times B'\to A'
 
     ``f >> g`` is first f, then g:
-    :math:`\mathrm{put}(a, c') = \mathrm{put}_f(a, \mathrm{put}_g(\mathrm{get}_f a, c'))`, which is the chain rule when ``put`` is a product with the transposed Jacobian. ``f @ g`` is both side by side, on
+
+    .. math:: \mathrm{put}(a, c') = \mathrm{put}_f(a, \mathrm{put}_g(\mathrm{get}_f a, c'))
+
+    which is the chain rule when ``put`` is a product with the transposed Jacobian. ``f @ g`` is both side by side, on
     pairs. A parametrised lens is one on pairs ``(parameters, input)``.
 
     Args:
