@@ -156,6 +156,12 @@ CONSTRUCTORS = {
         objectives=None,
         fill=lambda state: regulate.RobustProjectionState(*map(protected, state)),
     ),
+    "safe_rate": Row(
+        # Twenty times the rate that the curvature allows, so that there is something to hold.
+        lambda: regulate.safe_rate(optax.sgd(1.0)),
+        objectives=None,
+        extra=lambda grads: {"product_fn": lambda vector: jax.tree.map(lambda leaf: 20 * leaf, vector)},
+    ),
     "sam_gs": Row(lambda: regulate.sam_gs(objectives=3)),
     "spectral_decoupling": Row(
         # At the suite's parameters all logits are 3, where the penalty has its minimum.

@@ -81,6 +81,7 @@ from ._steps._modality_modulation import (
     modality_value_and_grad,
 )
 from ._steps._pixelwise_clip import pixelwise_clip
+from ._steps._safe_rate import SafeRateState, safe_rate
 from ._steps._tract import tract
 from ._steps._variational_binary import (
     VariationalBinaryState,
@@ -105,6 +106,7 @@ __all__ = [
     "ModalityModulationState",
     "RelaxedProjectionState",
     "RobustProjectionState",
+    "SafeRateState",
     "SpectralDecouplingState",
     "Unrolled",
     "VanishingGradientState",
@@ -166,6 +168,7 @@ __all__ = [
     "relax_bases",
     "relaxed_projection",
     "robust_projection",
+    "safe_rate",
     "sam_gs",
     "spectral_decoupling",
     "sum",
