@@ -167,7 +167,7 @@ CONSTRUCTORS = {
     ),
     "sum": Row(lambda: regulate.sum(objectives=3)),
     "tract": Row(
-        lambda: regulate.tract(lambda params: params["weight"]),
+        lambda: regulate.tract(lambda params: params["weight"], outputs_axis=0),
         objectives=None,
         extra=lambda grads: {"inputs": jax.numpy.arange(6.0, dtype=grads["bias"].dtype).reshape(2, 3)},
     ),
