@@ -74,6 +74,11 @@ def written_by_a_user() -> optax.GradientTransformationExtraArgs:
 
 CONSTRUCTORS = {
     "aggregator": Row(written_by_a_user),
+    "activity_control": Row(
+        lambda: regulate.activity_control({"bias": 2.0, "weight": jax.numpy.array([0.5, 1.0, 0.0])}),
+        objectives=None,
+        degree=None,
+    ),
     "aligned_mtl": Row(lambda: regulate.aligned_mtl(objectives=3)),
     "bloop": Row(lambda: regulate.bloop(0.5, objectives=3)),
     "cagrad": Row(lambda: regulate.cagrad(0.4, objectives=3)),
@@ -112,11 +117,6 @@ CONSTRUCTORS = {
     ),
     "gradvac": Row(lambda: regulate.gradvac(objectives=3, key=KEY)),
     "guard": Row(lambda: regulate.guard(), objectives=None, extra=lambda updates: {"gradients": against(updates)}),
-    "homeostasis": Row(
-        lambda: regulate.homeostasis({"bias": 2.0, "weight": jax.numpy.array([0.5, 1.0, 0.0])}),
-        objectives=None,
-        degree=None,
-    ),
     "importance_sampling": Row(
         lambda: regulate.importance_sampling(4), extra=lambda grads: {"indices": jax.numpy.array([0, 1, 3])}
     ),

@@ -70,9 +70,9 @@ from ._sources._meta_regulation import (
     meta_loss,
     meta_regulation,
 )
+from ._steps._activity_control import ActivityControlState, activity_control
 from ._steps._classp import ClasspState, classp
 from ._steps._ghost_step import GhostStepState, ghost_step
-from ._steps._homeostasis import HomeostasisState, homeostasis
 from ._steps._modality_modulation import (
     ModalityModulationState,
     modality_competition,
@@ -91,6 +91,7 @@ from ._steps._variational_binary import (
 from ._steps._weight_conditioning import weight_conditioning
 
 __all__ = [
+    "ActivityControlState",
     "AggregatorState",
     "ClasspState",
     "DualAscentState",
@@ -98,7 +99,6 @@ __all__ = [
     "GhostStepState",
     "GradientProjectionState",
     "GuardState",
-    "HomeostasisState",
     "ImportanceSamplingState",
     "ManifoldSmoothnessState",
     "MetaRegulation",
@@ -110,6 +110,7 @@ __all__ = [
     "VanishingGradientState",
     "VariationalBinaryState",
     "Weights",
+    "activity_control",
     "aggregator",
     "aligned_mtl",
     "aligned_mtl_weights",
@@ -137,7 +138,6 @@ __all__ = [
     "gradvac",
     "gramian",
     "guard",
-    "homeostasis",
     "importance_draw",
     "importance_sampling",
     "imtl_g",
