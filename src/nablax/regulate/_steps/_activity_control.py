@@ -40,8 +40,8 @@ def activity_control(
     c_k \leftarrow c_k + \rho_k\operatorname{sign}(e_k)\max(|e_k| - \epsilon_k, 0)
     $$
 
-    with $\rho_k = 1 - e^{-1/\tau_k}$. The rule is ours, after the abstract of a paper on multi-scale homeostasis. Each scale sees the activity averaged over its own time. A fast scale acts
-    only on what
+    with $\rho_k = 1 - e^{-1/\tau_k}$. The rule is ours, after the abstract of a paper on multi-scale homeostasis. Each
+    scale sees the activity averaged over its own time. A fast scale acts only on what
     exceeds its tolerance $\epsilon_k$, so that ordinary fluctuations, which carry the signal, pass while a unit that
     explodes is caught within a few steps; the slowest scale, with tolerance 0, removes what is left and any drift. The
     fastest of several scales only damps. For a steady excess without tolerances the error shrinks by the factor

@@ -31,9 +31,8 @@ def classp(
     \tilde g_i = m_i\,\frac{g_i}{s_i}, \qquad m_i = [\,|g_i| > \text{threshold}\,]
     $$
 
-    With p = 2 and no threshold this is AdaGrad, our default. The author's is
-    ``classp(0.5**0.5, power=1.0)``: his threshold of 0.5 is one of squared gradients. It asks for gradients of that
-    size: of mean losses hardly one passes it, and nothing is learnt. The state is meant to last through all tasks: what a weight learnt on
+    With p = 2 and no threshold this is AdaGrad, our default. The author's is ``classp(0.5**0.5, power=1.0)``: his
+    threshold of 0.5 is one of squared gradients. The state is meant to last through all tasks: what a weight learnt on
     one task slows it down on the next, and the threshold leaves weights untouched for tasks to come.
 
     Args:
