@@ -1,7 +1,7 @@
 """TrAct on the digits: how fast a network learns, and how far one image of a mixed batch moves its pre-activations.
 
-The first layer is a convolution of stride two or, for images of uneven contrast, sees each of them whole. Its rate and
-that of the other layers are tuned apart, for the baselines too.
+The first layer is a convolution of stride two or, for images of uneven contrast, sees each of them whole. One rate
+serves all layers, as in the paper; so that no gain is that of a greater rate of the first layer, a baseline has that.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,8 @@ PAPER = Paper(
 
 _TRAIN, _BATCH, _HIDDEN, _SIDE = 1200, 64, 32, 8
 _STEPS, _EVERY, _GOAL = 160, 4, 0.95
-# Of the first layer, and of the others.
-_MOMENTUM = ((0.03, 0.1, 0.3, 1.0, 3.0), (0.001, 0.003, 0.01, 0.03, 0.1, 0.3))
-_ADAM = ((0.003, 0.01, 0.03, 0.1, 0.3), (0.001, 0.003, 0.01, 0.03, 0.1, 0.3))
+_MOMENTUM = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_ADAM = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 class _Task(NamedTuple):
@@ -104,21 +103,27 @@ def _momentum(rate: Array) -> optax.GradientTransformation:
 
 def _races(task: _Task, keys: int, key: Key) -> list[Contrast]:
     """With and without, by momentum and by Adam."""
-    metric = f"steps to a test accuracy of {100 * _GOAL:.0f} %, at the best rates"
+    metric = f"steps to a test accuracy of {100 * _GOAL:.0f} %, at the best rate"
     optimisers = {"momentum": (_momentum, _MOMENTUM), "Adam": (optax.adam, _ADAM)}
     found = []
     for name, (optimiser, grid) in optimisers.items():
-        methods = {f"TrAct, {name}": _run(optimiser, True, task), name: _run(optimiser, False, task)}
+        methods = {
+            f"TrAct, {name}": _run(optimiser, task, ours=True),
+            name: _run(optimiser, task),
+            f"{name}, ten times the rate in the first layer": _run(optimiser, task, first=10.0),
+        }
         runs = tuned(methods, grid, "lower", key=jax.random.fold_in(key, len(found)), keys=keys)
         found.append(runs.contrast(f"{name}: {metric}", "lower", ratio=1 / 1.25))
     return found
 
 
-def _run(optimiser: Callable[[Array], optax.GradientTransformation], ours: bool, task: _Task) -> Run:
-    """Steps to the goal, for a rate of the first layer and one of the others; all steps where it is not reached."""
+def _run(
+    optimiser: Callable[[Array], optax.GradientTransformation], task: _Task, *, ours: bool = False, first: float = 1.0
+) -> Run:
+    """Steps to the goal, for a rate; all steps where it is not reached."""
     regulator = tract(lambda weights: weights[0], outputs_axis=0, **task.window) if ours else optax.identity()
 
-    def run(rates: Float[Array, "2"], key: Key) -> Int[Array, ""]:
+    def run(rate: Float[Array, ""], key: Key) -> Int[Array, ""]:
         order_key, contrast_key, start_key, batch_key = jax.random.split(key, 4)
         images, labels = digits()
         order = jax.random.permutation(order_key, len(images))
@@ -141,7 +146,7 @@ def _run(optimiser: Callable[[Array], optax.GradientTransformation], ours: bool,
         def loss(weights: tuple[Array, ...], rows: Array) -> Array:
             return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(weights, patches[rows]), y[rows]))
 
-        parts = {"first": optimiser(rates[0]), "others": optimiser(rates[1])}
+        parts = {"first": optimiser(first * rate), "others": optimiser(rate)}
         curve = trained(
             loss,
             _start(start_key, task),
