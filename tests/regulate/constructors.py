@@ -92,8 +92,12 @@ CONSTRUCTORS = {
     "dual_projection": Row(lambda: regulate.dual_projection(objectives=3)),
     "fairgrad": Row(lambda: regulate.fairgrad(2.0, objectives=3), degree=-1 / 3),
     "fish": Row(
-        lambda: regulate.fish(0.1, key=KEY),
-        extra=lambda grads: {"domain_grad": lambda params, index: jax.tree.map(lambda g: g[index], grads)},
+        lambda: regulate.fish(0.1),
+        objectives=None,
+        extra=lambda grads: {
+            "domain_grad": lambda params, index: jax.tree.map(lambda g: (index + 1) * g, grads),
+            "order": jax.numpy.array([0, 2, 1]),
+        },
     ),
     "flooding": Row(lambda: regulate.flooding(2.0), objectives=None, extra=lambda grads: {"value": 1.0}),
     "gcond": Row(lambda: regulate.gcond(objectives=3)),

@@ -61,7 +61,7 @@ from ._penalties._spectral_decoupling import SpectralDecouplingState, spectral_d
 from ._projections._gradient_projection import GradientProjectionState, extend_bases, gradient_projection
 from ._projections._relaxed_projection import RelaxedProjectionState, relax_bases, relaxed_projection
 from ._projections._robust_projection import RobustProjectionState, robust_projection
-from ._sources._fish import FishState, fish
+from ._sources._fish import fish
 from ._sources._importance_sampling import ImportanceSamplingState, importance_draw, importance_sampling
 from ._sources._meta_regulation import (
     MetaRegulation,
@@ -95,7 +95,6 @@ __all__ = [
     "AggregatorState",
     "ClasspState",
     "DualAscentState",
-    "FishState",
     "GhostStepState",
     "GradientProjectionState",
     "GuardState",
