@@ -167,6 +167,7 @@ def test_every_transformation_has_a_row():
     helpers = [
         "binary_divergence",
         "binary_preactivation",
+        "classification_norms",
         "extend_bases",
         "gramian",
         "importance_draw",

@@ -62,7 +62,12 @@ from ._projections._gradient_projection import GradientProjectionState, extend_b
 from ._projections._relaxed_projection import RelaxedProjectionState, relax_bases, relaxed_projection
 from ._projections._robust_projection import RobustProjectionState, robust_projection
 from ._sources._fish import fish
-from ._sources._importance_sampling import ImportanceSamplingState, importance_draw, importance_sampling
+from ._sources._importance_sampling import (
+    ImportanceSamplingState,
+    classification_norms,
+    importance_draw,
+    importance_sampling,
+)
 from ._sources._meta_regulation import (
     MetaRegulation,
     learned_regulation,
@@ -118,6 +123,7 @@ __all__ = [
     "bloop",
     "cagrad",
     "cagrad_weights",
+    "classification_norms",
     "classp",
     "conflict_free",
     "conflict_free_weights",
