@@ -17,6 +17,7 @@ from ._couplings._couplings import (
     optimal_coupling,
 )
 from ._couplings._sinkhorn import Plan, SinkhornCoupling
+from ._guidance._constant_step import constant_step_guidance
 from ._guidance._guidance import guidance
 from ._guidance._inverse_problems import (
     colourisation,
@@ -62,6 +63,7 @@ __all__ = [
     "class_aware_coupling",
     "colourisation",
     "complete",
+    "constant_step_guidance",
     "coupled_batches",
     "denoising_score_matching",
     "flow_matching",

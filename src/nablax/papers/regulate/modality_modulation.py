@@ -29,7 +29,7 @@ PAPER = Paper(
 _BATCH, _TRAIN = 64, 1200
 _PARTS = (slice(_TRAIN), slice(_TRAIN, None))
 _NOISE, _FAINT = 1.0, 0.3
-_RATES, _STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (0.0, 0.5, 1.0, 2.5, 5.0, 10.0)
+_RATES, _STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (0.0, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0)
 _ENDS = {0.0: "no modulation"}
 
 
