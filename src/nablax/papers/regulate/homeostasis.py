@@ -78,6 +78,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 "lower",
                 threshold=20.0,
             ),
+            expected=False,
+            tried="Four scales do eliminate them, and so does the fast scale alone, by less of a fall.",
             moved_from="the same against no regulation alone",
         ),
     ]
