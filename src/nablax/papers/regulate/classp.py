@@ -72,7 +72,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     sgd = optax.sgd
     others: dict[str, Run] = {
-        "elastic weight consolidation": lambda setting, key: 100 * _consolidated(*setting, *problem(key)),
+        "elastic weight consolidation": lambda setting, key: 100 * _consolidated(setting, *problem(key)),
         "AdaGrad": suppressed(lambda setting: optax.chain(classp(0.0, power=2.0), sgd(setting[0]))),
         "Adam": suppressed(lambda setting: optax.adam(setting[0])),
         "plain descent": suppressed(lambda setting: sgd(setting[0])),
@@ -180,13 +180,13 @@ def _sparse(thresholds: Float[Array, " n"], *problems: PyTree) -> tuple[Array, A
 
 
 def _consolidated(
-    rate: Float[Array, ""],
-    strength: Float[Array, ""],
+    setting: Float[Array, "2"],
     data: Tasks,
     start: Weights,
     rows: Int[Array, "tasks steps batch"],
 ) -> Float[Array, ""]:
-    """Mean accuracy after all tasks."""
+    """Mean accuracy after all tasks, at a rate and a strength."""
+    rate, strength = setting
 
     def task(known: tuple[Weights, Weights], part: tuple) -> tuple[tuple[Weights, Weights], None]:
         start, precision = known

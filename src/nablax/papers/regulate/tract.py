@@ -105,7 +105,7 @@ def _races(task: _Task, keys: int, key: Key) -> list[Contrast]:
     """With and without, by momentum and by Adam."""
     metric = f"steps to a test accuracy of {100 * _GOAL:.0f} %, at the best rate"
     optimisers = {"momentum": (_momentum, _MOMENTUM), "Adam": (optax.adam, _ADAM)}
-    found = []
+    found: list[Contrast] = []
     for name, (optimiser, grid) in optimisers.items():
         methods = {
             f"TrAct, {name}": _run(optimiser, task, ours=True),

@@ -19,12 +19,12 @@ class ImportanceSamplingState(NamedTuple):
     Attributes:
         norms: each item's gradient norm when it was last sampled; -1 for one never sampled.
         probabilities: the law of the next draw.
-        count: updates so far, by which a falling uniform share is told.
+        updates: number of updates so far, by which a falling uniform share is told.
     """
 
     norms: Float[Array, " items"]
     probabilities: Float[Array, " items"]
-    count: Int[Array, ""]
+    updates: Int[Array, ""]
 
 
 def importance_sampling(
@@ -79,8 +79,7 @@ def importance_sampling(
           an operation's last norm and its earlier one where we take the last. That unseen items count as average, and
           weights, which the theorem has and the code leaves out, are ours)
     """
-    fixed = isinstance(uniform, float | int)
-    if items < 1 or (fixed and not 0 < uniform <= 1):  # type: ignore[operator]
+    if items < 1 or (isinstance(uniform, float | int) and not 0 < uniform <= 1):
         raise fault(
             expected="items ≥ 1 and uniform in (0, 1]",
             got=f"items={items}, uniform={uniform}",
@@ -138,7 +137,7 @@ def importance_sampling(
         times = jnp.zeros(items, dtype).at[indices].add(1)
         shares = sizes.astype(dtype) / times[indices]
         latest = jnp.where(times > 0, jnp.zeros(items, dtype).at[indices].add(shares), state.norms)
-        number = state.count + 1
+        number = state.updates + 1
         following = ImportanceSamplingState(latest, law(latest, number).astype(dtype), number)
         return combine(grads, weights / count), following
 

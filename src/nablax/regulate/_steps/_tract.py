@@ -130,6 +130,7 @@ def tract(
             )
 
     def _patches(images: Array, kernel: tuple[int, ...]) -> Array:
+        assert strides is not None and padding is not None  # as checked
         images = images if outputs_axis == 0 else jnp.moveaxis(images, -1, 1)
         patches = jax.lax.conv_general_dilated_patches(images, kernel, strides, padding)
         return jnp.moveaxis(patches, 1, -1)
