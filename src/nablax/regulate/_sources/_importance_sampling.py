@@ -162,7 +162,8 @@ def classification_norms(logits: Float[Array, "rows classes"], labels: Int[Array
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax import regulate
-        >>> regulate.classification_norms(jnp.array([[0.0, 0.0], [9.0, -9.0]]), jnp.array([0, 0])).round(3).tolist()
+        >>> norms = regulate.classification_norms(jnp.array([[0.0, 0.0], [9.0, -9.0]]), jnp.array([0, 0]))
+        >>> [round(float(norm), 3) for norm in norms]
         [0.707, 0.0]
 
     Cost:
