@@ -58,9 +58,11 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """
     keys = jax.random.split(key, 5)
     steps = 20_000 if full else 4000
+    train_key, run_key = jax.random.split(keys[0])
+    learned, repeats = _learned(train_key, steps), 20 if full else 4
     return [
-        _correction(keys[0], 20 if full else 4, steps, "reverse diffusion"),
-        _correction(keys[0], 20 if full else 4, steps, "probability flow"),
+        _correction(learned, run_key, repeats, "reverse diffusion"),
+        _correction(learned, run_key, repeats, "probability flow"),
         _likelihood(keys[1], 2000 if full else 200),
         _sub_variance(keys[2], 6 if full else 2, 20_000 if full else 400),
         _class_condition(keys[3], 10 if full else 3),
@@ -77,22 +79,28 @@ _TRIED_SUB = (
 )
 
 
-def _correction(
-    key: Key, repeats: int, training: int, predictor: Literal["reverse diffusion", "probability flow"]
-) -> Check:
-    """A learned score, whose errors a corrector has something to mend of; its length is tuned on draws of their own."""
-    data, steps, count, path = ring(), 10, 2000, VarianceExploding(0.01, 20.0)
-    data_key, start_key, fit_key, tune_key, run_key = jax.random.split(key, 5)
+def _learned(key: Key, steps: int) -> Transport:
+    """A score of the ring along the variance-exploding path, whose errors a corrector has something to mend of."""
+    data_key, start_key, fit_key = jax.random.split(key, 3)
+    path = VarianceExploding(0.01, 20.0)
     model = fit(
         denoising_score_matching(path),
         MLP(2, width=64, depth=3, time_features=16, key=start_key),
-        data.sample(data_key, 20_000),
-        optimizer=optax.adam(optax.cosine_decay_schedule(2e-3, training)),
-        steps=training,
+        ring().sample(data_key, 20_000),
+        optimizer=optax.adam(optax.cosine_decay_schedule(2e-3, steps)),
+        steps=steps,
         batch_size=256,
         key=fit_key,
     ).model
-    transport = Transport(model, path, Normal((2,), path.prior_scale), Euclidean((2,)), "noise")
+    return Transport(model, path, Normal((2,), path.prior_scale), Euclidean((2,)), "noise")
+
+
+def _correction(
+    transport: Transport, key: Key, repeats: int, predictor: Literal["reverse diffusion", "probability flow"]
+) -> Check:
+    """The corrector's length is tuned on draws of their own."""
+    data, steps, count = ring(), 10, 2000
+    tune_key, run_key = jax.random.split(key)
 
     def sampler(length: int, corrections: int, ratio: float) -> Callable[[Key], Array]:
         return lambda key: predictor_corrector(
