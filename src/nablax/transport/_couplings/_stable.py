@@ -42,7 +42,7 @@ def stable_coupling(noise: Rows, data: Rows, *, key: Key, labels: PyTree = None)
         [1, 0]
 
     Cost:
-        No model; on the host, one sort of all distances: 256 pairs in about 10 ms on one core, more than
+        No model; on the host, one sort of all distances: 256 pairs in about 15 ms on one core, more than
         `optimal_coupling` takes.
 
     References:
@@ -93,7 +93,7 @@ def heuristic_coupling(noise: Rows, data: Rows, *, key: Key, labels: PyTree = No
         [2, 0, 1]
 
     Cost:
-        No model; on the host, a few sweeps over all pairs of pairs: 256 of them in about 20 ms on one core.
+        No model; on the host, a few sweeps over all pairs of pairs: 256 pairs in about 10 ms on one core.
 
     References:
         Pooladian et al. (2023), Multisample Flow Matching, https://arxiv.org/abs/2304.14772, section 4.4: pairs are
