@@ -136,23 +136,28 @@ def test_absent_condition():
 N = 40
 GOOD = np.random.default_rng(0).normal(size=N)
 UNLEARNABLE = [
-    ({"x": [3.0] * N, "y": GOOD}, {}, "column 'x' is constant (3.0)"),
-    ({"x": ["a"] * N, "y": GOOD}, {}, "column 'x' is constant (a)"),
-    ({"x": [None] * N, "y": GOOD}, {}, "column 'x' has no value in any row"),
-    ({"x": [float("nan")] * N, "y": GOOD}, {}, "column 'x' has no value in any row"),
+    ({"x": [3.0] * N}, {}, "no column remains to be modelled: column 'x' is not modelled: the same in each row (3.0)"),
+    ({"x": ["a"] * N}, {}, "no column remains to be modelled: column 'x' is not modelled: the same in each row (a)"),
+    ({"x": [None] * N}, {}, "no column remains to be modelled: column 'x' is not modelled: empty in each row"),
+    ({"x": [float("nan")] * N}, {}, "no column remains to be modelled"),
+    ({"x": [3.0] * N, "y": GOOD}, {"kinds": {"y": "constant"}}, "column 'y' is no constant: it has 40 values"),
     ({"x": [float("inf"), *GOOD[1:]], "y": GOOD}, {}, "column 'x' holds infinite values"),
     ({"x": [[1, 2]] * N, "y": GOOD}, {}, "column 'x' holds List(Int64), which is no number, text or date"),
     ({"x": [{"a": 1}] * N, "y": GOOD}, {}, "column 'x' holds Struct"),
     ({"x": [b"raw"] * N, "y": GOOD}, {}, "column 'x' holds Binary"),
-    ({"id": [f"u{k}" for k in range(100)]}, {}, "no column remains to be modelled: column 'id' is left out"),
-    ({"x": GOOD}, {"kinds": {"x": "number"}}, "unknown kind 'number'; the known ones are continuous, grid, category"),
+    (
+        {"id": [f"u{k}" for k in range(100)]},
+        {},
+        "no column remains to be modelled: column 'id' is not modelled: an identifier",
+    ),
+    ({"x": GOOD}, {"kinds": {"x": "real"}}, "unknown kind 'real'; the known ones are constant, identifier"),
     ({"x": GOOD}, {"kinds": {"x": "grid"}}, "column 'x' sits on no grid"),
-    ({"x": GOOD, "t": list("ab") * 20}, {"kinds": {"t": "continuous"}}, "column 't' holds text"),
+    ({"x": GOOD, "t": list("ab") * 20}, {"kinds": {"t": "number"}}, "column 't' holds text"),
     ({"x": GOOD}, {"kinds": {"z": "grid"}}, "no column 'z' in table; the columns are x"),
     ({"x": GOOD}, {"kinds": {"x": "omit"}}, "no column remains to be modelled"),
     ({"x": GOOD}, {"condition": ["x"]}, "no column remains to be modelled"),
     ({"x": GOOD}, {"condition": ["z"]}, "no column 'z' in table; the columns are x"),
-    ({"x": np.arange(N) + 2.0**60, "y": GOOD}, {}, "column 'x' is constant"),
+    ({"x": np.arange(N) + 2.0**60, "y": GOOD}, {"condition": ["x"]}, "column 'x' is the same in each row"),
 ]
 
 
@@ -164,9 +169,14 @@ def test_unlearnable_tables(columns, options, message):
 
 
 def test_whole_numbers_that_floats_cannot_tell_apart():
-    frame = pl.DataFrame({"x": pl.Series(range(N), dtype=pl.Int64) + 2**60})
-    with pytest.raises(UserError, match="too close together"):
-        fit_codec(table(frame))
+    frame = pl.DataFrame({"x": pl.Series(range(100), dtype=pl.Int64) + 2**60, "y": GOOD.tolist() * 2 + [0.0] * 20})
+    codec = fit_codec(table(frame))
+    assert codec.column("x").word == "identifier"
+    few = frame.with_columns(pl.col("x") // 10 * 10)
+    codec = fit_codec(table(few))
+    assert codec.column("x").word == "category"
+    state, coordinate = np.moveaxis(codec.encode(few)[0], 2, 0)
+    assert codec.decode_cells(state.astype(int), coordinate)["x"].equals(few["x"])  # digit by digit
 
 
 def test_the_image_is_no_condition():

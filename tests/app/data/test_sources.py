@@ -139,7 +139,7 @@ def test_an_interrupted_spool_leaves_nothing(tmp_path):
     streamed = read(path, memory_limit=1)
     codec = fit_codec(streamed)
     np.save(path, np.full((100, 2), np.nan))  # the file changes under the reader
-    with pytest.raises(UserError, match="missing cells"):
+    with pytest.raises(UserError, match="the file changed while it was read"):
         spool(read(path, memory_limit=1), codec, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 

@@ -63,7 +63,8 @@ def score(
         round_trip: also send each row to noise and back, which costs a second solution.
 
     Returns:
-        The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c].
+        The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c]. A row
+        with a cell to which the training data give no probability gets -∞.
     """
     codec, dim = model.codec, int(np.prod(model.codec.shape))
     draws = draws if codec.noisy else 1
@@ -88,7 +89,9 @@ def score(
             error = values.std(axis=0, ddof=1) / math.sqrt(draws)
         part = np.stack([values.mean(axis=0), error, np.asarray(results[0][2], np.float64)])
         parts.append(part[:, : len(base) - start])
-    return Scores(*np.concatenate(parts, axis=1))
+    value, error, gap = np.concatenate(parts, axis=1)
+    never = codec.impossible(base)
+    return Scores(np.where(never, -np.inf, value), np.where(never, 0.0, error), gap)
 
 
 def _score_chunk(model: Model, base: Array, condition: Array, key: Key, round_trip: bool) -> tuple[Array, Array, Array]:

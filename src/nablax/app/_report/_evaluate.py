@@ -249,8 +249,9 @@ def _write(model: Model, real: pl.DataFrame, drawn: pl.DataFrame, scores: Scores
         step = max(1, len(grid) // 80)
         run.write("samples.png", image_grid(grid[::step][:80], limits=evidence.image_limits, columns=10))
     else:
-        write_frame(drawn, run.path / "samples.csv")
-    plain = real.drop([column for column, dtype in real.schema.items() if dtype.is_nested()])
+        write_frame(model.codec.spell(drawn), run.path / "samples.csv")
+    spelled = model.codec.spell(real)
+    plain = spelled.drop([column for column, dtype in spelled.schema.items() if dtype.is_nested()])
     scored = plain.with_columns(pl.Series(name, value), pl.Series(f"{name}_standard_error", error).fill_nan(None))
     write_frame(scored, run.path / "scores.csv")
     write_report(run.path / "report.html", evidence)

@@ -1,0 +1,177 @@
+"""Statistics of a column gathered batch by batch: moments, range, how often values occur, and the grid they sit on."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from .._errors import UserError
+from ._spelling import AbstractSpelling, AsTyped
+from ._types import family, numbers, ticks_per_unit
+
+DISTINCT_CAP = 4_096
+_MAXIMUM_DECIMALS = 6
+_SAMPLE = 100_000
+_COUNTED = 200_000  # values whose counts are kept; of more, the rarest are dropped
+
+
+@dataclasses.dataclass
+class Summary:
+    """What one pass over a column leaves.
+
+    The mean and the sum of squares are merged batch by batch, so that they lose no digits on long columns.
+
+    References:
+        Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+        Manku & Motwani, "Approximate frequency counts over data streams" (2002), for dropping rare values.
+    """
+
+    name: str
+    dtype: pl.DataType
+    total: int
+    spelling: AbstractSpelling = AsTyped()
+    count: int = 0
+    missing: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    low: float = np.inf
+    high: float = -np.inf
+    distinct: set[Any] = dataclasses.field(default_factory=set)
+    counts: dict[Any, int] = dataclasses.field(default_factory=dict)
+    sample: list[np.ndarray] = dataclasses.field(default_factory=list)
+    on_grid: bool = True
+    denominator: int = 1
+    low_tick: int | None = None
+    divisor: int = 0
+    consecutive: bool = True
+    last: float | None = None
+
+    @property
+    def family(self) -> str:
+        """Sort of type: integer, float, time, duration or text."""
+        return family(self.dtype)
+
+    def add(self, series: pl.Series) -> None:
+        """Take in the next batch of parsed cells."""
+        if series.dtype.is_float():
+            series = series.fill_nan(None)
+        self.missing += series.null_count()
+        series = series.drop_nulls()
+        self.count += len(series)
+        if not len(series):
+            return
+        if self.family == "text":
+            self._count(series if series.dtype == pl.Boolean else series.cast(pl.String))
+        elif self.family in ("integer", "float", "time", "duration"):
+            self._add_numbers(series)
+        else:
+            raise UserError(
+                f"column '{self.name}' holds {self.dtype}, which is no number, text or date; remove it from the table"
+            )
+
+    def _count(self, series: pl.Series, keys: list[Any] | None = None) -> pl.Series:
+        """Add to the counts; answer the distinct cells."""
+        tally = series.alias("cell").value_counts(name="times")
+        cells, times = tally["cell"], tally["times"].to_list()
+        if len(self.distinct) <= DISTINCT_CAP:
+            self.distinct.update(cells.head(DISTINCT_CAP + 1).to_list())
+        keys = numbers(cells).tolist() if self.family != "text" else cells.to_list()
+        for key, number in zip(keys, times):
+            self.counts[key] = self.counts.get(key, 0) + number
+        if len(self.counts) > _COUNTED:
+            # No value of a share that matters is lost: each drop loses at most that many of its cells.
+            least = 1 + self.count // 20_000
+            self.counts = {key: number for key, number in self.counts.items() if number > least}
+        return cells
+
+    def _add_numbers(self, series: pl.Series) -> None:
+        value = numbers(series)
+        if not np.isfinite(value).all():
+            raise UserError(f"column '{self.name}' holds infinite values; remove those rows or cells")
+        before, new = self.count - len(value), len(value)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(value.mean())
+            delta = mean - self.mean
+            self.squares += float(np.square(value - mean).sum()) + delta**2 * before * new / self.count
+            self.mean += delta * new / self.count
+        if not np.isfinite(self.squares):
+            worst = float(value[np.argmax(np.abs(value))])
+            raise UserError(
+                f"column '{self.name}' holds {worst:g}, too large to take part in a variance; where it stands for a "
+                "missing cell, name it with --missing-values"
+            )
+        self.low = min(self.low, float(value.min()))
+        self.high = max(self.high, float(value.max()))
+        steps = np.diff(value if self.last is None else np.concatenate([[self.last], value]))
+        self.consecutive = self.consecutive and bool(np.all(steps == 1.0))
+        self.last = float(value[-1])
+        # An even sample over the file, in file order, for what moments alone cannot tell.
+        # Copied: a view would keep the whole batch.
+        self.sample.append(value[:: max(1, self.total // _SAMPLE)].copy())
+        unique = self._count(series)
+        if self.on_grid:
+            self._add_to_grid(unique)
+
+    def _add_to_grid(self, unique: pl.Series) -> None:
+        exact = family(unique.dtype) != "float"
+        if exact:
+            self.denominator = ticks_per_unit(unique.dtype)
+            # Whole numbers that float64 cannot tell apart are numbers off any grid.
+            if family(unique.dtype) == "integer" and max(abs(self.low), abs(self.high)) >= 2**53:
+                self.on_grid = False
+                return
+            ticks = unique.to_physical().cast(pl.Int64).to_numpy()
+        else:
+            found = self._decimal_ticks(unique)
+            if found is None:
+                self.on_grid = False
+                return
+            ticks = found
+        low = int(ticks.min())
+        self.low_tick = low if self.low_tick is None else self.low_tick
+        self.divisor = int(np.gcd.reduce(np.abs(ticks - self.low_tick), initial=self.divisor))
+        self.low_tick = min(low, self.low_tick)
+
+    def _decimal_ticks(self, unique: pl.Series) -> np.ndarray | None:
+        value = unique.to_numpy() if unique.dtype.is_float() else unique.cast(pl.Float64).to_numpy()
+        wide = value.astype(np.float64)
+        while self.denominator <= 10**_MAXIMUM_DECIMALS:
+            with np.errstate(over="ignore", invalid="ignore"):
+                ticks = np.rint(wide * self.denominator)
+                # The nearest decimal, in the cell's own width, must be the cell up to a few roundings of float64.
+                off = np.abs((ticks / self.denominator).astype(value.dtype) - value)
+            if np.abs(ticks).max() < 2**52 and np.all(off <= 1e-15 * np.abs(wide)):
+                return ticks.astype(np.int64)
+            self.denominator *= 10
+            self.divisor *= 10
+            self.low_tick = None if self.low_tick is None else self.low_tick * 10
+        return None
+
+    @property
+    def levels(self) -> float:
+        """Steps of the grid from the least to the greatest value; infinite off a grid."""
+        if not (self.on_grid and self.divisor):
+            return np.inf
+        return (self.high - self.low) * self.denominator / self.divisor + 1.0
+
+    @property
+    def all_differ(self) -> bool:
+        """Whether no value occurs twice, as far as counts were kept."""
+        return max(self.counts.values(), default=0) == 1 and (
+            len(self.counts) == self.count or self.count > DISTINCT_CAP
+        )
+
+    @property
+    def counts_up(self) -> bool:
+        """Whether the numbers are those from 0 or 1 on, each once, or go up by one from row to row."""
+        if self.family != "integer" or self.count < 3 or not np.isfinite(self.levels):
+            return False
+        each_once = self.low in (0.0, 1.0) and self.high - self.low + 1.0 == self.count and self.all_differ
+        return self.consecutive or (each_once and self.count > 50)
+
+    @property
+    def tied(self) -> bool:
+        """Whether values repeat as they do on a grid."""
+        capped = len(self.distinct) > DISTINCT_CAP
+        return self.levels < self.count if capped else len(self.distinct) < 0.9 * self.count
