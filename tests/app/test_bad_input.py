@@ -65,7 +65,7 @@ UNREADABLE = [
     ("a.npy", text(""), "the file is empty"),
     ("a.csv", text("a,b\n"), "a header and no rows"),
     ("a.csv", text("a,b\n1,2\n3,4\n"), "too few rows: 2, at least 20 are needed"),
-    ("a.csv", text("a,b\n" + ROWS + "1,2,3\n"), "some rows have more cells than the first line"),
+    ("a.csv", text("a,b\n" + ROWS + "1,2,3\n"), "line 32 has 3 cells, the first line has 2"),
     ("a.csv", text("a,b\n" + ROWS + "1\n"), "line 32 has 1 cells, the first line has 2"),
     ("a.csv", text("a,a\n" + ROWS), "the column name 'a' occurs more than once"),
     ("a.csv", lambda path: path.write_bytes(b"a,b\n" + ROWS.encode() + b"\xe9,2\n"), "not UTF-8"),

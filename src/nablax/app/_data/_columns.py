@@ -8,8 +8,10 @@ import polars as pl
 
 from .._errors import UserError
 from .._kinds._kind import AbstractKind
+from .._kinds._reading import Reading
 from .._kinds._registry import OMIT, recognise
 from .._kinds._summary import Summary
+from .._quoting import assignment
 
 if TYPE_CHECKING:
     from ._sources import Source
@@ -57,10 +59,10 @@ def choose_columns(
         if name not in source.columns:
             raise UserError(f"no column '{name}' in {source.name}; the columns are {', '.join(source.columns)}")
     kept = [name for name in names if kinds.get(name) != OMIT]
-    summaries = [Summary(name, source.schema[name], source.rows) for name in kept]
+    summaries, lines = _summaries(source, kept, kinds)
     for batch in source.batches():
         for summary in summaries:
-            summary.add(batch[summary.name])
+            summary.add(summary.read(batch[summary.name]))
         if look is not None:
             look(batch)
     found = tuple(recognise(s, asked=kinds.get(s.name), label=s.name in condition) for s in summaries)
@@ -68,6 +70,23 @@ def choose_columns(
     dropped |= {kind.name: kind.reason for kind in found if not kind.modelled}
     for name in condition:
         if name in dropped:
-            raise UserError(f"column '{name}' is {dropped[name]}, so it cannot be a condition; force it with --kind")
+            fix = f"force it with --kind {assignment(name, 'category')}"
+            raise UserError(f"column '{name}' is {dropped[name]}, so it cannot be a condition; {fix}")
     ordered = tuple((name, dropped[name]) for name in names if name in dropped)
-    return Columns(found, ordered, tuple(f"column '{name}' is not modelled: {why}" for name, why in ordered))
+    return Columns(found, ordered, (*lines, *(f"column '{name}' is not modelled: {why}" for name, why in ordered)))
+
+
+def _summaries(source: "Source", names: Sequence[str], kinds: Mapping[str, str]) -> tuple[list[Summary], list[str]]:
+    """Empty statistics of columns, each with the way its cells are read; and one line for each that needs a word."""
+    if source.place is None:
+        return [Summary(name, source.schema[name], source.rows) for name in names], []
+    readings = [Reading(name, source.locale) for name in names]
+    for batch in source.batches():
+        for reading in readings:
+            reading.add(batch[reading.name])
+    made, lines = [], []
+    for reading in readings:
+        spelling, dtype, line = reading.spelling(asked=kinds.get(reading.name), place=source.place)
+        made.append(Summary(reading.name, dtype, source.rows, spelling))
+        lines += [line] if line else []
+    return made, lines

@@ -1,6 +1,6 @@
 """Values that recur more often than a smooth density allows: zeros, heaps, caps, round numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,12 +12,14 @@ ERRORS = 3.0  # standard errors by which the count must lie above that
 REACH = 2  # neighbours on each side
 
 
-def atoms(counts: Mapping[float, int], total: int, step: float) -> tuple[float, ...]:
+def atoms(
+    counts: Mapping[float, int], total: int, *, step: float, low: float, high: float, distinct: float
+) -> tuple[float, ...]:
     r"""Find the atoms of a column from how often each value occurs.
 
     For a value v that occurs $c$ times in n cells, a smooth density lets expect about as many as its neighbours have:
     $e$ is the larger of the two means over the two values below and the two above it, neighbours in steps of the
-    grid (empty ones count as 0), or the next values that occur where there is no grid. v is an atom when
+    grid (empty ones count as 0); off a grid no value is expected twice, so $e = 1$. v is an atom when
     $c \ge 0.01\,n$, $c \ge 10$ and $c - r e \ge 3\sqrt{c + r^2 e / 2}$ with r = 1.5: the difference of Poisson counts
     and its standard error. At the least and the greatest value, where floors, caps and "none" are heaped, r = 1 with
     one side of neighbours. The larger of both sides keeps the steep shoulder of a smooth distribution from passing for
@@ -31,49 +33,43 @@ def atoms(counts: Mapping[float, int], total: int, step: float) -> tuple[float, 
         counts: value to the number of cells, in the column's own unit; rare values may lack.
         total: cells that are there.
         step: of the grid, in the same unit; 0 where there is none.
+        low: the least value.
+        high: the greatest value.
+        distinct: how many values there are.
 
     Returns:
         The atoms, rising, at most 32: those with the largest excess. At least two values are left to the smooth part.
 
     Example:
         >>> counts = {0.0: 500} | {float(k): 20 for k in range(1, 40)}
-        >>> atoms(counts, 1280, 1.0)
+        >>> atoms(counts, 1280, step=1.0, low=0.0, high=39.0, distinct=40)
         (0.0,)
 
     Cost:
         O(values · log values).
     """
-    if total < FEWEST or len(counts) < 3:
+    if total < FEWEST or not counts:
         return ()
-    values = np.array(sorted(counts))
-    number = np.array([counts[value] for value in values], np.float64)
-    heavy = np.flatnonzero((number >= SHARE * total) & (number >= FEWEST))
+    values = np.array(sorted(value for value, number in counts.items() if number > 1 or step))
+    number = np.array([counts[value] for value in values.tolist()], np.float64)
     found = []
-    for at in heavy:
-        first, last = at == 0, at == len(values) - 1
-        sides = [
-            mean
-            for mean in (_mean(values, number, at, -1, step), _mean(values, number, at, 1, step))
-            if mean is not None
-        ]
-        expected = max(sides)
-        ratio = 1.0 if first or last else RATIO
+    for at in np.flatnonzero((number >= SHARE * total) & (number >= FEWEST)).tolist():
+        end = values[at] in (low, high)
+        expected = max(_around(values, number, at, step, low, high), default=1.0) if step else 1.0
+        ratio = 1.0 if end else RATIO
         excess = number[at] - ratio * expected
         if excess >= ERRORS * np.sqrt(number[at] + ratio**2 * expected / REACH):
-            found.append((excess, float(values[at])))
+            found.append((float(excess), float(values[at])))
     found.sort(reverse=True)
-    kept = found[: min(MOST, len(values) - 2)]
-    return tuple(sorted(value for _, value in kept))
+    return tuple(sorted(value for _, value in found[: min(MOST, distinct - 2)]))
 
 
-def _mean(values: np.ndarray, number: np.ndarray, at: int, side: int, step: float) -> float | None:
-    """Mean count of the neighbours on one side; None at the end of the range."""
-    near = np.arange(at + side, at + side * (REACH + 1), side)
-    near = near[(near >= 0) & (near < len(values))]
-    if not len(near):
-        return None
-    if not step:
-        return float(number[near].mean())
-    apart = np.rint(np.abs(values[near] - values[at]) / step)
-    room = np.rint(abs((values[0] if side < 0 else values[-1]) - values[at]) / step)
-    return float(number[near[apart <= REACH]].sum() / min(REACH, room))
+def _around(values: np.ndarray, number: np.ndarray, at: int, step: float, low: float, high: float) -> Iterator[float]:
+    """Mean count of the neighbours below, and of those above; nothing past the ends of the range."""
+    for side, end in ((-1, low), (1, high)):
+        room = min(REACH, round(abs(end - values[at]) / step))
+        if room > 0:
+            near = np.arange(at + side, at + side * (REACH + 1), side)
+            near = near[(near >= 0) & (near < len(values))]
+            apart = np.rint(np.abs(values[near] - values[at]) / step)
+            yield float(number[near[apart <= room]].sum() / room)

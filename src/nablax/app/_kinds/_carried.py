@@ -70,7 +70,8 @@ class Identifier(AbstractCarried):
 
 
 def _why(summary: Summary) -> str | None:
-    many = len(summary.distinct)
+    # Past a cap distinct values are not counted: where none has been seen twice, they all differ.
+    many = len(summary.distinct) if summary.repeated else summary.count
     if summary.family == "integer":
         if summary.counts_up:
             return "it counts the rows"

@@ -50,8 +50,14 @@ def measure(summary: Summary, *, grid: bool) -> Measured:
     if summary.low == summary.high:
         raise UserError(f"column '{summary.name}': its values are too close together to tell apart as floats")
     gridded = summary.on_grid and summary.divisor > 0
-    step = summary.divisor / summary.denominator if gridded and on_grid(summary) else 0.0
-    found = atoms(summary.counts, summary.count, step)
+    found = atoms(
+        summary.counts,
+        summary.count,
+        step=summary.divisor / summary.denominator if gridded else 0.0,
+        low=summary.low,
+        high=summary.high,
+        distinct=len(summary.distinct),
+    )
     counts = [summary.counts[value] for value in found]
     mean, deviation = _rest(summary, np.array(found), np.array(counts, np.float64))
     scale = Scale(

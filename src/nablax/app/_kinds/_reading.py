@@ -15,7 +15,7 @@ from ._time_text import SHAPES, formats, time_text, times
 _MOSTLY = 0.9  # share of cells that are numbers or dates above which the others are strays
 _MIXED = 0.5  # share above which it is said that a column of words holds numbers too
 _CODES = 5  # different codes of two letters, at least, before NA is taken for one
-_KEPT = 20_000  # cells kept of a batch, to see how they are written
+_KEPT, _FEWER = 20_000, 100  # cells kept of the first batch and of each other, to see how they are written
 _TRIED = 64  # cells of a batch whose formats are tried on all of it
 _DECIMALS = {"point": ".", ".": ".", "comma": ",", ",": ","}
 _IN_WORDS = {"%d": "day-first ", "%m": "month-first "}
@@ -117,7 +117,7 @@ class Reading:
             return
         if len(self.distinct) <= 2:
             self.distinct.update(cells.head(3).to_list())
-        self.kept.append(cells.head(_KEPT))
+        self.kept.append(cells.head(max(_FEWER, _KEPT - _KEPT * len(self.kept))))
         stripped = cells.str.strip_chars()
         plain = cells.str.contains(PLAIN)
         understood = {
@@ -164,9 +164,8 @@ class Reading:
         """
         if not self.present or asked in ("category", "identifier", "constant") or len(self.distinct) == 1:
             return self._words("")
-        if self.zero_led and self.whole == self.present and "%Y%m%d" not in self._whole_readings():
-            if asked is None:
-                return self._words(f"column '{self.name}' has leading zeros: kept as codes, not numbers")
+        if asked is None and self.zero_led and self.whole == self.present:
+            return self._words(f"column '{self.name}' has leading zeros: kept as codes, not numbers")
         times = [form for form in self._whole_readings() if not form.startswith("number")]
         marks = [form[-1] for form in self._whole_readings() if form.startswith("number")]
         if times and asked in (None, "time"):
@@ -196,7 +195,7 @@ class Reading:
         codes = len(cells) >= _CODES and bool(cells.str.contains("^[A-Z]{2}$").all())
         if self.namibia and codes and self.locale.missing is None:
             markers = tuple(word for word in markers if word != "NA")
-            line = f"column '{self.name}' holds codes of two letters, so 'NA' is one; --missing-values NA takes it as missing"
+            line = f"column '{self.name}' holds codes of two letters, so 'NA' is one of them, not a missing cell"
         return Words(markers=markers), pl.String(), line
 
     def _number(self, marks: list[str]) -> tuple[AbstractSpelling, pl.DataType, str]:

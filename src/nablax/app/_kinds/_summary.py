@@ -13,7 +13,7 @@ from ._types import family, numbers, ticks_per_unit
 DISTINCT_CAP = 4_096
 _MAXIMUM_DECIMALS = 6
 _SAMPLE = 100_000
-_COUNTED = 200_000  # values whose counts are kept; of more, the rarest are dropped
+_COUNTED = 20_000  # values whose counts are kept; of more, the rarest are dropped
 
 
 @dataclasses.dataclass
@@ -44,6 +44,7 @@ class Summary:
     denominator: int = 1
     low_tick: int | None = None
     divisor: int = 0
+    repeated: bool = False
     consecutive: bool = True
     last: float | None = None
 
@@ -51,6 +52,11 @@ class Summary:
     def family(self) -> str:
         """Sort of type: integer, float, time, duration or text."""
         return family(self.dtype)
+
+    def read(self, cells: pl.Series) -> pl.Series:
+        """Cells as they came, typed."""
+        typed = self.spelling.read(cells, self.dtype) if cells.dtype == pl.String else cells
+        return cells if typed is None else typed
 
     def add(self, series: pl.Series) -> None:
         """Take in the next batch of parsed cells."""
@@ -79,6 +85,7 @@ class Summary:
         keys = numbers(cells).tolist() if self.family != "text" else cells.to_list()
         for key, number in zip(keys, times):
             self.counts[key] = self.counts.get(key, 0) + number
+        self.repeated = self.repeated or max(times) > 1
         if len(self.counts) > _COUNTED:
             # No value of a share that matters is lost: each drop loses at most that many of its cells.
             least = 1 + self.count // 20_000
@@ -156,18 +163,14 @@ class Summary:
         return (self.high - self.low) * self.denominator / self.divisor + 1.0
 
     @property
-    def all_differ(self) -> bool:
-        """Whether no value occurs twice, as far as counts were kept."""
-        return max(self.counts.values(), default=0) == 1 and (
-            len(self.counts) == self.count or self.count > DISTINCT_CAP
-        )
-
-    @property
     def counts_up(self) -> bool:
         """Whether the numbers are those from 0 or 1 on, each once, or go up by one from row to row."""
         if self.family != "integer" or self.count < 3 or not np.isfinite(self.levels):
             return False
-        each_once = self.low in (0.0, 1.0) and self.high - self.low + 1.0 == self.count and self.all_differ
+        span = self.low in (0.0, 1.0) and self.high - self.low + 1.0 == self.count
+        # So many whole numbers within so wide a range have this sum of squares only where they all differ.
+        spread = self.count * (self.count**2 - 1.0) / 12.0
+        each_once = span and not self.repeated and abs(self.squares - spread) <= 1e-9 * spread
         return self.consecutive or (each_once and self.count > 50)
 
     @property

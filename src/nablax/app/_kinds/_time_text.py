@@ -45,6 +45,8 @@ SHAPES: dict[str, str] = {
     },
     **{form: shape for shape, form in _CLOCKS},
 }
+_COMPILED = [[(re.compile(shape), form) for shape, form in part] for part in (_DATES, _CLOCKS, _ZONES)]
+_NOTHING = re.compile("")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,25 @@ def dtype_of(form: str) -> pl.DataType:
 
 def formats(text: str) -> list[str]:
     """The formats that a text may be written in."""
-    return [form for form, shape in SHAPES.items() if re.fullmatch(shape, text.strip())]
+    text = text.strip()
+    if not text[-1:].isalnum() or not any(letter.isdigit() for letter in text):
+        return []
+    found = []
+    for date, form in (*_COMPILED[0], (_NOTHING, "")):
+        if (day := date.match(text)) is None:
+            continue
+        rest = text[day.end() :]
+        if not rest and form:
+            found.append(form)
+        gap = rest[:1] if form else ""
+        if form and gap not in (" ", "T"):
+            continue
+        for clock, hours in _COMPILED[1]:
+            if (hour := clock.match(rest, len(gap))) is None:
+                continue
+            zones = [zone for shape, zone in _COMPILED[2] if shape.fullmatch(rest, hour.end())]
+            found += [f"{form}{gap}{hours}{zone}" for zone in zones if form or not zone]
+    return found
 
 
 def times(text: pl.Series, form: str) -> pl.Series:
