@@ -67,13 +67,15 @@ def dequantise_values(
         return jnp.asarray(values[None, :], value.dtype)
 
     grid, log = jnp.asarray(lines.grid[None, :]), jnp.asarray(lines.log[None, :])
-    mean, scale, shift = row(lines.mean), row(lines.scale), row(lines.shift)
+    # Off the grid and its logarithm the value is standardised already; its mean may be past single precision.
+    used = lines.grid | lines.log
+    mean, scale, shift = row(np.where(used, lines.mean, 0.0)), row(np.where(used, lines.scale, 1.0)), row(lines.shift)
     # The noise keeps off the cell's edges by what rounding could carry over them; its density is higher for it.
     noise = (jax.random.uniform(key, value.shape, value.dtype) - 0.5) * row(1.0 - 2.0 * lines.margin)
     measure = value + noise
     measure = jnp.where(log, jnp.log(jnp.maximum(jnp.where(grid & log, measure + shift, 1.0), 1e-6)), measure)
     y = jnp.where(grid, (measure - mean) / scale, value)
-    terms = row(np.log(1.0 - 2.0 * lines.margin) - np.log(lines.scale * lines.step))
+    terms = row(np.log(1.0 - 2.0 * lines.margin) - np.log(lines.scale) - np.log(lines.step))
     return y, terms - jnp.where(log, mean + scale * y, 0.0)
 
 

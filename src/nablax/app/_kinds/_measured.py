@@ -9,6 +9,8 @@ from ._atoms import atoms
 from ._scale import MAXIMUM_LEVELS, Scale
 from ._summary import Summary
 
+_TOLD_APART = 1e-5  # standard deviations in which four fifths of the numbers may not lie
+
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
@@ -80,18 +82,32 @@ def measure(summary: Summary, *, grid: bool) -> Measured:
     total = summary.count + summary.missing
     missing = (summary.missing / total,) if summary.missing else ()
     shares = (summary.count - sum(counts)) / total, *(count / total for count in counts), *missing
-    return Measured(_with_logarithm(scale, sample), found, shares)
+    scale = _with_logarithm(scale, sample)
+    if not grid and len(sample) and not scale.log:
+        _require_told_apart(summary, scale, sample)
+    return Measured(scale, found, shares)
+
+
+def _require_told_apart(summary: Summary, scale: Scale, sample: np.ndarray) -> None:
+    """Refuse a number so large beside the others that single precision takes these for one."""
+    low, high = np.quantile(scale.to_coordinate(sample), [0.1, 0.9])
+    if 0.0 < high - low < _TOLD_APART:
+        worst = summary.low if abs(summary.low) > abs(summary.high) else summary.high
+        raise UserError(
+            f"column '{summary.name}' holds {worst:g}, beside which its other numbers cannot be told apart; where it "
+            "stands for a missing cell, name it with --missing-values"
+        )
 
 
 def _rest(summary: Summary, values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the cells that are at no atom."""
     left = summary.count - counts.sum()
-    apart = values - summary.mean
+    apart = values / summary.size - summary.mean / summary.size
     shift = -float(np.sum(counts * apart)) / left
     squares = summary.squares - float(np.sum(counts * apart**2)) - left * shift**2
-    deviation = float(np.sqrt(max(squares, 0.0) / left))
+    deviation = summary.size * float(np.sqrt(max(squares, 0.0) / left))
     # One value left, or rounding: the whole column's own will do.
-    return summary.mean + shift, deviation or float(np.sqrt(summary.squares / summary.count))
+    return float(summary.mean + shift * summary.size), deviation or summary.deviation
 
 
 def _with_logarithm(scale: Scale, measure: np.ndarray) -> Scale:
@@ -117,5 +133,6 @@ def _skewness(value: np.ndarray) -> float:
     if not len(value):
         return 0.0
     centred = value - value.mean()
-    deviation = float(centred.std())
-    return float(np.mean(centred**3)) / deviation**3 if deviation > 0.0 else 0.0
+    peak = float(np.abs(centred).max())
+    deviation = float((centred / peak).std()) if peak > 0.0 else 0.0
+    return float(np.mean((centred / peak) ** 3)) / deviation**3 if deviation > 0.0 else 0.0

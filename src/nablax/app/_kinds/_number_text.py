@@ -58,8 +58,9 @@ class NumberText(AbstractSpelling):
 
     def parse(self, text: pl.Series, dtype: pl.DataType) -> pl.Series:
         """Cells of text as numbers; null where not understood."""
-        simple = self.mark == "." and not (self.thousands or self.prefix or self.suffix)
-        plain = text.str.strip_chars() if simple else digits(text, self.mark)
+        plain = text.str.strip_chars()
+        as_written = self.mark == "." and plain.cast(pl.Float64, strict=False).null_count() == text.null_count()
+        plain = plain if as_written else digits(text, self.mark)
         if family(dtype) == "integer":
             whole, real = plain.cast(pl.Int64, strict=False), plain.cast(pl.Float64, strict=False)
             # A number that is none of the type's is still a number: 2.5 in a column of whole ones.

@@ -108,7 +108,7 @@ class Reading:
         present = ~is_marker(text, self.markers)
         if self.locale.missing is None:
             odd = text.filter(~present).drop_nulls()
-            self.not_words.update(odd.filter(~odd.is_in(list(OF_WORDS))).unique().to_list())
+            self.not_words.update(word for word in odd.unique().to_list() if word.strip() not in OF_WORDS)
             self.namibia = self.namibia or bool((odd == "NA").any())
         tally = text.filter(present).alias("cell").value_counts(name="times")
         cells, often = tally["cell"], tally["times"]
@@ -182,9 +182,11 @@ class Reading:
         return self._words(mixed)
 
     def _whole_readings(self) -> list[str]:
-        return [key for key, tally in self.tallies.items() if tally.count == self.present and self._allowed(key)]
+        whole = [key for key, tally in self.tallies.items() if tally.count == self.present]
+        # What was said decides between readings, and does not rule out the only one.
+        return [key for key in whole if self._meant(key)] or whole
 
-    def _allowed(self, key: str) -> bool:
+    def _meant(self, key: str) -> bool:
         if key.startswith("number"):
             return self.locale.decimal in (None, key[-1])
         return self.locale.dates is None or key.startswith(self.locale.dates) or key[1] not in "dmY"
@@ -205,7 +207,9 @@ class Reading:
             return self._words(f"column '{self.name}' has whole numbers of more than 18 digits: kept as text")
         written = number_text(cells, mark, self.markers)
         told = []
-        if mark == ",":
+        if mark == "." and self.locale.decimal == ",":
+            told.append("decimal points: it cannot be read with commas")
+        elif mark == ",":
             told.append("decimal commas (--decimal point for the other)")
         elif written.thousands == ",":
             told.append("commas between thousands (--decimal comma for the other)")

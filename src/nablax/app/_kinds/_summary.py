@@ -20,7 +20,8 @@ _COUNTED = 20_000  # values whose counts are kept; of more, the rarest are dropp
 class Summary:
     """What one pass over a column leaves.
 
-    The mean and the sum of squares are merged batch by batch, so that they lose no digits on long columns.
+    The mean and the sum of squares are merged batch by batch, so that they lose no digits on long columns; squares are
+    of the numbers divided by ``size``, a power of two no smaller than any of them, so that none overflows.
 
     References:
         Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
@@ -34,6 +35,7 @@ class Summary:
     count: int = 0
     missing: int = 0
     mean: float = 0.0
+    size: float = 0.0
     squares: float = 0.0
     low: float = np.inf
     high: float = -np.inf
@@ -96,18 +98,13 @@ class Summary:
         value = numbers(series)
         if not np.isfinite(value).all():
             raise UserError(f"column '{self.name}' holds infinite values; remove those rows or cells")
+        self._grow(float(np.abs(value).max()))
         before, new = self.count - len(value), len(value)
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(value.mean())
-            delta = mean - self.mean
-            self.squares += float(np.square(value - mean).sum()) + delta**2 * before * new / self.count
-            self.mean += delta * new / self.count
-        if not np.isfinite(self.squares):
-            worst = float(value[np.argmax(np.abs(value))])
-            raise UserError(
-                f"column '{self.name}' holds {worst:g}, too large to take part in a variance; where it stands for a "
-                "missing cell, name it with --missing-values"
-            )
+        scaled = value / self.size
+        mean = float(scaled.mean())
+        delta = mean - self.mean / self.size
+        self.squares += float(np.square(scaled - mean).sum()) + delta**2 * before * new / self.count
+        self.mean += delta * (new / self.count) * self.size
         self.low = min(self.low, float(value.min()))
         self.high = max(self.high, float(value.max()))
         steps = np.diff(value if self.last is None else np.concatenate([[self.last], value]))
@@ -119,6 +116,18 @@ class Summary:
         unique = self._count(series)
         if self.on_grid:
             self._add_to_grid(unique)
+
+    def _grow(self, peak: float) -> None:
+        """Measure squares in a unit that no number exceeds."""
+        if peak > self.size or not self.size:
+            size = 2.0 ** min(int(np.ceil(np.log2(peak))), 1023) if peak > 0.0 else 1.0
+            self.squares *= (self.size / size) ** 2
+            self.size = size
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the numbers."""
+        return self.size * float(np.sqrt(self.squares / self.count))
 
     def _add_to_grid(self, unique: pl.Series) -> None:
         exact = family(unique.dtype) != "float"
@@ -170,7 +179,7 @@ class Summary:
         span = self.low in (0.0, 1.0) and self.high - self.low + 1.0 == self.count
         # So many whole numbers within so wide a range have this sum of squares only where they all differ.
         spread = self.count * (self.count**2 - 1.0) / 12.0
-        each_once = span and not self.repeated and abs(self.squares - spread) <= 1e-9 * spread
+        each_once = span and not self.repeated and abs(self.squares * self.size**2 - spread) <= 1e-9 * spread
         return self.consecutive or (each_once and self.count > 50)
 
     @property
