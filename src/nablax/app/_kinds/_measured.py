@@ -90,8 +90,8 @@ def measure(summary: Summary, *, grid: bool) -> Measured:
 
 def _require_told_apart(summary: Summary, scale: Scale, sample: np.ndarray) -> None:
     """Refuse a number so large beside the others that single precision takes these for one."""
-    low, high = np.quantile(scale.to_coordinate(sample), [0.1, 0.9])
-    if 0.0 < high - low < _TOLD_APART:
+    low, high = np.quantile(sample, [0.1, 0.9])
+    if 0.0 < (high - low) / scale.scale < _TOLD_APART:
         worst = summary.low if abs(summary.low) > abs(summary.high) else summary.high
         raise UserError(
             f"column '{summary.name}' holds {worst:g}, beside which its other numbers cannot be told apart; where it "
