@@ -164,15 +164,16 @@ def sample(
     from ._ask._sample import sample
     from ._runs._run import load
 
+    model = load(folder)
     drawn = sample(
-        load(folder),
+        model,
         count,
         seed=seed,
         condition=pairs(condition or [], "--condition"),
         guide=guide,
         scale=guidance_scale,
     )
-    _deliver(drawn.frame, output, drawn.notices)
+    _deliver(model.codec.spell(drawn.frame), output, drawn.notices)
 
 
 @app.command()
@@ -192,7 +193,7 @@ def score(
 
     model = load(folder)
     scored = scored_frame(model, model.read(data, encoding), bits=bits, draws=draws, seed=seed)
-    _deliver(scored, output)
+    _deliver(scored.frame, output, scored.notices)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from .._errors import UserError
 from .._kinds._quantity import AbstractQuantity
 from .._kinds._types import numbers
 from .._runs._run import Model
+from ._names import free_name
 from ._score import encode_frame
 
 _PARTICLES = 32
@@ -55,8 +56,7 @@ def complete(model: Model, frame: pl.DataFrame, *, draws: int = 8, seed: int = 0
         The filled table, with the spread of every filled cell.
 
     Raises:
-        UserError: images, a table that does not fit the model or has a column ``..._spread`` already, or nothing to
-            fill.
+        UserError: images, a table that does not fit the model, or nothing to fill.
     """
     codec = model.table("complete")
     modelled = [kind.name for kind in codec.modelled]
@@ -66,9 +66,6 @@ def complete(model: Model, frame: pl.DataFrame, *, draws: int = 8, seed: int = 0
     holes = {name: missing for name, missing in gone.items() if missing.any()}
     if not holes:
         raise UserError("there is nothing to fill: no cell is missing")
-    taken = [f"{name}_spread" for name in holes if f"{name}_spread" in frame.columns]
-    if taken:
-        raise UserError(f"the table has a column '{taken[0]}' already, which is to hold how far the draws differ")
     given = [kind for kind in codec.conditioned if kind.name in frame.columns]
     wanting = [kind.name for kind in given if kind.spelling.absent(frame[kind.name]).any()]
     if wanting:
@@ -141,7 +138,10 @@ def _put_back(
             there, value = _of_one_type(frame[name], value)
         spreads = np.full(len(frame), np.nan)
         spreads[rows[here]] = spread[here]
-        columns += [there.scatter(rows[here], value), pl.Series(f"{name}_spread", spreads).fill_nan(None)]
+        columns += [
+            there.scatter(rows[here], value),
+            pl.Series(free_name(f"{name}_spread", frame.columns), spreads).fill_nan(None),
+        ]
     return pl.DataFrame(columns)
 
 

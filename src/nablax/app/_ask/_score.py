@@ -14,6 +14,7 @@ from ..._core import Key
 from ...follow import Solver
 from .._runs._rows import filled
 from .._runs._run import Model
+from ._names import free_name
 
 # Activations of D Jacobian products a row: this many numbers of one layer at a time.
 _NUMBERS_AT_ONCE = 2**24
@@ -107,9 +108,20 @@ def _dequantise(codec: object, base: Array, key: Key) -> tuple[Array, Array]:
     return codec.dequantise(base, key)  # type: ignore[attr-defined]
 
 
-def scored_frame(
-    model: Model, frame: pl.DataFrame, *, bits: bool = False, draws: int = 4, seed: int = 0
-) -> pl.DataFrame:
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A table with its scores.
+
+    Attributes:
+        frame: the table, its cells as they came, with the scores as further columns.
+        notices: one line each.
+    """
+
+    frame: pl.DataFrame
+    notices: tuple[str, ...] = ()
+
+
+def scored_frame(model: Model, frame: pl.DataFrame, *, bits: bool = False, draws: int = 4, seed: int = 0) -> Scored:
     """A table with its scores as further columns.
 
     Args:
@@ -121,7 +133,8 @@ def scored_frame(
 
     Returns:
         ``frame`` with log_likelihood_nats (or bits_per_dimension), its ..._standard_error, and outlier_rank: 1 is the
-        least likely row.
+        least likely row. A row with a cell that the training data give no probability has a likelihood of -∞. Where
+        the table has columns of these names, the new ones are numbered.
 
     Raises:
         UserError: the table does not fit the model.
@@ -135,11 +148,28 @@ def scored_frame(
     rank = np.empty(len(base), np.int64)
     rank[np.argsort(scores.log_likelihood, kind="stable")] = np.arange(1, len(base) + 1)
     plain = frame.drop([column for column, dtype in frame.schema.items() if dtype == pl.Array])
-    return plain.with_columns(
-        pl.Series(name, value),
-        pl.Series(f"{name}_standard_error", error).fill_nan(None),
-        pl.Series("outlier_rank", rank),
-    )
+    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None), "outlier_rank": rank}
+    named = {free_name(name, plain.columns): series for name, series in new.items()}
+    taken = [line for old, line in zip(new, named) if old != line]
+    notices = _unseen(model, frame, base)
+    if taken:
+        notices.append(f"the table has columns of these names already, so the new ones are {', '.join(taken)}")
+    return Scored(plain.with_columns(**named), tuple(notices))
+
+
+def _unseen(model: Model, frame: pl.DataFrame, base: np.ndarray) -> list[str]:
+    """Say which cells leave their row without probability: the first of each column."""
+    if not model.codec.impossible(base).any():
+        return []
+    lines = []
+    for j, kind in enumerate(model.table("score").modelled):
+        odd = np.flatnonzero(base[:, j, 0] < 0)
+        if len(odd):
+            cell = frame[kind.name][int(odd[0])]
+            told = "is missing, and was in no training row" if cell is None else f"is {cell!r}, unseen in training"
+            more = f", and {len(odd) - 1} more rows" if len(odd) > 1 else ""
+            lines.append(f"row {odd[0] + 1}{more}: likelihood -inf, for '{kind.name}' {told}")
+    return lines
 
 
 def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
@@ -152,4 +182,4 @@ def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tupl
     return model.codec.encode(frame, holes=holes)
 
 
-__all__ = ["Scores", "encode_frame", "score", "scored_frame"]
+__all__ = ["Scored", "Scores", "encode_frame", "score", "scored_frame"]

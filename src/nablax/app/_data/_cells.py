@@ -9,6 +9,7 @@ from .._errors import UserError
 from .._kinds._category import Category
 from .._kinds._kind import AbstractKind
 from .._kinds._quantity import AbstractQuantity
+from .._quoting import quoted
 
 
 def cells_of(kind: AbstractKind, frame: pl.DataFrame) -> tuple[pl.Series, np.ndarray]:
@@ -86,7 +87,7 @@ def condition_vector(kinds: Sequence[AbstractKind], values: Mapping[str, object]
     names = [kind.name for kind in kinds]
     for name in values:
         if name not in names:
-            known = ", ".join(names) or "none: learn again with --condition COLUMN"
+            known = ", ".join(map(quoted, names)) or "none: learn again with --condition COLUMN"
             raise UserError(f"'{name}' is no condition of this model; its conditions are {known}")
     blocks = [np.zeros(0)]
     for kind in kinds:

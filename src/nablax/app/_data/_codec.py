@@ -16,6 +16,7 @@ from .._kinds._category import Category
 from .._kinds._kind import AbstractKind
 from .._kinds._quantity import AbstractQuantity
 from .._kinds._registry import kind_from_json
+from .._quoting import assignment
 from . import _dequantise
 from ._cells import block_size, cells_of, condition_vector, decode_conditions, encode_conditions
 from ._columns import choose_columns
@@ -129,7 +130,7 @@ class Codec:
         """
         kind = self.column(name)
         if name in self.condition:
-            raise UserError(f"column '{name}' is a condition: set it with --condition {name}=VALUE")
+            raise UserError(f"column '{name}' is a condition: set it with --condition {assignment(name, 'VALUE')}")
         if kind not in self.modelled:
             raise UserError(f"column '{name}' is not modelled: {kind.reason}")
         return self.modelled.index(kind)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from .._errors import UserError
+from .._quoting import quoted
 from ._kind import UNSEEN, AbstractKind
 from ._summary import Summary
 from ._types import dtype_from_json, family
@@ -34,8 +35,8 @@ class Category(AbstractKind):
 
     @property
     def listed(self) -> str:
-        """The values in words, the first dozen."""
-        shown = ", ".join(str(value) for value in self.categories[:12])
+        """The values as a flag takes them, the first dozen."""
+        shown = ", ".join(quoted(str(value)) for value in self.categories[:12])
         return shown + (", …" if len(self.categories) > 12 else "")
 
     def code_of(self, value: object) -> int:

@@ -239,8 +239,8 @@ class Reading:
         others = self.present - tally.count
         what = "numbers" if best.startswith("number") else "dates or times"
         where = "" if tally.stray is None else f": {place(tally.stray.row)} has {tally.stray.text!r}"
-        name = assignment(self.name, "category")
+        these = "it" if others == 1 else "them"
         return (
-            f"column '{self.name}' holds {what} but for {others} of {self.present} cells{where}; mend "
-            f"{'it' if others == 1 else 'them'}, name them with --missing-values, or take all as words: --kind {name}"
+            f"column '{self.name}' holds {what} but for {others} of {self.present} cells{where}; mend {these}, name "
+            f"{these} with --missing-values, or take all as words: --kind {assignment(self.name, 'category')}"
         )

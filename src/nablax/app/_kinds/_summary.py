@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from .._errors import UserError
+from .._quoting import assignment
 from ._spelling import AbstractSpelling, AsTyped
 from ._types import family, numbers, ticks_per_unit
 
@@ -75,7 +76,8 @@ class Summary:
             self._add_numbers(series)
         else:
             raise UserError(
-                f"column '{self.name}' holds {self.dtype}, which is no number, text or date; remove it from the table"
+                f"column '{self.name}' holds {self.dtype}, which is no number, text or date; leave it out: --kind "
+                + assignment(self.name, "omit")
             )
 
     def _count(self, series: pl.Series, keys: list[Any] | None = None) -> pl.Series:

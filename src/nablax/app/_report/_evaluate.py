@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from .._ask._draw import conditions_for, draw
+from .._ask._names import free_name
 from .._ask._score import Scores, encode_frame, score
 from .._ask._write import write_frame
 from .._data._plain_text import TextOptions
@@ -259,7 +260,8 @@ def _write(model: Model, real: pl.DataFrame, drawn: pl.DataFrame, scores: Scores
         write_frame(model.codec.spell(drawn), run.path / "samples.csv")
     spelled = model.codec.spell(real)
     plain = spelled.drop([column for column, dtype in spelled.schema.items() if dtype.is_nested()])
-    scored = plain.with_columns(pl.Series(name, value), pl.Series(f"{name}_standard_error", error).fill_nan(None))
+    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
+    scored = plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
     write_frame(scored, run.path / "scores.csv")
     write_report(run.path / "report.html", evidence)
 
