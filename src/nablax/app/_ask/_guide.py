@@ -131,6 +131,7 @@ def _cost(codec: Codec, comparisons: list[Comparison]) -> Bounds:
     for name, symbol, value in comparisons:
         kind, at = codec.column(name), codec.place_of(name)
         place: int | slice
+        point: np.ndarray | np.float64
         if isinstance(kind, Category) and symbol == "==":
             place, point = codec.layout.slices[at], codec.vertex(name, kind.code_of(value))
         else:

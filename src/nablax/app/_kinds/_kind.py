@@ -153,5 +153,5 @@ class AbstractKind(abc.ABC):
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, with the word of the kind."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        nested = {name: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for name, v in fields.items()}
+        nested = {name: vars(value) if dataclasses.is_dataclass(value) else value for name, value in fields.items()}
         return {"kind": self.word, **nested, "spelling": self.spelling.to_json()}

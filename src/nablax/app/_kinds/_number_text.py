@@ -119,14 +119,14 @@ def number_text(cells: pl.Series, mark: str, markers: tuple[str, ...]) -> Number
         return str(filled.mode().sort()[0])
 
     grouped = number.str.extract(_GROUPS[mark].join(["(", ")"]), 1).drop_nulls()
-    decimals = number.str.extract(rf"[{mark}](\d*)", 1).fill_null("").str.len_chars()
+    decimals = [len(part) for part in number.str.extract(rf"[{mark}](\d*)", 1).fill_null("").to_list()]
     return NumberText(
         markers=markers,
         mark=mark,
         thousands=usual(grouped) if len(grouped) else "",
         prefix=usual(parts.struct.field("2")),
         suffix=usual(parts.struct.field("5")),
-        decimals=int(decimals.max() or 0),  # type: ignore[arg-type]
-        padded=bool(decimals.min() == decimals.max() and (decimals.max() or 0) > 0),
+        decimals=max(decimals),
+        padded=min(decimals) == max(decimals) > 0,
         powers=bool(number.str.contains("[eE]").any()),
     )
