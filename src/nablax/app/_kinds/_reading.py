@@ -256,8 +256,9 @@ class Reading:
                 "say --dates day-first or --dates month-first"
             )
         written = time_text(pl.concat(self.kept).unique(), form, self.markers)
-        usual = form.startswith(("%Y-%m-%d", "%H:%M"))
+        usual = form.startswith(("%Y-%m-%d", "%H:%M")) and not form.endswith("%z")
         line = "" if usual else f"column '{self.name}' read as {_IN_WORDS.get(form[:2], '')}dates ({form})"
+        line += ", those drawn written in UTC" if form.endswith("%z") else ""
         return written, written.dtype, line
 
     def _strays(self, best: str, place: Callable[[int], str]) -> str:
