@@ -5,12 +5,15 @@ import pickle
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from nablax.app._cli import app
 from nablax.app._data._codec import fit_codec
 from nablax.app._data._images import fit_image_codec
 from nablax.app._data._sources import read, table
 from nablax.app._errors import UserError
 
+from .data.test_odd_files import PLAIN, REFUSED
 from .tables_at_hand import mixed
 
 
@@ -65,7 +68,7 @@ UNREADABLE = [
     ("a.npy", text(""), "the file is empty"),
     ("a.csv", text("a,b\n"), "a header and no rows"),
     ("a.csv", text("a,b\n1,2\n3,4\n"), "too few rows: 2, at least 20 are needed"),
-    ("a.csv", text("a,b\n" + ROWS + "1,2,3\n"), "some rows have more cells than the first line"),
+    ("a.csv", text("a,b\n" + ROWS + "1,2,3\n"), "line 32 has 3 cells, the first line has 2"),
     ("a.csv", text("a,b\n" + ROWS + "1\n"), "line 32 has 1 cells, the first line has 2"),
     ("a.csv", text("a,a\n" + ROWS), "the column name 'a' occurs more than once"),
     ("a.csv", lambda path: path.write_bytes(b"a,b\n" + ROWS.encode() + b"\xe9,2\n"), "not UTF-8"),
@@ -136,23 +139,28 @@ def test_absent_condition():
 N = 40
 GOOD = np.random.default_rng(0).normal(size=N)
 UNLEARNABLE = [
-    ({"x": [3.0] * N, "y": GOOD}, {}, "column 'x' is constant (3.0)"),
-    ({"x": ["a"] * N, "y": GOOD}, {}, "column 'x' is constant (a)"),
-    ({"x": [None] * N, "y": GOOD}, {}, "column 'x' has no value in any row"),
-    ({"x": [float("nan")] * N, "y": GOOD}, {}, "column 'x' has no value in any row"),
+    ({"x": [3.0] * N}, {}, "no column remains to be modelled: column 'x' is not modelled: the same in each row (3.0)"),
+    ({"x": ["a"] * N}, {}, "no column remains to be modelled: column 'x' is not modelled: the same in each row (a)"),
+    ({"x": [None] * N}, {}, "no column remains to be modelled: column 'x' is not modelled: empty in each row"),
+    ({"x": [float("nan")] * N}, {}, "no column remains to be modelled"),
+    ({"x": [3.0] * N, "y": GOOD}, {"kinds": {"y": "constant"}}, "column 'y' is no constant: it has 40 values"),
     ({"x": [float("inf"), *GOOD[1:]], "y": GOOD}, {}, "column 'x' holds infinite values"),
     ({"x": [[1, 2]] * N, "y": GOOD}, {}, "column 'x' holds List(Int64), which is no number, text or date"),
     ({"x": [{"a": 1}] * N, "y": GOOD}, {}, "column 'x' holds Struct"),
     ({"x": [b"raw"] * N, "y": GOOD}, {}, "column 'x' holds Binary"),
-    ({"id": [f"u{k}" for k in range(100)]}, {}, "no column remains to be modelled: column 'id' is left out"),
-    ({"x": GOOD}, {"kinds": {"x": "number"}}, "unknown kind 'number'; the known ones are continuous, grid, category"),
+    (
+        {"id": [f"u{k}" for k in range(100)]},
+        {},
+        "no column remains to be modelled: column 'id' is not modelled: an identifier",
+    ),
+    ({"x": GOOD}, {"kinds": {"x": "real"}}, "unknown kind 'real'; the known ones are constant, identifier"),
     ({"x": GOOD}, {"kinds": {"x": "grid"}}, "column 'x' sits on no grid"),
-    ({"x": GOOD, "t": list("ab") * 20}, {"kinds": {"t": "continuous"}}, "column 't' holds text"),
+    ({"x": GOOD, "t": list("ab") * 20}, {"kinds": {"t": "number"}}, "column 't' holds text"),
     ({"x": GOOD}, {"kinds": {"z": "grid"}}, "no column 'z' in table; the columns are x"),
     ({"x": GOOD}, {"kinds": {"x": "omit"}}, "no column remains to be modelled"),
     ({"x": GOOD}, {"condition": ["x"]}, "no column remains to be modelled"),
     ({"x": GOOD}, {"condition": ["z"]}, "no column 'z' in table; the columns are x"),
-    ({"x": np.arange(N) + 2.0**60, "y": GOOD}, {}, "column 'x' is constant"),
+    ({"x": np.arange(N) + 2.0**60, "y": GOOD}, {"condition": ["x"]}, "column 'x' is the same in each row"),
 ]
 
 
@@ -164,11 +172,43 @@ def test_unlearnable_tables(columns, options, message):
 
 
 def test_whole_numbers_that_floats_cannot_tell_apart():
-    frame = pl.DataFrame({"x": pl.Series(range(N), dtype=pl.Int64) + 2**60})
-    with pytest.raises(UserError, match="too close together"):
-        fit_codec(table(frame))
+    frame = pl.DataFrame({"x": pl.Series(range(100), dtype=pl.Int64) + 2**60, "y": GOOD.tolist() * 2 + [0.0] * 20})
+    codec = fit_codec(table(frame))
+    assert codec.column("x").word == "identifier"
+    few = frame.with_columns(pl.col("x") // 10 * 10)
+    codec = fit_codec(table(few))
+    assert codec.column("x").word == "category"
+    state, coordinate = np.moveaxis(codec.encode(few)[0], 2, 0)
+    assert codec.decode_cells(state.astype(int), coordinate)["x"].equals(few["x"])  # digit by digit
 
 
 def test_the_image_is_no_condition():
     with pytest.raises(UserError, match="cannot be the condition"):
         fit_image_codec(read("digits"), condition=["image"])
+
+
+@pytest.mark.parametrize(("content", "flags", "words"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_the_command_refuses_before_it_trains_and_leaves_nothing(tmp_path, content, flags, words):
+    (tmp_path / "a.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    given = [part for name, value in flags.items() for part in (f"--{name}", value)]
+    result = CliRunner().invoke(app, ["learn", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *given])
+    assert isinstance(result.exception, UserError) and words in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--kind", "x"], "--kind takes COLUMN=VALUE"),
+        (["--kind", "z=grid"], "no column 'z'"),
+        (["--kind", "x=real"], "unknown kind 'real'; the known ones are constant"),
+        (["--kind", "x=category", "--condition", "z"], "no column 'z' to condition on"),
+        (["--kind", '"x"=omit', "--kind", "size=omit"], "no column remains to be modelled"),
+        (["--condition", "x,size"], "no column remains to be modelled"),
+    ],
+)
+def test_flags_are_refused_in_one_line(tmp_path, arguments, words):
+    (tmp_path / "a.csv").write_text(PLAIN)
+    result = CliRunner().invoke(app, ["learn", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *arguments])
+    assert isinstance(result.exception, UserError) and words in str(result.exception), result.exception
+    assert "\n" not in str(result.exception) and not (tmp_path / "run").exists()

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ._cache import kept_programs
 from ._errors import UserError
+from ._quoting import names, pairs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,6 +30,9 @@ aside = Console(highlight=False, stderr=True)
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")]
+Encoding = Annotated[
+    str | None, typer.Option(help="Of a file of text, such as latin-1.  [default: UTF-8, or the training file's]")
+]
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -49,23 +53,9 @@ def notice(text: str, *, to: Console = console) -> None:
     to.print(text, soft_wrap=True, markup=False)
 
 
-def _pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise UserError(f"{flag} takes COLUMN=VALUE, not {text!r}")
-        pairs[name.strip()] = value.strip()
-    return pairs
-
-
-def _names(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
-
-
 @app.command()
 def learn(
-    source: Annotated[str, typer.Argument(help="CSV, Parquet, .npy, .npz, a folder of images, or a named set.")],
+    source: Annotated[str, typer.Argument(help="CSV, Parquet, .npy, .npz, a folder of images, a named set, or - .")],
     condition: Annotated[
         list[str] | None, typer.Option("--condition", "-c", help="Columns to condition on; repeat or join by commas.")
     ] = None,
@@ -73,7 +63,8 @@ def learn(
     steps: Annotated[int | None, typer.Option(help="Updates.  [default: from the data]")] = None,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
     kind: Annotated[
-        list[str] | None, typer.Option(help="COLUMN=continuous|grid|category|omit, where the data's choice is wrong.")
+        list[str] | None,
+        typer.Option(help="COLUMN=number|grid|category|time|identifier|omit, where the data's choice is wrong."),
     ] = None,
     network: Annotated[str | None, typer.Option(help="mlp or transformer.")] = None,
     width: Annotated[int | None, typer.Option(help="Units of a hidden layer.")] = None,
@@ -92,11 +83,23 @@ def learn(
     memory_limit: Annotated[
         float | None, typer.Option(min=0, help="MiB of data above which rows stay on disk.  [default: 1024]")
     ] = None,
+    decimal: Annotated[str | None, typer.Option(help="point or comma.  [default: from the data]")] = None,
+    dates: Annotated[
+        str | None, typer.Option(help="day-first, month-first or year-first.  [default: from the data]")
+    ] = None,
+    missing_values: Annotated[
+        str | None, typer.Option(help="Words for a missing cell, joined by commas.  [default: NA, NaN, null, ?, …]")
+    ] = None,
+    header: Annotated[
+        bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
+    ] = None,
+    encoding: Encoding = None,
     coordinator: Annotated[str | None, typer.Option(help="HOST:PORT of process 0, on several hosts.")] = None,
     processes: Annotated[int | None, typer.Option(help="How many processes, on several hosts.")] = None,
     process: Annotated[int | None, typer.Option(help="Which of them this one is, from 0.")] = None,
 ) -> None:
     """Learn the field that generates the data, and write a run folder with samples, scores and a report."""
+    from ._data._plain_text import TextOptions
     from ._progress_bar import progress_bar
     from ._runs._config import Choices
     from ._runs._learn import configure, learn
@@ -120,12 +123,13 @@ def learn(
     )
     config, opened = configure(
         source,
-        condition=_names(condition or []),
+        condition=names(condition or []),
         seed=seed,
         choices=choices,
-        kinds=_pairs(kind or [], "--kind"),
+        kinds=pairs(kind or [], "--kind"),
         image_size=image_size,
         memory_limit=None if memory_limit is None else int(memory_limit * 2**20),
+        text=TextOptions(decimal=decimal, dates=dates, missing=missing_values, encoding=encoding, header=header),
     )
     folder = out or Path("runs") / config.name
     for line in (*opened.notices, *config.codec.get("notices", ())):
@@ -160,15 +164,16 @@ def sample(
     from ._ask._sample import sample
     from ._runs._run import load
 
+    model = load(folder)
     drawn = sample(
-        load(folder),
+        model,
         count,
         seed=seed,
-        condition=_pairs(condition or [], "--condition"),
+        condition=pairs(condition or [], "--condition"),
         guide=guide,
         scale=guidance_scale,
     )
-    _deliver(drawn.frame, output, drawn.notices)
+    _deliver(model.codec.spell(drawn.frame), output, drawn.notices)
 
 
 @app.command()
@@ -179,15 +184,18 @@ def score(
     bits: Annotated[bool, typer.Option("--bits", help="Bits per dimension in place of nats.")] = False,
     draws: Annotated[int, typer.Option(min=1, help="Of the dequantisation noise, for each row.")] = 4,
     seed: Annotated[int, typer.Option(help="Of those draws.")] = 0,
+    encoding: Encoding = None,
     output: Output = None,
 ) -> None:
     """Log-likelihood of each row, its standard error, and its outlier rank (1 is the least likely)."""
     from ._ask._score import scored_frame
+    from ._ask._unseen import unseen
     from ._runs._run import load
 
     model = load(folder)
-    scored = scored_frame(model, model.read(data), bits=bits, draws=draws, seed=seed)
-    _deliver(scored, output)
+    rows = model.read(data, encoding)
+    scored = scored_frame(model, rows, bits=bits, draws=draws, seed=seed)
+    _deliver(scored, output, unseen(model, rows))
 
 
 @app.command()
@@ -197,6 +205,7 @@ def complete(
     data: Annotated[str, typer.Argument(help="Rows with missing cells.")],
     draws: Annotated[int, typer.Option(min=2, help="Completions drawn for each row.")] = 8,
     seed: Annotated[int, typer.Option(help="The same seed gives the same completions.")] = 0,
+    encoding: Encoding = None,
     output: Output = None,
 ) -> None:
     """Fill missing cells by conditional sampling; several draws, with their spread."""
@@ -204,7 +213,7 @@ def complete(
     from ._runs._run import load
 
     model = load(folder)
-    completed = complete(model, model.read(data), draws=draws, seed=seed)
+    completed = complete(model, model.read(data, encoding), draws=draws, seed=seed)
     _deliver(completed.frame, output, completed.notices)
 
 
@@ -213,11 +222,12 @@ def complete(
 def check(
     folder: RunFolder,
     data: Annotated[str | None, typer.Argument(help="Rows to check against.  [default: those held out]")] = None,
+    encoding: Encoding = None,
 ) -> None:
     """The field's health, printed and written to the report."""
     from ._report._evaluate import check
 
-    check(folder, data, notice=notice)
+    check(folder, data, encoding=encoding, notice=notice)
 
 
 @papers_app.callback()

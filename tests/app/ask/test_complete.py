@@ -40,16 +40,16 @@ def test_cells_keep_their_type_where_it_holds_what_is_filled_in(there, fills, dt
 
 def test_the_spread_is_in_the_columns_own_unit():
     prices = [pl.Series([Decimal(text)], dtype=pl.Decimal(10, 2)) for text in ("1.25", "1.75", "2.25")]
-    value, spread = _middle(prices, "grid")
+    value, spread = _middle(prices, True)
     assert value.to_list() == [Decimal("1.75")] and spread == pytest.approx([0.5])
     for unit in ("ms", "us", "ns"):
         moments = [pl.Series([NOON + datetime.timedelta(days=k)], dtype=pl.Datetime(unit)) for k in (4, 0, 2)]
-        value, spread = _middle(moments, "grid")
+        value, spread = _middle(moments, True)
         assert value.to_list() == [NOON + datetime.timedelta(days=2)] and value.dtype == pl.Datetime(unit)
         np.testing.assert_allclose(spread, [2.0])
 
 
 def test_the_spread_of_a_category_is_the_share_that_disagrees():
-    value, spread = _middle([pl.Series(["a", "b"]), pl.Series(["b", "b"]), pl.Series(["a", "b"])], "category")
+    value, spread = _middle([pl.Series(["a", "b"]), pl.Series(["b", "b"]), pl.Series(["a", "b"])], False)
     assert value.to_list() == ["a", "b"]
     np.testing.assert_allclose(spread, [1 / 3, 0.0])

@@ -16,10 +16,11 @@ from scipy import stats
 
 from nablax.app._ask._comparisons import parse_guide
 from nablax.app._data._codec import Codec, fit_codec
-from nablax.app._data._columns import Column
 from nablax.app._data._dequantise import deviation, vertices
 from nablax.app._data._sources import Source, table
 from nablax.app._errors import UserError
+from nablax.app._kinds._category import Category
+from nablax.app._kinds._quantity import AbstractQuantity
 
 from ..tables_at_hand import mixed
 
@@ -37,11 +38,19 @@ def normal(y):
     return -0.5 * jnp.sum(jnp.square(y) + math.log(2.0 * math.pi), axis=1)
 
 
+def pairs(*cells):
+    """Encoded cells of one column: states beside values."""
+    return np.array(cells, np.float32)[:, None, :]
+
+
 def mass(codec, base, *, seed=0, draws=20_000):
-    """For each row, E_q[p(y) exp(c)]: what the standard normal p(y) gives that row, without the bound's gap."""
+    """For each row of one column, E_q[p(y) exp(c)]: what a normal value and the shares give it, without the bound's gap."""
     row = jnp.repeat(jnp.asarray(base, jnp.float32), draws, axis=0)
     y, correction = dequantise(codec, row, seed)
-    return np.asarray(jnp.exp(normal(y) + correction)).reshape(len(base), draws).mean(axis=1)
+    (kind,) = codec.modelled
+    place, at = codec.layout.slices[0], codec.layout.value[0]
+    density = normal(y[:, at : at + 1]) + (mixture(y[:, place], jnp.array(kind.shares)) if kind.states > 1 else 0.0)
+    return np.asarray(jnp.exp(density + correction)).reshape(len(base), draws).mean(axis=1)
 
 
 def mixture(y, weights):
@@ -55,18 +64,18 @@ def mixture(y, weights):
 
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_a_category_bound_is_tight_for_the_vertices_mixture(size):
-    codec = Codec((Column("c", "category", "Int64", categories=tuple(range(size))),))
-    base = np.arange(size, dtype=np.float32)[:, None].repeat(50, axis=0)
+    codec = Codec((Category(name="c", dtype="Int64", categories=tuple(range(size))),))
+    base = pairs(*[(state, np.nan) for state in range(size)]).repeat(50, axis=0)
     y, correction = dequantise(codec, base, 1)
     # Not only on average: every draw gives the probability of its category.
     np.testing.assert_allclose(mixture(y, jnp.ones(size) / size) + correction, -math.log(size), atol=2e-4)
     weights = jnp.arange(1.0, size + 1.0) / (size * (size + 1) / 2)
-    np.testing.assert_allclose(mixture(y, weights) + correction, jnp.log(weights)[base[:, 0].astype(int)], atol=2e-3)
+    np.testing.assert_allclose(mixture(y, weights) + correction, jnp.log(weights)[base[:, 0, 0].astype(int)], atol=2e-3)
 
 
 def test_the_bound_lies_below_the_probability():
-    codec = Codec((Column("c", "category", "Int64", categories=(0, 1, 2)),))
-    y, correction = dequantise(codec, jnp.zeros((20_000, 1)))
+    codec = Codec((Category(name="c", dtype="Int64", categories=(0, 1, 2)),))
+    y, correction = dequantise(codec, jnp.zeros((20_000, 1, 2)))
     # By symmetry the standard normal gives each of the three categories one third.
     gap = -math.log(3.0) - float(jnp.mean(normal(y) + correction))
     assert 0.0 < gap < 2.5
@@ -75,18 +84,22 @@ def test_the_bound_lies_below_the_probability():
 @pytest.mark.parametrize(("step", "log"), [(1.0, False), (0.1, False), (0.25, False), (1.0, True), (100.0, False)])
 def test_grid_probabilities_sum_to_one_in_the_columns_own_unit(step, log):
     random = np.random.default_rng(0)
-    ticks = np.floor(np.exp(1.3 * random.normal(size=500))) if log else random.integers(-9, 10, 500)
+    ticks = np.floor(np.exp(1.5 * random.normal(size=500))) if log else random.integers(-14, 15, 500)
     frame = pl.DataFrame({"x": ticks * step if not step.is_integer() else (ticks * step).astype(int)})
     codec = fit_codec(table(frame))
-    column = codec.columns[0]
-    assert (column.kind, column.log) == ("grid", log)
-    assert column.step == pytest.approx(step)
+    (kind,), scale = codec.columns, codec.columns[0].scale
+    assert (kind.word, scale.log) == ("grid", log)
+    assert scale.step == pytest.approx(step)
     reach = np.arange(0, 4000) if log else np.arange(-60, 80)
-    # A density with respect to the own unit: each cell is `step` wide.
-    total = step * mass(codec, reach[:, None].astype(np.float32), draws=400).sum()
-    # What the normal puts below the first cell's logarithm is given to no row.
-    below = stats.norm.cdf((math.log(column.shift - 0.5) - column.mean) / column.scale) if log else 0.0
-    assert total + below == pytest.approx(1.0, abs=0.01)
+    base, _ = codec.encode(pl.DataFrame({"x": reach * step + scale.low}))
+    assert sorted(set(base[:, 0, 0])) == list(range(kind.levels))
+    # A density with respect to the own unit: each cell is `step` wide, and an atom has a probability.
+    total = (np.where(base[:, 0, 0] == 0, step, 1.0) * mass(codec, base, draws=400)).sum()
+    # What the normal puts below the first cell's logarithm is given to no row, and so are the atoms' own cells.
+    below = stats.norm.cdf((math.log(scale.shift - 0.5) - scale.mean) / scale.scale) if log else 0.0
+    own = pairs(*[(0, scale.to_index(atom)) for atom in kind.atoms]) if kind.atoms else np.zeros((0, 1, 2))
+    lost = kind.shares[0] * below + step * (mass(codec, own, draws=400).sum() if len(own) else 0.0)
+    assert total + lost == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -94,7 +107,7 @@ def test_a_continuous_density_integrates_to_one_in_the_columns_own_unit(log, x64
     random = np.random.default_rng(0)
     values = np.exp(1.5 * random.normal(size=3000)) if log else random.normal(100.0, 7.0, 3000)
     codec = fit_codec(table(pl.DataFrame({"x": values})))
-    assert codec.columns[0].log is log
+    assert codec.columns[0].scale.log is log
     grid = np.exp(np.linspace(-12, 12, 20_001)) if log else np.linspace(30, 170, 20_001)
     base, _ = codec.encode(pl.DataFrame({"x": grid}))
     y, correction = dequantise(codec, base.astype(np.float64))
@@ -106,15 +119,15 @@ def test_missing_and_present_share_the_probability():
     frame = pl.DataFrame({"x": [None, *np.random.default_rng(0).normal(size=200)]})
     codec = fit_codec(table(frame))
     assert codec.dim == 2
-    weights = jnp.array([0.3, 0.7])  # missing, present
+    weights = jnp.array([0.7, 0.3])  # present, missing
 
     def density(base):
         y, correction = dequantise(codec, jnp.asarray(base, jnp.float32))
-        return np.asarray(jnp.exp(normal(y[:, :1]) + mixture(y[:, 1:], weights) + correction))
+        return np.asarray(jnp.exp(normal(y[:, 1:]) + mixture(y[:, :1], weights) + correction))
 
-    np.testing.assert_allclose(density(np.full((100, 1), np.nan)), 0.3, rtol=1e-3)
+    np.testing.assert_allclose(density(pairs(*[(1, np.nan)] * 100)), 0.3, rtol=1e-3)
     places = np.linspace(-7, 7, 1401)
-    present = np.trapezoid(density(places[:, None]), places) * codec.columns[0].scale
+    present = np.trapezoid(density(pairs(*[(0, place) for place in places])), places) * codec.columns[0].scale.scale
     assert present == pytest.approx(0.7, rel=1e-3)
 
 
@@ -130,36 +143,38 @@ def test_independent_columns_add():
     assert y.shape == (len(frame), sum(part.shape[1] for part, _ in single))
     assert y.dtype == jnp.float32
     spread = [float(jnp.std(part)) for part, _ in single]
-    for column, place, width in zip(codec.modelled, codec.layout.slices, spread):
-        there = ~np.isnan(base[:, codec.modelled.index(column)])
-        assert float(jnp.std(y[there, place])) == pytest.approx(width, rel=0.25), column.name
+    for j, (kind, width) in enumerate(zip(codec.modelled, spread)):
+        assert float(jnp.std(y[:, codec.layout.coordinates(j)])) == pytest.approx(width, rel=0.05), kind.name
 
 
 def test_kinds_are_chosen_from_the_data():
     codec = fit_codec(table(mixed()))
-    kinds = {column.name: (column.kind, column.log, column.missing) for column in codec.columns}
+    kinds = {k.name: (k.word, isinstance(k, AbstractQuantity) and k.scale.log, k.missing) for k in codec.columns}
     assert kinds == {
-        "length": ("continuous", False, True),
+        "length": ("number", False, True),
         "count": ("grid", False, True),
         "tenths": ("grid", False, False),
         "colour": ("category", False, True),
         "flag": ("category", False, False),
-        "day": ("grid", False, False),
-        "price": ("continuous", True, False),
+        "day": ("time", False, False),
+        "price": ("number", True, False),
         "visits": ("grid", True, False),
+        "name": ("identifier", False, False),
         "size": ("category", False, False),
     }
-    assert "'name'" in codec.notices[0]
+    assert "'name'" in codec.notices[0] and dict(codec.dropped).keys() == {"name"}
+    assert [kind.states for kind in codec.modelled] == [2, 2, 1, 4, 2, 1, 1, 2, 3]
+    assert codec.column("visits").atoms == (0.0,)
     assert codec.columns[-1].categories == ("S", "M", "L")
 
 
 def test_each_choice_can_be_overridden():
-    kinds = {"count": "continuous", "tenths": "continuous", "day": "omit", "visits": "category"}
+    kinds = {"count": "number", "tenths": "number", "day": "omit", "visits": "category"}
     codec = fit_codec(table(mixed()), kinds=kinds)
-    chosen = {column.name: column.kind for column in codec.columns}
-    assert (chosen["count"], chosen["tenths"], chosen["visits"]) == ("continuous", "continuous", "category")
+    chosen = {kind.name: kind.word for kind in codec.columns}
+    assert (chosen["count"], chosen["tenths"], chosen["visits"]) == ("number", "number", "category")
     assert "day" not in chosen
-    # Whole numbers stay whole although they are learnt as continuous.
+    # Whole numbers stay whole although they are learnt as numbers.
     base, _ = codec.encode(mixed(seed=1).filter(pl.col("visits") < 4))
     assert codec.decode(dequantise(codec, base)[0])["count"].dtype == pl.Int64
 
@@ -199,7 +214,7 @@ def test_decode_undoes_dequantise_and_encode(data):
     if not frame.width:
         return
     kinds = {name: "category" for name in frame.columns if name == "text"}
-    kinds |= {"number": "continuous"} if "number" in frame.columns else {}
+    kinds |= {"number": "number"} if "number" in frame.columns else {}
     codec = fit_codec(table(frame), kinds=kinds)
     again = Codec.from_json(codec.to_json())
     assert again == codec
@@ -209,19 +224,19 @@ def test_decode_undoes_dequantise_and_encode(data):
     assert np.isfinite(y).all() and np.isfinite(correction).all()
     assert back.schema == frame.schema
     for column in codec.columns:
-        if column.kind == "continuous" and column.dtype == "Float64":
+        if column.word == "number" and column.dtype == "Float64":
             close = np.abs(back[column.name].to_numpy() - frame[column.name].to_numpy())
-            assert np.nanmax(close) <= 1e-5 * (column.high - column.low)
+            assert np.nanmax(close) <= 1e-5 * (column.scale.high - column.scale.low)
             assert back[column.name].is_null().equals(frame[column.name].is_null())
-        elif column.kind != "continuous":
+        elif column.word != "identifier":
             assert back[column.name].equals(frame[column.name]), column.name
 
 
 def test_grids_of_the_greatest_size_come_back_exactly():
     for values in (np.arange(65_536), np.floor(np.exp(np.linspace(0.0, 11.0, 20_000)))):
         frame = pl.DataFrame({"x": values.astype(np.int64)})
-        codec = fit_codec(table(frame))
-        assert codec.columns[0].kind == "grid"
+        codec = fit_codec(table(frame), kinds={"x": "grid"})
+        assert codec.columns[0].word == "grid"
         base, _ = codec.encode(frame)
         for seed in range(20):
             assert codec.decode(dequantise(codec, base, seed)[0]).equals(frame)
@@ -232,7 +247,7 @@ def test_samples_stay_in_range_and_the_clipped_fraction_is_reported():
     codec = fit_codec(table(frame))
     y = 3.0 * jax.random.normal(jax.random.key(0), (2000, codec.dim))
     drawn = codec.decode(y)
-    assert drawn.columns == [name for name in frame.columns if name != "name"]
+    assert drawn.columns == frame.columns and drawn["name"].null_count() == 2000
     for name in ("length", "count", "tenths", "day", "price", "visits"):
         assert drawn[name].min() >= frame[name].min() and drawn[name].max() <= frame[name].max()
     assert drawn["length"].null_count() == pytest.approx(1000, abs=100)
@@ -248,7 +263,7 @@ def test_what_fills_missing_cells_is_not_out_of_range():
     y, _ = dequantise(codec, codec.encode(frame)[0])
     assert codec.out_of_range(y)["x"] < 0.005  # rounding may carry the two extremes over
     assert codec.out_of_range(5.0 * y)["x"] > 0.5
-    assert codec.out_of_range(-jnp.abs(y))["x"] == 0.0  # no cell is present
+    assert codec.out_of_range(jnp.abs(y))["x"] == 0.0  # no cell is present
 
 
 def test_jit_equals_eager_and_traces_once(key):
@@ -288,7 +303,7 @@ def test_conditions():
     asked = codec.encode_condition({"colour": "red", "length": "12.5", "flag": "TRUE"}, 2)
     np.testing.assert_allclose(asked[1], [0, 0, 1, 1, codec.standardised("length", 12.5), 0, 1], atol=1e-6)
     back = codec.decode(dequantise(codec, base)[0], condition)
-    assert back.columns == [name for name in frame.columns if name != "name"]
+    assert back.columns == frame.columns
     assert back["colour"].equals(frame["colour"]) and back["flag"].equals(frame["flag"])
     with pytest.raises(UserError, match="blue, green, red"):
         codec.encode_condition({"colour": "pink"}, 1)
@@ -301,8 +316,10 @@ def test_conditions():
 def test_labels_in_whole_numbers_condition_one_hot():
     frame = pl.DataFrame({"x": np.random.default_rng(0).normal(size=100), "label": np.arange(100) % 10})
     assert fit_codec(table(frame), condition=["label"]).condition_dim == 10
-    assert fit_codec(table(frame)).columns[1].kind == "grid"
-    assert fit_codec(table(frame), condition=["label"], kinds={"label": "grid"}).condition_dim == 2
+    assert fit_codec(table(frame)).columns[1].word == "grid"
+    assert fit_codec(table(frame), condition=["label"], kinds={"label": "grid"}).condition_dim == 1 + 10 + 1
+    many = frame.with_columns(label=pl.int_range(pl.len()) % 30)
+    assert fit_codec(table(many), condition=["label"], kinds={"label": "grid"}).condition_dim == 2
 
 
 def test_batches_choose_as_the_whole_does():
@@ -311,8 +328,8 @@ def test_batches_choose_as_the_whole_does():
     source = Source("x", "table", frame.schema, len(frame), "", reader=lambda rows: frame.iter_slices(97))
     for one, other in zip(whole.columns, fit_codec(source).columns):
         one, other = one.to_json(), other.to_json()
-        for moment in ("mean", "scale"):
-            assert other.pop(moment) == pytest.approx(one.pop(moment), rel=1e-9)
+        for moment in ("mean", "scale") if "scale" in one else ():
+            assert other["scale"].pop(moment) == pytest.approx(one["scale"].pop(moment), rel=1e-9)
         assert one == other
 
 
@@ -320,27 +337,36 @@ def test_guides_find_their_coordinates():
     codec = fit_codec(table(mixed()))
     base, _ = codec.encode(mixed())
     y, _ = dequantise(codec, base, to_fill=True)
+    base, _ = codec.encode(mixed(), holes=True)
     known = codec.observed(base)
-    place = codec.dims_of("length")
+    at = codec.place_of("length")
+    state, value = codec.layout.coordinates(at)
     hole = mixed()["length"].is_null().to_numpy()
-    np.testing.assert_array_equal(known[:, place.start], ~hole)
-    assert known[:, place.stop].all() and (y[:, place.stop] > 0).all()  # to be filled: presence is known
-    assert codec.standardised("tenths", 0.1) == pytest.approx(float(codec.columns[2].to_coordinate(np.array([0.1]))[0]))
-    assert codec.vertex("colour", "green").shape == (2,)
+    np.testing.assert_array_equal(known[:, value], ~hole)
+    assert known[:, state].all() and (y[~hole, state] < 0).all()
+    filled, _ = dequantise(codec, codec.encode(mixed(), holes=True)[0], to_fill=True)
+    known = codec.observed(codec.encode(mixed(), holes=True)[0])
+    assert known[:, state].all() and (filled[:, state] < 0).all()  # to be filled: it is there
+    assert not known[hole][:, value].any()
+    colour = codec.layout.coordinates(codec.place_of("colour"))
+    np.testing.assert_array_equal(known[:, colour].all(axis=1), mixed()["colour"].is_not_null().to_numpy())
+    assert codec.decode(filled, filled=True)["colour"].null_count() == 0
+    scale = codec.column("tenths").scale
+    assert codec.standardised("tenths", 0.1) == pytest.approx(float(scale.to_coordinate(np.array([0.1]))[0]))
+    assert codec.vertex("colour", 1).shape == (3,)
     with pytest.raises(UserError, match="category"):
         codec.standardised("colour", 1.0)
     with pytest.raises(UserError, match="no column 'hue'; the columns are length"):
-        codec.dims_of("hue")
+        codec.place_of("hue")
+    with pytest.raises(UserError, match="'name' is not modelled: an identifier"):
+        codec.place_of("name")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda f: f.drop("count"), "column 'count' is absent"),
-        (lambda f: f.with_columns(count=pl.lit("many")), "column 'count' should hold a number, and holds String"),
-        (lambda f: f.with_columns(colour=pl.lit("pink")), "has no value 'pink'; the known ones are blue, green, red"),
-        (lambda f: f.with_columns(price=pl.lit(math.inf)), "column 'price' holds infinite values"),
-        (lambda f: f.with_columns(tenths=pl.lit(math.nan)), "column 'tenths' has missing cells"),
+        (lambda f: f.with_columns(count=pl.lit("many")), "column 'count' should hold a number, and holds 'many'"),
         (lambda f: f.with_columns(day=pl.lit(3)), "column 'day' should hold a date or time"),
     ],
 )
@@ -354,11 +380,39 @@ def test_rows_that_do_not_fit_are_refused(change, message):
 def test_rows_beyond_the_training_range_are_finite():
     codec = fit_codec(table(mixed()))
     far = mixed(n=30, seed=1, missing=0).with_columns(
-        length=pl.lit(1e6), count=pl.lit(-(10**6)), price=pl.lit(-5.0), visits=pl.lit(-7), tenths=pl.lit(0.123)
+        length=pl.lit(100.0), count=pl.lit(-200), price=pl.lit(1e9), visits=pl.lit(10**6), tenths=pl.lit(0.123)
     )
-    y, correction = dequantise(codec, codec.encode(far)[0])
+    base, _ = codec.encode(far)
+    assert not codec.impossible(base).any()
+    y, correction = dequantise(codec, base)
     assert np.isfinite(y).all() and np.isfinite(correction).all()
-    assert float(normal(y).max()) < -1e6
+    assert float(normal(y).max()) < -1e2
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("colour", "pink"),
+        ("price", math.inf),
+        ("price", 1e300),
+        ("price", -5.0),
+        ("visits", -7),
+        ("count", -(10**6)),
+        ("tenths", math.nan),
+        ("tenths", None),
+    ],
+)
+def test_a_cell_that_cannot_be_makes_its_row_impossible_and_no_other(name, cell):
+    frame = mixed(n=30, seed=1, missing=0).with_columns(pl.col("count", "visits").cast(pl.Int64))
+    codec = fit_codec(table(mixed()))
+    column = frame[name].to_list()
+    column[7] = cell
+    base, _ = codec.encode(frame.with_columns(pl.Series(name, column, frame[name].dtype)))
+    np.testing.assert_array_equal(np.flatnonzero(codec.impossible(base)), [7])
+    whole, _ = codec.encode(frame)
+    np.testing.assert_array_equal(np.delete(base, 7, axis=0), np.delete(whole, 7, axis=0))
+    y, correction = dequantise(codec, base)
+    assert np.isfinite(y).all() and np.isfinite(correction).all()
 
 
 def test_json_is_plain():
@@ -398,3 +452,50 @@ def test_guides_are_parsed_and_never_run():
     ):
         with pytest.raises(UserError, match="guide"):
             parse_guide(text, columns)
+
+
+def test_atoms_are_found_where_values_recur_and_nowhere_else():
+    random, n = np.random.default_rng(0), 20_000
+    smooth = {
+        "poisson": random.poisson(20, n),
+        "uniform": random.integers(0, 40, n),
+        "normal": np.round(random.normal(0, 6, n)),
+        "real": random.normal(size=n),
+        "cents": np.round(np.exp(random.normal(3, 1, n)), 2),
+    }
+    heaped = {
+        "zeros": (np.where(random.random(n) < 0.4, 0.0, random.exponential(3, n)), {0.0: 0.4}),
+        "cap": (np.minimum(random.exponential(3, n), 5.0), {5.0: math.exp(-5 / 3)}),
+        "price": (np.where(random.random(n) < 0.1, 9.99, np.round(np.exp(random.normal(3, 1, n)), 2)), {9.99: 0.1}),
+        "counts": (np.where(random.random(n) < 0.5, 0, random.poisson(9, n)), {0.0: 0.5}),
+    }
+    for name, values in smooth.items():
+        assert fit_codec(table(pl.DataFrame({"x": values}))).columns[0].atoms == (), name
+    for name, (values, shares) in heaped.items():
+        kind = fit_codec(table(pl.DataFrame({"x": values}))).columns[0]
+        found = dict(zip(kind.atoms, kind.shares[1:], strict=True))
+        assert found.keys() == shares.keys(), name
+        for value, share in shares.items():
+            assert found[value] == pytest.approx(np.mean(values == value), abs=1e-12)
+            assert found[value] == pytest.approx(share, abs=4 * math.sqrt(share / n))
+        # What is left is standardised by itself.
+        rest = values[~np.isin(values, kind.atoms)]
+        base, _ = fit_codec(table(pl.DataFrame({"x": values}))).encode(pl.DataFrame({"x": rest}))
+        assert (base[:, 0, 0] == 0).all()
+        if not kind.scale.grid and not kind.scale.log:
+            assert float(base[:, 0, 1].mean()) == pytest.approx(0.0, abs=1e-4)
+            assert float(base[:, 0, 1].std()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_heaps_at_round_numbers_are_atoms_and_their_neighbours_are_not():
+    random, n = np.random.default_rng(1), 20_000
+    ages = random.normal(40, 10, n)
+    heaped = np.where(random.random(n) < 0.3, 5 * np.round(ages / 5), np.round(ages))
+    kind = fit_codec(table(pl.DataFrame({"age": heaped}))).columns[0]
+    assert set(kind.atoms) >= {25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 55.0}
+    assert all(atom % 5 == 0 for atom in kind.atoms)
+
+
+def test_a_grid_of_few_values_is_all_atoms():
+    kind = fit_codec(table(pl.DataFrame({"x": [1, 2, 2, 4, 4, 4] * 40}))).columns[0]
+    assert kind.atoms == (1.0, 2.0, 4.0) and kind.shares == pytest.approx((0.0, 1 / 6, 2 / 6, 3 / 6))

@@ -11,9 +11,12 @@ from jaxtyping import Array
 from ..._core import Key, guarded_jit
 from ...transport import Transport
 from ...transport import complete as complete_row
-from .._data._columns import numbers
+from .._data._codec import Codec
 from .._errors import UserError
+from .._kinds._quantity import AbstractQuantity
+from .._kinds._types import numbers
 from .._runs._run import Model
+from ._names import free_name
 from ._score import encode_frame
 
 _PARTICLES = 32
@@ -53,33 +56,26 @@ def complete(model: Model, frame: pl.DataFrame, *, draws: int = 8, seed: int = 0
         The filled table, with the spread of every filled cell.
 
     Raises:
-        UserError: images, a table that does not fit the model or has a column ``..._spread`` already, or nothing to
-            fill.
+        UserError: images, a table that does not fit the model, or nothing to fill.
     """
     codec = model.table("complete")
-    absent = [column.name for column in codec.modelled if column.name not in frame.columns]
-    frame = frame.with_columns([pl.lit(None).alias(name) for name in absent])
-    modelled = [column.name for column in codec.modelled]
-    cells = frame.select(modelled).with_columns(pl.selectors.float().fill_nan(None))
-    holes = {name: cells[name].is_null().to_numpy() for name in modelled if cells[name].null_count()}
+    modelled = [kind.name for kind in codec.modelled]
+    absent = [name for name in modelled if name not in frame.columns]
+    frame = frame.with_columns([pl.lit(None, pl.String).alias(name) for name in absent])
+    gone = {kind.name: kind.spelling.absent(frame[kind.name]) for kind in codec.modelled}
+    holes = {name: missing for name, missing in gone.items() if missing.any()}
     if not holes:
         raise UserError("there is nothing to fill: no cell is missing")
-    taken = [f"{name}_spread" for name in holes if f"{name}_spread" in frame.columns]
-    if taken:
-        raise UserError(f"the table has a column '{taken[0]}' already, which is to hold how far the draws differ")
-    wanting = [name for name in codec.condition if name in frame.columns and frame[name].null_count()]
+    given = [kind for kind in codec.conditioned if kind.name in frame.columns]
+    wanting = [kind.name for kind in given if kind.spelling.absent(frame[kind.name]).any()]
     if wanting:
         raise UserError(f"column '{wanting[0]}' conditions the model, so its missing cells cannot be filled")
     rows = np.flatnonzero(np.any(list(holes.values()), axis=0))
-    base, condition = encode_frame(model, cells.with_columns(frame.select(_there(frame, codec.condition)))[rows], True)
+    base, condition = encode_frame(model, frame[rows], True)
     vectors = np.zeros((len(rows), codec.condition_dim), np.float32) if condition is None else condition
     known = codec.observed(base)
     filled, lineages = _draw(model, base, vectors, known, draws, seed)
-    return Completed(_put_back(model, frame, cells, holes, rows, filled), _notices(len(rows), draws, lineages, absent))
-
-
-def _there(frame: pl.DataFrame, names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if name in frame.columns]
+    return Completed(_put_back(codec, frame, holes, rows, filled), _notices(len(rows), draws, lineages, absent))
 
 
 def _draw(
@@ -102,7 +98,8 @@ def _draw(
         parts.append(np.asarray(y)[: len(base) - start])
         lineages.append(np.asarray(kin)[: len(base) - start])
     points = np.concatenate(parts)
-    return [model.codec.decode(points[:, draw]) for draw in range(draws)], np.concatenate(lineages)
+    codec = model.table("complete")
+    return [codec.decode(points[:, draw], filled=True) for draw in range(draws)], np.concatenate(lineages)
 
 
 @guarded_jit
@@ -123,31 +120,34 @@ def _draw_chunk(
 
 
 def _put_back(
-    model: Model,
-    frame: pl.DataFrame,
-    cells: pl.DataFrame,
-    holes: dict[str, np.ndarray],
-    rows: np.ndarray,
-    filled: list[pl.DataFrame],
+    codec: Codec, frame: pl.DataFrame, holes: dict[str, np.ndarray], rows: np.ndarray, filled: list[pl.DataFrame]
 ) -> pl.DataFrame:
-    kinds = {column.name: column.kind for column in model.codec.columns}
     columns: list[pl.Series] = []
     for name in frame.columns:
         if name not in holes:
             columns.append(frame[name])
             continue
-        value, spread = _middle([table[name] for table in filled], kinds[name])
+        kind = codec.column(name)
+        value, spread = _middle([table[name] for table in filled], isinstance(kind, AbstractQuantity))
         here = holes[name][rows]
-        there, value = _of_one_type(cells[name], value.filter(pl.Series(here)))
+        value = value.filter(pl.Series(here))
+        if frame[name].dtype == pl.String:
+            # The other cells stay as they came, and those filled in are spelled like the training table's.
+            there, value = frame[name], kind.spell(value).cast(pl.String)
+        else:
+            there, value = _of_one_type(frame[name], value)
         spreads = np.full(len(frame), np.nan)
         spreads[rows[here]] = spread[here]
-        columns += [there.scatter(rows[here], value), pl.Series(f"{name}_spread", spreads).fill_nan(None)]
+        columns += [
+            there.scatter(rows[here], value),
+            pl.Series(free_name(f"{name}_spread", frame.columns), spreads).fill_nan(None),
+        ]
     return pl.DataFrame(columns)
 
 
-def _middle(drawn: list[pl.Series], kind: str) -> tuple[pl.Series, np.ndarray]:
+def _middle(drawn: list[pl.Series], quantity: bool) -> tuple[pl.Series, np.ndarray]:
     """What is filled in for each row, and its spread."""
-    if kind == "category":
+    if not quantity:
         cells = list(zip(*(series.to_list() for series in drawn)))
         votes = [pl.Series(row).mode().sort()[0] for row in cells]
         spread = [np.mean([cell != vote for cell in row]) for row, vote in zip(cells, votes)]
@@ -160,6 +160,8 @@ def _middle(drawn: list[pl.Series], kind: str) -> tuple[pl.Series, np.ndarray]:
 
 def _of_one_type(there: pl.Series, fills: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Cells and fills in the cells' own type where it can hold the fills, else in the least that holds both."""
+    if there.dtype.is_float():
+        there = there.fill_nan(None)
     if there.null_count() == len(there):
         return there.cast(fills.dtype, strict=False), fills  # no cell speaks for the type it was read with
     types = (there.dtype, _supertype(there, fills))

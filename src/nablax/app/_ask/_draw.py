@@ -39,7 +39,10 @@ def conditions_for(model: Model, count: int, values: Mapping[str, str], seed: in
     fixed = np.repeat([column.name in values for column in columns], lengths).astype(bool)
     if len(known) == 0 or fixed.all():
         return named
-    categories = np.repeat([column.kind == "category" for column in columns], lengths)
+    # What says which state a cell is in counts before how far its value is.
+    categories = ~np.concatenate(
+        [np.arange(n) == n - 1 if c.valued else np.zeros(n, bool) for c, n in zip(columns, lengths)]
+    )
     differences = np.square(known - named[:1]) * fixed
     mismatch = differences[:, categories].sum(axis=1)
     picks = np.flatnonzero(mismatch == mismatch.min())

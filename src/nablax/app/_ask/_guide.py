@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from ...transport import Bounds, steer
-from .._data._cells import code_of, encode_column
 from .._data._codec import Codec
-from .._data._columns import Column, numbers
 from .._errors import UserError
+from .._kinds._category import Category
+from .._kinds._quantity import AbstractQuantity
+from .._kinds._types import numbers
 from .._runs._run import Model
 from ._comparisons import Comparison, parse_guide
 from ._draw import Samples, conditions_for, draw
@@ -109,22 +110,32 @@ def satisfies(codec: Codec, frame: pl.DataFrame, comparisons: list[Comparison]) 
     """Whether each row satisfies every comparison, read as steering reads it; a missing cell satisfies none."""
     holds = np.ones(len(frame), bool)
     for name, symbol, value in comparisons:
-        column = _column(codec, name)
-        if column.kind == "category":
-            holds &= encode_column(column, frame) == code_of(column, value)
+        kind = codec.column(name)
+        if isinstance(kind, Category):
+            holds &= kind.encode(frame[name])[0] == kind.code_of(value)
             continue
         # What is written 5.1 is the nearest number that the column can hold.
-        wanted = np.float32(value) if frame[name].dtype == pl.Float32 else float(value)
+        wanted = np.float32(_number(kind, value)) if frame[name].dtype == pl.Float32 else _number(kind, value)
         holds &= _OPERATORS[symbol](numbers(frame[name]), wanted)
     return holds
+
+
+def _number(kind: object, value: float | int | str | bool) -> float:
+    if not isinstance(kind, AbstractQuantity):
+        raise UserError(f"column '{kind.name}' is not modelled: {kind.reason}")  # type: ignore[attr-defined]
+    return kind.value_of(value) if isinstance(value, str) else float(value)
 
 
 def _cost(codec: Codec, comparisons: list[Comparison]) -> Bounds:
     lower, upper = np.full(codec.shape, -np.inf), np.full(codec.shape, np.inf)
     for name, symbol, value in comparisons:
-        place = codec.dims_of(name)
-        one_of_few = isinstance(value, str | bool) or _column(codec, name).kind == "category"
-        point = codec.vertex(name, value) if one_of_few and symbol == "==" else codec.standardised(name, float(value))
+        kind, at = codec.column(name), codec.place_of(name)
+        place: int | slice
+        point: np.ndarray | np.float64
+        if isinstance(kind, Category) and symbol == "==":
+            place, point = codec.layout.slices[at], codec.vertex(name, kind.code_of(value))
+        else:
+            place, point = int(codec.layout.value[at]), np.float64(codec.standardised(name, value))
         # x > 5 begins beyond 5, so that it contradicts x <= 5.
         if symbol in (">", ">=", "=="):
             lower[place] = np.maximum(lower[place], np.nextafter(point, np.inf) if symbol == ">" else point)
@@ -135,10 +146,6 @@ def _cost(codec: Codec, comparisons: list[Comparison]) -> Bounds:
     inside = np.minimum(_MARGIN, 0.5 * (upper - lower))
     lower, upper = lower + inside, upper - inside
     return Bounds(jnp.asarray(lower, jnp.float32), jnp.asarray(upper, jnp.float32), margin=0.0)  # inside already
-
-
-def _column(codec: Codec, name: str) -> Column:
-    return next(column for column in codec.columns if column.name == name)
 
 
 def _pull(model: Model, frame: pl.DataFrame, condition: np.ndarray, seed: int) -> list[str]:

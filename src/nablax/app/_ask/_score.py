@@ -14,6 +14,7 @@ from ..._core import Key
 from ...follow import Solver
 from .._runs._rows import filled
 from .._runs._run import Model
+from ._names import free_name
 
 # Activations of D Jacobian products a row: this many numbers of one layer at a time.
 _NUMBERS_AT_ONCE = 2**24
@@ -63,7 +64,8 @@ def score(
         round_trip: also send each row to noise and back, which costs a second solution.
 
     Returns:
-        The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c].
+        The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c]. A row
+        with a cell to which the training data give no probability gets -∞.
     """
     codec, dim = model.codec, int(np.prod(model.codec.shape))
     draws = draws if codec.noisy else 1
@@ -88,7 +90,9 @@ def score(
             error = values.std(axis=0, ddof=1) / math.sqrt(draws)
         part = np.stack([values.mean(axis=0), error, np.asarray(results[0][2], np.float64)])
         parts.append(part[:, : len(base) - start])
-    return Scores(*np.concatenate(parts, axis=1))
+    value, error, gap = np.concatenate(parts, axis=1)
+    never = codec.impossible(base)
+    return Scores(np.where(never, -np.inf, value), np.where(never, 0.0, error), gap)
 
 
 def _score_chunk(model: Model, base: Array, condition: Array, key: Key, round_trip: bool) -> tuple[Array, Array, Array]:
@@ -118,7 +122,8 @@ def scored_frame(
 
     Returns:
         ``frame`` with log_likelihood_nats (or bits_per_dimension), its ..._standard_error, and outlier_rank: 1 is the
-        least likely row.
+        least likely row. A row with a cell that the training data give no probability has a likelihood of -∞. Where
+        the table has columns of these names, the new ones are numbered.
 
     Raises:
         UserError: the table does not fit the model.
@@ -132,11 +137,9 @@ def scored_frame(
     rank = np.empty(len(base), np.int64)
     rank[np.argsort(scores.log_likelihood, kind="stable")] = np.arange(1, len(base) + 1)
     plain = frame.drop([column for column, dtype in frame.schema.items() if dtype == pl.Array])
-    return plain.with_columns(
-        pl.Series(name, value),
-        pl.Series(f"{name}_standard_error", error).fill_nan(None),
-        pl.Series("outlier_rank", rank),
-    )
+    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
+    new |= {"outlier_rank": pl.Series(rank)}
+    return plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
 
 
 def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tuple[np.ndarray, np.ndarray | None]:

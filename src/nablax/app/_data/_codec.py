@@ -12,19 +12,14 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from .._errors import UserError
+from .._kinds._category import Category
+from .._kinds._kind import AbstractKind
+from .._kinds._quantity import AbstractQuantity
+from .._kinds._registry import kind_from_json
+from .._quoting import assignment
 from . import _dequantise
-from ._cells import (
-    block_size,
-    code_of,
-    condition_vector,
-    decode_column,
-    decode_conditions,
-    encode_column,
-    encode_conditions,
-    listed,
-)
-from ._columns import Column
-from ._summary import choose_columns
+from ._cells import block_size, cells_of, condition_vector, decode_conditions, encode_conditions
+from ._columns import choose_columns
 
 if TYPE_CHECKING:
     from ._sources import Source
@@ -34,15 +29,16 @@ if TYPE_CHECKING:
 class Codec:
     """How a table becomes arrays and comes back; learnt from the training data, plain JSON on disk.
 
-    ``encode`` gives one float32 per modelled column (a standardised number, a grid index, a category's number, NaN
-    for a missing cell) and the condition vector. ``dequantise`` turns those into y in R^dim and a correction c with
-    log p(row) >= E[log p(y) + c], in nats: a density with respect to each number's own unit (so the probability of
-    an integer with step 1) and a probability for each category. ``decode`` goes back.
+    ``encode`` gives a state and a value for each modelled column (see ``AbstractKind``) and the condition vector.
+    ``dequantise`` turns those into y in R^dim and a correction c with log p(row) >= E[log p(y) + c], in nats: a
+    density with respect to each number's own unit (so the probability of an integer with step 1), and a probability
+    for each category, for each atom of a number, and for missing. ``decode`` goes back.
 
     Attributes:
-        columns: every column kept, in the table's order.
+        columns: every column kept, in the table's order; those with ``modelled`` False are carried through.
         condition: names of those that condition the model; the others are modelled.
-        notices: one line for each column left out.
+        notices: one line for each thing to know of the columns.
+        dropped: name of each column that is not modelled, and why.
 
     Example:
         >>> import jax, polars as pl
@@ -59,24 +55,35 @@ class Codec:
         Hoogeboom, Cohen & Tomczak, "Learning Discrete Distributions by Dequantization" (2020), for its variants.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[AbstractKind, ...]
     condition: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    dropped: tuple[tuple[str, str], ...] = ()
 
     @functools.cached_property
-    def modelled(self) -> tuple[Column, ...]:
+    def modelled(self) -> tuple[AbstractKind, ...]:
         """The columns that the model draws."""
-        return tuple(column for column in self.columns if column.name not in self.condition)
+        return tuple(kind for kind in self.columns if kind.modelled and kind.name not in self.condition)
 
     @functools.cached_property
-    def conditioned(self) -> tuple[Column, ...]:
+    def carried(self) -> tuple[AbstractKind, ...]:
+        """The columns that are carried through."""
+        return tuple(kind for kind in self.columns if not kind.modelled)
+
+    @functools.cached_property
+    def conditioned(self) -> tuple[AbstractKind, ...]:
         """The columns that condition the model, in the order of ``condition``."""
-        return tuple(self._column(name) for name in self.condition)
+        return tuple(self.column(name) for name in self.condition)
 
     @functools.cached_property
     def layout(self) -> "_dequantise.Layout":
         """Where each modelled column lies in y."""
         return _dequantise.layout(self.modelled)
+
+    @functools.cached_property
+    def lines(self) -> "_dequantise.Lines":
+        """The scales of the modelled columns that carry values, as arrays."""
+        return _dequantise.lines(self.modelled)
 
     @property
     def dim(self) -> int:
@@ -96,70 +103,89 @@ class Codec:
     @property
     def condition_dim(self) -> int:
         """Length of the condition vector; 0 without conditions."""
-        return sum(block_size(column) for column in self.conditioned)
+        return sum(block_size(kind) for kind in self.conditioned)
 
-    def _column(self, name: str) -> Column:
-        for column in self.columns:
-            if column.name == name:
-                return column
-        known = ", ".join(column.name for column in self.columns)
+    def column(self, name: str) -> AbstractKind:
+        """A column by its name.
+
+        Raises:
+            UserError: there is none.
+        """
+        for kind in self.columns:
+            if kind.name == name:
+                return kind
+        known = ", ".join(kind.name for kind in self.columns)
         raise UserError(f"no column '{name}'; the columns are {known}")
 
     @property
     def noisy(self) -> bool:
-        """Whether ``dequantise`` draws noise: everything but continuous columns without missing cells."""
-        return any(column.kind != "continuous" or column.missing for column in self.modelled)
+        """Whether ``dequantise`` draws noise: for states and grids, so for all but numbers off a grid and present."""
+        return any(kind.states > 1 or _counted(kind) for kind in self.modelled)
 
-    def dims_of(self, name: str) -> slice:
-        """The value coordinates of a modelled column in y (its presence coordinate, if any, follows them)."""
-        column = self._column(name)
-        if column not in self.modelled:
-            raise UserError(f"column '{name}' is a condition: set it with --condition {name}=VALUE")
-        return self.layout.slices[self.modelled.index(column)]
+    def place_of(self, name: str) -> int:
+        """The position of a modelled column in ``modelled``, and so in ``layout``.
 
-    def standardised(self, name: str, value: float) -> float:
-        """The coordinate of a number given in the column's own unit.
+        Raises:
+            UserError: there is no such column, or it is a condition, or carried through.
+        """
+        kind = self.column(name)
+        if name in self.condition:
+            raise UserError(f"column '{name}' is a condition: set it with --condition {assignment(name, 'VALUE')}")
+        if kind not in self.modelled:
+            raise UserError(f"column '{name}' is not modelled: {kind.reason}")
+        return self.modelled.index(kind)
+
+    def standardised(self, name: str, value: object) -> float:
+        """The coordinate of a number given in the column's own unit, or spelled as its cells are.
 
         Args:
-            name: a continuous or grid column.
-            value: in the column's own unit (days since 1970-01-01 for dates and times).
+            name: a column of numbers or times.
+            value: a number in the column's own unit (days since 1970-01-01 for dates and times), or text.
 
         Returns:
             The coordinate in y.
 
         Raises:
-            UserError: no such column, or a category.
+            UserError: no such column, or one without numbers.
         """
-        column = self._column(name)
-        if column.kind == "category":
-            raise UserError(f"column '{name}' is a category: compare it with == and one of {listed(column)}")
-        return float(column.to_coordinate(float(value)))
+        kind = self.column(name)
+        if isinstance(kind, Category):
+            raise UserError(f"column '{name}' is a category: compare it with == and one of {kind.listed}")
+        if not isinstance(kind, AbstractQuantity):
+            raise UserError(f"column '{name}' is not modelled: {kind.reason}")
+        number = kind.value_of(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+        return float(kind.scale.to_coordinate(number))
 
-    def vertex(self, name: str, value: object) -> np.ndarray:
-        """The coordinates [dims] of one value of a category column."""
-        column = self._column(name)
-        if column.kind != "category":
-            raise UserError(f"column '{name}' is a number: compare it with a number")
-        return _dequantise.vertices(len(column.categories))[code_of(column, value)]
+    def vertex(self, name: str, state: int) -> np.ndarray:
+        """The coordinates [states - 1] of one state of a column."""
+        return _dequantise.vertices(self.column(name).states)[state]
 
     def encode(self, frame: pl.DataFrame, *, holes: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Encode rows of a table that has at least the training table's columns, in any order.
 
         Args:
-            frame: the rows; values outside the observed range are fine, and off-grid numbers go to their cell.
-            holes: accept missing cells in columns that had none in training (to be filled in later).
+            frame: the rows, as they were read; values outside the observed range are fine, and off-grid numbers go to
+                their cell.
+            holes: missing cells are to be filled in: their state is NaN, and so is that of a cell that the model can
+                make nothing of.
 
         Returns:
-            base float32 [n, cells] and condition float32 [n, condition_dim].
+            base float32 [n, cells, 2], the state and value of each modelled cell, and condition float32
+            [n, condition_dim]. A state of -1 is a cell to which the training data give no probability: a category
+            that was not seen, a number far out of reach, text that is no number, or a missing cell in a column that
+            had none. The value is NaN where the state carries none.
 
         Raises:
-            UserError: a column is absent, of another type, infinite, or holds an unseen category.
+            UserError: a column is absent, or of another type.
         """
-        base = np.empty((len(frame), self.cells), np.float32)
-        for j, column in enumerate(self.modelled):
-            base[:, j] = encode_column(column, frame)
-            if not holes and not column.missing and np.isnan(base[:, j]).any():
-                raise UserError(f"column '{column.name}' has missing cells, and had none in training")
+        base = np.empty((len(frame), self.cells, 2), np.float32)
+        for j, kind in enumerate(self.modelled):
+            cells, lost = cells_of(kind, frame)
+            state, value = kind.encode(cells)
+            base[:, j, 0] = np.where(lost, -1, state)
+            base[:, j, 1] = value
+            if holes:
+                base[(base[:, j, 0] < 0) | cells.is_null().to_numpy(), j, 0] = np.nan
         return base, encode_conditions(self.conditioned, frame)
 
     def encode_condition(self, values: Mapping[str, object], n: int) -> np.ndarray:
@@ -178,14 +204,15 @@ class Codec:
         return condition_vector(self.conditioned, values, n)
 
     def dequantise(
-        self, base: Float[Array, "n cells"], key: Key, *, to_fill: bool = False
+        self, base: Float[Array, "n cells 2"], key: Key, *, to_fill: bool = False
     ) -> tuple[Float[Array, "n dim"], Float[Array, " n"]]:
         """Draw y and the correction c with log p(row) >= E[log p(y) + c]; pure JAX, fit for jit.
 
         Args:
             base: encoded rows.
             key: for the noise.
-            to_fill: missing cells are to be filled in: their presence says "present".
+            to_fill: cells of unknown state are to be filled in: where "missing" is the one other state of a number, it
+                is not that.
 
         Returns:
             y [n, dim], and c [n] in nats per row.
@@ -196,78 +223,134 @@ class Codec:
         return _dequantise.dequantise(self.modelled, self.layout, base, key, to_fill=to_fill)
 
     def observed(self, base: np.ndarray) -> np.ndarray:
-        """Which coordinates of y are known when missing cells are to be filled in.
+        """Which coordinates of y are known when cells of unknown state are to be filled in.
 
         Args:
-            base: encoded rows [n, cells].
+            base: encoded rows [n, cells, 2].
 
         Returns:
-            Booleans [n, dim]: False on the value coordinates of missing cells only.
+            Booleans [n, dim]: False on the coordinates of unknown cells only, and not on the state of a number that
+            could only be present.
         """
         known = np.ones((len(base), self.dim), bool)
-        for j, place in enumerate(self.layout.slices):
-            known[:, place] = ~np.isnan(base[:, j])[:, None]
+        for j, (place, value) in enumerate(zip(self.layout.slices, self.layout.value)):
+            there = base[:, j, 0] >= 0
+            if not self.layout.only_missing[j]:
+                known[:, place] = there[:, None]
+            if value >= 0:
+                known[:, value] = there
         return known
 
-    def decode(self, y: Array | np.ndarray, condition: np.ndarray | None = None) -> pl.DataFrame:
+    def impossible(self, base: np.ndarray) -> np.ndarray:
+        """Which encoded rows [n] hold a cell to which the training data give no probability."""
+        return np.any(base[..., 0] < 0, axis=1)
+
+    def states(self, y: Array | np.ndarray, *, filled: bool = False) -> np.ndarray:
+        """The state of each cell of points.
+
+        Args:
+            y: [n, dim].
+            filled: leave "missing" out: the cells are there.
+
+        Returns:
+            Whole numbers [n, cells].
+        """
+        points = np.asarray(y, np.float64)
+        found = np.zeros((len(points), self.cells), np.int64)
+        for j, (kind, place) in enumerate(zip(self.modelled, self.layout.slices)):
+            if kind.states > 1:
+                # All vertices are equally far from the origin, so the nearest one has the largest inner product.
+                products = points[:, place] @ _dequantise.vertices(kind.states).T
+                found[:, j] = np.argmax(products[:, : kind.levels] if filled else products, axis=1)
+        return found
+
+    def decode(
+        self, y: Array | np.ndarray, condition: np.ndarray | None = None, *, filled: bool = False
+    ) -> pl.DataFrame:
         """Points back to rows, in the table's own columns, order, types and observed ranges.
 
         Args:
             y: [n, dim].
             condition: the condition vectors [n, condition_dim]; without them the condition columns are left out.
+            filled: no cell is missing.
 
         Returns:
-            The table; null where "missing" was drawn.
+            The table of typed cells, null where "missing" was drawn; `spell` writes them as the table's own came.
         """
-        points = np.asarray(y, np.float64)
-        made: dict[str, pl.Series] = {}
-        for column, place, present in zip(self.modelled, self.layout.slices, self.layout.present):
-            there = points[:, present] > 0.0 if present >= 0 else np.ones(len(points), bool)
-            made[column.name] = decode_column(column, points[:, place], there)
+        points, states = np.asarray(y, np.float64), self.states(y, filled=filled)
+        coordinates = np.where(self.layout.value >= 0, points[:, self.layout.value], 0.0)
+        return self.decode_cells(states, coordinates, condition)
+
+    def decode_cells(
+        self, states: np.ndarray, coordinates: np.ndarray, condition: np.ndarray | None = None
+    ) -> pl.DataFrame:
+        """States and standardised coordinates back to rows; see `decode`.
+
+        Args:
+            states: whole numbers [n, cells].
+            coordinates: [n, cells]; what lies beside a state without value counts for nothing.
+            condition: the condition vectors; without them the condition columns are left out.
+
+        Returns:
+            The table of typed cells.
+        """
+        made = {kind.name: kind.decode(states[:, j], coordinates[:, j]) for j, kind in enumerate(self.modelled)}
+        nothing = np.zeros(len(states), np.int64)
+        made |= {kind.name: kind.decode(nothing, nothing.astype(np.float64)) for kind in self.carried}
         if condition is not None:
             made |= {series.name: series for series in decode_conditions(self.conditioned, condition)}
-        return pl.DataFrame([made[column.name] for column in self.columns if column.name in made])
+        return pl.DataFrame([made[kind.name] for kind in self.columns if kind.name in made])
+
+    def spell(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Typed cells as the table's own came: text where it was text."""
+        return frame.with_columns([k.spell(frame[k.name]) for k in self.columns if k.name in frame.columns])
 
     def out_of_range(self, y: Array | np.ndarray) -> dict[str, float]:
-        """The fraction of present cells that ``decode`` clips to the observed range, by column of numbers."""
-        points, fractions = np.asarray(y, np.float64), {}
-        for column, place, present in zip(self.modelled, self.layout.slices, self.layout.present):
-            if column.kind != "category":
-                value = column.from_coordinate(points[:, place.start])
-                half = 0.5 * column.step if column.kind == "grid" else 0.0
-                outside = (value < column.low - half) | (value > column.high + half)
-                there = points[:, present] > 0.0 if present >= 0 else np.ones(len(points), bool)
-                fractions[column.name] = float(outside[there].mean()) if there.any() else 0.0
+        """The fraction of cells with a value that ``decode`` clips to the observed range, by column."""
+        points, states, fractions = np.asarray(y, np.float64), self.states(y), {}
+        for j, (kind, place) in enumerate(zip(self.modelled, self.layout.value)):
+            if isinstance(kind, AbstractQuantity):
+                value = kind.scale.from_coordinate(points[:, place])
+                half = 0.5 * kind.scale.step if kind.scale.grid else 0.0
+                outside = (value < kind.scale.low - half) | (value > kind.scale.high + half)
+                there = states[:, j] == 0
+                fractions[kind.name] = float(outside[there].mean()) if there.any() else 0.0
         return fractions
 
     def to_json(self) -> str:
         """The codec as JSON text."""
-        fields = {"columns": [column.to_json() for column in self.columns]}
-        return json.dumps({"kind": "table", **fields, "condition": self.condition, "notices": self.notices})
+        fields = {"columns": [kind.to_json() for kind in self.columns]}
+        rest = {"condition": self.condition, "notices": self.notices, "dropped": dict(self.dropped)}
+        return json.dumps({"kind": "table", **fields, **rest})
 
     @staticmethod
     def from_json(text: str) -> "Codec":
         """Undo ``to_json``."""
         fields = json.loads(text)
-        columns = tuple(Column.from_json(column) for column in fields["columns"])
-        return Codec(columns, tuple(fields["condition"]), tuple(fields["notices"]))
+        columns = tuple(kind_from_json(column) for column in fields["columns"])
+        return Codec(columns, tuple(fields["condition"]), tuple(fields["notices"]), tuple(fields["dropped"].items()))
+
+
+def _counted(kind: AbstractKind) -> bool:
+    return isinstance(kind, AbstractQuantity) and kind.scale.grid
 
 
 def fit_codec(source: "Source", *, condition: Sequence[str] = (), kinds: Mapping[str, str] | None = None) -> Codec:
-    """Look at every row of a table once and choose how each column is encoded.
+    """Look at every row of a table and choose how each column is encoded.
 
     Args:
         source: a table.
         condition: names of the columns that condition the model.
-        kinds: column to "continuous", "grid", "category" or "omit", where the choice is not to be made from the data.
+        kinds: column to the word of a kind, or "omit", where the choice is not to be made from the data.
 
     Returns:
         The codec.
 
     Raises:
-        UserError: a column cannot be learnt (constant, infinite, all missing), or nothing remains.
+        UserError: a column cannot be learnt, or nothing remains.
     """
-    columns, notices = choose_columns(source, source.columns, condition=condition, kinds=kinds or {})
-    if len(columns) == len(condition):
-        raise UserError(source.name, "no column remains to be modelled", *notices)
-    return Codec(columns, tuple(condition), notices)
+    found = choose_columns(source, source.columns, condition=condition, kinds=kinds or {})
+    codec = Codec(found.kinds, tuple(condition), found.notices, found.dropped)
+    if not codec.modelled:
+        raise UserError(source.name, "no column remains to be modelled", *found.notices)
+    return codec

@@ -15,15 +15,16 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from .._errors import UserError
+from .._kinds._kind import AbstractKind
+from .._kinds._registry import kind_from_json
 from ._cells import (
     block_size,
     condition_vector,
     decode_conditions,
     encode_conditions,
 )
-from ._columns import Column
+from ._columns import choose_columns
 from ._histogram import Histogram, count_levels
-from ._summary import choose_columns
 
 if TYPE_CHECKING:
     from ._sources import Source
@@ -62,7 +63,7 @@ class ImageCodec:
     levels: int
     low: float
     high: float
-    conditioned: tuple[Column, ...] = ()
+    conditioned: tuple[AbstractKind, ...] = ()
     notices: tuple[str, ...] = ()
     histogram: Histogram | None = None
 
@@ -82,7 +83,7 @@ class ImageCodec:
         return tuple(column.name for column in self.conditioned)
 
     @functools.cached_property
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[AbstractKind, ...]:
         """The condition columns; the image itself is no column of cells."""
         return self.conditioned
 
@@ -164,6 +165,10 @@ class ImageCodec:
         """Which coordinates are known: NaN marks the unknown, so all of a byte image."""
         return ~np.isnan(np.asarray(base, np.float32))
 
+    def impossible(self, base: np.ndarray) -> np.ndarray:
+        """None of the images [n]: pixels out of range are refused."""
+        return np.zeros(len(base), bool)
+
     def decode(self, y: Array | np.ndarray, condition: np.ndarray | None = None) -> pl.DataFrame:
         """Points back to images of the training images' type, within the observed range.
 
@@ -183,6 +188,10 @@ class ImageCodec:
         frame = pl.DataFrame({"image": np.ascontiguousarray(pixels)})
         return frame if condition is None else frame.with_columns(decode_conditions(self.conditioned, condition))
 
+    def spell(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The cells themselves."""
+        return frame
+
     def out_of_range(self, y: Array | np.ndarray) -> dict[str, float]:
         """The fraction of pixels that ``decode`` clips to the observed range."""
         if self.histogram is not None:
@@ -196,7 +205,9 @@ class ImageCodec:
 
     def to_json(self) -> str:
         """The codec as JSON text."""
-        fields = dataclasses.asdict(self) | {"conditioned": [column.to_json() for column in self.conditioned]}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {"conditioned": [kind.to_json() for kind in self.conditioned]}
+        fields["histogram"] = None if self.histogram is None else dataclasses.asdict(self.histogram)
         return json.dumps({"kind": "images", **fields})
 
     @staticmethod
@@ -204,7 +215,7 @@ class ImageCodec:
         """Undo ``to_json``."""
         fields = json.loads(text)
         del fields["kind"]
-        conditioned = tuple(Column.from_json(column) for column in fields.pop("conditioned"))
+        conditioned = tuple(kind_from_json(column) for column in fields.pop("conditioned"))
         counts = fields.pop("histogram")
         histogram = None if counts is None else Histogram(tuple(tuple(row) for row in counts["counts"]))
         shape, notices = tuple(fields.pop("shape")), tuple(fields.pop("notices"))
@@ -226,7 +237,7 @@ class PixelSummary:
         self.shape, self.dtype = pixels.shape[1:], pixels.dtype
         self.low, self.high = min(self.low, float(pixels.min())), max(self.high, float(pixels.max()))
 
-    def codec(self, levels: int | None, conditioned: tuple[Column, ...], notices: tuple[str, ...]) -> ImageCodec:
+    def codec(self, levels: int | None, conditioned: tuple[AbstractKind, ...], notices: tuple[str, ...]) -> ImageCodec:
         """Choose the number of levels where it is not given: 256 for bytes that use them, else the greatest + 1.
 
         Args:
@@ -274,8 +285,8 @@ def fit_image_codec(
     if "image" in condition:
         raise UserError("the images themselves cannot be the condition")
     pixels = PixelSummary()
-    columns, notices = choose_columns(source, condition, condition=condition, kinds={}, look=pixels.add)
-    codec = pixels.codec(source.levels, columns, notices)
+    found = choose_columns(source, condition, condition=condition, kinds={}, look=pixels.add)
+    codec = pixels.codec(source.levels, found.kinds, found.notices)
     few = 0 < codec.levels <= _FEW_LEVELS and codec.dim * codec.levels <= _MOST_COUNTS
     if training is None or source.frame is None or not few or len(training) < _ROWS_A_LEVEL * codec.levels:
         return codec

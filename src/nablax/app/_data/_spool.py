@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from .._errors import UserError
 from ._sources import Source
@@ -36,7 +37,7 @@ def spool(
         UserError: a row cannot be encoded, the file changed meanwhile, or the disk is full.
     """
     if source.frame is not None:
-        return *codec.encode(source.frame, holes=holes), True
+        return *_encode(codec, source.frame, holes), True
     place = folder / "encoded"
     mark = f"{source.fingerprint}\n{source.rows}\n{codec.to_json()}\n"
     stamp = place / "of.txt"
@@ -56,7 +57,7 @@ def _write(source: Source, codec: "Codec | ImageCodec", place: Path, mark: str, 
         maps: list[np.ndarray] = []
         at = 0
         for frame in source.batches(_BATCH):
-            parts = codec.encode(frame, holes=holes)
+            parts = _encode(codec, frame, holes)
             if not maps:
                 maps = [
                     _create(folder / f"{n}.npy", part, source.rows) for n, part in zip(("base", "condition"), parts)
@@ -77,6 +78,14 @@ def _write(source: Source, codec: "Codec | ImageCodec", place: Path, mark: str, 
         raise UserError(place, "the encoded rows cannot be written", error.strerror or error) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _encode(codec: "Codec | ImageCodec", frame: pl.DataFrame, holes: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that the codec was learnt from: none of their cells is new to it."""
+    base, condition = codec.encode(frame, holes=holes)
+    if codec.impossible(base).any():
+        raise UserError("the rows are not those that were looked at before: the file changed while it was read")
+    return base, condition
 
 
 def _create(path: Path, part: np.ndarray, rows: int) -> np.ndarray:

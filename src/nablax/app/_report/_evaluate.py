@@ -13,8 +13,10 @@ import numpy as np
 import polars as pl
 
 from .._ask._draw import conditions_for, draw
+from .._ask._names import free_name
 from .._ask._score import Scores, encode_frame, score
 from .._ask._write import write_frame
+from .._data._plain_text import TextOptions
 from .._data._sources import read
 from .._errors import UserError
 from .._runs._rows import Rows, encode
@@ -62,12 +64,13 @@ def evaluate(run: Run, opened: "Source", *, notice: Notice) -> Evidence:
     return _evaluate(model, rows, np.asarray(rows.base[positions]), condition, opened.notices, notice)
 
 
-def check(folder: Path, data: str | None, *, notice: Notice) -> Evidence:
+def check(folder: Path, data: str | None, *, encoding: str | None = None, notice: Notice) -> Evidence:
     """Measure a run again, on its held-out rows or on others, and write its report anew.
 
     Args:
         folder: the run.
         data: rows to check against; by default those held out.
+        encoding: of those, where they are text.
         notice: called with lines for the person.
 
     Returns:
@@ -77,7 +80,12 @@ def check(folder: Path, data: str | None, *, notice: Notice) -> Evidence:
         UserError: the run's own data are gone or have changed, or the rows given do not fit.
     """
     model = load(folder)
-    opened = read(model.config.source, condition=model.config.condition, image_size=model.config.image_size)
+    config = model.config
+    if config.source == "-":
+        raise UserError(f"{folder} was learnt from standard input, which is gone: its rows cannot be looked at again")
+    opened = read(
+        config.source, condition=config.condition, image_size=config.image_size, text=TextOptions(**config.text)
+    )
     if opened.fingerprint != model.config.fingerprint:
         raise UserError(f"{model.config.source} has changed since {folder} was learnt from it")
     rows = encode(opened, model.codec, model.config, model.run)
@@ -86,7 +94,7 @@ def check(folder: Path, data: str | None, *, notice: Notice) -> Evidence:
     seed, lines = model.config.seed + 2, []
     if data is not None:
         held_out = base
-        frame = model.read(data)
+        frame = model.read(data, encoding)
         if len(frame) > _HELD_OUT:
             notice(f"a random {_HELD_OUT} of the {len(frame)} rows are looked at")
             frame = frame.sample(_HELD_OUT, shuffle=True, seed=seed)
@@ -152,6 +160,7 @@ def _evaluate(
         clipped_fraction=float(np.mean(clipped)) if clipped else None,
         round_trip_error=float(np.mean(scores.round_trip_error)),
         choices=[Choice(name, value, config.reasons.get(name, "")) for name, value in config.choices.items()],
+        dropped={} if images else dict(model.table("report").dropped),
         notices=[*notices, *codec.notices],
         commands=_commands(model),
     )
@@ -170,7 +179,7 @@ def _decode(model: Model, base: np.ndarray, condition: np.ndarray) -> pl.DataFra
 
 def _shown(frame: pl.DataFrame) -> Any:
     """Rows as the report's pictures want them."""
-    if "image" in frame.columns:
+    if isinstance(frame.schema.get("image"), pl.Array):
         return frame["image"].to_numpy()
     shown = {}
     for series in frame:
@@ -249,9 +258,11 @@ def _write(model: Model, real: pl.DataFrame, drawn: pl.DataFrame, scores: Scores
         step = max(1, len(grid) // 80)
         run.write("samples.png", image_grid(grid[::step][:80], limits=evidence.image_limits, columns=10))
     else:
-        write_frame(drawn, run.path / "samples.csv")
-    plain = real.drop([column for column, dtype in real.schema.items() if dtype.is_nested()])
-    scored = plain.with_columns(pl.Series(name, value), pl.Series(f"{name}_standard_error", error).fill_nan(None))
+        write_frame(model.codec.spell(drawn), run.path / "samples.csv")
+    spelled = model.codec.spell(real)
+    plain = spelled.drop([column for column, dtype in spelled.schema.items() if dtype.is_nested()])
+    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
+    scored = plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
     write_frame(scored, run.path / "scores.csv")
     write_report(run.path / "report.html", evidence)
 

@@ -70,7 +70,7 @@ def shifted(model: Model, held_out: np.ndarray, others: np.ndarray, seed: int) -
     else:
         table = model.table("check")
         names = [column.name for column in table.modelled]
-        groups = [list(range(place.start, place.stop)) for place in table.layout.slices]
+        groups = [table.layout.coordinates(j) for j in range(len(names))]
     try:
         found = diagnose.feature_shift(
             *(rows.reshape(len(rows), -1) for rows in sets),

@@ -11,6 +11,7 @@ from ... import diagnose
 from ...follow import Solver
 from .._ask._draw import draw
 from .._ask._score import Scores
+from .._kinds._quantity import AbstractQuantity
 from .._runs._run import Model
 from ._baselines import (
     Baseline,
@@ -58,13 +59,15 @@ def features(model: Model, base: np.ndarray) -> np.ndarray:
     if model.config.kind == "images":
         return np.asarray(base, np.float64).reshape(len(base), -1)
     parts = []
-    for j, column in enumerate(model.table("features").modelled):
-        cells = np.asarray(base[:, j], np.float64)
-        if column.kind != "category":
-            parts.append(cells[:, None])
+    for j, kind in enumerate(model.table("features").modelled):
+        state, value = (np.asarray(base[:, j, part], np.float64) for part in (0, 1))
+        if isinstance(kind, AbstractQuantity):
+            # An atom lies where its number does.
+            parts.append(kind.place(state, value)[:, None])
             continue
-        indicators = (cells[:, None] == np.arange(len(column.categories))).astype(np.float64)
-        parts.append(np.where(np.isnan(cells)[:, None], np.nan, indicators))
+        indicators = (state[:, None] == np.arange(kind.levels)).astype(np.float64)
+        gone = (state < 0) | (state >= kind.levels)
+        parts.append(np.where(gone[:, None], np.nan, indicators))
     return np.concatenate(parts, axis=1)
 
 

@@ -62,6 +62,7 @@ class Config:
         choices: every choice, by name (see `Choices`).
         reasons: why each was made.
         image_size: side to which images were cropped and scaled; None for their own.
+        text: how a file of text was to be read (see `TextOptions`), what was not said left out.
     """
 
     version: str
@@ -76,6 +77,7 @@ class Config:
     choices: dict[str, Any]
     reasons: dict[str, str]
     image_size: int | None = None
+    text: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """The configuration as indented JSON text."""

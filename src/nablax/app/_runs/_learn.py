@@ -1,5 +1,6 @@
 """`nablax learn`: from a data file to a trained field and its report."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..._core import PART, Key
 from ...fields import EMA
 from ...follow import Fit, Progress, fit
 from ...transport import Transport, flow_matching
+from .._data._plain_text import AS_IT_IS, TextOptions
 from .._data._sources import read
 from .._errors import UserError
 from ._config import (
@@ -47,6 +49,7 @@ def configure(
     kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
     memory_limit: int | None = None,
+    text: TextOptions = AS_IT_IS,
 ) -> "tuple[Config, Any]":
     """Read the data's shape and make every choice.
 
@@ -58,6 +61,7 @@ def configure(
         kinds: column to kind, where that is not to be chosen from the data.
         image_size: side to which images are cropped and scaled.
         memory_limit: bytes of data above which rows are read from disk batch by batch; 1 GiB by default.
+        text: how a file of text is to be read.
 
     Returns:
         The configuration, and the opened source.
@@ -69,7 +73,7 @@ def configure(
     from .._data._images import fit_image_codec
 
     limit: dict[str, Any] = {} if memory_limit is None else {"memory_limit": memory_limit}
-    opened = read(source, condition=tuple(condition), image_size=image_size, **limit)
+    opened = read(source, condition=tuple(condition), image_size=image_size, text=text, **limit)
     codec: Codec | ImageCodec
     if opened.kind == "images":
         held_out, validation = shares(choices or Choices(), opened.rows)
@@ -95,6 +99,7 @@ def configure(
         choices=chosen,
         reasons=reasons,
         image_size=image_size,
+        text={name: value for name, value in dataclasses.asdict(text).items() if value is not None},
     )
     return config, opened
 

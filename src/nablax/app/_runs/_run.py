@@ -179,15 +179,24 @@ class Model:
             raise UserError(f"{command} is for tables; {self.run.path} was learnt from images")
         return self.codec
 
-    def read(self, data: str | Path) -> "pl.DataFrame":
+    def read(self, data: str | Path, encoding: str | None = None) -> "pl.DataFrame":
         """Rows of a file or folder, of the kind and the image size that the run was learnt from.
+
+        Args:
+            data: the file or folder, or "-" for standard input.
+            encoding: of a file of text; that of the training file by default.
+
+        Returns:
+            The rows, cells of text as they stand there.
 
         Raises:
             UserError: they cannot be read, or are of the other kind.
         """
+        from .._data._plain_text import TextOptions
         from .._data._sources import read_frame
 
-        return read_frame(data, self.config.kind, image_size=self.config.image_size)
+        text = TextOptions(**{**self.config.text, **({} if encoding is None else {"encoding": encoding})})
+        return read_frame(data, self.config.kind, image_size=self.config.image_size, text=text)
 
 
 def load(path: Path | str) -> Model:

@@ -1,0 +1,300 @@
+"""Odd files, each with its right answer: read as meant with at most one line of notice, or refused in one line."""
+
+import datetime
+import gzip
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nablax.app._data._codec import Codec, fit_codec
+from nablax.app._data._plain_text import TextOptions
+from nablax.app._data._sources import read
+from nablax.app._errors import UserError
+
+N = 120
+RANDOM = np.random.default_rng(0)
+SIZES = [f"{value:.1f}" for value in RANDOM.normal(170, 9, N)]
+
+
+def column(cells, name="x"):
+    """A file of this column beside one of plain numbers."""
+    lines = [f"{name},size", *(f"{cell},{size}" for cell, size in zip(cells, SIZES, strict=True))]
+    return "\n".join(lines) + "\n"
+
+
+def semicolons(cells):
+    return column([f"{cell};" for cell in cells]).replace(";,", ";").replace("x,size", "x;size")
+
+
+def some(cells, odd, every=20):
+    """Every twentieth cell is an odd one."""
+    return [odd if k % every == 7 else cell for k, cell in enumerate(cells)]
+
+
+def days(form):
+    first = datetime.date(2019, 1, 1)
+    return [
+        (first + datetime.timedelta(days=int(k))).strftime(form) for k in np.random.default_rng(1).integers(0, 900, N)
+    ]
+
+
+def opened(path, content, options=None):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    source = read(path, text=TextOptions(**(options or {})))
+    return source, fit_codec(source)
+
+
+WHOLE = [str(k) for k in RANDOM.integers(1000, 9999, N)]
+REAL = [f"{v:.3f}" for v in RANDOM.normal(size=N)]
+THOUSANDS = [f"{int(k):,}" for k in RANDOM.integers(1, 900_000, N)]
+
+# name, cells, flags, kind, a value by its cell, a word of the notice (None: nothing is said)
+READ = [
+    ("decimal comma, quoted", [f'"{c.replace(".", ",")}"' for c in REAL], {}, "number", REAL, "decimal commas"),
+    ("thousands", [f'"{c}"' for c in THOUSANDS], {}, "number|grid", [c.replace(",", "") for c in THOUSANDS], "thousands"),
+    ("thousands apart", [c.replace(",", " ") for c in THOUSANDS], {}, "number|grid", [c.replace(",", "") for c in THOUSANDS], "thousands"),
+    ("dollars", [f'"${c}"' for c in THOUSANDS], {}, "number|grid", [c.replace(",", "") for c in THOUSANDS], "'$'"),
+    ("euros after", [f"{c} €" for c in WHOLE], {}, "number|grid", WHOLE, "'€'"),
+    ("per cent", [f"{k % 100}%" for k in range(N)], {}, "grid", [str(k % 100) for k in range(N)], "'%'"),
+    ("minus in front of a currency", [f"-${c}" for c in WHOLE], {}, "number|grid", [f"-{c}" for c in WHOLE], "'$'"),
+    ("the sign for minus", [f"−{c}" for c in WHOLE], {}, "number|grid", [f"-{c}" for c in WHOLE], None),
+    ("plus signs", [f"+{c}" for c in WHOLE], {}, "number|grid", WHOLE, None),
+    ("powers of ten", [f"{float(c):.3e}" for c in REAL], {}, "number", [f"{float(c):.3e}" for c in REAL], None),
+    ("blanks around", [f" {c} " for c in WHOLE], {}, "number|grid", WHOLE, None),
+    ("comma told", [f'"{1 + k % 9},{100 + k}"' for k in range(N)], {"decimal": "comma"}, "number|grid", [f"{1 + k % 9}.{100 + k}" for k in range(N)], "decimal commas"),
+    *(
+        (f"missing {word!r}", some(REAL, word), {}, "number", some(REAL, None), said)
+        for word, said in (
+            *(("None", "None"), ("#N/A", None), ("<NA>", None), ("NAN", "NAN"), ("Null", "Null"), ("-nan", "-nan")),
+            *(("-", "'-'"), (".", "'.'"), (" ", None), ("", None), ("NaT", None), ("?", None), ("—", "—")),
+        )
+    ),
+    ("the wrong mark told", REAL, {"decimal": "comma"}, "number", REAL, "decimal points"),
+    ("a sentinel told", some(REAL, "-999"), {"missing": "-999"}, "number", some(REAL, None), None),
+    ("days with points", days("%d.%m.%Y"), {}, "time", days("%Y-%m-%d"), "day-first"),
+    ("months first", days("%m/%d/%Y"), {}, "time", days("%Y-%m-%d"), "month-first"),
+    ("days with slashes", days("%d/%m/%Y"), {}, "time", days("%Y-%m-%d"), "day-first"),
+    ("bare days", days("%-d.%-m.%Y"), {}, "time", days("%Y-%m-%d"), "day-first"),
+    ("short years", days("%d.%m.%y"), {}, "time", days("%Y-%m-%d"), "day-first"),
+    ("YYYYMMDD", days("%Y%m%d"), {}, "time", days("%Y-%m-%d"), "%Y%m%d"),
+    ("months in words", days("%d %b %Y"), {}, "time", days("%Y-%m-%d"), "%b"),
+    ("NaT among dates", some(days("%Y-%m-%d"), "NaT"), {}, "time", some(days("%Y-%m-%d"), None), None),
+    ("moments", [f"{d} 15:53:19" for d in days("%Y-%m-%d")], {}, "time", None, None),
+    ("moments in UTC", [f"{d}T15:53:19Z" for d in days("%Y-%m-%d")], {}, "time", None, None),
+    ("moments with an offset", [f"{d}T15:53:19+02:00" for d in days("%Y-%m-%d")], {}, "time", None, "in UTC"),
+    ("times of day", [f"{k % 24:02}:{k % 60:02}" for k in range(N)], {}, "time", None, None),
+    ("day or month told", [f"{1 + k % 12}/{1 + k % 7}/2020" for k in range(N)], {"dates": "day-first"}, "time", [f"2020-{1 + k % 7:02}-{1 + k % 12:02}" for k in range(N)], "day-first"),
+    ("truth", ["True" if k % 3 else "False" for k in range(N)], {}, "category", None, None),
+    ("codes with zeros", [f"{k % 20:05}" for k in range(N)], {}, "category", None, "leading zeros"),
+    ("a category with a blank", [" Male" if k % 2 else "Female" for k in range(N)], {}, "category", None, None),
+    ("words that look missing", ["None" if k % 2 else "-" for k in range(N)], {}, "category", None, None),
+    ("Namibia", [("NA", "DE", "FR", "ZA", "US", "CH")[k % 6] for k in range(N)], {}, "category", None, "'NA' is one"),
+    ("ids", [str(k + 1) for k in range(N)], {}, "identifier", None, "counts the rows"),
+    ("ids in disorder", [str(k) for k in RANDOM.permutation(N)], {}, "identifier", None, "counts the rows"),
+    ("names", [f"u{k}" for k in range(N)], {}, "identifier", None, "own value"),
+    ("numbers past 2^53", [str(2**60 + k * 7) for k in range(N)], {}, "identifier", None, "18 digits"),
+    ("numbers past 10^16", [str(10**17 + k * 7) for k in range(N)], {}, "identifier", None, "larger than floats"),
+    ("a constant", ["02"] * N, {}, "constant", None, "the same in each row (02)"),
+    ("nothing", [""] * N, {}, "constant", None, "empty in each row"),
+    ("zeros and ones", [str(k % 2) for k in range(N)], {}, "category", None, None),
+    ("tiny numbers", [f"{1 + k}e-200" for k in range(N)], {}, "number", None, None),
+    ("huge numbers", [f"{1 + k}e150" for k in range(N)], {}, "number", None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cells", "flags", "word", "means", "said"), [r[1:] for r in READ], ids=[r[0] for r in READ])
+def test_a_column_is_read_as_it_is_meant(tmp_path, cells, flags, word, means, said):
+    source, codec = opened(tmp_path / "a.csv", column(cells), flags)
+    kind = codec.column("x")
+    assert kind.word in word.split("|"), kind
+    notices = [line for line in (*source.notices, *codec.notices) if "'x'" in line]
+    assert len(notices) == (said is not None) + (kind.reason != "" and "18 digits" in (said or "")), notices
+    assert said is None or said in notices[0]
+    # The cells are kept as they stand in the file.
+    bare = [cell.strip('"') if cell.startswith('"') else cell for cell in cells]
+    assert source.frame["x"].fill_null("").to_list() == bare
+    if means is not None:
+        parsed, lost = kind.parse(source.frame["x"])
+        assert not lost.any()
+        wanted = pl.Series(means)
+        wanted = wanted.str.to_date() if parsed.dtype == pl.Date else wanted.cast(pl.Float64)
+        assert parsed.cast(wanted.dtype).equals(wanted)
+    assert Codec.from_json(codec.to_json()) == codec
+    json.loads(codec.to_json())
+    base, _ = codec.encode(source.frame)
+    assert not codec.impossible(base).any() and np.isfinite(base[..., 0]).all()
+    if kind.modelled:
+        _spelled_again(codec, kind, source.frame)
+
+
+def _spelled_again(codec, kind, frame):
+    """What is decoded is spelled as the cells were, but for numbers off a grid, whose last digits are drawn."""
+    base, _ = codec.encode(frame)
+    state, value = base[..., 0].astype(int), base[..., 1].astype(float)
+    j = codec.modelled.index(kind)
+    if kind.valued and kind.scale.grid:
+        value[:, j] = kind.scale.to_coordinate(kind.scale.from_index(value[:, j]))
+    back = codec.spell(codec.decode_cells(state, np.nan_to_num(value)))["x"]
+    missing = kind.spelling.absent(frame["x"])
+    assert (back.is_null().to_numpy() == missing).all()
+    for cell, again in zip(frame["x"].filter(~pl.Series(missing)), back.filter(~pl.Series(missing)), strict=True):
+        if kind.word in ("number", "grid") and ("e" in cell or cell != cell.strip() or cell[0] in "+−"):
+            assert float(again) == pytest.approx(float(cell.replace("−", "-")), rel=1e-5)
+        elif "+02" in cell:
+            assert datetime.datetime.fromisoformat(again) == datetime.datetime.fromisoformat(cell)
+        else:
+            assert again == cell
+
+
+# name, content, flags, words of the one line
+REFUSED = [
+    ("a stray word", column([*WHOLE[:-1], "x"]), {}, "line 121 has 'x'"),
+    ("a stray word, told where", column([*REAL[:50], "x", *REAL[51:]]), {}, "1 of 120 cells: line 52 has 'x'"),
+    ("a stray number among dates", column(some(days("%Y-%m-%d"), "12")), {}, "dates or times but for 6 of 120 cells: line 9"),
+    ("a date that is none", column(some(days("%Y-%m-%d"), "2020-02-31", 60)), {}, "2020-02-31"),
+    ("day or month", column([f"{1 + k % 12}/{1 + k % 7}/2020" for k in range(N)]), {}, "--dates day-first"),
+    ("a flag that has no such value", column(REAL), {"decimal": ";"}, "--decimal should be point or comma"),
+    ("an order that is none", column(REAL), {"dates": "sideways"}, "--dates should be day-first, month-first"),
+    ("an infinite cell", column([*REAL[:-1], "inf"]), {}, "inf"),
+    ("a huge sentinel", column([*REAL[:-1], "1.7976931348623157e308"]), {}, "beside which its other numbers cannot be told apart"),
+    ("one column too few", column(REAL) + "1\n", {}, "line 122 has 1 cells, the first line has 2"),
+    ("one column too many", column(REAL) + "1,2,3\n", {}, "line 122 has 3 cells, the first line has 2"),
+    ("no columns that can be learnt", "a,b\n" + "1,2\n" * 30, {}, "no column remains to be modelled"),
+    ("an unknown encoding", column(REAL), {"encoding": "klingon"}, "--encoding 'klingon' is not known"),
+    ("another encoding", column(["é"] * N).encode("latin-1"), {}, "not UTF-8; save it as UTF-8, or name its --encoding"),
+    ("a wrong encoding", column(["é"] * N).encode("latin-1"), {"encoding": "ascii"}, "the text is not ascii"),
+    ("a cut gzip", gzip.compress(column(REAL).encode())[:-30], {}, "cannot be unpacked by gzip"),
+    ("a zip", b"PK\x03\x04" + bytes(100), {}, "packed by zip"),
+    ("two names alike", "a,a\n" + "1,2\n" * 30, {}, "the column name 'a' occurs more than once"),
+    ("an empty file", "", {}, "the file is empty"),
+    ("a header", "a,b\n", {}, "a header and no rows"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "flags", "words"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, content, flags, words):
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path / "a.csv", content, flags)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+PLAIN = column(REAL)
+# name, file name, content, flags, columns
+SHAPES = [
+    ("gzip", "a.csv.gz", gzip.compress(PLAIN.encode()), {}, ["x", "size"]),
+    ("gzip named csv", "a.csv", gzip.compress(PLAIN.encode()), {}, ["x", "size"]),
+    ("carriage returns", "a.csv", PLAIN.replace("\n", "\r"), {}, ["x", "size"]),
+    ("both line ends", "a.csv", PLAIN.replace("\n", "\r\n"), {}, ["x", "size"]),
+    ("no last line end", "a.csv", PLAIN.rstrip("\n"), {}, ["x", "size"]),
+    ("byte order mark", "a.csv", b"\xef\xbb\xbf" + PLAIN.encode(), {}, ["x", "size"]),
+    ("utf-16", "a.csv", PLAIN.encode("utf-16"), {}, ["x", "size"]),
+    ("latin-1", "a.csv", PLAIN.replace("size", "größe").encode("latin-1"), {"encoding": "latin-1"}, ["x", "größe"]),
+    ("semicolons", "a.csv", PLAIN.replace(",", ";"), {}, ["x", "size"]),
+    ("semicolons and decimal commas", "a.csv", PLAIN.replace(",", ";").replace(".", ","), {}, ["x", "size"]),
+    ("a separator in a quoted name", "a.csv", PLAIN.replace("x,size", '"x;y;z",size'), {}, ["x;y;z", "size"]),
+    ("a line end in a quoted name", "a.csv", PLAIN.replace("x,size", '"x\ny",size'), {}, ["x\ny", "size"]),
+    ("the index of pandas", "a.csv", "".join(f"{'' if k == 0 else k - 1},{line}\n" for k, line in enumerate(PLAIN.splitlines())), {}, ["unnamed", "x", "size"]),
+    ("two without a name", "a.csv", PLAIN.replace("x,size", ",").replace("\n", ",1\n"), {}, ["unnamed_1", "unnamed_2", "1"]),
+    ("years as names", "a.csv", PLAIN.replace("x,size", "2019,2020"), {}, ["2019", "2020"]),
+    ("years as a row", "a.csv", PLAIN.replace("x,size", "2019,2020"), {"header": False}, ["x0", "x1"]),
+    ("no names", "a.csv", PLAIN.split("\n", 1)[1], {}, ["x0", "x1"]),
+    ("numbers for names, told", "a.csv", PLAIN.replace("x,size", "0.5,7"), {"header": True}, ["0.5", "7"]),
+    ("odd names", "a.csv", PLAIN.replace("x,size", 'k=1," k "'), {}, ["k=1", " k "]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "flags", "columns"), [s[1:] for s in SHAPES], ids=[s[0] for s in SHAPES])
+def test_a_file_is_opened_however_it_was_saved(tmp_path, name, content, flags, columns):
+    source, codec = opened(tmp_path / name, content, flags)
+    assert list(source.columns) == columns and source.name == "a"
+    assert source.rows == N + (flags.get("header") is False)
+    assert [kind.word for kind in codec.columns][1] in ("grid", "number")
+    assert len(source.notices) <= max(1, sum("unnamed" in name for name in columns))
+    if columns[0] == "unnamed":
+        assert "column 1 has no name" in source.notices[0] and codec.column("unnamed").word == "identifier"
+
+
+def test_zstandard(tmp_path):
+    plain, packed = tmp_path / "a.csv", tmp_path / "a.csv.zst"
+    plain.write_text(column(REAL) + '"1,5",2\n')
+    pl.scan_csv(plain, has_header=False, separator="\x1f", quote_char=None, infer_schema=False).sink_csv(
+        packed, include_header=False, separator="\x1f", quote_style="never", compression="zstd"
+    )
+    assert packed.read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
+    assert read(packed).frame.equals(read(plain).frame)
+
+
+def test_standard_input(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text(PLAIN)
+    with (tmp_path / "a.csv").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert read("-").frame.equals(read(tmp_path / "a.csv").frame)
+
+
+NAMES = ["image", "label", "condition", "row", "outlier_rank", "log_likelihood_nats", "x_spread", "missing", "inf"]
+
+
+def test_no_name_of_a_column_has_a_meaning(tmp_path):
+    rows = RANDOM.normal(size=(N, len(NAMES)))
+    lines = [",".join(NAMES), *(",".join(f"{v:.4f}" for v in row) for row in rows)]
+    source, codec = opened(tmp_path / "a.csv", "\n".join(lines) + "\n")
+    assert source.kind == "table" and [kind.name for kind in codec.modelled] == NAMES
+    assert not source.notices and not codec.notices
+
+
+def test_a_duration_is_measured_in_days(tmp_path):
+    spans = [datetime.timedelta(minutes=int(15 * k)) for k in RANDOM.integers(1, 400, N)]
+    frame = pl.DataFrame({"took": pl.Series(spans, dtype=pl.Duration("us")), "size": RANDOM.normal(size=N)})
+    frame.write_parquet(tmp_path / "a.parquet")
+    source = read(tmp_path / "a.parquet")
+    codec = fit_codec(source)
+    kind = codec.column("took")
+    assert kind.word == "duration" and kind.scale.step == pytest.approx(15 / 1440)
+    state, value = np.moveaxis(codec.encode(frame)[0], 2, 0).astype(float)
+    value[:, 0] = kind.scale.to_coordinate(kind.scale.from_index(value[:, 0]))
+    assert codec.decode_cells(state.astype(int), value)["took"].equals(frame["took"])
+    assert Codec.from_json(codec.to_json()) == codec
+
+
+def test_identifiers_are_numbered_on_and_constants_repeated(tmp_path):
+    lines = ["id,always,code,x", *(f"{k + 1},0.50,u{k},{v}" for k, v in enumerate(REAL))]
+    _, codec = opened(tmp_path / "a.csv", "\n".join(lines) + "\n")
+    drawn = codec.spell(codec.decode(np.zeros((3, codec.dim))))
+    assert drawn["id"].to_list() == ["121", "122", "123"]
+    assert drawn["always"].to_list() == ["0.50"] * 3 and drawn["code"].to_list() == [None] * 3
+    assert dict(codec.dropped).keys() == {"id", "always", "code"}
+    assert [kind.name for kind in codec.modelled] == ["x"]
+
+
+def test_samples_have_the_columns_own_decimals(tmp_path):
+    prices = [f"{v:.2f}" for v in np.exp(RANDOM.normal(3, 2, N))]
+    _, codec = opened(tmp_path / "a.csv", column(prices))
+    drawn = codec.spell(codec.decode(RANDOM.normal(size=(500, codec.dim))))
+    assert drawn["x"].str.contains(r"^\d+\.\d{2}$").all() and drawn["size"].str.contains(r"^\d+\.\d$").all()
+    # The same of cells that came typed.
+    frame = pl.DataFrame({"x": [float(p) for p in prices], "size": [float(s) for s in SIZES]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    codec = fit_codec(read(tmp_path / "a.parquet"))
+    drawn = codec.decode(RANDOM.normal(size=(500, codec.dim)))
+    assert drawn["x"].cast(pl.String).str.contains(r"^\d+\.\d{1,2}$").all()
+
+
+def test_a_score_of_text_reads_the_cells_that_the_model_was_not_learnt_from(tmp_path):
+    _, codec = opened(tmp_path / "a.csv", column(some(REAL, "NA")))
+    other = pl.DataFrame({"x": [" 0.5", "None", "x", "1e300", "0.25"], "size": ["170", "171", "172", "173", None]})
+    base, _ = codec.encode(other)
+    np.testing.assert_array_equal(codec.impossible(base), [False, False, True, True, True])
+    assert base[1, 0, 0] == codec.column("x").states - 1
+
+
+def test_words_that_came_typed_are_all_meant(tmp_path):
+    words = [("NA", "-", "None", "", "x")[k % 5] for k in range(N)]
+    frame = pl.DataFrame({"x": some(words, None), "size": RANDOM.normal(size=N)})
+    frame.write_parquet(tmp_path / "a.parquet")
+    codec = fit_codec(read(tmp_path / "a.parquet"))
+    kind = codec.column("x")
+    assert kind.categories == ("", "-", "NA", "None", "x") and kind.missing
+    base, _ = codec.encode(frame)
+    assert (base[:, 0, 0] == kind.states - 1).sum() == frame["x"].null_count()
