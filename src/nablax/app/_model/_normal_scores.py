@@ -91,31 +91,32 @@ def _place(knots: Float[Array, "columns knots"], at: Float[Array, "rows columns"
     return jnp.sum(at[..., None] >= knots[:, 1:-1], axis=-1)
 
 
-def fit_normal_scores(columns: list[np.ndarray]) -> NormalScores:
+def fit_normal_scores(columns: list[np.ndarray], repeats: int = 1) -> NormalScores:
     """Fit one map a column.
 
     Args:
         columns: for each column of numbers its coordinates [cells] in the training rows, finite; cells on a grid
             spread evenly over their own width, or their ties would be steps.
+        repeats: how often each cell is among them, each time at another place in its width.
 
     Returns:
         The maps; with the identity for a column without cells, and one such column where there is none.
     """
-    knots = [_knots(np.asarray(cells, np.float64)) for cells in columns] or [_knots(np.zeros(0))]
+    knots = [_knots(np.asarray(cells, np.float64), repeats) for cells in columns] or [_knots(np.zeros(0), 1)]
     most = max(len(x) for x, _, _ in knots)
     return NormalScores(*(jnp.asarray(np.stack(part), jnp.float32) for part in zip(*(_longer(k, most) for k in knots))))
 
 
-def _knots(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _knots(cells: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from scipy.special import ndtr, ndtri
 
-    count = len(cells)
+    count = len(cells) // repeats
     if count >= _FEWEST:
         end = float(ndtri(1.0 - 0.5 / count))
         # The bins' width balances the error of their shares against that of their shape.
         width = min(1.0, max(0.2, 2.2 * count**-0.2))
         z = np.linspace(-end, end, int(np.ceil(2 * end / width)) + 1)
-        x = np.interp(ndtr(z), (np.arange(count) + 0.5) / count, np.sort(cells))
+        x = np.interp(ndtr(z), (np.arange(len(cells)) + 0.5) / len(cells), np.sort(cells))
         # Quantiles that nearly coincide would make a bin of no width.
         kept = [0]
         for k in range(1, len(x)):

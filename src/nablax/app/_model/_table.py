@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..._core import Key
-from ...follow import Solver
 from ...spaces import Euclidean
 from ...transport import Linear, Normal, Transport, flow_matching
 from ._masks import drawn_before, given_cells
@@ -122,6 +121,20 @@ class TableModel(eqx.Module):
             jnp.sum(jnp.where(free, cells.correction, 0.0), axis=1) + frozen,
         )
 
+    def rows(self, points: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Undo ``points``: states, and the coordinates of all columns, 0 where a column has no values.
+
+        Args:
+            points: [rows, values].
+            vectors: the condition vectors; the frozen coordinates are taken from them.
+        """
+        columns = len(self.network.code.sizes)
+        states, free, given = np.split(vectors, [columns, columns + self.values], axis=1)
+        coordinates = np.zeros((len(points), columns))
+        found = self.normal_scores.inverse(jnp.asarray(np.where(free > 0.5, points, given)))
+        coordinates[:, list(self.valued)] = np.asarray(found, np.float64)[:, : len(self.valued)]
+        return np.rint(states).astype(np.int64), coordinates
+
     def state_loss(self, network: StateNetwork, cells: Cells, key: Key) -> Float[Array, ""]:
         """Cross-entropy of the hidden states under random subsets of given cells, in nats a row.
 
@@ -198,34 +211,15 @@ class TableModel(eqx.Module):
 
         return jax.lax.scan(step, jnp.where(given, cells.states, 0), columns)[0]
 
-    def draw(
-        self,
-        cells: Cells,
-        given: Bool[Array, "rows columns"],
-        allowed: Array,
-        key: Key,
-        solver: Solver,
-    ) -> tuple[Int[Array, "rows columns"], Float[Array, "rows values"]]:
-        """Draw all that is not given.
-
-        Args:
-            cells: rows; only what is given is looked at.
-            given: which.
-            allowed: as in ``draw_states``.
-            key: for the draws.
-            solver: of the flow.
-
-        Returns:
-            States, and coordinates (those that ``measure`` makes) of the values, the given ones among them.
-        """
-        state_key, value_key = jax.random.split(key)
-        states = self.draw_states(cells, given, allowed, state_key)
+    def drawn_states(
+        self, cells: Cells, given: Bool[Array, "rows columns"], allowed: Array, key: Key
+    ) -> Float[Array, "rows condition"]:
+        """Condition vectors of the flow for rows whose states are drawn: see ``draw_states``."""
+        states = self.draw_states(cells, given, allowed, key)
+        marks = self.given_values(given)
         if not self.valued:
-            return states, cells.scores
-        free = (states[:, np.array(self.valued)] == 0) & ~self.given_values(given)
-        args = condition(states, free, cells.scores)
-        flowed = self.transport.sample(len(states), key=value_key, args=args, solver=solver)
-        return states, self.normal_scores.inverse(jnp.where(free, flowed, cells.scores))
+            return condition(states, marks, cells.scores)
+        return condition(states, (states[:, np.array(self.valued)] == 0) & ~marks, cells.scores)
 
 
 __all__ = ["PATH", "Cells", "Measure", "TableModel"]
