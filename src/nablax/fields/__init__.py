@@ -6,4 +6,4 @@ from ._frozen import Frozen
 from ._mlp import MLP
 from ._transformer import Transformer
 
-__all__ = ["EMA", "MLP", "Frozen", "Transformer", "from_torch"]
+__all__ = ["EMA", "Frozen", "MLP", "Transformer", "from_torch"]  # noqa: RUF022 (in plain order)

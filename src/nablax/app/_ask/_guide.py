@@ -158,10 +158,19 @@ def allowed_states(codec: Codec, comparisons: list[Comparison]) -> np.ndarray:
     lower, upper = windows(codec, comparisons)
     for at, kind in enumerate(codec.modelled):
         if isinstance(kind, AbstractQuantity):
-            allowed[at, 0] &= lower[at] <= upper[at]
+            allowed[at, 0] &= lower[at] <= upper[at] and (not kind.scale.grid or _on_grid(kind, comparisons))
     if not allowed.any(axis=1).all():
         raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
     return allowed
+
+
+def _on_grid(kind: AbstractQuantity, comparisons: list[Comparison]) -> bool:
+    """Whether a number of the grid that is no atom satisfies the comparisons of this column."""
+    every = kind.scale.from_index(np.arange(round(kind.scale.to_index(kind.scale.high)) + 1.0))
+    for name, symbol, value in comparisons:
+        if name == kind.name:
+            every = every[_OPERATORS[symbol](every, _number(kind, value))]
+    return not np.isin(every, kind.atoms).all()
 
 
 def windows(codec: Codec, comparisons: list[Comparison]) -> tuple[np.ndarray, np.ndarray]:

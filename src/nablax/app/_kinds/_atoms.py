@@ -26,9 +26,9 @@ def atoms(
     one side of neighbours. The larger of both sides keeps the steep shoulder of a smooth distribution from passing for
     a heap.
 
-    A grid of which at most twenty values occur, five times each in the mean, has all of them for atoms: ranks, years and
-    small counts are told apart, not measured, and no density has to be bent around them. What lies between them is
-    left to a smooth part without a cell.
+    A grid of which at most twenty values occur, five times each in the mean, has all of them for atoms: ranks, years
+    and small counts are told apart, not measured, and no density has to be bent around them. What lies between them
+    is left to a smooth part without a cell.
 
     The rule and its numbers were chosen here. Uniform, normal, exponential and Poisson columns wider than about two
     steps have no atoms inside their range by it, and a zero or a cap has its own. What is narrower has its mode for
@@ -43,8 +43,8 @@ def atoms(
         distinct: how many values there are.
 
     Returns:
-        The atoms, rising, at most 32: those with the largest excess. Where not all values are, at least two are left to the smooth
-        part.
+        The atoms, rising, at most 32: those with the largest excess. Where not all values are, at
+        least two are left to the smooth part.
 
     Example:
         >>> counts = {0.0: 500} | {float(k): 20 for k in range(1, 40)}

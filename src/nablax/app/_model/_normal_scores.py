@@ -1,9 +1,10 @@
 """Each number's own monotone map to a nearly normal coordinate, fitted to its quantiles."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 _FEWEST = 20  # cells from which quantiles are taken; with fewer, mean and spread are all that is learnt
 
@@ -54,7 +55,14 @@ class NormalScores(eqx.Module):
         Returns:
             z, and log dz/dx.
         """
-        x0, x1, z0, z1, d0, d1 = self._bin(_place(self.x, x))
+        return jax.vmap(self._forward)(x)
+
+    def inverse(self, z: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
+        """Undo ``forward``."""
+        return jax.vmap(self._inverse)(z)
+
+    def _forward(self, x: Float[Array, " columns"]) -> tuple[Float[Array, " columns"], ...]:
+        x0, x1, z0, z1, d0, d1 = self._bin(self.x, x)
         chord = (z1 - z0) / (x1 - x0)
         part = jnp.clip((x - x0) / (x1 - x0), 0.0, 1.0)
         both = part * (1.0 - part)
@@ -66,9 +74,8 @@ class NormalScores(eqx.Module):
         z = jnp.where(high, self.z[:, -1] + (x - self.x[:, -1]) * last, z)
         return z, jnp.log(jnp.where(low, first, jnp.where(high, last, rise)))
 
-    def inverse(self, z: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
-        """Undo ``forward``."""
-        x0, x1, z0, z1, d0, d1 = self._bin(_place(self.z, z))
+    def _inverse(self, z: Float[Array, " columns"]) -> Float[Array, " columns"]:
+        x0, x1, z0, z1, d0, d1 = self._bin(self.z, z)
         chord = (z1 - z0) / (x1 - x0)
         height = jnp.clip((z - z0) / (z1 - z0), 0.0, 1.0)
         bend = d0 + d1 - 2.0 * chord
@@ -79,16 +86,14 @@ class NormalScores(eqx.Module):
         x = jnp.where(low, self.x[:, 0] + (z - self.z[:, 0]) / first, x0 + (x1 - x0) * part)
         return jnp.where(high, self.x[:, -1] + (z - self.z[:, -1]) / last, x)
 
-    def _bin(self, place: Int[Array, "rows columns"]) -> list[Array]:
-        columns = jnp.arange(self.x.shape[0])
-        return [knots[columns, place + end] for knots in (self.x, self.z, self.slope) for end in (0, 1)]
+    def _bin(self, knots: Array, at: Float[Array, " columns"]) -> list[Array]:
+        """Both ends of the bin of each column: x, z and slope."""
+        place = jnp.sum(at[:, None] >= knots[:, 1:-1], axis=1)
+        columns = jnp.arange(len(place))
+        return [ends[columns, place + end] for ends in (self.x, self.z, self.slope) for end in (0, 1)]
 
     def _tails(self, knots: Array, at: Array) -> tuple[Array, ...]:
         return at < knots[:, 0], at > knots[:, -1], self.slope[:, 0], self.slope[:, -1]
-
-
-def _place(knots: Float[Array, "columns knots"], at: Float[Array, "rows columns"]) -> Int[Array, "rows columns"]:
-    return jnp.sum(at[..., None] >= knots[:, 1:-1], axis=-1)
 
 
 def fit_normal_scores(columns: list[np.ndarray], repeats: int = 1) -> NormalScores:

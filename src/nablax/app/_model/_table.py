@@ -94,7 +94,7 @@ class TableModel(eqx.Module):
         carries = (base[:, places, 0] == 0) & jnp.isfinite(values)
         coordinates, unit = measure(jnp.where(carries, values, 0.0), key)
         centre = self.normal_scores.x[:, self.normal_scores.x.shape[1] // 2]
-        scores, slope = self.normal_scores.forward(jnp.where(carries, coordinates, centre))
+        scores, slope = self.normal_scores.forward(jnp.where(carries, coordinates, centre[None]))
         return Cells(known, carries, jnp.where(carries, scores, 0.0), jnp.where(carries, unit + slope, 0.0))
 
     def given_values(self, given: Bool[Array, "*rows columns"]) -> Bool[Array, "*rows values"]:

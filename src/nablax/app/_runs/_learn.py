@@ -14,12 +14,8 @@ from ... import __version__
 from ..._core import PART, Key
 from ...fields import EMA
 from ...follow import Fit, Progress, fit
-<<<<<<< HEAD
-from ...transport import Transport, flow_matching
-from .._data._plain_text import AS_IT_IS, TextOptions
-=======
 from ...transport import flow_matching
->>>>>>> 02a7977 (A table is learnt as states and values: any cells given, exact states, a flow of normal scores; complete, score --given and sample --condition ask it directly)
+from .._data._plain_text import AS_IT_IS, TextOptions
 from .._data._sources import read
 from .._errors import UserError
 from ._config import (
