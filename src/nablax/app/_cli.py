@@ -184,18 +184,21 @@ def score(
     bits: Annotated[bool, typer.Option("--bits", help="Bits per dimension in place of nats.")] = False,
     draws: Annotated[int, typer.Option(min=1, help="Of the dequantisation noise, for each row.")] = 4,
     seed: Annotated[int, typer.Option(help="Of those draws.")] = 0,
+    given: Annotated[
+        list[str] | None, typer.Option(help="Columns to condition on: the others' likelihood given these.")
+    ] = None,
     encoding: Encoding = None,
     output: Output = None,
 ) -> None:
     """Log-likelihood of each row, its standard error, and its outlier rank (1 is the least likely)."""
     from ._ask._score import scored_frame
-    from ._ask._unseen import unseen
     from ._runs._run import load
 
     model = load(folder)
-    rows = model.read(data, encoding)
-    scored = scored_frame(model, rows, bits=bits, draws=draws, seed=seed)
-    _deliver(scored, output, unseen(model, rows))
+    scored = scored_frame(
+        model, model.read(data, encoding), bits=bits, draws=draws, seed=seed, given=names(given or [])
+    )
+    _deliver(scored.frame, output, scored.notices)
 
 
 @app.command()
@@ -203,17 +206,22 @@ def score(
 def complete(
     folder: RunFolder,
     data: Annotated[str, typer.Argument(help="Rows with missing cells.")],
-    draws: Annotated[int, typer.Option(min=2, help="Completions drawn for each row.")] = 8,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Write so many draws of every row.  [default: their middle, once]")
+    ] = None,
+    interval: Annotated[
+        float | None, typer.Option(help="Such as 0.8: columns ..._low and ..._high that hold so much of the draws.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same completions.")] = 0,
     encoding: Encoding = None,
     output: Output = None,
 ) -> None:
-    """Fill missing cells by conditional sampling; several draws, with their spread."""
+    """Fill missing cells by draws from their distribution given the others."""
     from ._ask._complete import complete
     from ._runs._run import load
 
     model = load(folder)
-    completed = complete(model, model.read(data, encoding), draws=draws, seed=seed)
+    completed = complete(model, model.read(data, encoding), draws=draws, interval=interval, seed=seed)
     _deliver(completed.frame, output, completed.notices)
 
 

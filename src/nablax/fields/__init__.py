@@ -2,7 +2,8 @@
 
 from ._ema import EMA
 from ._from_torch import from_torch
+from ._frozen import Frozen
 from ._mlp import MLP
 from ._transformer import Transformer
 
-__all__ = ["EMA", "MLP", "Transformer", "from_torch"]
+__all__ = ["EMA", "Frozen", "MLP", "Transformer", "from_torch"]  # noqa: RUF022 (in plain order)

@@ -7,7 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nablax.app._ask._complete import _middle, _of_one_type
+from nablax.app._ask._complete import DRAWS, _middle, _of_one_type, _sure
+from nablax.app._data._codec import fit_codec
+from nablax.app._data._sources import table
 
 NOON = datetime.datetime(2020, 1, 1, 12)
 
@@ -38,18 +40,44 @@ def test_cells_keep_their_type_where_it_holds_what_is_filled_in(there, fills, dt
     assert cells.equals(there.cast(dtype)) and filled.equals(fills.cast(dtype))
 
 
-def test_the_spread_is_in_the_columns_own_unit():
-    prices = [pl.Series([Decimal(text)], dtype=pl.Decimal(10, 2)) for text in ("1.25", "1.75", "2.25")]
-    value, spread = _middle(prices, True)
-    assert value.to_list() == [Decimal("1.75")] and spread == pytest.approx([0.5])
+def kind_of(cells):
+    """The kind of a column that holds these cells, many times over."""
+    return fit_codec(table(pl.DataFrame({"x": pl.concat([cells] * 40)}))).columns[0]
+
+
+def test_the_middle_is_a_draw_and_the_spread_in_the_columns_own_unit():
+    prices = [pl.Series("x", [Decimal(text)], dtype=pl.Decimal(10, 2)) for text in ("1.25", "1.75", "2.25")]
+    kind = kind_of(pl.concat(prices))
+    middle = _middle(prices, kind)
+    assert middle.to_list() == [Decimal("1.75")]
+    (spread,) = _sure(prices, middle, kind, None)
+    assert spread.name == "x_spread" and spread.to_list() == pytest.approx([0.5])
     for unit in ("ms", "us", "ns"):
-        moments = [pl.Series([NOON + datetime.timedelta(days=k)], dtype=pl.Datetime(unit)) for k in (4, 0, 2)]
-        value, spread = _middle(moments, True)
-        assert value.to_list() == [NOON + datetime.timedelta(days=2)] and value.dtype == pl.Datetime(unit)
-        np.testing.assert_allclose(spread, [2.0])
+        moments = [pl.Series("x", [NOON + datetime.timedelta(days=k)], dtype=pl.Datetime(unit)) for k in (4, 0, 2)]
+        kind = kind_of(pl.concat(moments))
+        middle = _middle(moments, kind)
+        assert middle.to_list() == [NOON + datetime.timedelta(days=2)] and middle.dtype == pl.Datetime(unit)
+        np.testing.assert_allclose(_sure(moments, middle, kind, None)[0], [2.0])
 
 
-def test_the_spread_of_a_category_is_the_share_that_disagrees():
-    value, spread = _middle([pl.Series(["a", "b"]), pl.Series(["b", "b"]), pl.Series(["a", "b"])], False)
-    assert value.to_list() == ["a", "b"]
-    np.testing.assert_allclose(spread, [1 / 3, 0.0])
+def test_a_category_is_filled_by_vote_with_its_share_of_the_votes():
+    drawn = [pl.Series("x", ["a", "b"]), pl.Series("x", ["b", "b"]), pl.Series("x", ["a", "b"])]
+    kind = kind_of(pl.Series("x", ["a", "b"]))
+    middle = _middle(drawn, kind)
+    assert middle.to_list() == ["a", "b"]
+    (share,) = _sure(drawn, middle, kind, None)
+    assert share.name == "x_probability"
+    np.testing.assert_allclose(share, [2 / 3, 1.0])
+
+
+def test_an_interval_holds_its_share_of_fresh_draws():
+    # A fresh draw lies below the k-th of n with probability k / (n + 1), whatever the distribution.
+    random = np.random.default_rng(0)
+    values = random.normal(size=(20_000, DRAWS + 1))
+    drawn = [pl.Series("x", column) for column in values[:, :-1].T]
+    kind = kind_of(pl.Series("x", values[:50, 0]))
+    for share in (0.5, 0.8, 0.9):
+        low, high = _sure(drawn, _middle(drawn, kind), kind, share)
+        assert (low.name, high.name) == ("x_low", "x_high")
+        inside = (low.to_numpy() <= values[:, -1]) & (values[:, -1] <= high.to_numpy())
+        assert inside.mean() == pytest.approx(share, abs=0.01 + 3 * np.sqrt(share * (1 - share) / len(values)))

@@ -1,17 +1,20 @@
 """Guides are read the same way by steering and by whoever looks whether rows satisfy them."""
 
 import datetime
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
 
 from nablax.app._ask._comparisons import parse_guide
-from nablax.app._ask._guide import _cost, satisfies
+from nablax.app._ask._guide import _cost, allowed_states, satisfies, windows
 from nablax.app._data._codec import fit_codec
 from nablax.app._data._sources import table
 from nablax.app._errors import UserError
+from nablax.app._model._normal_scores import fit_normal_scores
 
 from ..tables_at_hand import mixed
 
@@ -63,25 +66,49 @@ def test_missing_cells_satisfy_nothing(codec, frame):
     assert not satisfies(codec, none, read(codec, "length > -99 and colour == 'red'")).any()
 
 
+@pytest.fixture(scope="module")
+def joint(frame, codec):
+    """A model whose normal scores are fitted, and whose networks are not."""
+    base = codec.encode(frame)[0][:, list(codec.valued)]
+    there = (base[..., 0] == 0) & np.isfinite(base[..., 1])
+    y = np.asarray(codec.measure(jnp.where(there, base[..., 1], 0.0), jax.random.key(0))[0])
+    scores = fit_normal_scores([y[there[:, j], j] for j in range(y.shape[1])])
+    return SimpleNamespace(normal_scores=scores)
+
+
+def box(codec, joint, guide):
+    return _cost(joint, codec, *windows(codec, read(codec, guide)))
+
+
+def scored(codec, joint, name, value):
+    """The normal score of a number."""
+    row = np.zeros((1, len(codec.valued)), np.float32)
+    row[0, place(codec, name)] = codec.standardised(name, value)
+    return float(joint.normal_scores.forward(jnp.asarray(row))[0][0, place(codec, name)])
+
+
+def place(codec, name):
+    return codec.valued.index(codec.place_of(name))
+
+
 @pytest.mark.parametrize(
     "guide", ["length >= 10 and length <= 10", "10 < length < 10.01", "count >= 30 and count <= 30", "12 < price < 13"]
 )
-def test_a_narrow_window_is_no_contradiction(codec, guide):
+def test_a_narrow_window_is_no_contradiction(codec, joint, guide):
     comparisons = read(codec, guide)
-    box = _cost(codec, comparisons)
-    place = int(codec.layout.value[codec.place_of(comparisons[0].column)])
-    ends = sorted(codec.standardised(name, value) for name, _, value in comparisons)
-    middle = 0.5 * (ends[0] + ends[1])
-    assert float(box.lower[place]) == pytest.approx(min(middle, ends[0] + 0.05), abs=1e-6)
-    assert float(box.upper[place]) == pytest.approx(max(middle, ends[1] - 0.05), abs=1e-6)
-    assert np.isinf(np.delete(np.asarray(box.lower), place)).all()
+    name, found = comparisons[0].column, box(codec, joint, guide)
+    ends = sorted(scored(codec, joint, name, value) for _, _, value in comparisons)
+    middle, at = 0.5 * (ends[0] + ends[1]), place(codec, name)
+    assert float(found.lower[at]) == pytest.approx(min(middle, ends[0] + 0.05), abs=1e-5)
+    assert float(found.upper[at]) == pytest.approx(max(middle, ends[1] - 0.05), abs=1e-5)
+    assert np.isinf(np.delete(np.asarray(found.lower), at)).all()
 
 
-def test_wide_windows_keep_their_margin(codec):
-    box = _cost(codec, read(codec, "length > 8"))
-    place = int(codec.layout.value[codec.place_of("length")])
-    assert float(box.lower[place]) == pytest.approx(codec.standardised("length", 8.0) + 0.05, abs=1e-6)
-    assert jnp.isinf(box.upper).all()
+def test_wide_windows_keep_their_margin(codec, joint):
+    found = box(codec, joint, "length > 8")
+    at = place(codec, "length")
+    assert float(found.lower[at]) == pytest.approx(scored(codec, joint, "length", 8.0) + 0.05, abs=1e-5)
+    assert jnp.isinf(found.upper).all()
 
 
 @pytest.mark.parametrize(
@@ -91,16 +118,33 @@ def test_wide_windows_keep_their_margin(codec):
         "length > 5 and length <= 5",
         "length == 5 and length > 6",
         "colour == 'Red' and colour == 'Blue'",
+        "year > 2001 and year < 2002",
     ],
 )
-def test_contradictions_are_refused(codec, guide):
+def test_contradictions_are_refused(frame, guide):
+    # Few years, each often: all of them are atoms, and none is left.
+    codec = fit_codec(table(frame.with_columns(year=2000 + pl.int_range(pl.len()) % 4)))
     with pytest.raises(UserError, match="contradicts itself"):
-        _cost(codec, read(codec, guide))
+        allowed_states(codec, read(codec, guide))
+
+
+def test_states_that_a_guide_rules_out_are_not_drawn(frame):
+    codec = fit_codec(table(frame.with_columns(year=2000 + pl.int_range(pl.len()) % 4)))
+    allowed = allowed_states(codec, read(codec, "year >= 2002 and colour == 'Red' and length > 8"))
+    year, colour, length = (codec.place_of(name) for name in ("year", "colour", "length"))
+    kept = [codec.modelled[year].atoms[k - 1] for k in np.flatnonzero(allowed[year]) if k]
+    assert kept == [2002.0, 2003.0]
+    red = codec.modelled[colour].code_of("Red")
+    assert np.flatnonzero(allowed[colour]).tolist() == [red]
+    # It may be missing in the table, but a missing length is not above 8.
+    assert codec.modelled[length].missing and not allowed[length, codec.modelled[length].levels]
+    assert allowed[length, 0]
+    assert allowed[codec.place_of("size")].sum() == codec.modelled[codec.place_of("size")].states
 
 
 def test_categories_have_no_order(frame):
     codec = fit_codec(table(frame), kinds={"visits": "category"})
     with pytest.raises(UserError, match="category"):
-        _cost(codec, read(codec, "visits > 2"))
+        allowed_states(codec, read(codec, "visits > 2"))
     with pytest.raises(UserError, match="takes a number"):
-        _cost(codec, read(codec, "length == 'ten'"))
+        allowed_states(codec, read(codec, "length == 'ten'"))

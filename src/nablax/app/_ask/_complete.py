@@ -1,28 +1,25 @@
 """`nablax complete`: missing cells filled by draws from their distribution given the others."""
 
 import dataclasses
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from jaxtyping import Array
 
-from ..._core import Key, guarded_jit
-from ...transport import Transport
-from ...transport import complete as complete_row
 from .._data._codec import Codec
 from .._errors import UserError
+from .._kinds._kind import AbstractKind
 from .._kinds._quantity import AbstractQuantity
 from .._kinds._types import numbers
 from .._runs._run import Model
+from ._draw import draw
+from ._given import Given, drawn_states, present
 from ._names import free_name
 from ._score import encode_frame
 
-_PARTICLES = 32
-_STEPS = 24
-_ROWS_AT_ONCE = 8  # few: batched factorisations of thousands of matrices can lock up a pool of two threads
-_FEW_LINEAGES = 2.0
+DRAWS = 64  # behind each filled cell: its quantiles are then good to a twentieth of the probability
+_CELLS_AT_ONCE = 2**20  # rows times draws
+_NUMBER = "completion"  # the column that numbers the draws of a long table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +27,10 @@ class Completed:
     """A table with its holes filled.
 
     Attributes:
-        frame: the table; each column that had holes is followed by ``COLUMN_spread``: the standard deviation of the
-            draws for a number, in its own unit (days for dates and times), or the share of draws that disagree with
-            the value filled in. Spreads are empty where the cell was there.
+        frame: the table. With one line a row, each column that had holes is followed by columns that say how sure the
+            filling is, empty where the cell was there: for a number ``COLUMN_spread``, the standard deviation of the
+            draws in its own unit (days for dates and times), or the ends of the interval asked for, ``COLUMN_low`` and
+            ``COLUMN_high``; else ``COLUMN_probability``, the share of draws that agree with the value filled in.
         notices: one line each.
     """
 
@@ -40,25 +38,35 @@ class Completed:
     notices: tuple[str, ...]
 
 
-def complete(model: Model, frame: pl.DataFrame, *, draws: int = 8, seed: int = 0) -> Completed:
-    """Fill missing cells.
+def complete(
+    model: Model, frame: pl.DataFrame, *, draws: int | None = None, interval: float | None = None, seed: int = 0
+) -> Completed:
+    """Fill missing cells by draws from their joint distribution given the row's other cells.
 
-    A number becomes the median of the draws, a category the most frequent one. What was there is left untouched, and so
-    is its column's type where that can hold what is filled in.
+    A number becomes the median of the draws, another cell the most frequent one. What was there is left untouched, and
+    so is its column's type where that can hold what is filled in.
 
     Args:
         model: the opened run of a table.
         frame: rows with missing cells.
-        draws: completions for each row.
+        draws: write so many completions of every row, each a draw, one below the other; by default one line a row.
+        interval: share of the draws between ``COLUMN_low`` and ``COLUMN_high``, such as 0.8.
         seed: the same seed gives the same completions.
 
     Returns:
-        The filled table, with the spread of every filled cell.
+        The filled table.
 
     Raises:
-        UserError: images, a table that does not fit the model, or nothing to fill.
+        UserError: images, a table that does not fit the model, nothing to fill, both ``draws`` and ``interval``, or
+            one of them out of its range.
     """
     codec = model.table("complete")
+    if draws is not None and interval is not None:
+        raise UserError("--draws writes the draws themselves, --interval sums them up: ask for one of them")
+    if draws is not None and draws < 1:
+        raise UserError(f"--draws should be at least 1, not {draws}")
+    if interval is not None and not 0.0 < interval < 1.0:
+        raise UserError(f"--interval should lie between 0 and 1, such as 0.8, not {interval:g}")
     modelled = [kind.name for kind in codec.modelled]
     absent = [name for name in modelled if name not in frame.columns]
     frame = frame.with_columns([pl.lit(None, pl.String).alias(name) for name in absent])
@@ -66,96 +74,125 @@ def complete(model: Model, frame: pl.DataFrame, *, draws: int = 8, seed: int = 0
     holes = {name: missing for name, missing in gone.items() if missing.any()}
     if not holes:
         raise UserError("there is nothing to fill: no cell is missing")
-    given = [kind for kind in codec.conditioned if kind.name in frame.columns]
-    wanting = [kind.name for kind in given if kind.spelling.absent(frame[kind.name]).any()]
-    if wanting:
-        raise UserError(f"column '{wanting[0]}' conditions the model, so its missing cells cannot be filled")
     rows = np.flatnonzero(np.any(list(holes.values()), axis=0))
-    base, condition = encode_frame(model, frame[rows], True)
-    vectors = np.zeros((len(rows), codec.condition_dim), np.float32) if condition is None else condition
-    known = codec.observed(base)
-    filled, lineages = _draw(model, base, vectors, known, draws, seed)
-    return Completed(_put_back(codec, frame, holes, rows, filled), _notices(len(rows), draws, lineages, absent))
+    base, _ = encode_frame(model, frame[rows], True)
+    filled = completions(model, base, draws or DRAWS, seed)
+    notices = [f"not in the table, so filled throughout: {', '.join(absent)}"] if absent else []
+    if draws:
+        number = free_name(_NUMBER, frame.columns)
+        whole = [
+            _with(codec, frame, holes, rows, table).with_columns(pl.lit(k + 1).alias(number))
+            for k, table in enumerate(filled)
+        ]
+        said = f"filled {len(rows)} rows, {draws} draws of each; the column {number} numbers them"
+        return Completed(pl.concat(whole), (said, *notices))
+    middle = {name: _middle([table[name] for table in filled], codec.column(name)) for name in holes}
+    said = f"filled {len(rows)} rows by the middle of {DRAWS} draws each; the columns beside say how sure it is"
+    found = _with(codec, frame, holes, rows, pl.DataFrame([series.alias(name) for name, series in middle.items()]))
+    columns: list[pl.Series] = []
+    for name in found.columns:
+        columns.append(found[name])
+        if name in holes:
+            here = holes[name][rows]
+            beside = _sure([table[name] for table in filled], middle[name], codec.column(name), interval)
+            for series in beside:
+                sure = _at(len(frame), rows[here], series.filter(pl.Series(here)))
+                columns.append(sure.alias(free_name(sure.name, frame.columns)))
+    return Completed(pl.DataFrame(columns), (said, *notices))
 
 
-def _draw(
-    model: Model, base: np.ndarray, condition: np.ndarray, known: np.ndarray, draws: int, seed: int
-) -> tuple[list[pl.DataFrame], np.ndarray]:
-    """Completions of every row as tables, one a draw, and the lineages of each row."""
-    key = jax.random.key(seed)
-    parts, lineages = [], []
-    for number, start in enumerate(range(0, len(base), _ROWS_AT_ONCE)):
-        take = np.minimum(np.arange(start, start + _ROWS_AT_ONCE), len(base) - 1)  # the last chunk repeats a row
-        y, kin = _draw_chunk(
-            model.transport,
-            model.codec,
-            jnp.asarray(base[take]),
-            jnp.asarray(condition[take]),
-            jnp.asarray(known[take]),
-            jax.random.fold_in(key, number),
-            draws,
-        )
-        parts.append(np.asarray(y)[: len(base) - start])
-        lineages.append(np.asarray(kin)[: len(base) - start])
-    points = np.concatenate(parts)
+def completions(model: Model, base: np.ndarray, draws: int, seed: int) -> list[pl.DataFrame]:
+    """Draw the unknown cells of encoded rows, none of them missing.
+
+    Args:
+        model: the opened run of a table.
+        base: encoded rows [rows, columns, 2]; a state of NaN is unknown.
+        draws: how many of each row.
+        seed: of the draws.
+
+    Returns:
+        One table a draw.
+    """
     codec = model.table("complete")
-    return [codec.decode(points[:, draw], filled=True) for draw in range(draws)], np.concatenate(lineages)
+    given = Given(base, ~np.isnan(base[..., 0]))
+    allowed, tables = present(codec), []
+    at_once = max(1, _CELLS_AT_ONCE // max(len(base), 1))
+    for start in range(0, draws, at_once):
+        count = min(at_once, draws - start)
+        # All draws of a row side by side: the flow then carries rows that are alike together.
+        vectors = drawn_states(model, given.repeated(count), seed=_seed(seed, start, 0), allowed=allowed)
+        y = draw(model, len(vectors), seed=_seed(seed, start, 1), condition=vectors)
+        cells = model.decode(y, vectors)
+        tables += [cells[np.arange(k, len(cells), count)] for k in range(count)]
+    return tables
 
 
-@guarded_jit
-def _draw_chunk(
-    transport: Transport, codec: object, base: Array, condition: Array, known: Array, key: Key, draws: int
-) -> tuple[Array, Array]:
-    noise_key, draw_key = jax.random.split(key)
-    y, _ = codec.dequantise(base, noise_key, to_fill=True)  # type: ignore[attr-defined]
-
-    def one(y: Array, known: Array, condition: Array, key: Key) -> tuple[Array, Array]:
-        args = condition if condition.size else None
-        posterior = complete_row(
-            transport, y, known, draws, key=key, particles=max(_PARTICLES, draws), steps=_STEPS, args=args
-        )
-        return posterior.samples, posterior.lineages
-
-    return jax.vmap(one)(y, known, condition, jax.random.split(draw_key, len(base)))
+def _seed(seed: int, start: int, which: int) -> int:
+    return int(np.random.default_rng([seed, 3, start, which]).integers(2**31))
 
 
-def _put_back(
-    codec: Codec, frame: pl.DataFrame, holes: dict[str, np.ndarray], rows: np.ndarray, filled: list[pl.DataFrame]
+def _beside(kind: AbstractKind, interval: float | None) -> list[str]:
+    if not isinstance(kind, AbstractQuantity):
+        return [f"{kind.name}_probability"]
+    return [f"{kind.name}_spread"] if interval is None else [f"{kind.name}_low", f"{kind.name}_high"]
+
+
+def _with(
+    codec: Codec, frame: pl.DataFrame, holes: dict[str, np.ndarray], rows: np.ndarray, filled: pl.DataFrame
 ) -> pl.DataFrame:
+    """The table with the holes filled by one cell each."""
     columns: list[pl.Series] = []
     for name in frame.columns:
         if name not in holes:
             columns.append(frame[name])
             continue
-        kind = codec.column(name)
-        value, spread = _middle([table[name] for table in filled], isinstance(kind, AbstractQuantity))
         here = holes[name][rows]
-        value = value.filter(pl.Series(here))
+        value = filled[name].filter(pl.Series(here))
         if frame[name].dtype == pl.String:
             # The other cells stay as they came, and those filled in are spelled like the training table's.
-            there, value = frame[name], kind.spell(value).cast(pl.String)
+            there, value = frame[name], codec.column(name).spell(value).cast(pl.String)
         else:
             there, value = _of_one_type(frame[name], value)
-        spreads = np.full(len(frame), np.nan)
-        spreads[rows[here]] = spread[here]
-        columns += [
-            there.scatter(rows[here], value),
-            pl.Series(free_name(f"{name}_spread", frame.columns), spreads).fill_nan(None),
-        ]
+        columns.append(there.scatter(rows[here], value))
     return pl.DataFrame(columns)
 
 
-def _middle(drawn: list[pl.Series], quantity: bool) -> tuple[pl.Series, np.ndarray]:
-    """What is filled in for each row, and its spread."""
-    if not quantity:
-        cells = list(zip(*(series.to_list() for series in drawn)))
-        votes = [pl.Series(row).mode().sort()[0] for row in cells]
-        spread = [np.mean([cell != vote for cell in row]) for row, vote in zip(cells, votes)]
-        return pl.Series(votes, dtype=drawn[0].dtype), np.array(spread)
+def _middle(drawn: Sequence[pl.Series], kind: AbstractKind) -> pl.Series:
+    """What is filled in for each row: the lower median of the draws, or the most frequent of them."""
+    if not isinstance(kind, AbstractQuantity):
+        votes = [pl.Series(row).mode().sort()[0] for row in zip(*(series.to_list() for series in drawn))]
+        return pl.Series(votes, dtype=drawn[0].dtype)
+    # The lower median is one of the draws, so it keeps the column's type and grid.
+    return _quantile(drawn, 0.5)
+
+
+def _quantile(drawn: Sequence[pl.Series], share: float) -> pl.Series:
+    """That draw of each row below which so many of the others lie."""
     values = np.stack([numbers(series) for series in drawn], axis=1)
-    # The lower median of the draws is one of them, so it keeps the column's type and grid.
-    middle = np.argsort(values, axis=1, kind="stable")[:, (len(drawn) - 1) // 2]
-    return pl.concat(drawn).gather(middle * len(values) + np.arange(len(values))), values.std(axis=1, ddof=1)
+    rank = int(np.clip(np.ceil(share * len(drawn)) - 1, 0, len(drawn) - 1))
+    pick = np.argsort(values, axis=1, kind="stable")[:, rank]
+    return pl.concat(list(drawn)).gather(pick * len(values) + np.arange(len(values)))
+
+
+def _sure(drawn: Sequence[pl.Series], middle: pl.Series, kind: AbstractKind, interval: float | None) -> list[pl.Series]:
+    """How sure the filling of each row is, as the columns that are written beside it."""
+    names = _beside(kind, interval)
+    if not isinstance(kind, AbstractQuantity):
+        agree = np.mean([(series == middle).to_numpy() for series in drawn], axis=0)
+        return [pl.Series(names[0], agree)]
+    if interval is None:
+        values = np.stack([numbers(series) for series in drawn], axis=1)
+        return [pl.Series(names[0], values.std(axis=1, ddof=1))]
+    tail = 0.5 * (1.0 - interval)
+    # Of n draws the k-th is the quantile k / (n + 1), so the tails are cut a little further out.
+    count = len(drawn)
+    low, high = (q * (count + 1) / count for q in (tail, 1.0 - tail))
+    return [kind.spell(_quantile(drawn, share)).alias(name) for name, share in zip(names, (low, high))]
+
+
+def _at(count: int, rows: np.ndarray, values: pl.Series) -> pl.Series:
+    """A column of so many rows with these values at these rows, and null elsewhere."""
+    return pl.Series(values.name, [None] * count, dtype=values.dtype).scatter(rows, values)
 
 
 def _of_one_type(there: pl.Series, fills: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -184,14 +221,4 @@ def _holds(dtype: pl.DataType, series: pl.Series) -> bool:
         return False
 
 
-def _notices(rows: int, draws: int, lineages: np.ndarray, absent: list[str]) -> tuple[str, ...]:
-    lines = [f"filled {rows} rows by {draws} draws each; the columns ..._spread say how far the draws differ"]
-    if absent:
-        lines.append(f"not in the table, so filled throughout: {', '.join(absent)}")
-    few = int((lineages < _FEW_LINEAGES).sum())
-    if few:
-        lines.append(f"{few} rows are unlike the training data: their draws descend from one particle: too alike")
-    return tuple(lines)
-
-
-__all__ = ["Completed", "complete"]
+__all__ = ["DRAWS", "Completed", "complete", "completions"]

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 import polars as pl
-from jaxtyping import Array
 
 from ...follow import Solver
 from .._data._cells import block_size
+from .._data._codec import Codec
 from .._runs._rows import filled
 from .._runs._run import Model
+from ._given import drawn_states, equal_rows
 
 _ROWS_AT_ONCE = 2048
 _SAMPLES = Solver(rtol=1e-4, atol=1e-4)
@@ -25,13 +26,16 @@ def conditions_for(model: Model, count: int, values: Mapping[str, str], seed: in
     Args:
         model: the opened run.
         count: rows.
-        values: condition column to value; what is not named is drawn as it is in those training rows that have the
-            categories named and are nearest in the numbers named.
+        values: column to value. Of a table, any columns: the states of the other cells are drawn given these. Of
+            images, conditions: what is not named is drawn as it is in those training images that have the categories
+            named and are nearest in the numbers named.
         seed: of that draw.
 
     Returns:
         float32 [count, c].
     """
+    if isinstance(model.codec, Codec):
+        return drawn_states(model, equal_rows(model.codec, values, count), seed=seed)
     named = model.codec.encode_condition(values, count)
     known = np.asarray(model.conditions)
     columns = model.codec.conditioned
@@ -75,15 +79,14 @@ def draw(
     Returns:
         float32 [count, ...].
     """
-    transport = model.guided(scale)
+    transport = model.guided(scale) if scale != 1.0 else model.transport
     key = jax.random.key(seed)
     parts = []
     # Chunks of one size, the last one filled up, so that one compiled program serves them all.
     size = min(count, _ROWS_AT_ONCE)
     for number, start in enumerate(range(0, count, size)):
-        args: Array | None = None
-        if model.codec.condition_dim and condition is not None:
-            args = jax.numpy.asarray(filled(condition[start : start + size], size))
+        chunk = None if condition is None else filled(condition[start : start + size], size)
+        args = model.arguments(chunk)
         y = transport.sample(size, key=jax.random.fold_in(key, number), args=args, solver=solver)
         parts.append(np.asarray(y)[: count - start])
     return np.concatenate(parts)

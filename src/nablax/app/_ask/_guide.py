@@ -1,7 +1,7 @@
 """Guides: rows steered to satisfy comparisons such as "petal_length > 5"."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,11 @@ from .._errors import UserError
 from .._kinds._category import Category
 from .._kinds._quantity import AbstractQuantity
 from .._kinds._types import numbers
+from .._model._table import TableModel
 from .._runs._run import Model
 from ._comparisons import Comparison, parse_guide
-from ._draw import Samples, conditions_for, draw
+from ._draw import Samples, draw
+from ._given import Given, all_states, drawn_states, equal_rows, with_values
 from ._score import encode_frame, score
 
 _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
@@ -28,21 +30,21 @@ _LEAST_SHARE = 0.02
 _COMPARED = 256  # rows on which guided and free likelihoods are compared
 
 
-def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, seed: int, scale: float) -> Samples:
+def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, seed: int) -> Samples:
     """Draw rows that satisfy a guide.
 
-    Free rows are drawn first: those that satisfy the guide are exact draws given it. Where at least one in fifty
-    does, the others are simply drawn again; else the rows are steered (see `transport.steer`), which reaches what free
-    rows hardly ever do, but is no draw from the conditional distribution. Conditions that nobody set are drawn anew in
-    every round, as many as rows: the share that satisfies the guide is of all rows, not of those under a few of them.
+    What the guide says by == is given to the model like a condition. The other comparisons: free rows are drawn first,
+    and those that satisfy them are exact draws given them. Where at least one in fifty does, more are simply drawn;
+    else the rows are steered: states that the guide rules out are not drawn, and values descend towards where it
+    holds (see `transport.steer`). That reaches what free rows hardly ever do, but is no draw from the conditional
+    distribution.
 
     Args:
-        model: the opened run.
+        model: the opened run of a table.
         count: rows.
-        values: condition column to value; what is not named is drawn as it is in the training data.
+        values: column to value, given.
         guide: comparisons joined by "and".
         seed: the same seed gives the same rows.
-        scale: classifier-free guidance.
 
     Returns:
         Exactly ``count`` rows that satisfy the guide, with notices that say how they were found.
@@ -53,37 +55,46 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
     """
     codec = model.table("--guide")
     comparisons = parse_guide(guide, [column.name for column in codec.columns])
-    cost = _cost(codec, comparisons)
-    conditional = bool(model.codec.condition_dim)
+    allowed = allowed_states(codec, comparisons)
+    lower, upper = windows(codec, comparisons)
+    known = {**values, **{name: value for name, symbol, value in comparisons if symbol == "=="}}
+    rest = [comparison for comparison in comparisons if comparison.operator != "=="]
     pool = max(count, _PROBED)
+    given = equal_rows(codec, known, pool)
+    never = ~allowed[np.arange(codec.cells), np.nan_to_num(given.base[0, :, 0]).astype(int)] & given.cells[0]
+    if never.any():
+        raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
+    assert model.joint is not None
+    cost = _cost(model.joint, codec, lower, upper)
 
-    def free(number: int, given: np.ndarray) -> np.ndarray:
-        return draw(model, pool, seed=_seed(seed, number), condition=given, scale=scale)
-
-    def steered(number: int, given: np.ndarray) -> np.ndarray:
-        args = jnp.asarray(given) if conditional else None
+    def propose(number: int, *, steered: bool) -> tuple[np.ndarray, np.ndarray]:
+        vectors = drawn_states(model, given, seed=_seed(seed, number), allowed=allowed if steered else None)
+        if not steered:
+            return draw(model, pool, seed=_seed(seed, number), condition=vectors), vectors
         key = jax.random.fold_in(jax.random.key(seed), number)
-        return np.asarray(steer(model.guided(scale), cost, pool, key=key, args=args, steps=_STEPS)[0])
+        args = model.arguments(vectors)
+        return np.asarray(steer(model.transport, cost, pool, key=key, args=args, steps=_STEPS)[0]), vectors
 
-    def gather(propose: Callable[[int, np.ndarray], np.ndarray], rounds: int) -> tuple[list[Samples], float]:
+    def gather(rounds: int, *, steered: bool) -> tuple[list[Samples], float]:
         kept: list[Samples] = []
         found = drawn = 0
         for number in range(rounds):
-            given = conditions_for(model, pool, values, _seed(seed, number))
-            y = propose(number, given)
-            frame = model.codec.decode(y, given if conditional else None)
-            keep = np.flatnonzero(satisfies(codec, frame, comparisons))
-            kept.append(Samples(frame[keep], y[keep], given[keep]))
+            y, vectors = propose(number, steered=steered)
+            frame = with_values(codec, model.decode(y, vectors), known)
+            keep = np.flatnonzero(satisfies(codec, frame, rest))
+            kept.append(Samples(frame[keep], y[keep], vectors[keep]))
             found, drawn = found + len(keep), drawn + pool
             if found >= count or found < _LEAST_SHARE * drawn:
                 break
         return kept, found / drawn
 
-    kept, share = gather(free, int(2 / _LEAST_SHARE))
+    kept, share = gather(int(2 / _LEAST_SHARE), steered=False)
     notices = [f"{share:.1%} of free rows satisfy the guide; kept those: exact draws given it"]
+    if known:
+        notices.insert(0, f"given to the model: {', '.join(known)}")
     if sum(len(part.y) for part in kept) < count:
-        kept, reached = gather(steered, _ROUNDS)
-        notices = [
+        kept, reached = gather(_ROUNDS, steered=True)
+        notices[-1:] = [
             f"{share:.1%} of free rows satisfy the guide, so rows were steered towards it; {reached:.0%} arrived",
             "steered rows are plausible where the guide is, but are no draws from the conditional distribution",
         ]
@@ -97,8 +108,8 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
             f"only {len(y)} of the {count} rows asked for satisfy the guide '{guide}'; "
             "it may contradict itself, or lie outside the range of the data"
         )
-    if len(notices) > 1:
-        notices += _pull(model, frame, vectors, seed)
+    if "steered" in notices[-1]:
+        notices += _pull(model, frame, given, seed)
     return Samples(frame, y, vectors, tuple(notices))
 
 
@@ -126,43 +137,83 @@ def _number(kind: object, value: float | int | str | bool) -> float:
     return kind.value_of(value) if isinstance(value, str) else float(value)
 
 
-def _cost(codec: Codec, comparisons: list[Comparison]) -> Bounds:
-    lower, upper = np.full(codec.shape, -np.inf), np.full(codec.shape, np.inf)
+def allowed_states(codec: Codec, comparisons: list[Comparison]) -> np.ndarray:
+    """Which states [columns, most states] satisfy the comparisons; the smooth part where some of its values may.
+
+    Raises:
+        UserError: a comparison of a category by anything but ==, of a number with no number, or of a column that is
+            not modelled; or a column of which no state is left.
+    """
+    allowed = all_states(codec)
     for name, symbol, value in comparisons:
-        kind, at = codec.column(name), codec.place_of(name)
-        place: int | slice
-        point: np.ndarray | np.float64
-        if isinstance(kind, Category) and symbol == "==":
-            place, point = codec.layout.slices[at], codec.vertex(name, kind.code_of(value))
-        else:
-            place, point = int(codec.layout.value[at]), np.float64(codec.standardised(name, value))
+        at, kind = codec.place_of(name), codec.column(name)
+        if isinstance(kind, Category):
+            if symbol != "==":
+                raise UserError(f"column '{name}' is a category: compare it with == and one of {kind.listed}")
+            allowed[at] &= np.arange(allowed.shape[1]) == kind.code_of(value)
+            continue
+        assert isinstance(kind, AbstractQuantity)
+        atoms = _OPERATORS[symbol](np.array(kind.atoms), _number(kind, value))
+        allowed[at, 1:] &= np.pad(atoms, (0, allowed.shape[1] - 1 - len(atoms)))  # a missing cell satisfies nothing
+    lower, upper = windows(codec, comparisons)
+    for at, kind in enumerate(codec.modelled):
+        if isinstance(kind, AbstractQuantity):
+            allowed[at, 0] &= lower[at] <= upper[at] and (not kind.scale.grid or _on_grid(kind, comparisons))
+    if not allowed.any(axis=1).all():
+        raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
+    return allowed
+
+
+def _on_grid(kind: AbstractQuantity, comparisons: list[Comparison]) -> bool:
+    """Whether a number of the grid that is no atom satisfies the comparisons of this column."""
+    every = kind.scale.from_index(np.arange(round(kind.scale.to_index(kind.scale.high)) + 1.0))
+    for name, symbol, value in comparisons:
+        if name == kind.name:
+            every = every[_OPERATORS[symbol](every, _number(kind, value))]
+    return not np.isin(every, kind.atoms).all()
+
+
+def windows(codec: Codec, comparisons: list[Comparison]) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest coordinate [columns] of a value that satisfies the comparisons."""
+    lower, upper = np.full(codec.cells, -np.inf), np.full(codec.cells, np.inf)
+    for name, symbol, value in comparisons:
+        at = codec.place_of(name)
+        if isinstance(codec.modelled[at], Category):
+            continue
+        point = np.float64(codec.standardised(name, value))
         # x > 5 begins beyond 5, so that it contradicts x <= 5.
         if symbol in (">", ">=", "=="):
-            lower[place] = np.maximum(lower[place], np.nextafter(point, np.inf) if symbol == ">" else point)
+            lower[at] = np.maximum(lower[at], np.nextafter(point, np.inf) if symbol == ">" else point)
         if symbol in ("<", "<=", "=="):
-            upper[place] = np.minimum(upper[place], np.nextafter(point, -np.inf) if symbol == "<" else point)
-    if np.any(lower > upper):
-        raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
-    inside = np.minimum(_MARGIN, 0.5 * (upper - lower))
-    lower, upper = lower + inside, upper - inside
-    return Bounds(jnp.asarray(lower, jnp.float32), jnp.asarray(upper, jnp.float32), margin=0.0)  # inside already
+            upper[at] = np.minimum(upper[at], np.nextafter(point, -np.inf) if symbol == "<" else point)
+    return lower, upper
 
 
-def _pull(model: Model, frame: pl.DataFrame, condition: np.ndarray, seed: int) -> list[str]:
+def _cost(joint: TableModel, codec: Codec, lower: np.ndarray, upper: np.ndarray) -> Bounds:
+    """The windows as a cost of the flow's points, a little inside: descent ends on either side of a boundary."""
+    places = list(codec.valued) or [0]
+    ends = jnp.asarray(np.stack([lower[places], upper[places]]), jnp.float32)
+    scores = np.asarray(joint.normal_scores.forward(jnp.where(jnp.isfinite(ends), ends, 0.0))[0])
+    low, high = np.where(np.isfinite(ends), scores, ends)
+    inside = np.minimum(_MARGIN, 0.5 * (high - low))
+    return Bounds(jnp.asarray(low + inside), jnp.asarray(high - inside), margin=0.0)
+
+
+def _pull(model: Model, frame: pl.DataFrame, given: Given, seed: int) -> list[str]:
     """Say how likely steered rows are beside free ones: a guide can pull rows to where no data lie."""
-    vectors = condition[:_COMPARED] if model.codec.condition_dim else None
+    few = Given(given.base[:_COMPARED], given.cells[:_COMPARED])
 
     def likelihood(frame: pl.DataFrame) -> np.ndarray:
-        base, _ = encode_frame(model, frame, holes=True)
-        return score(model, base, vectors, draws=1, seed=seed).log_likelihood
+        base, condition = encode_frame(model, frame[:_COMPARED])
+        return score(model, base, condition, draws=1, seed=seed, given=given.cells[0]).log_likelihood
 
-    rows = len(frame[:_COMPARED])
-    free = likelihood(model.codec.decode(draw(model, rows, seed=_seed(seed, -1 % 2**31), condition=vectors)))
-    typical = float(np.median(likelihood(frame[:_COMPARED])))
+    vectors = drawn_states(model, few, seed=_seed(seed, -1 % 2**31))
+    free = likelihood(model.decode(draw(model, len(vectors), seed=_seed(seed, -1 % 2**31), condition=vectors), vectors))
+    typical = float(np.median(likelihood(frame)))
     lines = [f"median log-likelihood {typical:.2f} nats, of free rows {np.median(free):.2f}"]
     if typical < np.quantile(free, 0.01):
         lines.append("warning: the steered rows are less likely than 99 % of free ones; no such rows may exist")
     return lines
 
 
-__all__ = ["guided", "satisfies"]
+__all__ = ["allowed_states", "guided", "satisfies", "windows"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -12,6 +13,9 @@ from jaxtyping import Array
 
 from ..._core import Key
 from ...follow import Solver
+from .._data._codec import Codec
+from .._errors import UserError
+from .._model._table import TableModel
 from .._runs._rows import filled
 from .._runs._run import Model
 from ._names import free_name
@@ -52,22 +56,25 @@ def score(
     draws: int = 4,
     seed: int = 0,
     round_trip: bool = False,
+    given: np.ndarray | None = None,
 ) -> Scores:
     """Score encoded rows.
 
     Args:
         model: the opened run.
         base: encoded rows.
-        condition: condition vectors, or None for the likelihood that ignores conditions.
+        condition: condition vectors of images, or None for the likelihood that ignores conditions.
         draws: of the dequantisation noise; one is taken where the rows need none.
         seed: of the draws.
         round_trip: also send each row to noise and back, which costs a second solution.
+        given: columns of a table [columns] that are given, not scored; none by default.
 
     Returns:
         The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c]. A row
         with a cell to which the training data give no probability gets -∞.
     """
-    codec, dim = model.codec, int(np.prod(model.codec.shape))
+    codec, dim = model.codec, int(np.prod(model.transport.space.shape))
+    columns = np.zeros(base.shape[1], bool) if given is None else given
     draws = draws if codec.noisy else 1
     width = max(int(model.config.choices["width"]), dim)
     # Chunks of one size, a power of two where the rows are few, and filled up: few compiled programs serve all calls.
@@ -76,9 +83,9 @@ def score(
     key = jax.random.key(seed)
     parts = []
     for number, start in enumerate(range(0, len(base), size)):
-        chunk, given = (jnp.asarray(filled(part[start : start + size], size)) for part in (base, vectors))
+        chunk, beside = (jnp.asarray(filled(part[start : start + size], size)) for part in (base, vectors))
         results = [
-            _score_chunk(model, chunk, given, jax.random.fold_in(key, number * draws + i), round_trip)
+            _score_chunk(model, chunk, beside, columns, jax.random.fold_in(key, number * draws + i), round_trip)
             for i in range(draws)
         ]
         values = np.stack([np.asarray(value, np.float64) for value, _, _ in results])
@@ -91,14 +98,19 @@ def score(
         part = np.stack([values.mean(axis=0), error, np.asarray(results[0][2], np.float64)])
         parts.append(part[:, : len(base) - start])
     value, error, gap = np.concatenate(parts, axis=1)
-    never = codec.impossible(base)
+    never = codec.impossible(base if given is None else base[:, ~given])
     return Scores(np.where(never, -np.inf, value), np.where(never, 0.0, error), gap)
 
 
-def _score_chunk(model: Model, base: Array, condition: Array, key: Key, round_trip: bool) -> tuple[Array, Array, Array]:
+def _score_chunk(
+    model: Model, base: Array, condition: Array, given: np.ndarray, key: Key, round_trip: bool
+) -> tuple[Array, Array, Array]:
     noise_key, probe_key = jax.random.split(key)
-    y, correction = _dequantise(model.codec, base, noise_key)
-    args = condition if model.codec.condition_dim else None
+    if isinstance(model.codec, Codec):
+        y, args, correction = _taken_apart(model.joint, model.codec, base, jnp.asarray(given), noise_key)
+    else:
+        y, correction = _dequantise(model.codec, base, noise_key)
+        args = model.arguments(condition)
     result = model.transport.log_prob(y, args, key=probe_key, solver=_SOLVER, round_trip=round_trip)
     return result.value + correction, result.standard_error, result.round_trip_error
 
@@ -108,17 +120,46 @@ def _dequantise(codec: object, base: Array, key: Key) -> tuple[Array, Array]:
     return codec.dequantise(base, key)  # type: ignore[attr-defined]
 
 
+@eqx.filter_jit
+def _taken_apart(joint: TableModel, codec: Codec, base: Array, given: Array, key: Key) -> tuple[Array, Array, Array]:
+    """Points of the values not given, their condition vectors, and all of the log-likelihood but the flow's own."""
+    cells = joint.cells(base, codec.measure, key)
+    rows = jnp.broadcast_to(given, cells.states.shape)
+    points, args, correction = joint.points(cells, rows)
+    return points, args, correction + joint.state_log_prob(cells, rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A table with its scores.
+
+    Attributes:
+        frame: the table, its cells as they came, with the scores as further columns.
+        notices: one line each.
+    """
+
+    frame: pl.DataFrame
+    notices: tuple[str, ...] = ()
+
+
 def scored_frame(
-    model: Model, frame: pl.DataFrame, *, bits: bool = False, draws: int = 4, seed: int = 0
-) -> pl.DataFrame:
+    model: Model,
+    frame: pl.DataFrame,
+    *,
+    bits: bool = False,
+    draws: int = 4,
+    seed: int = 0,
+    given: Sequence[str] = (),
+) -> Scored:
     """A table with its scores as further columns.
 
     Args:
         model: the opened run.
-        frame: rows with the training table's columns; without the conditioning ones the marginal is scored.
+        frame: rows with the training table's columns; images without their label are scored by the marginal.
         bits: bits per dimension in place of nats.
         draws: of the dequantisation noise.
         seed: of the draws.
+        given: columns of a table on which the others are conditioned: log p(the others | these).
 
     Returns:
         ``frame`` with log_likelihood_nats (or bits_per_dimension), its ..._standard_error, and outlier_rank: 1 is the
@@ -129,17 +170,51 @@ def scored_frame(
         UserError: the table does not fit the model.
     """
     base, condition = encode_frame(model, frame)
-    scores = score(model, base, condition, draws=draws, seed=seed)
+    columns = _given_columns(model, base, given) if given else None
+    scores = score(model, base, condition, draws=draws, seed=seed, given=columns)
     value, error, name = scores.log_likelihood, scores.standard_error, "log_likelihood_nats"
     if bits:
-        value, error = scores.bits_per_dimension(model.codec.cells)
+        value, error = scores.bits_per_dimension(model.codec.cells - len(set(given)))
         name = "bits_per_dimension"
     rank = np.empty(len(base), np.int64)
     rank[np.argsort(scores.log_likelihood, kind="stable")] = np.arange(1, len(base) + 1)
     plain = frame.drop([column for column, dtype in frame.schema.items() if dtype == pl.Array])
-    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
-    new |= {"outlier_rank": pl.Series(rank)}
-    return plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
+    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None), "outlier_rank": rank}
+    named = {free_name(name, plain.columns): series for name, series in new.items()}
+    taken = [line for old, line in zip(new, named) if old != line]
+    notices = _unseen(model, frame, base)
+    if taken:
+        notices.append(f"the table has columns of these names already, so the new ones are {', '.join(taken)}")
+    return Scored(plain.with_columns(**named), tuple(notices))
+
+
+def _given_columns(model: Model, base: np.ndarray, given: Sequence[str]) -> np.ndarray:
+    """Which columns are given, as booleans; each of their cells has to be one that the model knows."""
+    codec = model.table("--given")
+    columns = np.isin(np.arange(codec.cells), [codec.place_of(name) for name in given])
+    if columns.all():
+        raise UserError("--given names every column: nothing is left to score")
+    lost = (base[:, columns, 0] < 0).any(axis=1)
+    if lost.any():
+        raise UserError(
+            f"row {int(np.argmax(lost)) + 1} has a given cell unseen in training: nothing is known given it"
+        )
+    return columns
+
+
+def _unseen(model: Model, frame: pl.DataFrame, base: np.ndarray) -> list[str]:
+    """Say which cells leave their row without probability: the first of each column."""
+    if not model.codec.impossible(base).any():
+        return []
+    lines = []
+    for j, kind in enumerate(model.table("score").modelled):
+        odd = np.flatnonzero(base[:, j, 0] < 0)
+        if len(odd):
+            cell = frame[kind.name][int(odd[0])]
+            told = "is missing, and was in no training row" if cell is None else f"is {cell!r}, unseen in training"
+            more = f", and {len(odd) - 1} more rows" if len(odd) > 1 else ""
+            lines.append(f"row {odd[0] + 1}{more}: likelihood -inf, for '{kind.name}' {told}")
+    return lines
 
 
 def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
@@ -152,4 +227,4 @@ def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tupl
     return model.codec.encode(frame, holes=holes)
 
 
-__all__ = ["Scores", "encode_frame", "score", "scored_frame"]
+__all__ = ["Scored", "Scores", "encode_frame", "score", "scored_frame"]

@@ -119,8 +119,19 @@ class Codec:
 
     @property
     def noisy(self) -> bool:
-        """Whether ``dequantise`` draws noise: for states and grids, so for all but numbers off a grid and present."""
-        return any(kind.states > 1 or _counted(kind) for kind in self.modelled)
+        """Whether ``measure`` draws noise: where a number is counted on a grid."""
+        return any(_counted(kind) for kind in self.modelled)
+
+    @functools.cached_property
+    def valued(self) -> tuple[int, ...]:
+        """Positions of the modelled columns that carry values."""
+        return tuple(j for j, kind in enumerate(self.modelled) if kind.valued)
+
+    def measure(
+        self, values: Float[Array, "n valued"], key: Key
+    ) -> tuple[Float[Array, "n valued"], Float[Array, "n valued"]]:
+        """Values of the valued columns as coordinates, and the nats that each adds; see ``dequantise_values``."""
+        return _dequantise.dequantise_values(self.lines, values, key)
 
     def place_of(self, name: str) -> int:
         """The position of a modelled column in ``modelled``, and so in ``layout``.
@@ -305,12 +316,12 @@ class Codec:
         """Typed cells as the table's own came: text where it was text."""
         return frame.with_columns([k.spell(frame[k.name]) for k in self.columns if k.name in frame.columns])
 
-    def out_of_range(self, y: Array | np.ndarray) -> dict[str, float]:
-        """The fraction of cells with a value that ``decode`` clips to the observed range, by column."""
-        points, states, fractions = np.asarray(y, np.float64), self.states(y), {}
-        for j, (kind, place) in enumerate(zip(self.modelled, self.layout.value)):
+    def out_of_range(self, states: np.ndarray, coordinates: np.ndarray) -> dict[str, float]:
+        """The fraction of cells with a value that ``decode_cells`` clips to the observed range, by column."""
+        fractions = {}
+        for j, kind in enumerate(self.modelled):
             if isinstance(kind, AbstractQuantity):
-                value = kind.scale.from_coordinate(points[:, place])
+                value = kind.scale.from_coordinate(coordinates[:, j])
                 half = 0.5 * kind.scale.step if kind.scale.grid else 0.0
                 outside = (value < kind.scale.low - half) | (value > kind.scale.high + half)
                 there = states[:, j] == 0

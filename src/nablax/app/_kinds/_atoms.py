@@ -56,7 +56,7 @@ def atoms(
     """
     if total < FEWEST or not counts:
         return ()
-    if step and distinct <= FEW and total >= OFTEN * distinct:
+    if step and distinct == len(counts) <= FEW and total >= OFTEN * distinct:
         return tuple(sorted(counts))
     values = np.array(sorted(value for value, number in counts.items() if number > 1 or step))
     number = np.array([counts[value] for value in values.tolist()], np.float64)

@@ -102,7 +102,8 @@ def check(folder: Path, data: str | None, *, encoding: str | None = None, notice
         condition = np.zeros((len(base), model.codec.condition_dim), np.float32) if given is None else given
         lines = shifted(model, held_out, base, seed)
     evidence = _evaluate(model, rows, base, condition, (*opened.notices, *lines), notice)
-    notice(field_health(model, condition, seed))
+    vectors = condition if model.joint is None else conditions_for(model, len(condition), {}, seed)
+    notice(field_health(model, vectors, seed))
     for line in lines:
         notice(line)
     return evidence
@@ -129,7 +130,7 @@ def _evaluate(
     drawn_condition = conditions_for(model, count, {}, seed)
     scale = float(config.choices["guidance_scale"])
     y = draw(model, count, seed=seed, condition=drawn_condition, scale=scale)
-    drawn = codec.decode(y, drawn_condition if conditional else None)
+    drawn = model.decode(y, drawn_condition if conditional or model.joint else None)
     drawn_base, _ = encode_frame(model, drawn)
     notice("comparing them with held-out rows")
     held, made, trained = (features(model, part) for part in (base, drawn_base, searched))
@@ -137,7 +138,7 @@ def _evaluate(
     copies = memorised(trained, held, made, values=values, one_scale=images, seed=seed)
     notice("looking at the field")
     curve = solver_curve(model, drawn_condition, seed)
-    clipped = list(codec.out_of_range(y).values())
+    clipped = list(model.clipped(y, drawn_condition).values())
     evidence = Evidence(
         name=config.name,
         rows=config.rows,
@@ -173,8 +174,8 @@ def _evaluate(
 
 
 def _decode(model: Model, base: np.ndarray, condition: np.ndarray) -> pl.DataFrame:
-    y, _ = model.codec.dequantise(jnp.asarray(base), jax.random.key(0))
-    return model.codec.decode(np.asarray(y), condition if model.codec.condition_dim else None)
+    y, args = model.points(jnp.asarray(base), jnp.asarray(condition), jax.random.key(0))
+    return model.decode(np.asarray(y), args)
 
 
 def _shown(frame: pl.DataFrame) -> Any:

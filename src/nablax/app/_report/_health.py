@@ -27,10 +27,9 @@ def field_health(model: Model, condition: np.ndarray, seed: int) -> str:
     """
     transport, (first, last) = model.transport, model.transport.path.times
     key = jax.random.key(seed)
-    conditional = bool(model.codec.condition_dim)
-    count = min(_FOLLOWED, len(condition)) if conditional else _FOLLOWED
+    args = model.arguments(condition[:_FOLLOWED])
+    count = _FOLLOWED if args is None else len(args)
     starts = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
-    args = jnp.asarray(condition[:count]) if conditional else None
     return diagnose.field_health(
         transport.velocity, first, starts, args, t1=last, steps=32, trajectories=count, key=key
     ).table()
@@ -75,7 +74,7 @@ def shifted(model: Model, held_out: np.ndarray, others: np.ndarray, seed: int) -
         found = diagnose.feature_shift(
             *(rows.reshape(len(rows), -1) for rows in sets),
             key=order_key,
-            score=score if transport.independent else None,
+            score=score if transport.independent and model.joint is None else None,
             groups=groups,
         )
     except ValueError as error:

@@ -11,6 +11,7 @@ from ... import diagnose
 from ...follow import Solver
 from .._ask._draw import draw
 from .._ask._score import Scores
+from .._data._codec import Codec
 from .._kinds._quantity import AbstractQuantity
 from .._runs._run import Model
 from ._baselines import (
@@ -26,6 +27,7 @@ _FIELD = 128  # samples at which the field itself is looked at
 _SOLVER_STEPS = (2, 4, 8, 16, 32)
 _REFERENCE_STEPS = 128
 _TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+_MANY = 40  # states of a column that the baselines do not model jointly with the others
 
 
 def likelihoods(
@@ -38,14 +40,33 @@ def likelihoods(
         names = ", ".join(model.codec.condition)
         score_given = likelihood_of(model, f"this model, given {names}", given.log_likelihood)
         found.append(dataclasses.replace(score_given, baseline=False))
-    y_train, _ = model.codec.dequantise(jnp.asarray(train), jax.random.fold_in(key, 0))
-    y, correction = model.codec.dequantise(jnp.asarray(base), jax.random.fold_in(key, 1))
+    codec, apart = model.codec, np.zeros(len(base))
+    if isinstance(codec, Codec):
+        codec, train, base, apart = _without_many(codec, train, base)
+    y_train, _ = codec.dequantise(jnp.asarray(train), jax.random.fold_in(key, 0))
+    y, correction = codec.dequantise(jnp.asarray(base), jax.random.fold_in(key, 1))
     flat_train, flat = (np.asarray(part, np.float64).reshape(len(part), -1) for part in (y_train, y))
     baselines: list[Baseline] = [fit(flat_train, flat, seed=seed) for fit in (gaussian_mixture, kernel_density)]
     for baseline in baselines:
-        nats = baseline.log_density + np.asarray(correction, np.float64)
+        nats = baseline.log_density + np.asarray(correction, np.float64) + apart
         found.append(likelihood_of(model, baseline.name, nats, baseline.note))
     return found
+
+
+def _without_many(
+    codec: Codec, train: np.ndarray, base: np.ndarray
+) -> tuple[Codec, np.ndarray, np.ndarray, np.ndarray]:
+    """The table without its columns of many states, which no mixture fits, and what their shares alone give."""
+    many = np.array([kind.states > _MANY for kind in codec.modelled])
+    if not many.any() or many.all():
+        return codec, train, base, np.zeros(len(base))
+    nats = np.zeros(len(base))
+    for j in np.flatnonzero(many):
+        counts = np.bincount(train[:, j, 0].astype(np.int64), minlength=codec.modelled[j].states) + 0.5
+        states = base[:, j, 0].astype(np.int64)
+        nats += np.where(states >= 0, np.log(counts / counts.sum())[states], -np.inf)
+    few = tuple(kind for kind in codec.columns if kind.states <= _MANY)
+    return dataclasses.replace(codec, columns=few), train[:, ~many], base[:, ~many], nats
 
 
 def likelihood_of(model: Model, name: str, nats: np.ndarray, note: str = "") -> Likelihood:
@@ -96,9 +117,8 @@ def solver_curve(model: Model, condition: np.ndarray, seed: int) -> SolverCurve:
 def conservativity(model: Model, base: np.ndarray, condition: np.ndarray, seed: int) -> ConservativityCurve:
     """Antisymmetry of the velocity's Jacobian and loop integrals, where the path's states are."""
     path, key = model.transport.path, jax.random.key(seed)
-    y, _ = model.codec.dequantise(jnp.asarray(base[:_FIELD]), key)
+    y, args = model.points(jnp.asarray(base[:_FIELD]), jnp.asarray(condition[:_FIELD]), key)
     noise = jax.random.normal(jax.random.fold_in(key, 1), y.shape, y.dtype)
-    args = jnp.asarray(condition[:_FIELD]) if model.codec.condition_dim else None
     ratios, errors, loops, loop_errors = [], [], [], []
     for number, t in enumerate(_TIMES):
         states = path.interpolate(jnp.asarray(t, y.dtype), noise, y)
@@ -123,7 +143,7 @@ def path_energy(model: Model, condition: np.ndarray, seed: int) -> PathEnergy:
     transport = model.transport
     keys = jax.random.split(jax.random.key(seed + 1), min(_FIELD, len(condition)))
     y0s = jax.vmap(transport.prior.sample)(keys)
-    args = jnp.asarray(condition[: len(keys)]) if model.codec.condition_dim else None
+    args = model.arguments(condition[: len(keys)])
     first, last = transport.path.times
     found = diagnose.path_geometry(transport.velocity, y0s, args, t0=first, t1=last, steps=32)
     return PathEnergy(

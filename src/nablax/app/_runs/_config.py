@@ -136,13 +136,17 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     why = "for images this large, attention between patches" if large else "fully connected; cheap exact likelihoods"
     network = settle("network", "transformer" if large else "mlp", why)
     width = 128 if dim <= 32 and few else 192 if few else 256 if dim <= 256 else 512
+    if kind == "table":
+        width = 128 if dim <= 32 else 192 if dim <= 64 else 256
     width = 64 if network == "transformer" else width
     settle("width", width, f"for {dim} dimensions and {rows} rows")
     settle("depth", 3 if dim <= 32 else 4, f"residual blocks, for {dim} dimensions")
-    batch = 64 if network == "transformer" else 256 if few else 512
+    batch = 64 if network == "transformer" else 256 if few or kind == "table" else 512
     half = max(16, training // 2 // 16 * 16)  # so that 2, 4, 8 or 16 devices can share it
     settle("batch_size", min(batch, half, max(training, 1)), f"for {training} training rows")
     steps = 4000 if dim <= 32 and few else 6000 if few else 8000
+    if kind == "table":
+        steps = 4000 if rows < 5_000 else 6000 if rows < 20_000 else 8000
     settle("steps", steps, f"for {rows} rows in {dim} dimensions; early stopping may end sooner")
     settle("learning_rate", 1e-3, "AdamW's peak, after a warm-up and before a cosine decay")
     settle("weight_decay", 0.01, "AdamW's usual")
@@ -151,7 +155,7 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     images = kind == "images" and condition_dim
     why = "clearer images of the label asked for; 1 draws the learned distribution" if images else "as learned"
     settle("guidance_scale", 1.25 if images else 1.0, why)
-    settle("patience", 0 if rows < _FEW_ROWS else 10, "validations without a new best")
+    settle("patience", 0 if rows < _FEW_ROWS and kind == "images" else 10, "validations without a new best")
     _check(chosen, training, kind)
     return chosen, reasons
 

@@ -14,7 +14,7 @@ from ... import __version__
 from ..._core import PART, Key
 from ...fields import EMA
 from ...follow import Fit, Progress, fit
-from ...transport import Transport, flow_matching
+from ...transport import flow_matching
 from .._data._plain_text import AS_IT_IS, TextOptions
 from .._data._sources import read
 from .._errors import UserError
@@ -80,8 +80,11 @@ def configure(
         training, _, _ = split(opened.rows, seed, held_out, validation)
         codec = fit_image_codec(opened, condition=tuple(condition), training=training)
     else:
-        codec = fit_codec(opened, condition=tuple(condition), kinds=kinds)
-    dim = int(np.prod(codec.shape))
+        # Any columns of a table can be given to the model that is learnt of it.
+        codec = fit_codec(opened, kinds=kinds)
+        for name in condition:
+            codec.place_of(name)
+    dim = int(np.prod(codec.shape)) if opened.kind == "images" else codec.cells
     chosen, reasons = choose(
         choices or Choices(), kind=opened.kind, rows=opened.rows, dim=dim, condition_dim=codec.condition_dim
     )
@@ -93,7 +96,7 @@ def configure(
         kind=opened.kind,
         rows=opened.rows,
         fingerprint=opened.fingerprint,
-        condition=tuple(condition),
+        condition=codec.condition,
         codec=json.loads(codec.to_json()),
         seed=seed,
         choices=chosen,
@@ -152,9 +155,9 @@ def learn(
     if not run.trained:
         codec = codec_of(config)
         rows = encode(opened, codec, config, run)
-        trained, transport = _train(run, config, codec, rows, notice, progress, checkpoint_every)
+        weights, trained = _train(run, config, codec, rows, notice, progress, checkpoint_every)
         if first:
-            _keep(run, trained, transport, rows)
+            _keep(run, weights, trained)
     return run
 
 
@@ -166,49 +169,69 @@ def _train(
     notice: Notice,
     progress: Callable[[Progress], None] | None,
     checkpoint_every: int | None,
-) -> tuple[Fit, Transport]:
+) -> tuple[dict[str, Any], dict[str, Fit]]:
+    """Train; what is to be kept, and what came of each part that was trained."""
+    from .._data._images import ImageCodec
+    from ._learn_table import learn_table
+
     chosen = config.choices
-    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    transport = build(config, codec, init_key)
-    steps = chosen["steps"]
-    trained = fit(
-        matching_loss(codec, chosen["condition_dropout"]),
-        transport.field,
-        rows.training(chosen["batch_size"], config.seed),
-        optimizer=recipe(steps, min(500, steps // 20), chosen["learning_rate"], chosen["weight_decay"]),
-        steps=steps,
-        batch_size=chosen["batch_size"],
-        key=fit_key,
-        validation=rows.validating(),
-        validate_every=max(1, steps // 50),
-        patience=chosen["patience"] or None,
-        ema=EMA(chosen["ema"]) if chosen["ema"] else None,
-        checkpoint=run.checkpoints,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
-        notice=notice,
-    )
-    if trained.result == "diverged":
-        notice(
-            f"training diverged after step {trained.step}: the loss or its gradient was not finite. "
-            f"Kept the best state, of step {trained.best_step}. Try a lower --learning-rate."
+
+    def fitting(loss: Callable[..., Array], part: Any, steps: int, rate: float, key: Key, name: str) -> Fit:
+        trained = fit(
+            loss,
+            part,
+            rows.training(chosen["batch_size"], config.seed),
+            optimizer=recipe(steps, min(500, steps // 20), rate, chosen["weight_decay"]),
+            steps=steps,
+            batch_size=chosen["batch_size"],
+            key=key,
+            validation=rows.validating(),
+            validate_every=max(1, steps // 50),
+            patience=chosen["patience"] or None,
+            ema=EMA(chosen["ema"]) if chosen["ema"] else None,
+            checkpoint=run.checkpoints / name,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+            notice=notice,
         )
-    elif trained.result == "stopped early":
-        notice(f"stopped early at step {trained.step}: no better validation since step {trained.best_step}")
-    return trained, transport
+        of = f" of the {name}" if config.kind == "table" else ""
+        if trained.result == "diverged":
+            notice(
+                f"training{of} diverged after step {trained.step}: the loss or its gradient was not finite. "
+                f"Kept the best state, of step {trained.best_step}. Try a lower --learning-rate."
+            )
+        elif trained.result == "stopped early":
+            best = trained.best_step
+            notice(f"training{of} stopped early at step {trained.step}: no better validation since step {best}")
+        return trained
+
+    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    if not isinstance(codec, ImageCodec):
+        table, found = learn_table(config, codec, rows, init_key, fitting)
+        return {"table": table}, found
+    transport = build(config, codec, init_key)
+    loss = matching_loss(codec, chosen["condition_dropout"])
+    trained = fitting(loss, transport.field, chosen["steps"], chosen["learning_rate"], fit_key, "field")
+    return {"field": trained.model, "conditions": rows.conditions()}, {"field": trained}
 
 
-def _keep(run: Run, trained: Fit, transport: Transport, rows: Rows) -> None:
-    history = trained.history
-    run.write_metrics({"step": history.step, "loss": history.loss, "validation": history.validation})
-    outcome = {"result": trained.result, "step": trained.step, "best_step": trained.best_step}
-    run.write("training.json", json.dumps(outcome) + "\n")
+def _keep(run: Run, weights: dict[str, Any], trained: dict[str, Fit]) -> None:
+    """Write the curves and outcomes of training; the last part trained is the field, where there is one."""
+    outcomes = {
+        name: {"result": part.result, "step": part.step, "best_step": part.best_step} for name, part in trained.items()
+    }
+    *others, main = trained
+    for name in trained:
+        history = trained[name].history
+        columns = {"step": history.step, "loss": history.loss, "validation": history.validation}
+        run.write_metrics(columns, "metrics.csv" if name == main else f"metrics_{name}.csv")
+    run.write("training.json", json.dumps({**outcomes[main], **{name: outcomes[name] for name in others}}) + "\n")
     # The weights come last: a run that has them is trained.
-    run.write_weights({"field": trained.model, "conditions": rows.conditions()})
+    run.write_weights(weights)
 
 
-def matching_loss(codec: "Codec | ImageCodec", condition_dropout: float) -> Callable[..., Array]:
-    """The flow-matching loss of encoded rows, dequantised anew in every step.
+def matching_loss(codec: "ImageCodec", condition_dropout: float) -> Callable[..., Array]:
+    """The flow-matching loss of encoded images, dequantised anew in every step.
 
     Args:
         codec: of the rows.

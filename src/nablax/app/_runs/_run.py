@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 
     from .._data._codec import Codec
     from .._data._images import ImageCodec
+    from .._model._table import TableModel
 
 
 PATH = Linear()
+_FIX = "Its configuration has changed, or its weights are another run's."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +92,14 @@ class Run:
         """Write a model's arrays, named by where they stand in it."""
         save(self.path / "weights.safetensors", model)
 
-    def write_metrics(self, columns: dict[str, np.ndarray]) -> None:
+    def write_metrics(self, columns: dict[str, np.ndarray], name: str = "metrics.csv") -> None:
         """Write the history of training, one line for each step."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         for row in zip(*columns.values()):
             writer.writerow("" if isinstance(cell, float | np.floating) and np.isnan(cell) else cell for cell in row)
-        self.write("metrics.csv", text.getvalue())
+        self.write(name, text.getvalue())
 
     def metrics(self) -> dict[str, np.ndarray]:
         """The history of training, by column."""
@@ -116,7 +118,8 @@ class Model:
         config: its configuration: the data, every choice and why it was made.
         codec: between rows and arrays: columns, kinds and units.
         transport: the learned field; draws, scores and encodes points as `encode` makes them.
-        conditions: condition vectors of training rows [rows, condition], for drawing conditions that nobody set.
+        conditions: condition vectors of training images [rows, condition], for drawing conditions that nobody set.
+        joint: of a table, the whole model: the states of its cells, and the field of their values.
     """
 
     run: Run
@@ -124,37 +127,71 @@ class Model:
     codec: "Codec | ImageCodec"
     transport: Transport
     conditions: np.ndarray
+    joint: "TableModel | None" = None
 
     def encode(self, frame: "pl.DataFrame", *, key: Key) -> tuple[Array, Array | None]:
         """Rows as points that the transport works on.
 
         Args:
             frame: rows with the columns that the run was learnt from, in any order.
-            key: places a whole number, a category or a pixel level within its cell.
+            key: places a whole number or a pixel level within its cell.
 
         Returns:
-            Points [rows, ...], standardised, and condition vectors [rows, condition], or None where the run has no
-            conditions: ``transport.log_prob(*encode(frame, key=key), key=key)``. That density is one of points; the
-            one of rows, in the table's own units, is what ``nablax score`` gives.
+            Points [rows, ...] and condition vectors [rows, condition], or None where images have no conditions:
+            ``transport.log_prob(*encode(frame, key=key), key=key)``. The points of a table are its numbers as normal
+            scores, and the condition vector says in which state each cell is, a category, an atom, missing, or one
+            with a value. That density is one of points; the one of rows, in the table's own units, is what
+            ``nablax score`` gives.
 
         Raises:
-            UserError: a column is absent, of another type, infinite, or holds an unseen category.
+            UserError: a column is absent, or of another type.
         """
         base, condition = self.codec.encode(frame)
-        points, _ = self.codec.dequantise(jnp.asarray(base), key)
-        return points, jnp.asarray(condition) if self.codec.condition_dim else None
+        return self.points(jnp.asarray(base), jnp.asarray(condition), key)
+
+    def points(self, base: Array, condition: Array, key: Key) -> tuple[Array, Array | None]:
+        """Encoded rows as points of the transport, and its ``args``; as `encode`, for rows that are encoded already."""
+        if self.joint is None:
+            return self.codec.dequantise(base, key)[0], self.arguments(condition)
+        cells = self.joint.cells(base, self.table("points").measure, key)
+        points, args, _ = self.joint.points(cells, jnp.zeros(cells.states.shape, bool))
+        return points, args
+
+    def arguments(self, condition: Array | np.ndarray | None) -> Array | None:
+        """Condition vectors as ``args`` of the transport: None for images without conditions."""
+        if condition is None or (self.joint is None and not self.codec.condition_dim):
+            return None
+        return jnp.asarray(condition)
 
     def decode(self, points: Array | np.ndarray, condition: Array | np.ndarray | None = None) -> "pl.DataFrame":
         """Points back to rows, in the table's own columns, order, types and observed ranges.
 
         Args:
-            points: [rows, ...], such as ``transport.sample(rows, key=key)``.
-            condition: condition vectors [rows, condition]; without them the condition columns are left out.
+            points: [rows, ...], such as ``transport.sample(rows, key=key, args=condition)``.
+            condition: condition vectors [rows, condition]; for images, without them the label is left out.
 
         Returns:
             The table.
+
+        Raises:
+            UserError: points of a table without the condition vectors, which hold the states of its cells.
         """
-        return self.codec.decode(points, None if condition is None else np.asarray(condition))
+        if self.joint is None:
+            return self.codec.decode(points, None if condition is None else np.asarray(condition))
+        return self.table("decode").decode_cells(*self._cells(points, condition))
+
+    def clipped(self, points: np.ndarray, condition: np.ndarray) -> dict[str, float]:
+        """The fraction of cells that `decode` moves into the observed range, by column."""
+        if self.joint is None:
+            return self.codec.out_of_range(points)  # type: ignore[call-arg,arg-type]
+        return self.table("decode").out_of_range(*self._cells(points, condition))
+
+    def _cells(self, points: Array | np.ndarray, condition: Array | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """States, and coordinates of all columns, of points of a table."""
+        if condition is None:
+            raise UserError("the states of a table's cells are in the condition vectors: pass them as well")
+        assert self.joint is not None
+        return self.joint.rows(np.asarray(points), np.asarray(condition))
 
     def guided(self, scale: float) -> Transport:
         """The learned transport under classifier-free guidance of this scale."""
@@ -218,23 +255,34 @@ def load(path: Path | str) -> Model:
     if not run.trained:
         raise UserError(f"{path} is not trained yet: call 'nablax learn' again and it goes on where it stopped")
     codec = codec_of(config)
-    # Shapes only: initialising weights that are about to be replaced would compile for seconds.
-    transport = eqx.filter_eval_shape(build, config, codec, jax.random.key(0))
-    # A run is trained in single precision, whatever the precision of the program that opens it.
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32) if isinstance(x, jax.ShapeDtypeStruct) else x,
-        {"field": transport.field},
-    )
     weights = run.path / "weights.safetensors"
     try:
         arrays, _ = read_arrays(weights)
+        if config.kind == "table":
+            joint = _table_with(arrays, config, codec, str(weights))
+            return Model(run, config, codec, joint.transport, np.zeros((0, 0), np.float32), joint)
         conditions = arrays.pop("['conditions']")
-        fix = "Its configuration has changed, or its weights are another run's."
-        field = with_arrays(arrays, like, source=str(weights), fix=fix)["field"]
+        # Shapes only: initialising weights that are about to be replaced would compile for seconds.
+        transport = eqx.filter_eval_shape(build, config, codec, jax.random.key(0))
+        field = with_arrays(arrays, _single({"field": transport.field}), source=str(weights), fix=_FIX)["field"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{weights} cannot be read", error) from None
     transport = eqx.tree_at(lambda transport: transport.field, transport, field)
     return Model(run, config, codec, transport, conditions)
+
+
+def _table_with(arrays: dict[str, np.ndarray], config: Config, codec: Any, source: str) -> "TableModel":
+    """The model of a table with these weights."""
+    knots = arrays["['table'].normal_scores.x"].shape[1]
+    like = eqx.filter_eval_shape(build_table, config, codec, jax.random.key(0), knots)
+    return with_arrays(arrays, _single({"table": like}), source=source, fix=_FIX)["table"]
+
+
+def _single(like: Any) -> Any:
+    """Shapes in single precision: a run is trained in it, whatever the precision of the program that opens it."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32) if isinstance(x, jax.ShapeDtypeStruct) else x, like
+    )
 
 
 def codec_of(config: Config) -> "Codec | ImageCodec":
@@ -246,8 +294,27 @@ def codec_of(config: Config) -> "Codec | ImageCodec":
     return ImageCodec.from_json(text) if config.kind == "images" else Codec.from_json(text)
 
 
+def build_table(config: Config, codec: "Codec", key: Any, knots: int) -> "TableModel":
+    """A fresh, untrained model of a table as configured, the normal scores' knots still to be put in."""
+    from .._model._normal_scores import NormalScores
+    from .._model._states import StateNetwork
+    from .._model._table import TableModel
+    from .._model._values import ValueField
+
+    state_key, value_key = jax.random.split(key)
+    width, depth = config.choices["width"], config.choices["depth"]
+    sizes, values = tuple(kind.states for kind in codec.modelled), max(1, len(codec.valued))
+    shares = [np.array(kind.shares) * config.rows for kind in codec.modelled]
+    return TableModel(
+        StateNetwork(shares, values, width=width, depth=max(1, depth - 1), key=state_key),
+        ValueField(sizes, values, width=width, depth=depth, key=value_key),
+        NormalScores(*(jnp.zeros((values, knots), jnp.float32) for _ in range(3))),
+        codec.valued,
+    )
+
+
 def build(config: Config, codec: "Codec | ImageCodec", key: Any) -> Transport:
-    """A fresh, untrained transport as configured."""
+    """A fresh, untrained transport of images as configured."""
     chosen = config.choices
     sizes = {"condition": codec.condition_dim, "width": chosen["width"], "depth": chosen["depth"], "key": key}
     field: MLP | Transformer
@@ -272,4 +339,4 @@ def _patch(shape: tuple[int, ...]) -> int:
     raise UserError(f"images of {height}×{width} do not divide into at most 256 patches; give --image-size")
 
 
-__all__ = ["PATH", "Model", "Run", "build", "codec_of", "load"]
+__all__ = ["PATH", "Model", "Run", "build", "build_table", "codec_of", "load"]

@@ -1,0 +1,113 @@
+"""What a table's model is given: cells of rows, and the states that may be drawn for the others."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jaxtyping import Array
+
+from ..._core import Key
+from .._data._cells import state_of
+from .._data._codec import Codec
+from .._model._table import TableModel
+from .._runs._rows import filled
+from .._runs._run import Model
+
+_ROWS_AT_ONCE = 2048
+_NUMBERS_AT_ONCE = 2**24  # log-probabilities of all states of all columns, in the rows drawn at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Rows of which some cells are given.
+
+    Attributes:
+        base: encoded rows [rows, columns, 2]; what is not given is not looked at.
+        cells: which are given [rows, columns].
+    """
+
+    base: np.ndarray
+    cells: np.ndarray
+
+    def repeated(self, times: int) -> "Given":
+        """Every row so many times, one after the other."""
+        return Given(np.repeat(self.base, times, axis=0), np.repeat(self.cells, times, axis=0))
+
+
+def equal_rows(codec: Codec, values: Mapping[str, object], count: int) -> Given:
+    """Rows in which the same cells are given.
+
+    Args:
+        codec: of the table.
+        values: column to its value, as text from the command line or typed.
+        count: how many rows.
+
+    Raises:
+        UserError: no such column, one that is not modelled, or a value that is unseen or cannot be read.
+    """
+    base = np.zeros((codec.cells, 2), np.float32)
+    known = np.zeros(codec.cells, bool)
+    for name, value in values.items():
+        place = codec.place_of(name)
+        base[place], known[place] = state_of(codec.modelled[place], value), True
+    return Given(np.tile(base, (count, 1, 1)), np.tile(known, (count, 1)))
+
+
+def with_values(codec: Codec, frame: pl.DataFrame, values: Mapping[str, object]) -> pl.DataFrame:
+    """Drawn rows with the given cells as they were given, to the last digit."""
+    exact = [
+        codec.column(name).one(value).gather(np.zeros(len(frame), np.uint32)).alias(name)
+        for name, value in values.items()
+    ]
+    return frame.with_columns([cells.cast(frame[cells.name].dtype) for cells in exact])
+
+
+def all_states(codec: Codec) -> np.ndarray:
+    """Booleans [columns, most states]: those that there are."""
+    sizes = np.array([kind.states for kind in codec.modelled])
+    return np.arange(sizes.max()) < sizes[:, None]
+
+
+def present(codec: Codec) -> np.ndarray:
+    """Booleans [columns, most states]: those of a cell that is there."""
+    levels = np.array([kind.levels for kind in codec.modelled])
+    return all_states(codec) & (np.arange(all_states(codec).shape[1]) < levels[:, None])
+
+
+def drawn_states(model: Model, given: Given, *, seed: int, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Draw the states of what is not given.
+
+    Args:
+        model: the opened run of a table.
+        given: the rows.
+        seed: of the draws, and of where a given number lies within its grid cell.
+        allowed: states that may be drawn; all by default.
+
+    Returns:
+        The rows as condition vectors of the transport [rows, condition].
+    """
+    codec = model.table("drawing states")
+    assert model.joint is not None
+    allowed = all_states(codec) if allowed is None else allowed
+    key = jax.random.key(seed)
+    most = max(1, _NUMBERS_AT_ONCE // allowed.size)
+    size = min(1 << (len(given.base) - 1).bit_length(), _ROWS_AT_ONCE, 1 << (most.bit_length() - 1))
+    parts = []
+    for number, start in enumerate(range(0, len(given.base), size)):
+        base, cells = (jnp.asarray(filled(part[start : start + size], size)) for part in (given.base, given.cells))
+        vectors = _drawn(model.joint, codec, base, cells, jnp.asarray(allowed), jax.random.fold_in(key, number))
+        parts.append(np.asarray(vectors)[: len(given.base) - start])
+    return np.concatenate(parts)
+
+
+@eqx.filter_jit
+def _drawn(joint: TableModel, codec: Codec, base: Array, given: Array, allowed: Array, key: Key) -> Array:
+    place_key, draw_key = jax.random.split(key)
+    return joint.drawn_states(joint.cells(base, codec.measure, place_key), given, allowed, draw_key)
+
+
+__all__ = ["Given", "all_states", "drawn_states", "equal_rows", "present", "with_values"]

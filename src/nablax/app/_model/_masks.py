@@ -1,0 +1,44 @@
+"""Which cells a row's model is given: drawn anew in every step of training."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from ..._core import Key
+
+_NOTHING_GIVEN = 0.5  # share of rows trained without a given cell: what an unconditional likelihood is made of
+
+
+def given_cells(key: Key, rows: int, cells: int) -> Bool[Array, "rows cells"]:
+    """Random subsets of cells: empty for half of the rows, else each cell with a probability drawn for the row.
+
+    Args:
+        key: random key.
+        rows: how many rows.
+        cells: how many cells in each.
+
+    Returns:
+        True where a cell is given.
+    """
+    none_key, share_key, cell_key = jax.random.split(key, 3)
+    share = jax.random.uniform(share_key, (rows, 1)) * jax.random.bernoulli(none_key, 1 - _NOTHING_GIVEN, (rows, 1))
+    return jax.random.uniform(cell_key, (rows, cells)) < share
+
+
+def drawn_before(key: Key, given: Bool[Array, "rows columns"]) -> tuple[Bool[Array, "rows columns"], ...]:
+    """How far the chain over the states that are not given has come, in the columns' order, drawn for each row.
+
+    Args:
+        key: random key.
+        given: the given cells.
+
+    Returns:
+        The states known by now, given or drawn, and the one whose turn it is (none where all are given).
+    """
+    turn = jnp.cumsum(~given, axis=1) - 1
+    left = jnp.sum(~given, axis=1, keepdims=True)
+    at = jnp.floor(jax.random.uniform(key, (given.shape[0], 1)) * left).astype(turn.dtype)
+    return given | (turn < at), ~given & (turn == at)
+
+
+__all__ = ["drawn_before", "given_cells"]

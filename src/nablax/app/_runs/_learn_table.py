@@ -1,0 +1,84 @@
+"""Learning a table: the states' network and the values' field, one after the other, each until it gets no better."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..._core import Key
+from ...follow import Fit
+from .._model._normal_scores import NormalScores, fit_normal_scores
+from .._model._table import TableModel
+from ._config import Config
+from ._rows import Rows
+from ._run import build_table
+
+if TYPE_CHECKING:
+    from .._data._codec import Codec
+
+# The network of the states has an exact likelihood to fit, in a few outputs: half the steps at twice the rate.
+_STEPS, _RATE = 0.5, 2.0
+_FITTED = 50_000  # training rows whose quantiles are taken
+_PLACED = 4  # times that each is placed within its grid cell, so that ties are no steps
+
+# loss, what is trained, steps, learning rate, key, name of its part -> what came of it
+Fitting = Callable[[Callable[..., Array], Any, int, float, Key, str], Fit]
+
+
+def learn_table(
+    config: Config, codec: "Codec", rows: Rows, key: Key, fitting: Fitting
+) -> tuple[TableModel, dict[str, Fit]]:
+    """Train the model of a table.
+
+    Args:
+        config: of the run.
+        codec: of the table.
+        rows: encoded.
+        key: of all randomness.
+        fitting: trains one part.
+
+    Returns:
+        The trained model, and what came of each part: "values" where a column has values, "states" where a cell can be
+        in several.
+    """
+    init_key, state_key, value_key = jax.random.split(key, 3)
+    scores = normal_scores(codec, rows)
+    model = build_table(config, codec, init_key, scores.x.shape[1])
+    model = eqx.tree_at(lambda model: model.normal_scores, model, scores)
+    steps, rate = config.choices["steps"], config.choices["learning_rate"]
+    found: dict[str, Fit] = {}
+
+    def loss_of(part: Callable[..., Array]) -> Callable[..., Array]:
+        def loss(trained: Any, batch: dict[str, Array], *, key: Key) -> Array:
+            place_key, mask_key = jax.random.split(key)
+            return part(trained, model.cells(batch["base"], codec.measure, place_key), mask_key)
+
+        return loss
+
+    if any(kind.states > 1 for kind in codec.modelled):
+        fewer = max(1, round(_STEPS * steps))
+        found["states"] = fitting(loss_of(model.state_loss), model.network, fewer, _RATE * rate, state_key, "states")
+        model = eqx.tree_at(lambda model: model.network, model, found["states"].model)
+    if codec.valued:
+        found["values"] = fitting(loss_of(model.value_loss), model.field, steps, rate, value_key, "values")
+        model = eqx.tree_at(lambda model: model.field, model, found["values"].model)
+    return model, found
+
+
+def normal_scores(codec: "Codec", rows: Rows) -> NormalScores:
+    """The maps of a table's numbers to normal coordinates, fitted to training rows."""
+    base = np.asarray(rows.base[np.sort(rows.train[:_FITTED])])[:, list(codec.valued)]
+    there = (base[..., 0] == 0) & np.isfinite(base[..., 1])
+    values = jnp.asarray(np.where(there, base[..., 1], 0.0))
+    measure = jax.jit(codec.measure)
+    placed = [np.asarray(measure(values, jax.random.key(k))[0]) for k in range(_PLACED if codec.noisy else 1)]
+    return fit_normal_scores(
+        [np.concatenate([y[there[:, j], j] for y in placed]) for j in range(len(codec.valued))], len(placed)
+    )
+
+
+__all__ = ["Fitting", "learn_table", "normal_scores"]
