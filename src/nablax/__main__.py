@@ -5,42 +5,30 @@ import shlex
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
 
 _CODE = 130  # what shells give for an interrupt
 
 
-class Interrupted(BaseException):
-    """Ctrl-C. Not a ``KeyboardInterrupt``, which command-line libraries turn into words of their own."""
-
-
 def main() -> None:
     """Run the command line; Ctrl-C at any instant ends it with one line that says how to go on."""
-    try:
-        signal.signal(signal.SIGINT, _interrupted)
-        from .app import main as run
+    signal.signal(signal.SIGINT, _leave)
+    from .app import main as run
 
-        run()
-    except Interrupted:
-        _leave()
+    run()
 
 
-def _interrupted(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, _at_once)  # whoever asks twice does not want to wait
-    raise Interrupted
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Say how to go on, and end at once.
 
-
-def _at_once(number: int, frame: FrameType | None) -> None:
-    _leave()
-
-
-def _leave() -> NoReturn:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    An exception would come out of whatever runs at the moment, where an import, a callback or a thread may swallow it
+    or crash. There is nothing to clear up: every file is whole or absent, as for a process that is killed.
+    """
     arguments = sys.argv[1:]
-    went_on = shlex.join(["nablax", *arguments])
     learning = arguments[:1] == ["learn"]
-    print(f"\ninterrupted; {'go on' if learning else 'start again'} with: {went_on}", file=sys.stderr, flush=True)
-    # At once: the interpreter would first take down threads that are still computing, which can crash it.
+    cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
+    command = shlex.join(["nablax", *arguments])
+    line = f"{cursor}\ninterrupted; {'go on' if learning else 'start again'} with: {command}\n"
+    os.write(2, line.encode(errors="replace"))  # a stream might be in the midst of writing
     os._exit(_CODE)
 
 

@@ -115,7 +115,8 @@ def learn(
     from ._interrupt import gently
     from ._progress_bar import progress_bar, stage_bar
     from ._runs._config import Choices
-    from ._runs._learn import at_work, configure, learn
+    from ._runs._learn import configure, learn
+    from ._runs._place import at_work
 
     first = _join(coordinator, processes, process)
     say = notice if first else _silent
@@ -238,8 +239,12 @@ def check(
     """The field's health, printed and written to the report."""
     from ._progress_bar import stage_bar
     from ._report._evaluate import check
+    from ._runs._lock import held
+    from ._runs._place import roomy
+    from ._runs._run import load
 
-    with stage_bar(console, "report") as stage:
+    load(folder)  # before anything is written there
+    with held(folder), roomy(folder), stage_bar(console, "report") as stage:
         check(folder, data, notice=notice, stage=stage)
 
 

@@ -11,17 +11,18 @@ T = TypeVar("T")
 
 @contextmanager
 def gently(progress: Callable[[T], None], notice: Callable[[str], None]) -> Iterator[Callable[[T], None]]:
-    """Let Ctrl-C wait for the next call of a progress callback, which then raises what Ctrl-C raises.
+    """Let Ctrl-C wait for the next call of a progress callback.
 
-    An exception in the midst of a compiled loop would lose what was computed since the last checkpoint; one that
-    comes from the callback finds the state whole (`follow.fit` keeps it then). A second Ctrl-C does not wait.
+    In the midst of a compiled loop it would lose what was computed since the last checkpoint; an exception that comes
+    from the callback finds the state whole (`follow.fit` keeps it then). A second Ctrl-C does not wait.
 
     Args:
         progress: the callback.
         notice: told that the wish was heard.
 
     Yields:
-        The callback to use instead.
+        The callback to use instead. It raises ``KeyboardInterrupt``; when that has left the block, the handler that
+        was there before has its turn.
     """
     before: Any = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -38,14 +39,17 @@ def gently(progress: Callable[[T], None], notice: Callable[[str], None]) -> Iter
     def told(state: T) -> None:
         progress(state)
         if asked:
-            before(signal.SIGINT, None)
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, ask)
     try:
         yield told
+    except KeyboardInterrupt:
+        if not asked:
+            raise
     finally:
         signal.signal(signal.SIGINT, before)
-    if asked:  # it came after the last step
+    if asked:
         before(signal.SIGINT, None)
 
 

@@ -56,16 +56,20 @@ def progress_bar(console: Console, title: str, *, visible: bool = True) -> Itera
 
 
 @contextmanager
-def stage_bar(console: Console, title: str) -> Iterator[Callable[[str, float], None]]:
+def stage_bar(console: Console, title: str, *, visible: bool = True) -> Iterator[Callable[[str, float], None]]:
     """Show what is being done of something whose parts are known, but not how long each takes.
 
     Args:
         console: where.
         title: what it is all for.
+        visible: show nothing otherwise.
 
     Yields:
         The callback: what is being done now, and the share that was done before it.
     """
+    if not visible:
+        yield lambda now, share: None
+        return
     if not console.is_terminal:
 
         def line(now: str, share: float) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _HELD_OUT = 1000  # rows scored
 _TRAIN = 500  # training rows scored, for the gap
+_PICTURES = 1.0  # CPU seconds
 _SEARCHED = 100_000  # training rows searched for copies
 _SAMPLES = 1000  # of a table at least, however few rows were held out: fewer make ragged pictures
 _MORE = "'nablax check RUN' measures it"
@@ -147,11 +148,11 @@ def _evaluate(
     else:
         missing["two_sample"] = f"it takes {FEWEST} rows, and there are {len(base)}"
 
-    # The density takes about twice the sampler's time, most of it compiling.
+    # The density takes about twice the sampler's time, most of it compiling; then there are the pictures.
     scored: Scored | None = None
-    if full or allowance.covers(2.0 * of_drawing):
+    if full or allowance.covers(2.0 * of_drawing + _PICTURES):
         stage("scoring held-out rows", 0.4)
-        train_rows = rows.take(rows.train[:_TRAIN])
+        train_rows = rows.take(rows.train[: min(_TRAIN, len(base))])
         scored = scores_of(model, base, condition, train_rows["base"], seed, round_trip=full)
         stage("fitting simple models to compare with", 0.6)
         compared = likelihoods(model, scored, searched, base, seed)

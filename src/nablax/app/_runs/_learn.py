@@ -1,10 +1,8 @@
 """`nablax learn`: from a data file to a trained field and its report."""
 
-import errno
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +16,15 @@ from ...fields import EMA
 from ...follow import Fit, Progress, fit
 from ...transport import Transport, flow_matching
 from .._data._sources import read
-from .._errors import UserError
+from .._data._spool import remove_leftovers
 from ._config import (
     Choices,
     Config,
     choose,
     shares,
 )
-from ._lock import LOCK, held
 from ._optimizer import recipe
+from ._place import run_there
 from ._rows import Rows, encode, split
 from ._run import (
     PATH,
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from .._data._images import ImageCodec
 
 Notice = Callable[[str], None]
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def configure(
@@ -132,13 +128,14 @@ def learn(
     """
     start = time.process_time()
     run = Run(out)
-    before = _run_there(run, config)
+    before = run_there(run, config)
     first = jax.process_index() == 0
     if before is None and first:
         run.write("config.json", config.to_json())
     if first:
         for left in out.glob(f"*{PART}"):
             left.unlink()
+        remove_leftovers(out)
     if not run.trained:
         codec = codec_of(config)
         rows = encode(opened, codec, config, run)
@@ -147,54 +144,6 @@ def learn(
             run.write("cost.json", json.dumps({"training_cpu_seconds": time.process_time() - start}) + "\n")
             _keep(run, trained, transport, rows)
     return run
-
-
-@contextmanager
-def at_work(out: Path, config: Config, *, alone: bool = True) -> Iterator[None]:
-    """Hold a run folder for one process, once it is known to be one for this configuration.
-
-    Args:
-        out: the folder; made if absent.
-        config: of the run.
-        alone: False in a process that shares the work with the one that holds the folder.
-
-    Raises:
-        UserError: the folder is another run's or no run folder, another process holds it, or it cannot be written;
-            or, within, the disk is full.
-    """
-    _run_there(Run(out), config)
-    if not alone:
-        yield
-        return
-    with held(out):
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            # Every file is written beside its place and moved there, so what had been written is whole.
-            raise UserError(
-                f"{out} cannot be written: {error.strerror}; the last checkpoint in it is whole. "
-                "Make room, and call 'nablax learn' again as before: it goes on where it stopped"
-            ) from None
-
-
-def _run_there(run: Run, config: Config) -> Config | None:
-    """The configuration that the folder holds already, if it may become this run's."""
-    before, out = run.config(), run.path
-    if before is not None and (different := before.differences(config)):
-        raise UserError(
-            f"{out} holds a run of another configuration ({', '.join(different)} differ); "
-            "choose another --out, or delete that folder"
-        )
-    # A run that was killed before it had a configuration leaves the beginning of one.
-    if before is None and out.exists() and not (out.is_dir() and all(map(_beginning, out.iterdir()))):
-        raise UserError(f"{out} exists and is no run folder; choose another --out")
-    return before
-
-
-def _beginning(path: Path) -> bool:
-    return path.name == LOCK or path.match(f"config.json.*{PART}")
 
 
 def _train(
