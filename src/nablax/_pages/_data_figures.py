@@ -1,12 +1,12 @@
 """Pictures of data beside samples, as SVG text or PNG bytes, the same for the same input."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ._drawing import short
+from ._drawing import short, width
 from ._style import (
     DATA,
     SAMPLES,
@@ -14,6 +14,10 @@ from ._style import (
     canvas,
     histogram,
 )
+from ._ticks import readable_ticks
+
+_CATEGORIES = 8  # shown of a column
+_ACROSS = 26  # letters that fit under a column's picture
 
 
 def drawn(images: np.ndarray, limits: tuple[float, float]) -> bool:
@@ -55,15 +59,16 @@ def image_grid(images: np.ndarray, *, limits: tuple[float, float], columns: int 
     return buffer.getvalue()
 
 
-def pair_plot(data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> str:
+def pair_plot(data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray], dates: Collection[str] = ()) -> str:
     """Scatter every pair of the columns given, data and samples over each other, histograms on the diagonal.
 
     Args:
         data: numeric columns, two to about six.
         samples: the same columns of the samples.
+        dates: names of the columns that hold days since 1970.
     """
     with canvas(*pairs_size(len(data))) as (figure, show):
-        draw_pairs(figure, data, samples)
+        draw_pairs(figure, data, samples, dates)
         return show()
 
 
@@ -72,7 +77,12 @@ def pairs_size(columns: int) -> tuple[float, float]:
     return 1.2 * columns + 0.55, 1.12 * columns + 0.45
 
 
-def draw_pairs(figure: Any, data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> None:
+def draw_pairs(
+    figure: Any,
+    data: Mapping[str, np.ndarray],
+    samples: Mapping[str, np.ndarray],
+    dates: Collection[str] = (),
+) -> None:
     """Fill a matplotlib figure with what `pair_plot` shows; ``data`` may hold columns without rows."""
     names = list(data)
     size = len(names)
@@ -94,13 +104,15 @@ def draw_pairs(figure: Any, data: Mapping[str, np.ndarray], samples: Mapping[str
                 axis.set_ylim(limits_y)
             axis.set_xlim(limits_x)
             axis.tick_params(labelsize=7.5)
-            axis.locator_params(axis="x", nbins=3)
+            values = data if len(data[across]) else samples
+            readable_ticks(axis.xaxis, np.asarray(values[across], float), count=2, dates=across in dates)
             if row == size - 1:
                 axis.set_xlabel(short(across, 17))
             else:
                 axis.tick_params(labelbottom=False)
             if column == 0 and row > 0:
-                axis.locator_params(axis="y", nbins=3)
+                values = data if len(data[below]) else samples
+                readable_ticks(axis.yaxis, np.asarray(values[below], float), count=3, dates=below in dates)
                 axis.set_ylabel(short(below, 17))
             else:
                 axis.tick_params(labelleft=False)
@@ -118,25 +130,50 @@ def scatter(axis: Any, data: np.ndarray, samples: np.ndarray) -> None:
     axis.scatter(*points[order].T, s=7, color=list(colours[order]), alpha=0.55, lw=0, rasterized=True)
 
 
-def marginal(data: np.ndarray, samples: np.ndarray) -> str:
-    """Draw one column in data and samples: a histogram, or bars for categories."""
+def marginal(data: np.ndarray, samples: np.ndarray, *, dates: bool = False) -> str:
+    """Draw one column in data and samples: a histogram, or bars for categories.
+
+    Args:
+        data: the column.
+        samples: the same of the samples.
+        dates: it holds days since 1970.
+    """
     with canvas(2.5, 1.5) as (figure, show):
         axis = figure.subplots()
+        axis.tick_params(labelsize=8)
+        left = 0.04
         if numeric(data):
             histogram(axis, data, samples)
+            readable_ticks(axis.xaxis, np.asarray(data, float), count=4, dates=dates)
+            axis.set_yticks([])
         else:
-            shares = category_shares(data, samples)
-            names = list(shares)[:8]
-            place = np.arange(len(names))
-            axis.bar(place - 0.2, [shares[name][0] for name in names], 0.38, color=DATA)
-            axis.bar(place + 0.2, [shares[name][1] for name in names], 0.38, color=SAMPLES)
-            axis.set_xticks(place, [short(name, max(3, 28 // len(names))) for name in names])
-            axis.tick_params(axis="x", length=0)
-        axis.set_yticks([])
+            left = _bars(axis, category_shares(data, samples))
         axis.spines["left"].set_visible(False)
-        axis.tick_params(labelsize=8)
-        figure.subplots_adjust(left=0.04, right=0.96, top=0.97, bottom=0.19)
+        figure.subplots_adjust(left=left, right=0.96, top=0.97, bottom=0.19)
         return show()
+
+
+def _bars(axis: Any, shares: Mapping[str, tuple[float, float]]) -> float:
+    """Bars of the commonest categories, upright where their names fit beneath; the picture's left margin."""
+    names = list(shares)[:_CATEGORIES]
+    place = np.arange(len(names))
+    data, samples = np.array([shares[name] for name in names]).reshape(-1, 2).T
+    room = _ACROSS // max(1, len(names))
+    if max(map(width, names), default=0) <= room:
+        axis.bar(place - 0.2, data, 0.38, color=DATA)
+        axis.bar(place + 0.2, samples, 0.38, color=SAMPLES)
+        axis.set_xticks(place, [short(name, room) for name in names])
+        axis.set_yticks([])
+        axis.tick_params(axis="x", length=0)
+        return 0.04
+    axis.barh(place - 0.2, data, 0.38, color=DATA)
+    axis.barh(place + 0.2, samples, 0.38, color=SAMPLES)
+    axis.invert_yaxis()
+    axis.set_xticks([])
+    axis.spines["bottom"].set_visible(False)
+    axis.set_yticks(place, [short(name, 16) for name in names])
+    axis.tick_params(axis="y", length=0, labelsize=min(8.0, 56.0 / len(names)))
+    return 0.43
 
 
 def correlation(matrix: np.ndarray, names: Sequence[str]) -> str:

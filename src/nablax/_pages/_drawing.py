@@ -2,6 +2,8 @@
 
 import io
 import re
+import unicodedata
+import warnings
 import zlib
 from typing import Any
 
@@ -17,7 +19,10 @@ def svg_text(figure: Any) -> str:
         text where ``svg.hashsalt`` is set.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    with warnings.catch_warnings():
+        # Text stays text, in whatever fonts the reader has: that ours lack a sign is no matter.
+        warnings.filterwarnings("ignore", message=r"(?s)Glyph \d+ .* missing from", category=UserWarning)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = "<svg" + buffer.getvalue().partition("<svg")[2]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     for size in ("width", "height"):
@@ -28,6 +33,20 @@ def svg_text(figure: Any) -> str:
 
 
 def short(name: str, length: int) -> str:
-    """A user's word as matplotlib is to draw it: cut to a length, the cut shown, and a dollar a dollar."""
-    text = name if len(name) <= length else name[: length - 1] + "…"
+    """A user's word as matplotlib is to draw it: cut to a length, the cut shown, and a dollar a dollar.
+
+    Args:
+        name: the word.
+        length: in widths of a Latin letter; a Chinese, Japanese or Korean sign is two wide.
+    """
+    text = name
+    if width(name) > length:
+        while text and width(text) > length - 1:
+            text = text[:-1]
+        text += "…"
     return text.replace("$", r"\$")
+
+
+def width(text: str) -> int:
+    """How wide a text is, in letters."""
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)

@@ -52,7 +52,9 @@ def _svg(figure: Any) -> str:
     text = svg_text(figure)
     for ink, variable in _INKS.items():
         text = text.replace(ink, variable)
-    return re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)
+    # The page's own font, however this version of matplotlib writes one.
+    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)
+    return re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
 
 
 def histogram(axis: Any, data: np.ndarray, samples: np.ndarray) -> None:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import require
 from ._plot import plot_density, plot_field, plot_samples
+from ._table import Page, Table
 
 if TYPE_CHECKING:
     from ._ask._density import FlowDensity as FlowDensity
     from ._runs._run import Model as Model
 
-__all__ = ["FlowDensity", "Model", "main", "open_run", "plot_density", "plot_field", "plot_samples"]
+__all__ = ["FlowDensity", "Model", "Page", "Table", "main", "open_run", "plot_density", "plot_field", "plot_samples"]
 
 _NEEDED = ("typer", "rich", "polars")
 

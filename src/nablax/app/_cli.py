@@ -1,7 +1,9 @@
 """The command line: arguments in, one of the room's functions called, plain words out."""
 
+import shlex
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +29,15 @@ papers_app = typer.Typer(invoke_without_command=True, help="What is implemented,
 app.add_typer(papers_app, name="papers")
 console = Console(highlight=False)
 aside = Console(highlight=False, stderr=True)
+
+
+class Report(StrEnum):
+    """How much of a report ``learn`` makes."""
+
+    none = "none"
+    standard = "standard"
+    full = "full"
+
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")]
@@ -54,6 +65,7 @@ def notice(text: str, *, to: Console = console) -> None:
 
 
 @app.command()
+@kept_programs()
 def learn(
     source: Annotated[str, typer.Argument(help="CSV, Parquet, .npy, .npz, a folder of images, a named set, or - .")],
     condition: Annotated[
@@ -94,15 +106,20 @@ def learn(
         bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
     ] = None,
     encoding: Encoding = None,
+    report: Annotated[
+        Report, typer.Option(help="standard takes at most half as long as training; full leaves nothing out.")
+    ] = Report.standard,
     coordinator: Annotated[str | None, typer.Option(help="HOST:PORT of process 0, on several hosts.")] = None,
     processes: Annotated[int | None, typer.Option(help="How many processes, on several hosts.")] = None,
     process: Annotated[int | None, typer.Option(help="Which of them this one is, from 0.")] = None,
 ) -> None:
     """Learn the field that generates the data, and write a run folder with samples, scores and a report."""
     from ._data._plain_text import TextOptions
-    from ._progress_bar import progress_bar
+    from ._interrupt import gently
+    from ._progress_bar import progress_bar, stage_bar
     from ._runs._config import Choices
     from ._runs._learn import configure, learn
+    from ._runs._place import at_work
 
     first = _join(coordinator, processes, process)
     say = notice if first else _silent
@@ -134,16 +151,21 @@ def learn(
     folder = out or Path("runs") / config.name
     for line in (*opened.notices, *config.codec.get("notices", ())):
         say(line)
-    with progress_bar(console, "learning", visible=first) as progress:
-        done = learn(config, opened, folder, notice=say, progress=progress, checkpoint_every=checkpoint_every)
-    if not first:
-        return
-    if done.finished:
-        say(f"{folder} is finished already; nothing to do. Its report: {folder / 'report.html'}")
-        return
-    from ._report._evaluate import evaluate
+    with at_work(folder, config, alone=first):
+        with progress_bar(console, "learning", visible=first) as progress, gently(progress, say) as told:
+            done = learn(config, opened, folder, notice=say, progress=told, checkpoint_every=checkpoint_every)
+        if not first:
+            return
+        if done.finished:
+            say(f"{folder} is finished already; nothing to do. Its report: {folder / 'report.html'}")
+            return
+        if report is Report.none:
+            say(f"trained: {folder}; 'nablax check {shlex.quote(str(folder))}' writes its report")
+            return
+        from ._report._evaluate import evaluate
 
-    evaluate(done, opened, notice=say)
+        with stage_bar(console, "report") as stage:
+            evaluate(done, opened, notice=say, stage=stage, full=report is Report.full)
     say(f"report: {folder / 'report.html'}")
 
 
@@ -233,9 +255,15 @@ def check(
     encoding: Encoding = None,
 ) -> None:
     """The field's health, printed and written to the report."""
+    from ._progress_bar import stage_bar
     from ._report._evaluate import check
+    from ._runs._lock import held
+    from ._runs._place import roomy
+    from ._runs._run import load
 
-    check(folder, data, encoding=encoding, notice=notice)
+    load(folder)  # before anything is written there
+    with held(folder), roomy(folder), stage_bar(console, "report") as stage:
+        check(folder, data, encoding=encoding, notice=notice, stage=stage)
 
 
 @papers_app.callback()

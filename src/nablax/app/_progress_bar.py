@@ -55,6 +55,41 @@ def progress_bar(console: Console, title: str, *, visible: bool = True) -> Itera
         yield show
 
 
+@contextmanager
+def stage_bar(console: Console, title: str, *, visible: bool = True) -> Iterator[Callable[[str, float], None]]:
+    """Show what is being done of something whose parts are known, but not how long each takes.
+
+    Args:
+        console: where.
+        title: what it is all for.
+        visible: show nothing otherwise.
+
+    Yields:
+        The callback: what is being done now, and the share that was done before it.
+    """
+    if not visible:
+        yield lambda now, share: None
+        return
+    if not console.is_terminal:
+
+        def line(now: str, share: float) -> None:
+            if now:
+                console.print(f"{title}: {now}", soft_wrap=True)
+
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.percentage:.0f} %"),
+        TextColumn("{task.fields[now]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=1.0, now="")
+        yield lambda now, share: bar.update(task, completed=share, now=now)
+
+
 def _numbers(state: State) -> str:
     parts = [f"loss {state.loss:.4f}"]
     if state.validation is not None:
@@ -67,4 +102,4 @@ def _numbers(state: State) -> str:
     return "  ".join(parts)
 
 
-__all__ = ["progress_bar"]
+__all__ = ["progress_bar", "stage_bar"]

@@ -139,7 +139,8 @@ def fit(
             step 0. Needs the extra ``app``.
         checkpoint_every: steps between checkpoints; by default one is written about every ten seconds. When they
             are written does not influence the result.
-        progress: called with a `Progress` at most ten times a second.
+        progress: called with a `Progress` at most ten times a second; an exception that it raises stops training,
+            after a checkpoint where one is asked for.
         notice: called with one line of text when a checkpoint could not be used; by default a warning is given.
         watch: ``watch(number, model, opt_state, batch)``, called before a step is made, every ``watch.every`` steps
             (200 where it does not say), beginning with the first; `nablax.diagnose.watch` makes such ones. It returns

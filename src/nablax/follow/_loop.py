@@ -100,11 +100,15 @@ def run(
                         result = "stopped early"
             if not result and record.step == steps:
                 result = "completed"
-            if progress is not None and (report := pace.report(record, last=bool(result))) is not None:
-                progress(report)
-            if kept is not None and (result or kept.checkpoints.due(record.step)):
-                arrays = {**named_arrays(local(state)), **record.arrays()}
-                kept.checkpoints.write(Saved(record.step, result, arrays, kept.settings))
+            told = False
+            try:
+                if progress is not None and (report := pace.report(record, last=bool(result))) is not None:
+                    progress(report)
+                told = True
+            finally:  # whoever stops training from the callback loses no step
+                if kept is not None and (not told or result or kept.checkpoints.due(record.step)):
+                    arrays = {**named_arrays(local(state)), **record.arrays()}
+                    kept.checkpoints.write(Saved(record.step, result, arrays, kept.settings))
     finally:
         source.close()
     return state, result

@@ -20,6 +20,7 @@ from nablax.app._report._evidence import (
 )
 from nablax.app._report._memorised import memorised
 from nablax.app._report._pictures import column_difference
+from nablax.app._report._privacy import Membership, by_samples, membership
 from nablax.app._report._report import headline, write_report
 from nablax.app._report._two_sample import two_sample
 from nablax.app._runs._rows import Rows, repeats
@@ -84,7 +85,10 @@ def evidence():
         held_out_rows=120,
         training=Training(step, 1 / (1 + step), step[::10], 1 / (1 + step[::10]), 90),
         likelihoods=[likelihood("this model", np.full(9, -2.0)), likelihood("Gaussian mixture", np.full(9, -2.5))],
-        two_sample=two_sample(held_out, samples, permutations=99),
+        two_sample=two_sample(held_out, samples, groups={"x": [0], "y <&>": [1]}, permutations=99),
+        left_by_samples=Membership(0.52, 0.03, (120, 120)),
+        training_seconds=12.0,
+        report_seconds=4.0,
         memorised=memorised(train, held_out, samples),
         solver_curve=SolverCurve(np.array([8, 16, 32]), np.array([0.1, 0.01, 0.001]), 32, 0.001),
         conservativity=ConservativityCurve(
@@ -117,14 +121,46 @@ def test_one_file_that_fetches_nothing(tmp_path, evidence):
         "Held-out likelihood",
         "told from real rows?",
         "repeat its training rows?",
+        "What somebody learns of",
+        "How it was made",
+        "Words",
+        "The field behind the model",
         "Error against effort",
         "The field itself",
-        "How it was made",
         "How to go on",
     ]
     places = [text.index(heading) for heading in order]
     assert places == sorted(places)
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_an_area_of_one_half_is_no_leak_and_its_error_covers():
+    generator = np.random.default_rng(3)
+    scores = [membership(*generator.normal(size=(2, 60))) for _ in range(400)]
+    off = np.array([(found.auc - 0.5) / found.standard_error for found in scores])
+    assert 0.9 < off.std() < 1.1 and abs(off.mean()) < 0.2
+    # P(x > y) for normals a distance apart is a closed form: Φ(1 / √2) = 0.7602.
+    apart = membership(generator.normal(1.0, size=40_000), generator.normal(size=40_000))
+    assert apart.auc == pytest.approx(0.7602, abs=4 * apart.standard_error)
+    assert membership(np.array([1.0, 1.0]), np.array([1.0, 1.0])).auc == 0.5
+
+
+def test_samples_that_are_training_rows_tell_of_them():
+    generator = np.random.default_rng(4)
+    train, held_out, fresh = generator.normal(size=(3, 300, 4))
+    assert by_samples(train, held_out, train[:150], seed=0).auc > 0.7
+    clean = by_samples(train, held_out, fresh, seed=0)
+    assert abs(clean.auc - 0.5) < 3 * clean.standard_error
+
+
+def test_what_a_reader_of_tables_needs_is_not_behind_the_fold(tmp_path, evidence):
+    write_report(tmp_path / "report.html", evidence)
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    before, _, after = source.partition("<details")
+    inside, _, beyond = after.partition("</details>")
+    assert "antisymmetric" in inside and "antisymmetric" not in before + beyond
+    assert "Which columns give the samples away" in before and "0.520 ± 0.030" in before
+    assert "Training took 12 seconds of processor time and measuring for this report 4." in beyond
 
 
 def test_same_evidence_same_bytes(tmp_path, evidence):
@@ -148,7 +184,7 @@ def test_what_is_missing_is_said(tmp_path, evidence):
     judged = write_report(tmp_path / "report.html", bare)
     page, text = _read(tmp_path / "report.html")
     assert judged.level == "unknown"
-    assert text.count("Not computed: it was not part of this run.") == 5
+    assert text.count("Not computed: it was not part of this run.") == 5  # with what is behind the fold
     assert "Not computed: too few rows." in text
     assert len(page.sources) == 2
     one_column = replace(bare, data={"x": np.arange(9.0)}, samples={"x": np.full(3, np.nan)})

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from nablax.app._report import _two_sample
+from nablax.app._report._telling import Telling, telling
 from nablax.app._report._two_sample import comparable, two_sample
 
 
 def _no_classifier(monkeypatch):
-    monkeypatch.setattr(_two_sample, "_classifier_accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(_two_sample, "telling", lambda *_: Telling(0.5, 0.0, 0.5))
 
 
 def test_energy_distance_is_twice_the_area_between_the_distribution_functions(monkeypatch):
@@ -87,6 +88,34 @@ def test_same_seed_same_answer():
     rows = np.random.default_rng(5).normal(size=(1200, 2))
     first, second = (two_sample(rows[:1050], rows[1050:], seed=7, permutations=99) for _ in range(2))
     assert (first.p_value, first.accuracy, first.rows) == (second.p_value, second.accuracy, (1000, 150))
+    # Of samples no more than three to a held-out row.
+    assert two_sample(rows[:100], rows[100:], permutations=9).rows == (100, 300)
+
+
+def test_the_classifier_is_as_sure_as_it_says_under_the_null():
+    generator = np.random.default_rng(6)
+    found = [telling(generator.normal(size=(n + m, 3)), n, seed, None) for seed in range(40) for n, m in ((40, 120),)]
+    scores = np.array([(told.accuracy - 0.5) / told.standard_error for told in found])
+    assert 0.6 < scores.std() < 1.3 and abs(scores.mean()) < 0.6
+    assert sum(told.p_value < 0.05 for told in found) <= 5
+
+
+def test_the_columns_that_give_samples_away_are_ranked():
+    generator = np.random.default_rng(7)
+    data, samples = generator.normal(size=(2, 400, 5))
+    samples[:, 3] += 1.5  # b tells most, c somewhat, and a nothing
+    samples[:, 4] += 0.7
+    samples[:200, 0] = np.nan  # what is missing more often tells too
+    found = two_sample(data, samples, groups={"holes": [0], "a": [1, 2], "b": [3], "c": [4]}, permutations=19)
+    by_name = {gap.name: gap for gap in found.columns}
+    assert [gap.lost for gap in found.columns] == sorted((gap.lost for gap in found.columns), reverse=True)
+    for name in ("holes", "b"):
+        assert by_name[name].lost > 4 * by_name[name].standard_error > 0
+    assert by_name["b"].lost > by_name["c"].lost > by_name["a"].lost
+    assert abs(by_name["a"].lost) < 3 * by_name["a"].standard_error
+    # Shuffled all at once, the columns say nothing: accuracy falls to chance.
+    everything = two_sample(data, samples, groups={"all": [0, 1, 2, 3, 4]}, permutations=19)
+    assert everything.columns[0].lost == pytest.approx(everything.accuracy - 0.5, abs=0.04)
 
 
 def test_unusable_rows_are_refused():

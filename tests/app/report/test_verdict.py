@@ -8,12 +8,17 @@ import pytest
 from nablax.app._report._baselines import Likelihood
 from nablax.app._report._evidence import ConservativityCurve, Evidence, SolverCurve, Training
 from nablax.app._report._memorised import Memorised
+from nablax.app._report._privacy import Membership
+from nablax.app._report._telling import ColumnGap
 from nablax.app._report._two_sample import TwoSample
 from nablax.app._report._verdict import verdict
 
 STEPS = np.arange(0, 1000, 10)
 TRAINING = Training(STEPS, np.full(100, 1.0), STEPS[::10], np.full(10, 1.05), best_step=900)
-TEST = TwoSample(0.1, 0.4, 0.52, 0.02, np.full(99, 0.1), (300, 300))
+FELL = 1.05 + np.array([0.9, 0.5, 0.3, 0.1, 0.05, 0.02, 0.01, 0.01, 0.0, 0.0])
+FALLING = 1.05 + np.linspace(0.9, 0.0, 10)
+TEST = TwoSample(0.1, 0.4, 0.52, 0.02, np.full(99, 0.1), (300, 300), 0.2)
+GAPS = (ColumnGap("age", 0.11, 0.02), ColumnGap("sex", 0.01, 0.02))
 COPIES = Memorised(np.ones(100), np.ones(100), 0.5, 0.01, 0.01, 0.6, 0.0, 0.0, 1.0, np.zeros((0, 2), int))
 
 
@@ -61,14 +66,20 @@ def test_columns_that_are_not_modelled_stand_in_the_first_lines():
     [
         ({"training": replace(TRAINING, result="diverged")}, "fault", "diverged"),
         ({"training": replace(TRAINING, validation=np.full(10, 1.4))}, "warning", "1.40 times"),
+        ({"training": replace(TRAINING, validation=FALLING)}, "fault", "not finished learning: 22%"),
         ({"likelihoods": _scores(-2.5, -2.0)}, "fault", "worse than"),
         ({"likelihoods": _scores(-2.0, -2.05)}, "warning", "no better than"),
         ({"likelihoods": _scores(float("nan"), -2.0)}, "fault", "not a number"),
         ({"train_likelihood": Likelihood("train", -1.6, 0.05)}, "warning", "by heart"),
         ({"train_likelihood": Likelihood("train", 1.0, 0.05)}, "fault", "by heart"),
         ({"two_sample": replace(TEST, accuracy=0.7, p_value=0.001)}, "warning", "70%"),
-        ({"two_sample": replace(TEST, p_value=0.002)}, "warning", "not the same"),
+        ({"two_sample": replace(TEST, p_value=0.002)}, "warning", "distances differ (p = 0.002)"),
         ({"two_sample": replace(TEST, accuracy=0.93, p_value=0.001)}, "fault", "easily told"),
+        ({"two_sample": replace(TEST, accuracy=0.93, columns=GAPS)}, "fault", "mostly by age."),
+        # 6 rows: neither "hard to tell" nor "told".
+        ({"two_sample": replace(TEST, accuracy=0.76, accuracy_standard_error=0.15)}, "unknown", "76% ± 15%"),
+        ({"left_by_samples": Membership(0.68, 0.02, (300, 300))}, "warning", "0.68 ± 0.02"),
+        ({"left_by_scores": Membership(0.91, 0.02, (300, 300))}, "fault", "how likely it finds them"),
         ({"memorised": replace(COPIES, share_close=0.3, p_value=1e-6)}, "fault", "30%"),
         ({"memorised": replace(COPIES, share_close=0.06, p_value=1e-3)}, "warning", "6%"),
         ({"memorised": replace(COPIES, share_copied=0.2, copied_p_value=1e-9)}, "fault", "20.0%"),
@@ -89,6 +100,38 @@ def test_each_fault_is_named(changes, level, words):
     assert judged.level == level
     assert words in judged.paragraph
     assert "You can trust" not in judged.paragraph
+
+
+def test_what_passes_says_nothing_else():
+    """Levels that judge are silent on what is healthy: settled training, a membership area that noise explains."""
+    healthy = {
+        "training": replace(TRAINING, validation=FELL),
+        "left_by_samples": Membership(0.66, 0.09, (40, 30)),
+        "left_by_scores": Membership(0.55, 0.01, (900, 900)),
+    }
+    assert verdict(_evidence(**healthy)).level == "good"
+    stopped = replace(TRAINING, validation=FALLING, result="stopped early")
+    assert verdict(_evidence(training=stopped)).level == "good"
+
+
+def test_the_words_name_the_test_whose_number_they_give():
+    told = verdict(_evidence(two_sample=replace(TEST, accuracy=0.8, accuracy_p_value=1e-9, p_value=0.891)))
+    assert "80% ± 2% of the time (50% is chance; p = 1e-09)" in told.paragraph and "0.891" not in told.paragraph
+    assert told.level == "warning"
+
+
+def test_the_printed_rule_is_the_rule():
+    for ahead, level in ((0.3, "good"), (0.05, "warning"), (-0.05, "warning"), (-0.3, "fault")):
+        found = verdict(_evidence(likelihoods=_scores(-2.0, -2.0 - ahead)))
+        finding = next(f for f in found.findings if f.topic == "Likelihood")
+        assert finding.level == level
+        assert finding.rule == "better than every baseline by 2 standard errors; a fault when one is better by as much"
+
+
+def test_columns_left_out_are_said_whatever_else_is():
+    faults = {"clipped_fraction": 0.2, "round_trip_error": 1.0, "likelihoods": _scores(-2.5, -2.0)}
+    judged = verdict(_evidence(**faults, dropped={"id": "an identifier"}))
+    assert judged.level == "fault" and "It says nothing of 'id'" in judged.paragraph
 
 
 def test_bits_are_better_when_fewer():

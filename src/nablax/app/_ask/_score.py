@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,7 +23,7 @@ from ._names import free_name
 
 # Activations of D Jacobian products a row: this many numbers of one layer at a time.
 _NUMBERS_AT_ONCE = 2**24
-_ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 256
 _SOLVER = Solver(rtol=1e-4, atol=1e-4)
 
 
@@ -78,7 +79,7 @@ def score(
     draws = draws if codec.noisy else 1
     width = max(int(model.config.choices["width"]), dim)
     # Chunks of one size, a power of two where the rows are few, and filled up: few compiled programs serve all calls.
-    size = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // (dim * width), 1 << (len(base) - 1).bit_length()))
+    size = max(1, min(ROWS_AT_ONCE, _NUMBERS_AT_ONCE // (dim * width), 1 << (len(base) - 1).bit_length()))
     vectors = np.zeros((len(base), codec.condition_dim), np.float32) if condition is None else condition
     key = jax.random.key(seed)
     parts = []
@@ -100,6 +101,26 @@ def score(
     value, error, gap = np.concatenate(parts, axis=1)
     never = codec.impossible(base if given is None else base[:, ~given])
     return Scores(np.where(never, -np.inf, value), np.where(never, 0.0, error), gap)
+
+
+def dequantised(codec: Any, base: np.ndarray, key: Key) -> tuple[np.ndarray, np.ndarray]:
+    """Points of rows and the correction to their density, by the program that scoring compiles too.
+
+    Args:
+        codec: of the rows.
+        base: encoded rows [n, ...].
+        key: of the noise.
+
+    Returns:
+        float32 [n, ...] and [n], in nats.
+    """
+    parts = []
+    for number, start in enumerate(range(0, len(base), ROWS_AT_ONCE)):
+        part = base[start : start + ROWS_AT_ONCE]
+        chunk = jnp.asarray(filled(part, ROWS_AT_ONCE))
+        y, correction = _dequantise(codec, chunk, jax.random.fold_in(key, number))
+        parts.append((np.asarray(y)[: len(part)], np.asarray(correction)[: len(part)]))
+    return tuple(np.concatenate(side) for side in zip(*parts))  # type: ignore[return-value]
 
 
 def _score_chunk(
@@ -227,4 +248,4 @@ def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tupl
     return model.codec.encode(frame, holes=holes)
 
 
-__all__ = ["Scored", "Scores", "encode_frame", "score", "scored_frame"]
+__all__ = ["ROWS_AT_ONCE", "Scored", "Scores", "dequantised", "encode_frame", "score", "scored_frame"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._images import ImageCodec
 
 _BATCH = 16_384
+_HALF = ".encoded-"  # begins the name of a folder that is not whole yet
 
 
 def spool(
@@ -49,10 +50,16 @@ def spool(
     return base, condition, False
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote encoded rows have left."""
+    for left in folder.glob(f"{_HALF}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def _write(source: Source, codec: "Codec | ImageCodec", place: Path, mark: str, holes: bool) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     # Written beside its place and then moved there.
-    folder = Path(tempfile.mkdtemp(prefix=".encoded-", dir=place.parent))
+    folder = Path(tempfile.mkdtemp(prefix=_HALF, dir=place.parent))
     try:
         maps: list[np.ndarray] = []
         at = 0

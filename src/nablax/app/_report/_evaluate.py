@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,26 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
-from .._ask._draw import conditions_for, draw
+from .._ask._draw import conditions_for
 from .._ask._names import free_name
-from .._ask._score import Scores, encode_frame, score
+from .._ask._score import encode_frame
 from .._ask._write import write_frame
 from .._data._plain_text import TextOptions
 from .._data._sources import read
 from .._errors import UserError
 from .._runs._rows import Rows, encode
 from .._runs._run import Model, Run, load
-from ._evidence import Choice, Command, Evidence, Training
+from ._cost import Allowance
+from ._evidence import Choice, Evidence
+from ._field import conservativity, drawn_twice, path_energy, solver_curve
 from ._health import field_health, shifted
-from ._measures import (
-    conservativity,
-    features,
-    likelihood_of,
-    likelihoods,
-    path_energy,
-    solver_curve,
-)
+from ._material import commands_of, dates_of, shown, training_of
+from ._measures import Scored, feature_groups, features, likelihood_of, likelihoods, scores_of
 from ._memorised import memorised
+from ._privacy import by_samples, membership
 from ._report import headline, write_report
 from ._two_sample import FEWEST, two_sample
 
@@ -40,38 +36,58 @@ if TYPE_CHECKING:
 
 _HELD_OUT = 1000  # rows scored
 _TRAIN = 500  # training rows scored, for the gap
+_PICTURES = 1.0  # CPU seconds
 _SEARCHED = 100_000  # training rows searched for copies
+_SAMPLES = 1000  # of a table at least, however few rows were held out: fewer make ragged pictures
+_MORE = "'nablax check RUN' measures it"
 
 Notice = Callable[[str], None]
+Stage = Callable[[str, float], None]  # what is being done, and the share of the report that was done before
 
 
-def evaluate(run: Run, opened: "Source", *, notice: Notice) -> Evidence:
+def evaluate(
+    run: Run, opened: "Source", *, notice: Notice, stage: Stage = lambda name, share: None, full: bool = False
+) -> Evidence:
     """Measure a trained run on its held-out rows and write its samples, scores and report.
+
+    What takes long is left out where training was short: likelihoods are compared only where that fits into half of
+    the CPU seconds that training took, and the field itself is looked at only in a full report.
 
     Args:
         run: a trained run.
         opened: the data it was learnt from.
         notice: called with lines for the person.
+        stage: called with what is being done, and how much of the report is done.
+        full: leave nothing out, however long it takes.
 
     Returns:
         The evidence. The report is written last: it marks the run as finished.
     """
+    allowance = Allowance(None if full else run)
     model = load(run.path)
     rows = encode(opened, model.codec, model.config, run)
     positions = rows.held_out[:_HELD_OUT]
     condition = np.asarray(rows.condition[positions])
-    notice(f"measuring on {len(positions)} held-out rows")
-    return _evaluate(model, rows, np.asarray(rows.base[positions]), condition, opened.notices, notice)
+    base = np.asarray(rows.base[positions])
+    return _evaluate(model, rows, base, condition, opened.notices, notice, stage, allowance, full)
 
 
-def check(folder: Path, data: str | None, *, encoding: str | None = None, notice: Notice) -> Evidence:
-    """Measure a run again, on its held-out rows or on others, and write its report anew.
+def check(
+    folder: Path,
+    data: str | None,
+    *,
+    encoding: str | None = None,
+    notice: Notice,
+    stage: Stage = lambda name, share: None,
+) -> Evidence:
+    """Measure a run again, on its held-out rows or on others, and write its report anew, with nothing left out.
 
     Args:
         folder: the run.
         data: rows to check against; by default those held out.
         encoding: of those, where they are text.
         notice: called with lines for the person.
+        stage: called with what is being done, and how much of the report is done.
 
     Returns:
         The evidence.
@@ -101,7 +117,9 @@ def check(folder: Path, data: str | None, *, encoding: str | None = None, notice
         base, given = encode_frame(model, frame)
         condition = np.zeros((len(base), model.codec.condition_dim), np.float32) if given is None else given
         lines = shifted(model, held_out, base, seed)
-    evidence = _evaluate(model, rows, base, condition, (*opened.notices, *lines), notice)
+    evidence = _evaluate(
+        model, rows, base, condition, (*opened.notices, *lines), notice, stage, Allowance(model.run), True
+    )
     vectors = condition if model.joint is None else conditions_for(model, len(condition), {}, seed)
     notice(field_health(model, vectors, seed))
     for line in lines:
@@ -110,34 +128,62 @@ def check(folder: Path, data: str | None, *, encoding: str | None = None, notice
 
 
 def _evaluate(
-    model: Model, rows: Rows, base: np.ndarray, condition: np.ndarray, notices: tuple[str, ...], notice: Notice
+    model: Model,
+    rows: Rows,
+    base: np.ndarray,
+    condition: np.ndarray,
+    notices: tuple[str, ...],
+    notice: Notice,
+    stage: Stage,
+    allowance: Allowance,
+    full: bool,
 ) -> Evidence:
     config, codec = model.config, model.codec
     images = config.kind == "images"
     seed = config.seed + 1
     conditional = bool(codec.condition_dim)
-    real = _decode(model, base, condition)
+    missing: dict[str, str] = {}
 
-    # All with the round trip that only the first needs: one compiled program serves the three.
-    scores = score(model, base, None, draws=1, seed=seed, round_trip=True)
-    given = score(model, base, condition, draws=1, seed=seed, round_trip=True) if conditional else None
-    train_rows = rows.take(rows.train[:_TRAIN])
-    train_scores = score(model, train_rows["base"], None, draws=1, seed=seed, round_trip=True)
-    searched = np.asarray(rows.base[np.sort(rows.train[:_SEARCHED])])
-    compared = likelihoods(model, scores, given, searched, base, seed)
-    notice("drawing samples")
-    count = len(base)
+    stage("drawing samples", 0.0)
+    count = len(base) if images else max(len(base), _SAMPLES)
     drawn_condition = conditions_for(model, count, {}, seed)
-    scale = float(config.choices["guidance_scale"])
-    y = draw(model, count, seed=seed, condition=drawn_condition, scale=scale)
+    before = allowance.spent
+    y, solver = drawn_twice(model, drawn_condition, seed)
+    of_drawing = allowance.spent - before
     drawn = model.decode(y, drawn_condition if conditional or model.joint else None)
     drawn_base, _ = encode_frame(model, drawn)
-    notice("comparing them with held-out rows")
+    real = _decode(model, base, condition)
+
+    stage("comparing them with held-out rows", 0.2)
+    searched = np.asarray(rows.base[np.sort(rows.train[:_SEARCHED])])
     held, made, trained = (features(model, part) for part in (base, drawn_base, searched))
     values: Any = tuple(part.reshape(len(part), -1) for part in (searched, base, drawn_base))
     copies = memorised(trained, held, made, values=values, one_scale=images, seed=seed)
-    notice("looking at the field")
-    curve = solver_curve(model, drawn_condition, seed)
+    told = None
+    if len(base) >= FEWEST:
+        told = two_sample(held, made, groups=None if images else feature_groups(model, base), seed=seed)
+    else:
+        missing["two_sample"] = f"it takes {FEWEST} rows, and there are {len(base)}"
+
+    # The density takes about twice the sampler's time, most of it compiling; then there are the pictures.
+    scored: Scored | None = None
+    if full or allowance.covers(2.0 * of_drawing + _PICTURES):
+        stage("scoring held-out rows", 0.4)
+        train_rows = rows.take(rows.train[: min(_TRAIN, len(base))])
+        scored = scores_of(model, base, condition, train_rows["base"], seed, round_trip=full)
+        stage("fitting simple models to compare with", 0.6)
+        compared = likelihoods(model, scored, searched, base, seed)
+    else:
+        missing["likelihoods"] = f"training was so short that it would have taken over half as long; {_MORE}"
+        compared = []
+    turning = None
+    if full:
+        stage("looking at the field", 0.7)
+        solver = solver_curve(model, drawn_condition, seed)
+        turning = conservativity(model, base, condition, seed), path_energy(model, drawn_condition, seed)
+    else:
+        missing |= dict.fromkeys(("conservativity", "path_energy", "solver_evaluations"), _MORE)
+
     clipped = list(model.clipped(y, drawn_condition).values())
     evidence = Evidence(
         name=config.name,
@@ -145,29 +191,39 @@ def _evaluate(
         columns=codec.cells,
         model=f"flow matching, {config.choices['network']} {config.choices['depth']} × {config.choices['width']}",
         when=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
-        data=_shown(real),
-        samples=_shown(drawn),
-        held_out_rows=count,
+        data=shown(real),
+        samples=shown(drawn),
+        dates=() if images else dates_of(real),
+        held_out_rows=len(base),
         unit="bits/dim" if images else "nats per row",
-        training=_training(model.run),
+        training=training_of(model.run),
         likelihoods=compared,
-        train_likelihood=likelihood_of(model, "this model, training rows", train_scores.log_likelihood),
-        two_sample=two_sample(held, made, seed=seed) if count >= FEWEST else None,
-        why_missing={} if count >= FEWEST else {"two_sample": f"it takes {FEWEST} rows, and there are {count}"},
+        train_likelihood=None
+        if scored is None
+        else likelihood_of(model, "this model, training rows", scored.training.log_likelihood),
+        two_sample=told,
+        why_missing=missing,
         memorised=copies,
-        solver_curve=curve,
-        conservativity=conservativity(model, base, condition, seed),
-        path_energy=path_energy(model, drawn_condition, seed),
+        left_by_samples=by_samples(trained, held, made, seed=seed, one_scale=images) if len(base) >= FEWEST else None,
+        left_by_scores=membership(scored.training.log_likelihood, scored.held_out.log_likelihood)
+        if scored is not None and len(base) >= FEWEST
+        else None,
+        solver_curve=solver,
+        conservativity=None if turning is None else turning[0],
+        path_energy=None if turning is None else turning[1],
         clipped_fraction=float(np.mean(clipped)) if clipped else None,
-        round_trip_error=float(np.mean(scores.round_trip_error)),
+        round_trip_error=float(np.mean(scored.held_out.round_trip_error)) if scored is not None and full else None,
         choices=[Choice(name, value, config.reasons.get(name, "")) for name, value in config.choices.items()],
         dropped={} if images else dict(model.table("report").dropped),
         notices=[*notices, *codec.notices],
-        commands=_commands(model),
+        commands=commands_of(model),
     )
     if images:
         evidence = _with_images(evidence, model, real, drawn, condition, drawn_condition, searched, copies.closest)
-    _write(model, real, drawn, given or scores, evidence)
+    stage("drawing pictures", 0.8)
+    evidence = dataclasses.replace(evidence, training_seconds=allowance.training, report_seconds=allowance.spent)
+    _write(model, real, drawn, scored, evidence)
+    stage("", 1.0)
     for label, text in headline(evidence).items():
         notice(f"  {label}: {text}")
     return evidence
@@ -176,47 +232,6 @@ def _evaluate(
 def _decode(model: Model, base: np.ndarray, condition: np.ndarray) -> pl.DataFrame:
     y, args = model.points(jnp.asarray(base), jnp.asarray(condition), jax.random.key(0))
     return model.decode(np.asarray(y), args)
-
-
-def _shown(frame: pl.DataFrame) -> Any:
-    """Rows as the report's pictures want them."""
-    if isinstance(frame.schema.get("image"), pl.Array):
-        return frame["image"].to_numpy()
-    shown = {}
-    for series in frame:
-        if series.dtype.is_temporal():
-            series = series.to_physical().cast(pl.Float64)
-        if series.dtype.is_numeric():
-            shown[series.name] = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        else:
-            shown[series.name] = np.array(series.cast(pl.String).to_list(), dtype=object)
-    return shown
-
-
-def _training(run: Run) -> Training:
-    curve = run.metrics()
-    outcome = json.loads((run.path / "training.json").read_text())
-    validated = np.isfinite(curve["validation"])
-    return Training(
-        step=curve["step"],
-        loss=curve["loss"],
-        validation_step=curve["step"][validated],
-        validation=curve["validation"][validated],
-        best_step=outcome["best_step"],
-        result=outcome["result"],
-    )
-
-
-def _commands(model: Model) -> list[Command]:
-    run, images = model.run.path, model.config.kind == "images"
-    new, other = ("new.png", "other.npz") if images else ("new.csv", "other.csv")
-    commands = [
-        Command(f"nablax sample {run} -n 500 -o {new}", "draw new rows"),
-        Command(f"nablax score {run} {other} -o scored.csv", "log-likelihood of other rows; the unusual ones"),
-    ]
-    if not images:
-        commands.append(Command(f"nablax complete {run} holes.csv -o filled.csv", "fill missing cells"))
-    return commands
 
 
 def _with_images(
@@ -244,13 +259,10 @@ def _with_images(
     )
 
 
-def _write(model: Model, real: pl.DataFrame, drawn: pl.DataFrame, scores: Scores, evidence: Evidence) -> None:
+def _write(model: Model, real: pl.DataFrame, drawn: pl.DataFrame, scored: Scored | None, evidence: Evidence) -> None:
     """Write samples and scores, and then the report."""
     run = model.run
-    value, error, name = scores.log_likelihood, scores.standard_error, "log_likelihood_nats"
     if model.config.kind == "images":
-        value, error = scores.bits_per_dimension(model.codec.cells)
-        name = "bits_per_dimension"
         write_frame(drawn, run.path / "samples.npz")
         from ..._pages import image_grid
 
@@ -260,12 +272,22 @@ def _write(model: Model, real: pl.DataFrame, drawn: pl.DataFrame, scores: Scores
         run.write("samples.png", image_grid(grid[::step][:80], limits=evidence.image_limits, columns=10))
     else:
         write_frame(model.codec.spell(drawn), run.path / "samples.csv")
+    if scored is not None:
+        _write_scores(model, real, scored)
+    write_report(run.path / "report.html", evidence)
+
+
+def _write_scores(model: Model, real: pl.DataFrame, scored: Scored) -> None:
+    scores = scored.given or scored.held_out
+    value, error, name = scores.log_likelihood, scores.standard_error, "log_likelihood_nats"
+    if model.config.kind == "images":
+        value, error = scores.bits_per_dimension(model.codec.cells)
+        name = "bits_per_dimension"
     spelled = model.codec.spell(real)
     plain = spelled.drop([column for column, dtype in spelled.schema.items() if dtype.is_nested()])
     new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
-    scored = plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
-    write_frame(scored, run.path / "scores.csv")
-    write_report(run.path / "report.html", evidence)
+    table = plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
+    write_frame(table, model.run.path / "scores.csv")
 
 
 __all__ = ["check", "evaluate"]

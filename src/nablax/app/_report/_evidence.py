@@ -1,6 +1,6 @@
 """What was measured of a run: everything that its report says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ._baselines import Likelihood
 from ._memorised import Memorised
+from ._privacy import Membership
 from ._two_sample import TwoSample
 
 
@@ -37,7 +38,7 @@ class SolverCurve:
     """Error of sampling against field evaluations.
 
     Attributes:
-        evaluations: ``[k]`` field evaluations for one sample, rising.
+        evaluations: ``[k]`` field evaluations for one sample, rising; empty where only ``chosen_error`` is known.
         error: ``[k]`` error against a much finer solution.
         chosen: evaluations that sampling uses; None when adaptive and not known.
         chosen_error: error there.
@@ -118,6 +119,7 @@ class Evidence:
             one-dimensional array: numbers with NaN for missing, anything else is a category with None for
             missing. Images are an array ``[n, height, width]`` or ``[n, height, width, channels]``.
         samples: the model's samples, decoded, in the same form.
+        dates: columns of both that hold days since 1970.
         data_labels: ``[n]`` condition of each image, by which the grids are ordered; optional.
         sample_labels: the same of the samples.
         image_limits: pixel values of black and white.
@@ -129,6 +131,10 @@ class Evidence:
         train_likelihood: the model on training rows.
         two_sample: result of ``two_sample``.
         memorised: result of ``memorised``.
+        left_by_samples: how well training rows are told by their distance to samples.
+        left_by_scores: how well they are told by the model's own likelihood of them.
+        training_seconds: CPU seconds of training.
+        report_seconds: CPU seconds of measuring, before the pictures are drawn.
         closest_pairs: for images, (samples, training rows) of ``memorised.closest``, arrays of images.
         solver_curve: error against evaluations.
         conservativity: antisymmetry along t.
@@ -149,6 +155,7 @@ class Evidence:
     when: str
     data: Mapping[str, np.ndarray] | np.ndarray
     samples: Mapping[str, np.ndarray] | np.ndarray
+    dates: Collection[str] = ()
     data_labels: np.ndarray | None = None
     sample_labels: np.ndarray | None = None
     image_limits: tuple[float, float] = (0.0, 255.0)
@@ -159,6 +166,10 @@ class Evidence:
     train_likelihood: Likelihood | None = None
     two_sample: TwoSample | None = None
     memorised: Memorised | None = None
+    left_by_samples: Membership | None = None
+    left_by_scores: Membership | None = None
+    training_seconds: float | None = None
+    report_seconds: float | None = None
     closest_pairs: tuple[np.ndarray, np.ndarray] | None = None
     solver_curve: SolverCurve | None = None
     conservativity: ConservativityCurve | None = None

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from ... import _pages
 from ..._pages import markup
 from . import _evidence_figures
 from ._evidence import Evidence
-from ._verdict import ACCURACY
+from ._levels import ACCURACY
 
 MARGINALS = 24  # columns shown one by one; of more, those that differ most
 PAIRS = 5
+GAPS = 12  # columns in the ranking of what gives samples away
 POINTS = 700  # of each colour in a scatter
 IMAGES = 48
 
@@ -23,7 +24,7 @@ def pictures(evidence: Evidence) -> dict[str, Any]:
     """Every picture of the page that its evidence allows, as markup."""
     drawn: dict[str, Any] = {}
     if isinstance(evidence.data, Mapping) and isinstance(evidence.samples, Mapping):
-        drawn |= _table_pictures(evidence.data, evidence.samples)
+        drawn |= _table_pictures(evidence.data, evidence.samples, evidence.dates)
     else:
         drawn["ink"] = ink = _pages.drawn(np.asarray(evidence.data), evidence.image_limits)
         for name in ("data", "samples"):
@@ -46,6 +47,8 @@ def pictures(evidence: Evidence) -> dict[str, Any]:
             )
         )
     if (test := evidence.two_sample) is not None:
+        if test.columns:
+            drawn["columns"] = markup(_evidence_figures.column_gaps(test.columns[:GAPS]))
         drawn["null"] = markup(_evidence_figures.permutation_null(test.null, test.energy_distance))
         drawn["accuracy"] = markup(
             _evidence_figures.accuracy_scale(test.accuracy, test.accuracy_standard_error, *ACCURACY)
@@ -54,7 +57,7 @@ def pictures(evidence: Evidence) -> dict[str, Any]:
         drawn["distances"] = markup(
             _evidence_figures.distances(found.held_out_distance, found.sample_distance, found.threshold)
         )
-    if (curve := evidence.solver_curve) is not None:
+    if (curve := evidence.solver_curve) is not None and len(curve.evaluations):
         drawn["solver"] = markup(
             _evidence_figures.solver_curve(curve.evaluations, curve.error, curve.chosen, curve.unit)
         )
@@ -65,7 +68,9 @@ def pictures(evidence: Evidence) -> dict[str, Any]:
     return drawn
 
 
-def _table_pictures(data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _table_pictures(
+    data: Mapping[str, np.ndarray], samples: Mapping[str, np.ndarray], dates: Collection[str] = ()
+) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     names = [name for name in data if name in samples]
     differences = {name: column_difference(data[name], samples[name]) for name in names}
@@ -74,7 +79,8 @@ def _table_pictures(data: Mapping[str, np.ndarray], samples: Mapping[str, np.nda
         largest = set(sorted(names, key=lambda name: -differences[name])[:MARGINALS])
         shown = [name for name in names if name in largest]
     drawn["marginals"] = [
-        (name, differences[name], markup(_pages.marginal(data[name], samples[name]))) for name in shown
+        (name, differences[name], markup(_pages.marginal(data[name], samples[name], dates=name in dates)))
+        for name in shown
     ]
     drawn["columns_left_out"] = len(names) - len(shown)
     numbers = [name for name in names if _pages.numeric(data[name])]
@@ -91,7 +97,7 @@ def _table_pictures(data: Mapping[str, np.ndarray], samples: Mapping[str, np.nda
     kept = sorted(np.argsort(-ties, kind="stable")[:PAIRS])
     count = min(POINTS, *(len(table[numbers[0]]) for table in (data, samples)))  # as many of each colour
     few = [{numbers[i]: np.asarray(table[numbers[i]], float)[:count] for i in kept} for table in (data, samples)]
-    drawn["pairs"] = markup(_pages.pair_plot(*few))
+    drawn["pairs"] = markup(_pages.pair_plot(*few, dates))
     return drawn
 
 

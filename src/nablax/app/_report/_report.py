@@ -7,8 +7,11 @@ import numpy as np
 from ..._core import require, write_whole
 from ..._pages import DATA, SAMPLES, THIRD, render
 from ._evidence import Evidence
+from ._levels import ACCURACY
 from ._pictures import pictures
-from ._verdict import ACCURACY, Verdict, verdict
+from ._verdict import Verdict, verdict
+
+GIVEN_AWAY = 5  # columns named in the printed lines
 
 
 def write_report(path: str | Path, evidence: Evidence) -> Verdict:
@@ -39,6 +42,7 @@ def write_report(path: str | Path, evidence: Evidence) -> Verdict:
         pictures=pictures(evidence),
         accuracy=ACCURACY,
         colours={"data": DATA, "samples": SAMPLES, "third": THIRD},
+        quantile=lambda values, share: float(np.quantile(values, share)),
         missing=lambda name: evidence.why_missing.get(name, "it was not part of this run"),
     )
     write_whole(Path(path), page)
@@ -58,8 +62,16 @@ def headline(evidence: Evidence) -> dict[str, str]:
     for score in evidence.likelihoods:
         numbers[f"held-out, {score.name}"] = f"{score.mean:.3f} ± {score.standard_error:.3f} {evidence.unit}"
     if (test := evidence.two_sample) is not None:
-        numbers["two-sample p-value"] = f"{test.p_value:.3g}"
-        numbers["samples told from data"] = f"{test.accuracy:.1%} ± {test.accuracy_standard_error:.1%}"
+        told = (
+            f"{test.accuracy:.1%} ± {test.accuracy_standard_error:.1%} (50% is chance, p = {test.accuracy_p_value:.2g})"
+        )
+        numbers["samples told from data"] = told
+        numbers["test of distances"] = f"p = {test.p_value:.3g}"
+        if telling := [gap for gap in test.columns if gap.lost > 2 * gap.standard_error][:GIVEN_AWAY]:
+            shown = (f"{gap.name} {100 * gap.lost:.1f} ± {100 * gap.standard_error:.1f}" for gap in telling)
+            numbers["given away by"] = f"{', '.join(shown)} (points of accuracy lost when shuffled)"
+        elif test.columns:
+            numbers["given away by"] = "no one column"
     if (found := evidence.memorised) is not None:
         numbers["samples near a training row"] = (
             f"{found.share_close:.1%} (fresh rows: {found.expected_share:.1%}, p = {found.p_value:.2g})"
@@ -70,4 +82,11 @@ def headline(evidence: Evidence) -> dict[str, str]:
         numbers["round-trip error"] = f"{evidence.round_trip_error:.2g} standard deviations"
     if (field_ := evidence.conservativity) is not None and len(field_.ratio):
         numbers["antisymmetric share"] = f"{float(np.nanmean(field_.ratio)):.3g} (mean over t)"
+    for name, attack in (("samples", evidence.left_by_samples), ("likelihood", evidence.left_by_scores)):
+        if attack is not None:
+            text = f"area under the curve {attack.auc:.3f} ± {attack.standard_error:.3f} (0.5 is guessing)"
+            numbers[f"training rows told by {name}"] = text
+    if evidence.training_seconds is not None and evidence.report_seconds is not None:
+        seconds = f"training {evidence.training_seconds:.1f}, measuring {evidence.report_seconds:.1f}"
+        numbers["processor seconds"] = seconds
     return numbers

@@ -1,14 +1,16 @@
 """Are held-out rows and a model's samples draws from one distribution?"""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..._core import fault
+from ._telling import ColumnGap, telling
 
 MAX_ROWS = 1_000  # a side: the distance table and every permutation stay within a second or two
-FOLDS = 5
 FEWEST = 10  # rows a side
+_AT_MOST = 3  # samples to a held-out row: a forest that sees many more of one kind learns to call all of that kind
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,11 @@ class TwoSample:
         energy_distance: squared energy distance between the two sets, in standardised units, V-statistic.
         p_value: share of relabellings at least as far apart; uniform when the two are one distribution.
         accuracy: cross-validated share of rows that a random forest tells apart rightly; 0.5 is chance.
-        accuracy_standard_error: binomial; the folds share training rows, so it is slightly small.
+        accuracy_standard_error: binomial, widened for the training rows that the folds share.
         null: ``[permutations]`` energy distance under random relabellings.
         rows: rows used from each side.
+        accuracy_p_value: of an accuracy this high by guessing; another test than that of ``p_value``.
+        columns: the columns by what they give away, the most telling first; empty where no names were given.
     """
 
     energy_distance: float
@@ -30,9 +34,18 @@ class TwoSample:
     accuracy_standard_error: float
     null: np.ndarray
     rows: tuple[int, int]
+    accuracy_p_value: float = 1.0
+    columns: tuple[ColumnGap, ...] = ()
 
 
-def two_sample(data: np.ndarray, samples: np.ndarray, *, seed: int = 0, permutations: int = 999) -> TwoSample:
+def two_sample(
+    data: np.ndarray,
+    samples: np.ndarray,
+    *,
+    groups: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    permutations: int = 999,
+) -> TwoSample:
     r"""Test by permutation of the energy distance, and measure the size of the difference by a classifier.
 
     $$\mathcal E^2 = 2\,\mathbb E\|X-Y\| - \mathbb E\|X-X'\| - \mathbb E\|Y-Y'\|$$
@@ -43,14 +56,16 @@ def two_sample(data: np.ndarray, samples: np.ndarray, *, seed: int = 0, permutat
 
     Args:
         data: ``[n, dim]`` held-out rows, never training rows; at most ``MAX_ROWS`` of them, drawn at random,
-            are used, and of the samples too. NaN marks a missing cell and is compared too.
+            are used, and of the samples too, but no more than three to a held-out row. NaN marks a missing cell and
+            is compared too.
         samples: ``[m, dim]`` the model's samples in the same encoding, rounded to the same grid: a classifier
             sees at once that whole numbers have become decimals.
+        groups: name of a column to its places in a row, to rank the columns by; by default they are not ranked.
         seed: of the sub-sample, the relabellings and the classifier.
         permutations: relabellings; the smallest p-value is ``1 / (permutations + 1)``.
 
     Returns:
-        Distance, p-value, and classifier accuracy with its standard error.
+        Distance, p-value, classifier accuracy with its standard error, and the columns that give samples away.
 
     Raises:
         ValueError: the widths differ or a side has fewer than ten rows.
@@ -63,7 +78,7 @@ def two_sample(data: np.ndarray, samples: np.ndarray, *, seed: int = 0, permutat
         0.01
 
     Cost:
-        One distance table of ``(n + m)**2``, one matrix product of it with the relabellings, five forests.
+        One distance table of ``(n + m)**2``, one matrix product of it with the relabellings, and `telling`.
 
     References:
         Székely and Rizzo, Energy statistics: a class of statistics based on distances (2013).
@@ -71,24 +86,35 @@ def two_sample(data: np.ndarray, samples: np.ndarray, *, seed: int = 0, permutat
     """
     data, samples = _check(data, samples)
     generator = np.random.default_rng(seed)
-    data, samples = (
-        rows if len(rows) <= MAX_ROWS else rows[generator.choice(len(rows), MAX_ROWS, replace=False)]
-        for rows in (data, samples)
-    )
+    data = _some(data, MAX_ROWS, generator)
+    samples = _some(samples, min(MAX_ROWS, _AT_MOST * len(data)), generator)
     # Scaled by both sides together, so that relabelling does not change the table.
-    pooled = np.concatenate([data, samples])
-    pooled = comparable(pooled, pooled)
+    together = np.concatenate([data, samples])
+    pooled = comparable(together, together)
     statistic, null = _energy_permutations(pooled, len(data), permutations, generator)
-    accuracy = _classifier_accuracy(pooled, len(data), seed)
+    told = telling(pooled, len(data), seed, None if groups is None else _with_marks(groups, together))
     return TwoSample(
         energy_distance=statistic,
         # Rounding must not turn a tie into a difference.
         p_value=float(1 + np.sum(null >= statistic - 1e-12)) / (permutations + 1),
-        accuracy=accuracy,
-        accuracy_standard_error=float(np.sqrt(accuracy * (1 - accuracy) / len(pooled))),
+        accuracy=told.accuracy,
+        accuracy_standard_error=told.standard_error,
         null=null,
         rows=(len(data), len(samples)),
+        accuracy_p_value=told.p_value,
+        columns=told.columns,
     )
+
+
+def _some(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    return rows if len(rows) <= count else rows[generator.choice(len(rows), count, replace=False)]
+
+
+def _with_marks(groups: Mapping[str, Sequence[int]], rows: np.ndarray) -> dict[str, list[int]]:
+    """The places of each column once `comparable` has put a mark behind the row for each place that has holes."""
+    holes = np.flatnonzero(np.isnan(rows).any(axis=0))
+    marks = {int(hole): rows.shape[1] + number for number, hole in enumerate(holes)}
+    return {name: [*places, *(marks[place] for place in places if place in marks)] for name, places in groups.items()}
 
 
 def comparable(reference: np.ndarray, rows: np.ndarray, *, one_scale: bool = False) -> np.ndarray:
@@ -129,18 +155,6 @@ def _energy_permutations(
     labellings = np.concatenate([weights[None], relabelled])
     values = -np.einsum("pi,pi->p", labellings @ distances, labellings)
     return float(values[0]), values[1:]
-
-
-def _classifier_accuracy(pooled: np.ndarray, first: int, seed: int) -> float:
-    """Balanced accuracy of a forest on rows it did not see, so that chance is one half whatever the sizes."""
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    label = np.arange(len(pooled)) >= first
-    forest = RandomForestClassifier(100, min_samples_leaf=3, class_weight="balanced", random_state=seed)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    right = cross_val_predict(forest, pooled, label, cv=folds) == label
-    return float((right[:first].mean() + right[first:].mean()) / 2)
 
 
 def _check(data: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,11 @@ from typing import Any
 
 from .._errors import UserError
 
-# Up to this many rows, sampling noise in the validation loss is larger than what early stopping could gain.
-_FEW_ROWS = 400
+# Validations without a new best after which training stops, whatever the number of rows. Every validation has the same
+# rows and the same noise, so from one to the next the loss moves by its trend and some 0.0005 to 0.005 of jitter. In 18
+# trainings (6 tables of 32 to 569 rows, 3 seeds) 10 validations gave up none of what training to the end reached, and
+# 8 gave some up in one.
+_PATIENCE = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +158,7 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     images = kind == "images" and condition_dim
     why = "clearer images of the label asked for; 1 draws the learned distribution" if images else "as learned"
     settle("guidance_scale", 1.25 if images else 1.0, why)
-    settle("patience", 0 if rows < _FEW_ROWS and kind == "images" else 10, "validations without a new best")
+    settle("patience", _PATIENCE, "validations without a new best")
     _check(chosen, training, kind)
     return chosen, reasons
 

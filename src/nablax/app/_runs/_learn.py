@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from ...follow import Fit, Progress, fit
 from ...transport import flow_matching
 from .._data._plain_text import AS_IT_IS, TextOptions
 from .._data._sources import read
-from .._errors import UserError
+from .._data._spool import remove_leftovers
 from ._config import (
     Choices,
     Config,
@@ -25,6 +26,7 @@ from ._config import (
     shares,
 )
 from ._optimizer import recipe
+from ._place import run_there
 from ._rows import Rows, encode, split
 from ._run import (
     PATH,
@@ -130,33 +132,24 @@ def learn(
         The run, trained. On several processes only the first one writes.
 
     Raises:
-        UserError: the folder holds a run of another configuration.
+        UserError: the folder holds a run of another configuration, or nothing can be written there.
     """
+    start = time.process_time()
     run = Run(out)
-    before = run.config()
-    if before is not None and (different := before.differences(config)):
-        raise UserError(
-            f"{out} holds a run of another configuration ({', '.join(different)} differ); "
-            "choose another --out, or delete that folder"
-        )
-    # A run that was killed before it had a configuration leaves the beginning of one.
-    if (
-        before is None
-        and out.exists()
-        and not (out.is_dir() and all(path.match(f"config.json.*{PART}") for path in out.iterdir()))
-    ):
-        raise UserError(f"{out} exists and is no run folder; choose another --out")
+    before = run_there(run, config)
     first = jax.process_index() == 0
     if before is None and first:
         run.write("config.json", config.to_json())
     if first:
         for left in out.glob(f"*{PART}"):
             left.unlink()
+        remove_leftovers(out)
     if not run.trained:
         codec = codec_of(config)
         rows = encode(opened, codec, config, run)
         weights, trained = _train(run, config, codec, rows, notice, progress, checkpoint_every)
         if first:
+            run.write("cost.json", json.dumps({"training_cpu_seconds": time.process_time() - start}) + "\n")
             _keep(run, weights, trained)
     return run
 
