@@ -171,11 +171,14 @@ class Table:
             print(line)
         return to_pandas(drawn.frame) if self._pandas else drawn.frame
 
-    def score(self, frame: Any, *, bits: bool = False, draws: int = 4, seed: int = 0) -> Any:
+    def score(
+        self, frame: Any, *, given: Sequence[str] = (), bits: bool = False, draws: int = 4, seed: int = 0
+    ) -> Any:
         """Log-likelihood of rows, its standard error, and their outlier rank (1 is the least likely).
 
         Args:
             frame: a DataFrame with the columns that were learned.
+            given: columns to condition on: the others' likelihood given these.
             bits: bits per column in place of nats per row.
             draws: of the noise that fills whole numbers and categories, for each row.
             seed: of those draws.
@@ -189,18 +192,24 @@ class Table:
         from ._ask._score import scored_frame
         from ._frames import like, to_polars
 
-        return like(scored_frame(self.model, to_polars(frame), bits=bits, draws=draws, seed=seed), frame)
+        scored = scored_frame(self.model, to_polars(frame), bits=bits, draws=draws, seed=seed, given=given)
+        for line in scored.notices:
+            print(line)
+        return like(scored.frame, frame)
 
-    def complete(self, frame: Any, *, draws: int = 8, seed: int = 0) -> Any:
+    def complete(
+        self, frame: Any, *, draws: int | None = None, interval: float | None = None, seed: int = 0
+    ) -> Any:
         """Fill missing cells by draws from their distribution given the others.
 
         Args:
             frame: a DataFrame with holes.
-            draws: completions for each row.
+            draws: give so many draws of every row, one below the other; by default their middle, once.
+            interval: such as 0.8: further columns ``..._low`` and ``..._high`` that hold so much of the draws.
             seed: the same seed gives the same completions.
 
         Returns:
-            The table, with the spread of the draws beside each column that had holes.
+            The table without holes.
 
         Raises:
             UserError: the table does not fit the model, or there is nothing to fill.
@@ -208,7 +217,7 @@ class Table:
         from ._ask._complete import complete
         from ._frames import like, to_polars
 
-        completed = complete(self.model, to_polars(frame), draws=draws, seed=seed)
+        completed = complete(self.model, to_polars(frame), draws=draws, interval=interval, seed=seed)
         for line in completed.notices:
             print(line)
         return like(completed.frame, frame)
