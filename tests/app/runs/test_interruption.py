@@ -9,70 +9,145 @@ import time
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-KILLS = 20
+from nablax.app._cli import app
+
+KILLS = 4  # of whole processes, at random instants
+STOPS = 24  # within one process, before a random one of its file operations
 FLAGS = ["--steps", "400", "--width", "16", "--depth", "1", "--batch-size", "64", "--checkpoint-every", "20"]
-KEPT = ("config.json", "weights.safetensors", "metrics.csv", "training.json", "samples.csv", "scores.csv")
+KEPT = ("config.json", "weights.safetensors", "metrics.csv", "training.json", "samples.csv")
 
 
-@pytest.fixture
-def data(tmp_path):
-    """A ring. Few rows, for the report is made again after most of the kills, and it takes the longest."""
+class Killed(BaseException):
+    """Nothing after it has an effect on any file."""
+
+
+class Killer:
+    """What a kill leaves of a run folder is what its file operations up to there have done.
+
+    From the audit event of the n-th operation within the folder on, each one fails before it is carried out, those that
+    clear up among them.
+    """
+
+    def __init__(self):
+        self.folder, self.left = None, None
+        sys.addaudithook(self.see)  # for good, but it looks at nothing while there is no folder
+
+    def see(self, event, arguments):
+        if self.folder is None or event not in (
+            "open",
+            "os.rename",
+            "os.remove",
+            "os.mkdir",
+            "os.rmdir",
+            "shutil.rmtree",
+        ):
+            return
+        if not any(isinstance(part, str | os.PathLike) and self.folder in os.fspath(part) for part in arguments):
+            return
+        self.left -= 1
+        if self.left <= 0:
+            raise Killed
+
+    def arm(self, folder, operations):
+        self.folder, self.left = str(folder), operations
+
+    def disarm(self):
+        self.folder = None
+
+
+@pytest.fixture(scope="module")
+def killer():
+    return Killer()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A ring."""
     random = np.random.default_rng(0)
     angles = random.uniform(0, 2 * np.pi, 240)
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1) + 0.1 * random.normal(size=(240, 2))
-    np.savetxt(tmp_path / "ring.csv", rows, delimiter=",", header="x,y", comments="")
-    return tmp_path / "ring.csv"
+    path = tmp_path_factory.mktemp("data") / "ring.csv"
+    np.savetxt(path, rows, delimiter=",", header="x,y", comments="")
+    return path
 
 
-def start(data, folder):
-    # Compiled programs are kept between the processes: the test is about interruption, not about compiling.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **cache}
-    command = [sys.executable, "-m", "nablax", "learn", str(data), "--out", str(folder), *FLAGS]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data):
+    """A run never interrupted. It leaves its compiled programs: the tests are about interruption, not compiling."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NABLAX_CACHE", str(folder / "cache"))
+        learn(data, folder / "run")
+        yield folder / "run"
 
 
-def timed(data, folder):
-    """Seconds that a run takes from where it stands to its end."""
-    begin = time.monotonic()
-    run = start(data, folder)
-    output, _ = run.communicate()
-    assert run.returncode == 0, output.decode()
-    return time.monotonic() - begin
+def learn(data, folder):
+    """The command, in this process."""
+    result = CliRunner().invoke(app, ["learn", str(data), "--out", str(folder), *FLAGS])
+    assert result.exception is None, result.exception
+
+
+def finish(folder):
+    """Whether the run is at its end; if so its end is taken away."""
+    report = folder / "report.html"
+    if not report.exists():
+        return False
+    report.unlink()
+    return True
+
+
+def same(killed, whole):
+    for name in KEPT:
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not list(killed.rglob("*.part"))
 
 
 @pytest.mark.slow
-def test_killed_at_random_instants_it_ends_bit_identical(tmp_path, data):
-    start(data, tmp_path / "warm").communicate()
-    duration = timed(data, tmp_path / "whole")
-    (tmp_path / "whole" / "report.html").unlink()
-    of_report = timed(data, tmp_path / "whole")  # a run that is trained already makes its report alone
-
-    chance = random.Random(0)
-    killed = 0
-    while killed < KILLS:
-        trained = (tmp_path / "killed" / "weights.safetensors").exists()
-        run = start(data, tmp_path / "killed")
+def test_stopped_before_any_file_operation_it_ends_bit_identical(tmp_path, data, whole, killer):
+    folder, chance, ends, kills = tmp_path / "killed", random.Random(0), 0, 0
+    for stop in range(STOPS):
+        # Few operations at first, so that the beginning is looked at too: a whole run has some two hundred.
+        killer.arm(folder, chance.randint(1, 5 if stop < 8 else 80))
         try:
-            # From the start of the interpreter to the writing of the report.
-            run.communicate(timeout=chance.uniform(0.05, 1.0) * (of_report if trained else duration))
+            learn(data, folder)
+        except Killed:
+            kills += 1
+        finally:
+            killer.disarm()
+        if finish(folder):
+            ends += 1
+            if ends % 2:  # and now and then the whole training
+                (folder / "weights.safetensors").unlink()
+    learn(data, folder)
+    assert kills >= STOPS // 2
+    same(folder, whole)
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants_it_ends_bit_identical(tmp_path, data, whole):
+    def start():
+        command = [sys.executable, "-m", "nablax", "learn", str(data), "--out", str(tmp_path / "killed"), *FLAGS]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ)
+
+    begin = time.monotonic()
+    output, _ = start().communicate()
+    duration = time.monotonic() - begin
+    same(tmp_path / "killed", whole)  # another process, the same bytes
+    for path in sorted((tmp_path / "killed").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    chance = random.Random(0)
+    for kill in range(KILLS):
+        run = start()
+        try:
+            # From the start of the interpreter to the writing of the report, one kill in each part of the run.
+            run.communicate(timeout=(kill + chance.uniform(0.05, 1.0)) / KILLS * duration)
         except subprocess.TimeoutExpired:
             run.send_signal(signal.SIGKILL)
             run.communicate()
-            killed += 1
-        report = tmp_path / "killed" / "report.html"
-        if report.exists():
-            # Finished between two kills: take the end away, and now and then the whole training.
-            report.unlink()
-            if killed % 3 == 0:
-                (tmp_path / "killed" / "weights.safetensors").unlink()
-    last = start(data, tmp_path / "killed")
+        finish(tmp_path / "killed")
+    last = start()
     output, _ = last.communicate()
     assert last.returncode == 0, output.decode()
-    for name in KEPT:
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    assert not list((tmp_path / "killed").rglob("*.part"))
+    same(tmp_path / "killed", whole)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,6 @@ _TRAIN = 500  # training rows scored, for the gap
 _PICTURES = 1.0  # CPU seconds
 _SEARCHED = 100_000  # training rows searched for copies
 _SAMPLES = 1000  # of a table at least, however few rows were held out: fewer make ragged pictures
-_MORE = "'nablax check RUN' measures it"
 
 Notice = Callable[[str], None]
 Stage = Callable[[str, float], None]  # what is being done, and the share of the report that was done before
@@ -143,6 +143,7 @@ def _evaluate(
     seed = config.seed + 1
     conditional = bool(codec.condition_dim)
     missing: dict[str, str] = {}
+    more = f"'nablax check {shlex.quote(str(model.run.path))}' measures it"
 
     stage("drawing samples", 0.0)
     count = len(base) if images else max(len(base), _SAMPLES)
@@ -174,7 +175,7 @@ def _evaluate(
         stage("fitting simple models to compare with", 0.6)
         compared = likelihoods(model, scored, searched, base, seed)
     else:
-        missing["likelihoods"] = f"training was so short that it would have taken over half as long; {_MORE}"
+        missing["likelihoods"] = f"training was so short that it would have taken over half as long; {more}"
         compared = []
     turning = None
     if full:
@@ -182,7 +183,7 @@ def _evaluate(
         solver = solver_curve(model, drawn_condition, seed)
         turning = conservativity(model, base, condition, seed), path_energy(model, drawn_condition, seed)
     else:
-        missing |= dict.fromkeys(("conservativity", "path_energy", "solver_evaluations"), _MORE)
+        missing |= dict.fromkeys(("conservativity", "path_energy", "solver_evaluations"), more)
 
     clipped = list(model.clipped(y, drawn_condition).values())
     evidence = Evidence(

@@ -79,7 +79,8 @@ def likelihood(evidence: Evidence) -> Iterator[Finding]:
     rule = f"better than every baseline by {WORSE_BY:g} standard errors; a fault when one is better by as much"
     if not any(score.baseline for score in evidence.likelihoods[1:]):
         why = "The likelihood of held-out rows was not compared with a simple baseline."
-        fix = "Call 'nablax check RUN'." if evidence.likelihoods == [] and "likelihoods" in evidence.why_missing else ""
+        reason = evidence.why_missing.get("likelihoods", "")
+        fix = f"{reason[:1].upper()}{reason[1:]}." if reason else ""
         yield Finding("unknown", "Likelihood", why, rule, fix)
         return
     bits = evidence.unit.startswith("bits")

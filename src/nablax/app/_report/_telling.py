@@ -109,7 +109,7 @@ def telling(pooled: np.ndarray, first: int, seed: int, groups: Mapping[str, Sequ
     accuracy = float(np.mean(shares))
     error = np.sqrt(sum(share * (1 - share) / side.sum() for share, side in zip(shares, sides))) / 2 * _SHARED
     by_chance = np.sqrt(sum(0.25 / side.sum() for side in sides)) / 2 * _SHARED
-    columns = [
+    gaps = [
         ColumnGap(
             name,
             float(np.mean([row[side].mean() for side in sides])),
@@ -121,5 +121,5 @@ def telling(pooled: np.ndarray, first: int, seed: int, groups: Mapping[str, Sequ
         accuracy,
         float(error),
         float(norm.sf((accuracy - 0.5) / by_chance)),
-        tuple(sorted(columns, key=lambda column: -column.lost)),
+        tuple(sorted(gaps, key=lambda gap: -gap.lost)),
     )

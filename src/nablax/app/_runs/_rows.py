@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from ._config import Config, part_sizes
@@ -101,6 +102,8 @@ def filled(rows: np.ndarray, size: int) -> np.ndarray:
 def encode(opened: Any, codec: "Codec | ImageCodec", config: Config, run: Run) -> Rows:
     """Encode a source, into memory or (when it is too large for that) into a mapped file in the run folder.
 
+    Of several processes on one folder the first writes that file.
+
     Args:
         opened: the source.
         codec: how.
@@ -112,9 +115,21 @@ def encode(opened: Any, codec: "Codec | ImageCodec", config: Config, run: Run) -
     """
     from .._data._spool import spool
 
+    together = opened.frame is None and jax.process_count() > 1
+    if together and jax.process_index() > 0:
+        _wait_for_the_first()
+    # Processes that see the first one's folder find there what it wrote; with a disk of its own each writes once.
     base, condition, resident = spool(opened, codec, run.path)
+    if together and jax.process_index() == 0:
+        _wait_for_the_first()
     parts = split(opened.rows, config.seed, config.choices["held_out"], config.choices["validation"])
     return Rows(base, condition, *parts, resident)
+
+
+def _wait_for_the_first() -> None:
+    from jax.experimental.multihost_utils import sync_global_devices
+
+    sync_global_devices("rows encoded")
 
 
 __all__ = ["Rows", "encode", "filled", "split"]
