@@ -9,10 +9,10 @@ import pytest
 from nablax.app import FlowDensity
 from nablax.app._ask import _density
 from nablax.app._ask._draw import conditions_for
-from nablax.app._data._cells import code_of
 from nablax.app._data._codec import fit_codec
 from nablax.app._data._sources import table
 from nablax.app._errors import UserError
+from nablax.app._kinds._category import Category
 from nablax.app._runs._config import Choices, choose, part_sizes
 from nablax.app._runs._rows import split
 
@@ -45,13 +45,13 @@ def test_categories_may_differ_by_their_case_alone():
     base, _ = codec.encode(frame)
     column = next(c for c in codec.modelled if c.name == "allele")
     place = codec.modelled.index(column)
-    assert [column.categories[int(code)] for code in base[:4, place]] == ["A", "a", "a", "A"]
+    assert [column.categories[int(code)] for code in base[:4, place, 0]] == ["A", "a", "a", "A"]
     with pytest.raises(UserError, match="no value 'á'"):
-        code_of(column, "á")
-    other = SimpleNamespace(name="colour", categories=("Red", "RED", "blue"))
-    assert code_of(other, "BLUE") == 2
+        column.code_of("á")
+    other = Category(name="colour", categories=("Red", "RED", "blue"))
+    assert other.code_of("BLUE") == 2
     with pytest.raises(UserError, match="no value 'red'; the known ones are Red, RED, blue"):
-        code_of(other, "red")
+        other.code_of("red")
 
 
 def test_conditions_that_are_not_named_come_from_rows_that_agree():
