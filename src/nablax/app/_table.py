@@ -171,9 +171,7 @@ class Table:
             print(line)
         return to_pandas(drawn.frame) if self._pandas else drawn.frame
 
-    def score(
-        self, frame: Any, *, given: Sequence[str] = (), bits: bool = False, draws: int = 4, seed: int = 0
-    ) -> Any:
+    def score(self, frame: Any, *, given: Sequence[str] = (), bits: bool = False, draws: int = 4, seed: int = 0) -> Any:
         """Log-likelihood of rows, its standard error, and their outlier rank (1 is the least likely).
 
         Args:
@@ -197,9 +195,7 @@ class Table:
             print(line)
         return like(scored.frame, frame)
 
-    def complete(
-        self, frame: Any, *, draws: int | None = None, interval: float | None = None, seed: int = 0
-    ) -> Any:
+    def complete(self, frame: Any, *, draws: int | None = None, interval: float | None = None, seed: int = 0) -> Any:
         """Fill missing cells by draws from their distribution given the others.
 
         Args:

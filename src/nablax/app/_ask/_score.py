@@ -127,7 +127,9 @@ def _score_chunk(
     model: Model, base: Array, condition: Array, given: np.ndarray, key: Key, round_trip: bool
 ) -> tuple[Array, Array, Array]:
     noise_key, probe_key = jax.random.split(key)
+    args: Array | None
     if isinstance(model.codec, Codec):
+        assert model.joint is not None
         y, args, correction = _taken_apart(model.joint, model.codec, base, jnp.asarray(given), noise_key)
     else:
         y, correction = _dequantise(model.codec, base, noise_key)
@@ -200,7 +202,8 @@ def scored_frame(
     rank = np.empty(len(base), np.int64)
     rank[np.argsort(scores.log_likelihood, kind="stable")] = np.arange(1, len(base) + 1)
     plain = frame.drop([column for column, dtype in frame.schema.items() if dtype == pl.Array])
-    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None), "outlier_rank": rank}
+    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
+    new |= {"outlier_rank": pl.Series(rank)}
     named = {free_name(name, plain.columns): series for name, series in new.items()}
     taken = [line for old, line in zip(new, named) if old != line]
     notices = _unseen(model, frame, base)

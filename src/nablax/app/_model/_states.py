@@ -135,7 +135,7 @@ class StateNetwork(eqx.Module):
 
     def _masks(self) -> tuple[np.ndarray, np.ndarray]:
         sizes = np.array(self.code.sizes)
-        return tuple(  # type: ignore[return-value]
+        return tuple(
             np.arange(bias.shape[1]) < sizes[places][:, None]
             for places, bias in ((self.code.few, self.few_bias), (self.code.many, self.many_bias))
         )

@@ -97,7 +97,7 @@ def _table_pictures(
     kept = sorted(np.argsort(-ties, kind="stable")[:PAIRS])
     count = min(POINTS, *(len(table[numbers[0]]) for table in (data, samples)))  # as many of each colour
     few = [{numbers[i]: np.asarray(table[numbers[i]], float)[:count] for i in kept} for table in (data, samples)]
-    drawn["pairs"] = markup(_pages.pair_plot(*few, dates))
+    drawn["pairs"] = markup(_pages.pair_plot(few[0], few[1], dates))
     return drawn
 
 
