@@ -177,6 +177,12 @@ def test_guides_by_rejection_are_exact_and_rare_ones_are_steered(model):
     assert "steered" in " ".join(rare.notices) and rare.frame["x"].min() > 2.6
 
 
+def test_a_rows_score_does_not_depend_on_its_company(model, fresh):
+    few = fresh[:8].with_columns(visits=pl.lit(0))  # an atom: nothing is placed at random within a cell
+    wild = fresh[8:16].with_columns(visits=pl.lit(0), x=pl.lit(9.0), y=pl.lit(-9.0), heavy=pl.lit(1e-4))
+    np.testing.assert_allclose(nats(model, few), nats(model, pl.concat([few, wild]))[:8], atol=1e-3)
+
+
 def test_nothing_is_left_when_all_is_given(model, fresh):
     with pytest.raises(UserError, match="nothing is left to score"):
         scored_frame(model, fresh, given=tuple(fresh.columns))
