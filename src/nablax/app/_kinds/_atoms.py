@@ -10,7 +10,6 @@ FEWEST = 10  # cells
 RATIO = 1.5  # times what the neighbours let expect; at either end of the range, where heaps are usual, just more
 ERRORS = 3.0  # standard errors by which the count must lie above that
 REACH = 2  # neighbours on each side
-FEW, OFTEN = 20, 5  # values of a grid that are all atoms, and how often each occurs in the mean, at least
 
 
 def atoms(
@@ -26,10 +25,6 @@ def atoms(
     one side of neighbours. The larger of both sides keeps the steep shoulder of a smooth distribution from passing for
     a heap.
 
-    A grid of which at most twenty values occur, five times each in the mean, has all of them for atoms: ranks, years
-    and small counts are told apart, not measured, and no density has to be bent around them. What lies between them is
-    left to a smooth part without a cell.
-
     The rule and its numbers were chosen here. Uniform, normal, exponential and Poisson columns wider than about two
     steps have no atoms inside their range by it, and a zero or a cap has its own. What is narrower has its mode for
     one: it costs a state and loses nothing.
@@ -43,8 +38,7 @@ def atoms(
         distinct: how many values there are.
 
     Returns:
-        The atoms, rising, at most 32: those with the largest excess. Where not all values are, at least two are left
-        to the smooth part.
+        The atoms, rising, at most 32: those with the largest excess. At least two values are left to the smooth part.
 
     Example:
         >>> counts = {0.0: 500} | {float(k): 20 for k in range(1, 40)}
@@ -56,8 +50,6 @@ def atoms(
     """
     if total < FEWEST or not counts:
         return ()
-    if step and distinct <= FEW and total >= OFTEN * distinct:
-        return tuple(sorted(counts))
     values = np.array(sorted(value for value, number in counts.items() if number > 1 or step))
     number = np.array([counts[value] for value in values.tolist()], np.float64)
     found = []
