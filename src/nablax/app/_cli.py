@@ -100,7 +100,7 @@ def learn(
         str | None, typer.Option(help="day-first, month-first or year-first.  [default: from the data]")
     ] = None,
     missing_values: Annotated[
-        str | None, typer.Option(help="Words for a missing cell, joined by commas.  [default: NA, NaN, null, ?, …]")
+        str | None, typer.Option(help="The words for a missing cell, joined by commas.  [default: NA, NaN, null, ?, …]")
     ] = None,
     header: Annotated[
         bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")

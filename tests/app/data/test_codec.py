@@ -317,9 +317,7 @@ def test_labels_in_whole_numbers_condition_one_hot():
     frame = pl.DataFrame({"x": np.random.default_rng(0).normal(size=100), "label": np.arange(100) % 10})
     assert fit_codec(table(frame), condition=["label"]).condition_dim == 10
     assert fit_codec(table(frame)).columns[1].word == "grid"
-    assert fit_codec(table(frame), condition=["label"], kinds={"label": "grid"}).condition_dim == 1 + 10 + 1
-    many = frame.with_columns(label=pl.int_range(pl.len()) % 30)
-    assert fit_codec(table(many), condition=["label"], kinds={"label": "grid"}).condition_dim == 2
+    assert fit_codec(table(frame), condition=["label"], kinds={"label": "grid"}).condition_dim == 2
 
 
 def test_batches_choose_as_the_whole_does():
@@ -494,8 +492,3 @@ def test_heaps_at_round_numbers_are_atoms_and_their_neighbours_are_not():
     kind = fit_codec(table(pl.DataFrame({"age": heaped}))).columns[0]
     assert set(kind.atoms) >= {25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 55.0}
     assert all(atom % 5 == 0 for atom in kind.atoms)
-
-
-def test_a_grid_of_few_values_is_all_atoms():
-    kind = fit_codec(table(pl.DataFrame({"x": [1, 2, 2, 4, 4, 4] * 40}))).columns[0]
-    assert kind.atoms == (1.0, 2.0, 4.0) and kind.shares == pytest.approx((0.0, 1 / 6, 2 / 6, 3 / 6))

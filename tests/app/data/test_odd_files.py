@@ -10,7 +10,7 @@ import pytest
 
 from nablax.app._data._codec import Codec, fit_codec
 from nablax.app._data._plain_text import TextOptions
-from nablax.app._data._sources import read
+from nablax.app._data._sources import read, table
 from nablax.app._errors import UserError
 
 N = 120
@@ -298,3 +298,12 @@ def test_words_that_came_typed_are_all_meant(tmp_path):
     assert kind.categories == ("", "-", "NA", "None", "x") and kind.missing
     base, _ = codec.encode(frame)
     assert (base[:, 0, 0] == kind.states - 1).sum() == frame["x"].null_count()
+
+
+def test_dates_that_came_as_numbers_are_said(tmp_path):
+    frame = pl.DataFrame({"day": [int(day) for day in days("%Y%m%d")], "size": RANDOM.normal(size=N)})
+    frame.write_parquet(tmp_path / "a.parquet")
+    (line,) = fit_codec(read(tmp_path / "a.parquet")).notices
+    assert "'day' looks like dates written YYYYMMDD" in line
+    other = frame.with_columns(day=pl.col("day") // 100 * 100 + 77)
+    assert fit_codec(table(other)).notices == ()

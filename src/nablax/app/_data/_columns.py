@@ -67,6 +67,11 @@ def choose_columns(
             summary.add(summary.read(batch[summary.name]))
         if look is not None:
             look(batch)
+    lines += [
+        f"column '{s.name}' looks like dates written YYYYMMDD, and came as numbers: cast it to dates to have them so"
+        for s in summaries
+        if s.days_in_digits
+    ]
     found = tuple(recognise(s, asked=kinds.get(s.name), label=s.name in condition) for s in summaries)
     dropped = {name: "left out, as asked" for name in names if name not in kept}
     dropped |= {kind.name: kind.reason for kind in found if not kind.modelled}

@@ -245,7 +245,7 @@ class Reading:
         if self.not_words:
             told.append(f"missing cells written {', '.join(map(repr, sorted(self.not_words)))}")
         line = f"column '{self.name}' read with {', '.join(told)}" if told else ""
-        return written, pl.Float64() if self.fractions[mark] else pl.Int64(), line
+        return written, pl.Float64() if self.fractions[mark] or self.long else pl.Int64(), line
 
     def _time(self, forms: list[str]) -> tuple[AbstractSpelling, pl.DataType, str]:
         form = min(forms, key=list(SHAPES).index)

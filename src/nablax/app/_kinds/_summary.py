@@ -187,6 +187,14 @@ class Summary:
         return self.consecutive or (each_once and self.count > 50)
 
     @property
+    def days_in_digits(self) -> bool:
+        """Whether whole numbers that came typed are dates written YYYYMMDD, each of them."""
+        if self.family != "integer" or not (self.low >= 19000101 and self.high < 21010101):
+            return False
+        days = pl.Series([str(int(value)) for value in self.distinct])
+        return days.str.strptime(pl.Date, "%Y%m%d", strict=False).null_count() == 0
+
+    @property
     def tied(self) -> bool:
         """Whether values repeat as they do on a grid."""
         capped = len(self.distinct) > DISTINCT_CAP
