@@ -1,4 +1,7 @@
-"""Processor seconds of ``nablax learn`` on small tables, report and all, with no compiled program kept."""
+"""Processor seconds of ``nablax learn`` on small tables, report and all, with no compiled program kept.
+
+The peer needs a NumPy that still has ``in1d``: an environment of its own (``--peer-python``).
+"""
 
 import json
 import os

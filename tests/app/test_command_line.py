@@ -58,7 +58,7 @@ def call(*arguments, code: int = 0):
 def folder(tmp_path_factory):
     where = tmp_path_factory.mktemp("runs")
     mixed(400).write_csv(where / "table.csv")
-    call("learn", where / "table.csv", "--condition", "group", "--out", where / "run", *SMALL)
+    call("learn", where / "table.csv", "--condition", "group", "--out", where / "run", "--report", "full", *SMALL)
     return where
 
 
@@ -306,7 +306,8 @@ def test_check_prints_the_fields_health_and_names_the_column_that_has_shifted(fo
     other = mixed(300, seed=4)
     other.with_columns(other["length"].shuffle(seed=0)).write_csv(folder / "other.csv")
     said = call("check", folder / "run", folder / "other.csv")
-    for words in ("verdict", "two-sample p-value", "antisymmetric share", "round-trip error", "held-out, this model"):
+    measured = ("test of distances", "given away by", "antisymmetric share", "round-trip error", "held-out, this model")
+    for words in ("verdict", *measured, "training rows told by samples"):
         assert words in said
     assert "Lipschitz constant" in said and "straightness" in said
     shifted = said[said.index("columns have shifted") :]
@@ -462,6 +463,25 @@ def test_the_process_exits_with_two_and_one_line(tmp_path):
     )
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("nablax: ")
+
+
+def test_a_report_is_as_long_as_asked_for(folder, monkeypatch):
+    """None at all; without what takes long, where training was short; and what was left out when it is checked."""
+    flags = ["--steps", "20", "--width", "8", "--depth", "1", "--batch-size", "32"]
+    run = folder / "toy"
+    said = call("learn", folder / "table.csv", "--out", run, "--report", "none", *flags)
+    assert f"'nablax check {run}' writes its report" in said and not (run / "report.html").exists()
+    (run / "cost.json").write_text('{"training_cpu_seconds": 0.5}')
+    said = call("learn", folder / "table.csv", "--out", run, *flags)
+    assert "report: drawing samples" in said and "held-out, this model" not in said and "There is not enough" in said
+    page = (run / "report.html").read_text()
+    assert f"'nablax check {run}' measures it" in page.replace("&#39;", "'") and not (run / "scores.csv").exists()
+    assert len(pl.read_csv(run / "samples.csv")) == 1000
+    (run / "report.html").unlink()
+    (run / "cost.json").write_text('{"training_cpu_seconds": 1000}')
+    said = call("learn", folder / "table.csv", "--out", run, *flags)
+    assert "held-out, this model" in said and "antisymmetric share" not in said and "antisymmetric" in page
+    assert "It had not finished learning" in (run / "report.html").read_text()
 
 
 def test_flags_out_of_range_are_named(folder):

@@ -105,7 +105,7 @@ def draw_pairs(
             axis.set_xlim(limits_x)
             axis.tick_params(labelsize=7.5)
             values = data if len(data[across]) else samples
-            readable_ticks(axis.xaxis, np.asarray(values[across], float), count=2, dates=across in dates)
+            readable_ticks(axis.xaxis, np.asarray(values[across], float), count=3, room=12, dates=across in dates)
             if row == size - 1:
                 axis.set_xlabel(short(across, 17))
             else:
@@ -144,7 +144,7 @@ def marginal(data: np.ndarray, samples: np.ndarray, *, dates: bool = False) -> s
         left = 0.04
         if numeric(data):
             histogram(axis, data, samples)
-            readable_ticks(axis.xaxis, np.asarray(data, float), count=4, dates=dates)
+            readable_ticks(axis.xaxis, np.asarray(data, float), count=4, room=30, dates=dates)
             axis.set_yticks([])
         else:
             left = _bars(axis, category_shares(data, samples))

@@ -8,17 +8,18 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _LONG = 1e4  # from here on numbers are written in thousands and more
 
 
-def readable_ticks(axis: Any, values: np.ndarray, *, count: int, dates: bool = False) -> None:
+def readable_ticks(axis: Any, values: np.ndarray, *, count: int, room: int = 100, dates: bool = False) -> None:
     """Set the ticks of one axis of a plot, whose limits are set already.
 
     Args:
         axis: matplotlib's ``xaxis`` or ``yaxis``.
         values: what is drawn along it.
         count: at most so many intervals.
+        room: letters that fit along the axis, two between one label and the next.
         dates: the values are days since 1970.
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     if dates:
         locator = AutoDateLocator(minticks=2, maxticks=count)
@@ -27,10 +28,14 @@ def readable_ticks(axis: Any, values: np.ndarray, *, count: int, dates: bool = F
         return
     known = values[np.isfinite(values)]
     whole = bool(len(known)) and bool(np.all(known == np.round(known)))
-    axis.set_major_locator(MaxNLocator(count, integer=whole, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1))
     low, high = axis.get_view_interval()
-    ticks = [tick for tick in axis.get_major_locator().tick_values(low, high) if low <= tick <= high]
-    axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value, ticks)))
+    ticks: list[float] = []
+    for intervals in range(count, 0, -1):
+        locator = MaxNLocator(intervals, integer=whole, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1)
+        ticks = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
+        if sum(len(compact(tick, ticks)) + 2 for tick in ticks) - 2 <= room:
+            break
+    axis.set_ticks(ticks, [compact(tick, ticks) for tick in ticks])
 
 
 def compact(value: float, among: list[float]) -> str:

@@ -16,6 +16,7 @@ from ._levels import ACCURACY
 MARGINALS = 24  # columns shown one by one; of more, those that differ most
 PAIRS = 5
 GAPS = 12  # columns in the ranking of what gives samples away
+FEWEST_POINTS = 250  # of the samples, where there are as many
 POINTS = 700  # of each colour in a scatter
 IMAGES = 48
 
@@ -95,8 +96,13 @@ def _table_pictures(
     # The columns that are most tied to another one, or whose ties the model gets most wrong.
     ties = np.nan_to_num(np.abs(left) + np.abs(right - left) - np.eye(len(numbers))).max(axis=1)
     kept = sorted(np.argsort(-ties, kind="stable")[:PAIRS])
-    count = min(POINTS, *(len(table[numbers[0]]) for table in (data, samples)))  # as many of each colour
-    few = [{numbers[i]: np.asarray(table[numbers[i]], float)[:count] for i in kept} for table in (data, samples)]
+    # As many of each colour, but of the samples enough to see their shape.
+    rows = min(POINTS, len(data[numbers[0]]))
+    counts = rows, min(POINTS, max(FEWEST_POINTS, rows))
+    few = [
+        {numbers[i]: np.asarray(table[numbers[i]], float)[:count] for i in kept}
+        for table, count in zip((data, samples), counts)
+    ]
     drawn["pairs"] = markup(_pages.pair_plot(few[0], few[1], dates))
     return drawn
 
