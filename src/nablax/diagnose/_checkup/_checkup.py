@@ -1,5 +1,6 @@
 """One call inside a training loop: is the next step safe, and what is to be changed?"""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,26 +28,45 @@ from ..._core import (
     gravest_first,
 )
 from ..._pages import figure, render
-from . import _conflicts, _layers, _noise_scale, _rotation, _sharpness, _step, _subspace
+from . import (
+    _conflicts,
+    _layers,
+    _noise_scale,
+    _rehearsal,
+    _repeats,
+    _rotation,
+    _sharpness,
+    _step,
+    _subspace,
+    _through_time,
+)
 from ._conflicts import Conflicts, Losses, named
 from ._layers import LayerHealth
 from ._noise_scale import NoiseScale
 from ._part import Part, Setting, listed
+from ._rehearsal import Rehearsal
+from ._repeats import Repeats
 from ._rotation import Rotation
 from ._shared import Asked, Effort, Given, look
 from ._sharpness import Sharpness
+from ._signs import Signs, signs
 from ._step import StepQuality
 from ._subspace import Subspace
+from ._through_time import ThroughTime
+from ._verdict import levels
 
 # In the order of the page; a part is a file with its measure, its thresholds and verdicts, and its card.
 PARTS = (
     _sharpness.PART,
     _step.PART,
+    _rehearsal.PART,
     _noise_scale.PART,
     _subspace.PART,
     _conflicts.PART,
     _rotation.PART,
     _layers.PART,
+    _through_time.PART,
+    _repeats.PART,
 )
 
 
@@ -60,8 +80,12 @@ class Checkup(AbstractRecord):
         subspace: top of the spectrum, and the share of gradient and update there.
         conflicts: of several losses; None unless they were given.
         rotation: of the update field; None unless one was given.
+        rehearsal: the next steps on this batch; None where no optimiser makes them.
         layers: weights, gradients and steps by parameter.
+        through_time: what the loss feels of each position of a sequence; None without sequences of numbers.
+        repeats: whether rows are the same; None of few rows.
         loss: on the batch.
+        chance: the loss of a model that knows nothing; None where not known.
         batch_size: rows of a training step; None where not known.
         notes: what was not measured, and why, and what was measured in another way.
     """
@@ -72,8 +96,12 @@ class Checkup(AbstractRecord):
     subspace: Subspace
     conflicts: Conflicts | None
     rotation: Rotation | None
+    rehearsal: Rehearsal | None
     layers: LayerHealth
+    through_time: ThroughTime | None
+    repeats: Repeats | None
     loss: Float[Array, ""]
+    chance: float | None = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
     notes: tuple[str, ...] = eqx.field(static=True)
 
@@ -141,7 +169,24 @@ class Checkup(AbstractRecord):
 
     def _setting(self) -> Setting:
         rows = None if self.noise is None else self.noise.rows
-        return Setting(float(self.loss), self.batch_size, rows, np.asarray(self.subspace.values))
+        eigenvalues = np.asarray(self.subspace.values)
+        return Setting(float(self.loss), self.batch_size, rows, eigenvalues, levels(self.signs))
+
+    @property
+    def signs(self) -> Signs:
+        """The numbers without unit that levels and risk are judged from."""
+        return signs(
+            loss=float(self.loss),
+            chance=self.chance,
+            sharpness=self.sharpness,
+            step=self.step,
+            rehearsal=self.rehearsal,
+            noise=self.noise,
+            layers=self.layers,
+            conflicts=self.conflicts,
+            through_time=self.through_time,
+            batch_size=self.batch_size,
+        )
 
 
 def checkup(
@@ -160,6 +205,7 @@ def checkup(
     learning_rate: float | Array | None = None,
     momentum: float | Array | None = None,
     batch_size: int | None = None,
+    chance: float | None = None,
     rows: int = 128,
     steps: int = 12,
     count: int = 5,
@@ -192,6 +238,8 @@ def checkup(
         learning_rate: where there is no Optax optimiser: that of gradient descent.
         momentum: of heavy ball, with ``learning_rate``.
         batch_size: rows of a training step, where ``batch`` holds more of them in order to measure.
+        chance: the loss of a model that knows nothing, in the loss's unit; by default, with ``logits``, the logarithm
+            of the number of classes, and otherwise not known.
         rows: take gradients of at most so many single rows, from all over the batch, 128 by default; 0 for none.
         steps: Hessian products for the spectrum, 12 by default.
         count: eigenvalues, 5 by default.
@@ -247,16 +295,22 @@ def checkup(
     beta = None if momentum is None else jnp.asarray(momentum)
     asked = Asked(loss, example_losses, None if losses is None else named(losses), logits, field, optimizer)
     given = Given(params, batch, opt_state, update, rate, beta, key)
-    return jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size))
+    return jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size, chance))
 
 
 @eqx.filter_jit
 @canonical_convolutions
-def _measure(asked: Asked, given: Given, effort: Effort, batch_size: int | None) -> Checkup:
+def _measure(
+    asked: Asked, given: Given, effort: Effort, batch_size: int | None, chance: float | None
+) -> Checkup:
     shared = look(asked, given, effort)
+    if chance is None and asked.logits is not None:
+        classes = eqx.filter_eval_shape(asked.logits, given.params, given.batch).shape[-1]
+        chance = math.log(classes) if classes > 1 else None
     return Checkup(
         **{part.name: part.measure(shared) for part in PARTS},
         loss=shared.loss,
+        chance=chance,
         batch_size=shared.total if batch_size is None else batch_size,
         notes=shared.notes,
     )

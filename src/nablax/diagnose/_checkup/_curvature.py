@@ -37,14 +37,24 @@ def hessian(value: Moved, at: Float[Array, " dim"]) -> Callable[[Array], Array]:
 
 
 def curvature(
-    product: Callable[[Array], Array], rates: Float[Array, " dim"], *, count: int, steps: int, key: Key
+    product: Callable[[Array], Array],
+    rates: Float[Array, " dim"],
+    *,
+    count: int,
+    steps: int,
+    key: Key,
+    added: Float[Array, " dim"] | None = None,
 ) -> Curvature:
-    """Top eigenpairs and spectrum in the optimiser's coordinates, from one Lanczos run."""
+    """Top eigenpairs and spectrum in the optimiser's coordinates, from one Lanczos run.
+
+    ``added`` stands on the diagonal: what decay adds.
+    """
     steps = min(steps, rates.size)
     count = min(count, steps)
 
     def preconditioned(v: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        return rescaled(product(rescaled(v, rates, 0.5)), rates, 0.5)
+        image = rescaled(product(rescaled(v, rates, 0.5)), rates, 0.5)
+        return image if added is None else image + added * v
 
     run = lanczos(preconditioned, jax.random.normal(key, rates.shape, rates.dtype), steps=steps)
     nodes, coordinates = jnp.linalg.eigh(run.tridiagonal())

@@ -125,6 +125,16 @@ class LayerHealth(AbstractRecord):
                     found.append(Silent(name, axis, int(mask.sum()), len(mask)))
         return found
 
+    def dead_share(self) -> float:
+        """Largest share of dead units in a layer, by the elements of its vectors; 0 where none is known to be."""
+        shares = [0.0]
+        for shape, axes in zip(self.shapes, self.dead or ()):
+            # A slice of a matrix may as well be an input that is always zero. A layer that is dead as a whole, or frozen,
+            # is another matter.
+            if len(shape) == 1 and not np.all(axes[0]):
+                shares.append(float(np.mean(axes[0])))
+        return max(shares)
+
     def dead_cells(self) -> dict[str, str]:
         """What of each parameter is without gradient, in a few words by its name."""
         words: dict[str, list[str]] = {name: [] for name in self.names}
@@ -230,6 +240,11 @@ def _measured(parts: tuple[Array, ...]) -> tuple[Float[Array, " parts"], Int[Arr
     # The largest is taken out first, since squares of small gradients leave float32 soon.
     largest = peak(stacked, axis=1)
     return largest[:, 0] * jnp.sqrt(jnp.mean((stacked / largest) ** 2, axis=1)), jnp.sum(~jnp.isfinite(stacked), axis=1)
+
+
+def root_mean_squares(tree: PyTree) -> Float[Array, " parameters"]:
+    """Root mean square over elements of each leaf."""
+    return jnp.stack([_measured((leaf,))[0][0] for leaf in jax.tree.leaves(tree)])
 
 
 def measure(shared: Shared) -> LayerHealth:

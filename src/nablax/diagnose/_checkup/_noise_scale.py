@@ -20,6 +20,7 @@ from ..._core import (
     check_key,
     described,
     fault,
+    nonzero,
     table,
 )
 from ..._pages import Card, Series, figure, markup, plot
@@ -61,6 +62,7 @@ class NoiseScale(AbstractRecord):
         unit: largest element of any row's gradient, loss over params: with it no scale of the loss takes the two
             out of the range of numbers.
         mean_loss: of the rows, each by itself; differs from the loss where that is no mean over rows.
+        tail: longest gradient of a row over the median one, no unit.
         coupled: whether the given losses of rows depend on which other rows are there, as with batch normalisation or
             contrastive losses: a row by itself then has no gradient of its own.
         rows: how many rows were used.
@@ -74,6 +76,7 @@ class NoiseScale(AbstractRecord):
     signal: Estimate
     unit: Float[Array, ""]
     mean_loss: Float[Array, ""]
+    tail: Float[Array, ""]
     coupled: Bool[Array, ""]
     rows: int = eqx.field(static=True)
     batch: int = eqx.field(static=True)
@@ -249,6 +252,7 @@ def scales(
         signal=signal,
         unit=unit,
         mean_loss=jnp.mean(gradients.losses),
+        tail=jnp.sqrt(jnp.max(gradients.squares) / nonzero(jnp.median(gradients.squares))),
         coupled=bound,
         rows=count,
         batch=batch,

@@ -1,12 +1,12 @@
 """What a part of a check-up is: something measured, what is said of it, and its card on the page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from ..._core import Finding
+from ..._core import Finding, Level
 from ..._pages import Card
 from ._shared import Shared
 
@@ -21,12 +21,14 @@ class Setting(NamedTuple):
         batch_size: rows of a training step; None where not known.
         rows: whose gradients were looked at; None without.
         eigenvalues: of rate times Hessian, the largest first.
+        levels: of the rules that hold, by their names.
     """
 
     loss: float
     batch_size: int | None
     rows: int | None
     eigenvalues: Float[np.ndarray, " count"]
+    levels: Mapping[str, Level] = {}
 
 
 class Part(NamedTuple):

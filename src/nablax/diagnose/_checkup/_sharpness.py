@@ -46,6 +46,7 @@ class Sharpness(AbstractRecord):
             parameters squared; of H itself where the rule is not known. NaN where the rates have no common factor.
         threshold: at the present learning rate, unit of ``sharpness``.
         residual: an eigenvalue lies within this distance of the ratio's; unit of ``ratio``.
+        decay: largest share of the threshold that decay of weights takes, no unit; it is in the ratio.
         trace: of :math:`R^{1/2}HR^{1/2}`, no unit; standard error over random probes. At a minimum of all rows
             stochastic gradient descent asks for at most 2 of it.
         rule: what is known of the optimiser.
@@ -56,6 +57,7 @@ class Sharpness(AbstractRecord):
     sharpness: Estimate
     threshold: Float[Array, ""]
     residual: Float[Array, ""]
+    decay: Float[Array, ""]
     trace: Estimate
     rule: UpdateRule
 
@@ -68,6 +70,7 @@ class Sharpness(AbstractRecord):
             ("threshold of this optimiser", self.threshold, "loss / params²"),
             ("eigenvalue's residual / threshold", self.residual, "1"),
             ("trace of rate × Hessian", self.trace, "1"),
+            *([("share of the threshold that decay takes", self.decay, "1")] if self.decay > 0 else []),
         ]
 
     def table(self) -> str:
@@ -168,6 +171,7 @@ def edge(
     traces: Float[Array, " probes"],
     rows: Float[Array, " rows"] | None,
     total: int | None = None,
+    decay: Float[Array, " dim"] | None = None,
 ) -> Sharpness:
     """Put the top eigenvalue beside the threshold.
 
@@ -192,6 +196,7 @@ def edge(
         sharpness=ratio(top, rate),
         threshold=threshold / rate,
         residual=found.residuals[0] / threshold,
+        decay=jnp.zeros_like(threshold) if decay is None else jnp.nan_to_num(jnp.max(decay) / threshold),
         trace=Estimate.from_samples(traces),
         rule=rule,
     )
@@ -200,7 +205,7 @@ def edge(
 def measure(shared: Shared) -> Sharpness:
     """Of a check-up."""
     top = None if shared.rows is None else shared.rows.along["top"].curvatures[0]
-    return edge(shared.rule, shared.curvature, shared.along["probes"].curvatures, top, shared.total)
+    return edge(shared.rule, shared.curvature, shared.along["probes"].curvatures, top, shared.total, shared.decay)
 
 
 def judge(part: Sharpness, setting: Setting) -> list[Finding]:
