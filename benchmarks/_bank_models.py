@@ -21,6 +21,7 @@ class Model(NamedTuple):
         draw: (key, arrays, rows) -> batch; None to take rows at random.
         logits: of a cross-entropy.
         losses: several losses by name.
+        floor: arrays -> the loss that no parameters can go below.
         head: name of the last weights.
     """
 
@@ -31,6 +32,7 @@ class Model(NamedTuple):
     draw: Callable | None = None
     logits: Callable | None = None
     losses: Any = None
+    floor: Callable = lambda arrays: 0.0
 
 
 def dense(key, sizes, dtype=jnp.float32):
@@ -164,9 +166,11 @@ def transformer():
         x = params["w0"][batch[0]] + params["place"][None]
         q, k, v = jnp.split(normed(x) @ params["attend"], 3, axis=-1)
         split = lambda a: a.reshape(*a.shape[:2], heads, -1)  # noqa: E731
-        x = x + jax.nn.dot_product_attention(split(q), split(k), split(v), is_causal=True).reshape(x.shape) @ params[
-            "mix"
-        ]
+        x = (
+            x
+            + jax.nn.dot_product_attention(split(q), split(k), split(v), is_causal=True).reshape(x.shape)
+            @ params["mix"]
+        )
         x = x + jax.nn.gelu(normed(x) @ params["w1"] + params["b1"][None, None]) @ params["w2"]
         return normed(x) @ params["w3"]
 
@@ -247,8 +251,13 @@ def multitask():
         targets = np.stack([a, c * a + (1 - c**2) ** 0.5 * b], 1).astype(np.float32)
         return (x, targets), float(np.sum(targets.var(0)))
 
+    def floor(arrays):
+        targets = np.asarray(arrays[1])
+        return float(np.mean(np.sum((targets - targets.mean(1, keepdims=True)) ** 2, 1)))
+
     loss = lambda params, batch: first(params, batch) + second(params, batch)  # noqa: E731
-    return Model(lambda key: dense(key, (8, 32, 1)), data, loss, "w1", losses={"first": first, "second": second})
+    losses = {"first": first, "second": second}
+    return Model(lambda key: dense(key, (8, 32, 1)), data, loss, "w1", losses=losses, floor=floor)
 
 
 def flow():

@@ -21,15 +21,15 @@ PROGRAMS = [
     ("mlp", "sgd", 1e-1, 32),
     ("flow", "adam", 1e-2, 128),
     ("recurrent", "nesterov", 3e-2, 32),
-    ("transformer", "adam", 1e-2, 32),
     ("cnn", "heavy ball", 3e-2, 32),
     ("physics", "adam", 1e-2, 64),
     ("multitask", "heavy ball", 3e-2, 128),
     ("mlp", "muon", 2e-2, 128),
     ("flow", "lion", 1e-3, 512),
     ("recurrent", "rmsprop", 3e-3, 128),
-    ("cnn", "adam", 1e-2, 128),
     ("mlp, bfloat16", "heavy ball", 3e-2, 32),
+    ("transformer", "adam", 1e-2, 32),
+    ("cnn", "adam", 1e-2, 128),
     ("physics", "heavy ball", 3e-2, 64),
     ("transformer", "lion", 1e-3, 16),
     ("multitask", "adam", 1e-2, 512),
@@ -151,7 +151,9 @@ def family(made, index, seed, middle):
     arrays, chance = model.data(random, settings)
     arrays = jax.tree.map(jnp.asarray, arrays)
     key = jax.random.key(1000 * index + seed)
-    params = {name: leaf * settings["start_scale"] if leaf.ndim > 1 else leaf for name, leaf in model.start(key).items()}
+    params = {
+        name: leaf * settings["start_scale"] if leaf.ndim > 1 else leaf for name, leaf in model.start(key).items()
+    }
     if settings["zero_head"]:
         params[model.head] = jnp.zeros_like(params[model.head])
     if settings["dead_start"] and "b1" in params:
@@ -182,7 +184,7 @@ def family(made, index, seed, middle):
             state = jax.device_get(with_rate(state, rates[i], jnp.asarray(step), schedule))
             record = checkup(
                 model.loss, params, batch, optimizer=optimizer, opt_state=state, key=jax.random.key(step),
-                logits=model.logits, losses=model.losses,
+                logits=model.logits, losses=model.losses, chance=None if model.logits else chance,
             )  # fmt: skip
             records.append(record)
             best[i] = 1.0 if record.rehearsal is None else record.rehearsal.best
@@ -195,11 +197,16 @@ def family(made, index, seed, middle):
                 advised[horizon] = np.where(best == 1, np.nan, np.asarray(measured(other[0], arrays), float))
         for i, record in enumerate(records):
             row = {"seed": seed, **settings, "step": step, "rate": float(rates[i]), "place": i, "chance_loss": chance}
+            row["floor"] = model.floor(arrays)
             row |= {"start_loss": losses[0][i], "now_loss": losses[step][i]}
             for horizon in HORIZONS:
                 ends = losses[step + horizon]
                 lowest = np.min(np.where(np.isfinite(ends), ends, np.inf))
-                row |= {f"loss_{horizon}": ends[i], f"best_{horizon}": lowest, f"advised_{horizon}": advised[horizon][i]}
+                row |= {
+                    f"loss_{horizon}": ends[i],
+                    f"best_{horizon}": lowest,
+                    f"advised_{horizon}": advised[horizon][i],
+                }
             row["finite"] = int(record is not None and np.isfinite(record.loss))
             if row["finite"]:
                 row |= record.signs._asdict()
@@ -210,9 +217,17 @@ def family(made, index, seed, middle):
 def main() -> None:
     from nablax.diagnose._checkup._signs import Signs
 
-    lead = ["model", "optimizer", "rows", "seed", *settings_of(__import__("numpy").random.default_rng(0)), "step", "rate"]
+    lead = [
+        "model",
+        "optimizer",
+        "rows",
+        "seed",
+        *settings_of(__import__("numpy").random.default_rng(0)),
+        "step",
+        "rate",
+    ]
     ends = [f"{kind}_{horizon}" for horizon in HORIZONS for kind in ("loss", "best", "advised")]
-    names = [*lead, "place", "chance_loss", "start_loss", "now_loss", *ends, "finite", *Signs._fields]
+    names = [*lead, "place", "chance_loss", "floor", "start_loss", "now_loss", *ends, "finite", *Signs._fields]
     done = set()
     if FILE.exists():
         with FILE.open(newline="") as file:

@@ -94,9 +94,9 @@ class Conflicts(AbstractRecord):
         for i in range(len(self.names)):
             for j in range(i):
                 known = not np.isnan(errors[i, j])
-                if cosines[i, j] <= (OPPOSED if known else FAR_OPPOSED):
-                    if not known or cosines[i, j] + 2 * errors[i, j] <= 0:
-                        found.append((i, j))
+                apart = cosines[i, j] <= (OPPOSED if known else FAR_OPPOSED)
+                if apart and not cosines[i, j] + 2 * errors[i, j] > 0:
+                    found.append((i, j))
         return found
 
     def lowest(self) -> float:
@@ -302,29 +302,27 @@ def judge(part: Conflicts, setting: Setting) -> list[Finding]:
     """Which losses pull against one another, and which hardly counts."""
     found = []
     cosines, errors = np.asarray(part.cosines.value), np.asarray(part.cosines.standard_error)
-    slopes, changes = np.asarray(part.first_order.value), np.asarray(part.changes)
-    slope_errors = np.nan_to_num(np.asarray(part.first_order.standard_error))
-    for i in range(len(part.names)):
-        for j in range(i):
-            if cosines[i, j] > OPPOSED or cosines[i, j] + 2 * np.nan_to_num(errors[i, j]) > 0:
-                continue
-            known = not np.isnan(errors[i, j])
-            paying = [k for k in (i, j) if slopes[k] > 2 * slope_errors[k] and changes[k] > 0]
-            text = (
-                f"{part.names[j]} and {part.names[i]} pull against one another (cosine {cosines[i, j]:.2f}"
-                f"{f' ± {errors[i, j]:.1g}' if known else ', standard error not known'})"
-            )
-            for k in paying:
-                text += f"; this step raises {part.names[k]} by {changes[k]:.3g}"
-            text += ". Put an aggregator (UPGrad, PCGrad, MGDA) before the optimiser, so that no step pays with one."
-            level: Level = "fault" if paying else "warning"
-            found.append(Finding(level if known else "note", "conflict", text))
+    paying = part.paying()
+    for i, j in part.opposed():
+        known = not np.isnan(errors[i, j])
+        text = (
+            f"{part.names[j]} and {part.names[i]} pull against one another (cosine {cosines[i, j]:.2f}"
+            f"{f' ± {errors[i, j]:.1g}' if known else ', standard error not known'})"
+        )
+        pays = [k for k in (i, j) if k in paying]
+        for k in pays:
+            text += f"; this step raises {part.names[k]} by {part.changes[k]:.3g}"
+        text += ". An aggregator (UPGrad, PCGrad, MGDA) before the optimiser takes steps that no loss pays for."
+        # Trading one loss for another is what a sum of losses asks for; undoing most of one is not.
+        far = cosines[i, j] <= FAR_OPPOSED
+        level: Level = "fault" if far and pays else "warning" if far else "note"
+        found.append(Finding(level, "conflict", text))
     norms = np.asarray(part.norms.value)
     if len(norms) and norms.max() > UNEVEN * norms.min():
         most, least = part.names[int(norms.argmax())], part.names[int(norms.argmin())]
         times = f"{norms.max() / norms.min():.3g} times" if norms.min() > 0 else "infinitely many times"
         text = f"The gradient of {most} is {times} that of {least}: {least} hardly counts. Weigh the losses."
-        found.append(Finding("warning", "conflict", text))
+        found.append(Finding("note", "conflict", text))
     return found
 
 

@@ -44,11 +44,19 @@ def decay_curvature(
     """
     at = [params, optax.tree.zeros_like(params), optax.tree.ones_like(params)]
     asked = [emitted(transform, gradient, state, tree, **extra) for tree in at]
-    updates = [ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), update))[0] for update, _ in asked]
+    updates = [
+        ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), update))[0]
+        for update, _ in asked
+    ]
     here, rest, unit = updates
-    share, vector = rest - unit, ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), params))[0]
+    share, vector = (
+        rest - unit,
+        ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), params))[0],
+    )
     missed = jnp.max(jnp.abs(here - rest + share * vector))
-    linear = missed <= LINEAR * jnp.max(jnp.abs(share * vector)) + 8 * jnp.finfo(here.dtype).eps * jnp.max(jnp.abs(rest))
+    linear = missed <= LINEAR * jnp.max(jnp.abs(share * vector)) + 8 * jnp.finfo(here.dtype).eps * jnp.max(
+        jnp.abs(rest)
+    )
     # The pull goes through the momentum where the state after the step depends on the parameters.
     kept = [[leaf for leaf in jax.tree.leaves(after) if eqx.is_inexact_array(leaf)] for _, after in asked[1:]]
     coupled = largest(jax.tree.map(lambda a, b: a - b, *kept)) > 0 if kept[0] else jnp.asarray(False)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from ..._core import Finding, Level
 from ..._pages import Card
 from ._shared import Shared
+from ._signs import Signs
 
 LISTED = 4
 
@@ -21,14 +22,18 @@ class Setting(NamedTuple):
         batch_size: rows of a training step; None where not known.
         rows: whose gradients were looked at; None without.
         eigenvalues: of rate times Hessian, the largest first.
+        signs: what the levels were judged from.
         levels: of the rules that hold, by their names.
+        advised: multiple of the rate that is advised; None where the rate is to stay.
     """
 
     loss: float
     batch_size: int | None
     rows: int | None
     eigenvalues: Float[np.ndarray, " count"]
-    levels: Mapping[str, Level] = {}
+    signs: Signs
+    levels: Mapping[str, Level]
+    advised: float | None
 
 
 class Part(NamedTuple):

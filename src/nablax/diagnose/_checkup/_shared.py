@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import Key, UpdateRule, check_like, check_optimizer, forward, given_rule, unknown_rule
 from ._along import Along, Moved, Point, directional, row_count
@@ -104,6 +105,7 @@ class Shared(NamedTuple):
         rule: of the optimiser.
         rates: of that rule.
         update: the step; None without.
+        fresh: whether the optimiser's moments are all zero.
         walk: what makes it and the steps to come; None where they are made by other means.
         decay: what decay adds to the diagonal of rate times Hessian; zeros without.
         curvature: in the optimiser's coordinates.
@@ -123,6 +125,7 @@ class Shared(NamedTuple):
     rule: UpdateRule
     rates: Float[Array, " dim"]
     update: Float[Array, " dim"] | None
+    fresh: Bool[Array, ""]
     walk: Walk | None
     decay: Float[Array, " dim"]
     curvature: Curvature
@@ -143,13 +146,14 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     stepped = _stepped(asked, given, point, loss, point.tree(gradient))
     rule, tree, decay = stepped.rule, stepped.update, stepped.decay.astype(point.vector.dtype)
     notes += stepped.notes
-    rates, update = _felt(point.like(rule.rates, "rates"), gradient), None if tree is None else point.like(tree, "an update")
+    rates = _felt(point.like(rule.rates, "rates"), gradient)
+    update = None if tree is None else point.like(tree, "an update")
     if update is None:
         notes.append(NO_STEP)
     product = hessian(value, point.vector)
     found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
     # Everything that is asked along a direction is asked in one go, of the loss and of its rows.
-    whole = {"probes": trace_probes(rates, trace_key)}
+    whole = {"probes": trace_probes(found, rates, trace_key)}
     each = {"top": top_direction(found, rates)[None]}
     if update is not None:
         whole["update"] = each["update"] = update[None]
@@ -180,6 +184,7 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         rule=rule,
         rates=rates,
         update=update,
+        fresh=_fresh(stepped.walk, given),
         walk=stepped.walk,
         decay=decay,
         curvature=found,
@@ -188,6 +193,13 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         field_key=field_key,
         notes=tuple(notes),
     )
+
+
+def _fresh(walk: Walk | None, given: Given) -> Bool[Array, ""]:
+    """Whether there are moments and all of them are zero."""
+    state = given.opt_state if walk is None else walk.state
+    moments = [leaf for leaf in jax.tree.leaves(state) if eqx.is_inexact_array(leaf) and leaf.ndim > 0]
+    return jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in moments])) if moments else jnp.asarray(False)
 
 
 def _felt(rates: Float[Array, " dim"], gradient: Float[Array, " dim"]) -> Float[Array, " dim"]:
@@ -219,10 +231,7 @@ def _stepped(asked: Asked, given: Given, point: Point, loss: Float[Array, ""], g
         of_tree = lambda tree: asked.loss(point.whole(tree), given.batch)  # noqa: E731
         extra = {"value": loss, "grad": gradient, "value_fn": of_tree}
         rule = update_rule(asked.optimizer, state, moving, gradient, **extra)
-        if rule.reason:
-            decay = no_decay
-        else:
-            decay = decay_curvature(transform, state, moving, gradient, rule, **extra)
+        decay = no_decay if rule.reason else decay_curvature(transform, state, moving, gradient, rule, **extra)
         if update is not None:
             return Stepped(rule, update, decay, None, [])
         update, _ = emitted(transform, gradient, state, moving, **extra)
