@@ -144,7 +144,7 @@ class Checkup(AbstractRecord):
                 "here says why: look again in a few steps, and keep this state."
             )
             found.append(Finding(level, "risk", text))
-        if not any(finding.level != "note" for finding in found):
+        if not setting.levels and all(finding.level == "note" for finding in found):
             found.insert(0, Finding("note", "step", "Nothing here needs mending."))
         return gravest_first(found)
 

@@ -212,6 +212,13 @@ def measure(shared: Shared) -> Sharpness:
 def judge(part: Sharpness, setting: Setting) -> list[Finding]:
     """Whether the rate is right: what the rehearsal says of it, and how near the edge of stability is."""
     signs, found = setting.signs, []
+    if level := setting.levels.get("decay"):
+        text = (
+            f"Decay forgets the weights: it alone takes {percent(signs.decay)} of what this optimiser can bear. Lower "
+            "decay, or decay times rate; behind a momentum the weights shrink by about twice that share each step."
+        )
+        found.append(Finding(level, "decay", text))
+    count = len(found)
     if level := setting.levels.get("rises") or setting.levels.get("too high"):
         text = f"The learning rate is too high: {_rehearsed(signs)}{_edge(part)}. {_advice(part, setting)}"
         found.append(Finding(level, "learning rate", text))
@@ -224,9 +231,9 @@ def judge(part: Sharpness, setting: Setting) -> list[Finding]:
             "dead units, for a gradient that is stopped, and for a batch that says nothing."
         )
         found.append(Finding(level, "flat", text))
-    if found:
-        return found
-    return [Finding("note", "learning rate", _note(part))]
+    if len(found) == count:
+        found.append(Finding("note", "learning rate", _note(part)))
+    return found
 
 
 def _rehearsed(signs: Signs) -> str:
