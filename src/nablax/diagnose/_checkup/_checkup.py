@@ -314,8 +314,10 @@ def checkup(
         'learning rate'
 
     Cost:
-        About 60 forward-and-backward passes of the batch at most: ``steps`` Hessian products (two such passes each),
-        the gradients of ``rows`` single rows, 8 forward passes along the step, and about a dozen Jacobian products.
+        About 100 forward-and-backward passes of the batch where the rate is right: ``steps`` Hessian products (two such
+        passes each), the gradients of ``rows`` single rows, 8 forward passes along the step, about a dozen Jacobian
+        products, and a rehearsal of 16 steps on half of the batch, at three rates; up to five more rates are rehearsed
+        where another one does better.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
     check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.", takes=2)

@@ -133,8 +133,8 @@ def measure(shared: Shared) -> Rehearsal | None:
 
     shapes = jax.eval_shape(lambda: _rehearsed(shared, walk, stepped, watched, jnp.ones((), dtype)))
     none = jnp.full((TRIALS,), jnp.nan, dtype)
-    zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
-    begin = _Search(jnp.asarray(0), jnp.ones((), dtype), jnp.asarray(True), *zeros, none, none)
+    losses, own, gradient = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
+    begin = _Search(jnp.asarray(0), jnp.ones((), dtype), jnp.asarray(True), losses, own, gradient, none, none)
     # One loop, the first round of which is the rate in use, so that the walk is compiled once.
     found = jax.lax.while_loop(lambda at: at.going & (at.trials < TRIALS), trial, begin)
     return Rehearsal(found.losses, found.own, found.multiples, found.ends, found.gradient)

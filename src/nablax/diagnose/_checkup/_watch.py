@@ -145,7 +145,7 @@ def watch(
 
     Args:
         loss: ``loss(params, batch) -> scalar``.
-        every: steps from one check-up to the next, 200 by default. A check-up costs at most about 60 steps.
+        every: steps from one check-up to the next, 200 by default. A check-up costs about 100 steps.
         key: for random probes; each check-up folds in its step number.
         optimizer: the Optax optimiser.
         **options: the other arguments of :func:`checkup`.
