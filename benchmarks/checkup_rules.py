@@ -91,6 +91,8 @@ def logistic(x, y, penalty):
 
 def figures(half, maker) -> dict[str, float]:
     """The numbers that are promised, on a half."""
+    from nablax.diagnose._checkup._trends import Trend, stalled
+
     said = half.fault | half.warning
     base = half.fails.mean()
     columns = half.columns
@@ -104,6 +106,10 @@ def figures(half, maker) -> dict[str, float]:
     first = (columns["step"] == 0) & ~half.fails
     kin = np.isin(columns["optimizer"], ["adam", "rmsprop", "lion", "muon"])
     head = columns["zero_head"] == 1
+    late = columns["step"] == 200
+    stuck = late & stalled(
+        Trend(columns["step"], columns["now_loss"] / np.minimum(columns["start_loss"], chance), np.nan, np.nan)
+    )
     return {
         "check-ups": len(half.fails),
         "share that fails": float(base),
@@ -118,6 +124,8 @@ def figures(half, maker) -> dict[str, float]:
         "false faults at first steps behind a head of zeros": float(half.fault[first & head].mean()),
         "suggested rate better or equal, of runs with a fault of the rate": float(better[tried].mean()),
         "healthy runs to which another rate is suggested": float(advised[~half.fails].mean()),
+        "precision of no progress, by the watch at step 200": half.precision(stuck),
+        "recall of it among the check-ups there": float(stuck[half.fails & late].mean()),
     }
 
 

@@ -208,8 +208,9 @@ def test_vanishing_and_exploding_through_time_are_told_apart():
     profile = jnp.sqrt(
         jnp.mean(jax.grad(lambda x: recurrent_loss(params, (x, SEQUENCES[1])))(SEQUENCES[0]) ** 2, (0, 2))
     )
-    np.testing.assert_allclose(record.through_time.profiles[0][20:], profile[20:], rtol=1e-3)
-    assert record.through_time.profiles[0][0] == 0
+    # Of what is smaller the squares leave single precision here, though not there.
+    np.testing.assert_allclose(record.through_time.profiles[0][-10:], profile[-10:], rtol=1e-3)
+    assert record.through_time.decades < -20
     assert record.findings[0].topic == "through time" and "Vanishing" in record.advice[0]
     _, record = recurrent(4.0)
     assert (record.findings[0].level, record.findings[0].topic) == ("fault", "through time")

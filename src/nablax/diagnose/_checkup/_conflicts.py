@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import (
     AbstractRecord,
     Finding,
-    Level,
     canonical_convolutions,
     check_callable,
     check_floats,
@@ -314,9 +313,8 @@ def judge(part: Conflicts, setting: Setting) -> list[Finding]:
             text += f"; this step raises {part.names[k]} by {part.changes[k]:.3g}"
         text += ". An aggregator (UPGrad, PCGrad, MGDA) before the optimiser takes steps that no loss pays for."
         # Trading one loss for another is what a sum of losses asks for; undoing most of one is not.
-        far = cosines[i, j] <= FAR_OPPOSED
-        level: Level = "fault" if far and pays else "warning" if far else "note"
-        found.append(Finding(level, "conflict", text))
+        worst = cosines[i, j] == cosines.min()
+        found.append(Finding(setting.levels.get("conflict", "note") if worst else "note", "conflict", text))
     norms = np.asarray(part.norms.value)
     if len(norms) and norms.max() > UNEVEN * norms.min():
         most, least = part.names[int(norms.argmax())], part.names[int(norms.argmin())]

@@ -288,6 +288,12 @@ def judge(part: LayerHealth, setting: Setting) -> list[Finding]:
     elif vanishing := part.vanishing():
         text = f"The gradient is far below the median parameter's{_apart(vanishing, 'times')}."
         found.append(Finding("note", "layers", text))
+    if level := raised.get("saturated"):
+        text = (
+            f"Saturated: the loss is {setting.signs.chance:.3g} times that of a model that knows nothing, so that the "
+            "outputs are sure and wrong. Make the last weights smaller, or clip the gradient until the loss is down."
+        )
+        found.append(Finding(level, "saturated", text))
     if large := part.large_steps():
         text = "One step changes " + listed([f"{n} by {percent(r)}" for n, r in large]) + " of its size."
         found.append(Finding("note", "layers", text))

@@ -87,14 +87,14 @@ class Rehearsal(AbstractRecord):
 class _Search(NamedTuple):
     """Of the loop over rates: the next one, what the first one gave, and how each ended."""
 
-    count: Array
+    trials: Array
     multiple: Array
     going: Array
     losses: Float[Array, " steps"]
     own: Float[Array, " steps"]
     gradient: Float[Array, " parameters"]
-    multiples: Float[Array, " trials"]
-    ends: Float[Array, " trials"]
+    multiples: Float[Array, " rates"]
+    ends: Float[Array, " rates"]
 
 
 def measure(shared: Shared) -> Rehearsal | None:
@@ -106,10 +106,10 @@ def measure(shared: Shared) -> Rehearsal | None:
 
     def trial(at: _Search) -> _Search:
         losses, own, gradient = _rehearsed(shared, walk, stepped, watched, at.multiple)
-        first = at.count == 0
-        multiples = at.multiples.at[at.count].set(at.multiple)
+        first = at.trials == 0
+        multiples = at.multiples.at[at.trials].set(at.multiple)
         found = jnp.mean(losses[-SETTLED:]).astype(dtype)
-        ends = at.ends.at[at.count].set(jnp.where(jnp.isfinite(found), found, jnp.inf))
+        ends = at.ends.at[at.trials].set(jnp.where(jnp.isfinite(found), found, jnp.inf))
         start = jnp.where(first, losses, at.losses)[0]
         tried = jnp.where(jnp.isnan(ends), jnp.inf, ends)
         # Downwards, too, where the loss falls nowhere yet.
@@ -118,12 +118,12 @@ def measure(shared: Shared) -> Rehearsal | None:
         better = (found <= jnp.min(at.ends, initial=jnp.inf, where=~jnp.isnan(at.ends))) | (
             down & ~(jnp.min(tried) <= start)
         )
-        further = jnp.where(down, multiples[1], multiples[2]) * jnp.where(down, 1 / FACTOR, FACTOR) ** (at.count - 1)
-        following = jnp.where(first, 1 / FACTOR, jnp.where(at.count == 1, FACTOR, further))
+        further = jnp.where(down, multiples[1], multiples[2]) * jnp.where(down, 1 / FACTOR, FACTOR) ** (at.trials - 1)
+        following = jnp.where(first, 1 / FACTOR, jnp.where(at.trials == 1, FACTOR, further))
         return _Search(
-            count=at.count + 1,
+            trials=at.trials + 1,
             multiple=following.astype(dtype),
-            going=(at.count < 2) | jnp.where(at.count == 2, down | up, better),
+            going=(at.trials < 2) | jnp.where(at.trials == 2, down | up, better),
             losses=jnp.where(first, losses, at.losses),
             own=jnp.where(first, own, at.own),
             gradient=jnp.where(first, gradient, at.gradient),
@@ -133,10 +133,10 @@ def measure(shared: Shared) -> Rehearsal | None:
 
     shapes = jax.eval_shape(lambda: _rehearsed(shared, walk, stepped, watched, jnp.ones((), dtype)))
     none = jnp.full((TRIALS,), jnp.nan, dtype)
-    zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
-    begin = _Search(jnp.asarray(0), jnp.ones((), dtype), jnp.asarray(True), *zeros, none, none)
+    losses, own, gradient = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
+    begin = _Search(jnp.asarray(0), jnp.ones((), dtype), jnp.asarray(True), losses, own, gradient, none, none)
     # One loop, the first round of which is the rate in use, so that the walk is compiled once.
-    found = jax.lax.while_loop(lambda at: at.going & (at.count < TRIALS), trial, begin)
+    found = jax.lax.while_loop(lambda at: at.going & (at.trials < TRIALS), trial, begin)
     return Rehearsal(found.losses, found.own, found.multiples, found.ends, found.gradient)
 
 

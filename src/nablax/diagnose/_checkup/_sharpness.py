@@ -224,9 +224,15 @@ def judge(part: Sharpness, setting: Setting) -> list[Finding]:
             "dead units, for a gradient that is stopped, and for a batch that says nothing."
         )
         found.append(Finding(level, "flat", text))
-    if found:
-        return found
-    return [Finding("note", "learning rate", _note(part))]
+    if not found:
+        found.append(Finding("note", "learning rate", _note(part)))
+    if level := setting.levels.get("decay"):
+        text = (
+            f"Decay forgets the weights: it alone takes {percent(signs.decay)} of what this optimiser can bear. Lower "
+            "decay, or decay times rate; behind a momentum the weights shrink by about twice that share each step."
+        )
+        found.append(Finding(level, "decay", text))
+    return found
 
 
 def _rehearsed(signs: Signs) -> str:
@@ -243,7 +249,8 @@ def _advice(part: Sharpness, setting: Setting) -> str:
     if setting.advised is None:
         return "No rate that was tried does better: look at data, start and loss."
     at = f"times {setting.advised:.3g}" if math.isnan(rate) else f"{rate * setting.advised:.2g} in place of {rate:.2g}"
-    return f"Try {at}, at which the rehearsal ends lower; if it is to be this high later, warm it up."
+    later = "" if setting.advised > 1 else "; if it is to be this high later, warm it up"
+    return f"Try {at}, at which the rehearsal ends lower{later}."
 
 
 def _edge(part: Sharpness) -> str:
