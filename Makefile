@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all docstrings lint types docs examples dist clean
+.PHONY: demo test test-all docstrings lint types docs examples checkup-bank dist clean
 
 demo: .venv/.installed
 	$(BIN)/nablax learn digits --condition label --out runs/digits
@@ -39,6 +39,11 @@ docs: .venv/.installed
 examples: .venv/.installed
 	ls examples/*.py | MPLBACKEND=Agg xargs -P 2 -I {} sh -c \
 	    'said=$$($(BIN)/python {} 2>&1); status=$$?; printf "== %s\n%s\n" {} "$$said"; exit $$status'
+
+# Trains what does not stand in benchmarks/checkup_bank.csv yet, and writes the guide's table.
+checkup-bank: .venv/.installed
+	$(BIN)/python -m benchmarks.checkup_bank
+	$(BIN)/python -m benchmarks.checkup_rules
 
 dist: .venv/.installed
 	rm -rf dist

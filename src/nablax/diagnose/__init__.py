@@ -15,12 +15,18 @@ from ._checkup._checkup import Checkup, checkup
 from ._checkup._conflicts import Conflicts, conflicts
 from ._checkup._layers import LayerHealth, layer_health
 from ._checkup._noise_scale import NoiseScale, noise_scale
+from ._checkup._rehearsal import Rehearsal
+from ._checkup._repeats import Repeats
 from ._checkup._rotation import Rotation, rotation
 from ._checkup._sharpness import Sharpness, sharpness
+from ._checkup._signs import Signs
 from ._checkup._step import StepQuality, step_quality
 from ._checkup._subspace import Subspace, subspace
+from ._checkup._through_time import ThroughTime
 from ._checkup._update_rule import update_rule
 from ._checkup._watch import FaultFound, Watch, watch
+from ._checkup._verdict import Thresholds
+from ._checkup._watch import Watch, watch
 from ._field._conservativity import Conservativity, conservativity
 from ._field._continuity import Continuity, continuity
 from ._field._field import FieldHealth, field_health
@@ -85,15 +91,20 @@ __all__ = [
     "OptimizerProbe",
     "PathGeometry",
     "Potential",
+    "Rehearsal",
+    "Repeats",
     "Rotation",
     "Sensitivity",
     "Sharpness",
+    "Signs",
     "SmoothGrad",
     "SpatialCertificate",
     "StepQuality",
     "Stiffness",
     "Subspace",
     "Symmetry",
+    "Thresholds",
+    "ThroughTime",
     "UpdateRule",
     "Watch",
     "alignment",

@@ -250,7 +250,7 @@ def test_noise_that_hides_the_gradient_has_no_scale(record):
     clear = Estimate(jnp.asarray(1.0), jnp.asarray(1e-3))
     clear = eqx.tree_at(lambda n: (n.signal, n.preconditioned.value), part, (clear, jnp.asarray(40.0)))
     clear = eqx.tree_at(lambda r: r.noise, record, clear)
-    assert clear.to_html().count("<svg") == hidden.to_html().count("<svg") + 1 == 5
+    assert clear.to_html().count("<svg") == hidden.to_html().count("<svg") + 1 == 6
     watching = watch(counted, key=KEY)
     watching.records.append((0, hidden))
     assert f"≥ {hidden.noise.at_least:.3g}" in watching.table() and "-40" not in watching.table()
@@ -289,7 +289,7 @@ def test_a_loss_that_falls_after_all_is_not_said_to_pay(record):
     )
     part = eqx.tree_at(lambda c: c.first_order.standard_error, part, jnp.zeros(2))
     said = [f for f in eqx.tree_at(lambda r: r.conflicts, record, part).findings if "pull against" in f.text]
-    assert said[0].level == "warning" and "raises" not in said[0].text
+    assert said[0].level == "note" and "raises" not in said[0].text
 
 
 def test_a_part_of_the_rows_stands_for_the_whole_batch():
@@ -327,7 +327,7 @@ def test_rows_masked_to_nothing_are_noticed():
     assert record.layers.without_gradient() == [("params", 0, 1, 5)]
     # An error that is not known is not one of zero.
     worse = eqx.tree_at(lambda r: r.step.actual.value, record, jnp.asarray(0.1))
-    assert [f.level for f in worse.findings if "raises the loss" in f.text] == ["warning"]
+    assert [f.text.count("±") for f in worse.findings if "raises the loss" in f.text] == [0]
 
 
 def test_coupled_rows_are_sent_elsewhere():
@@ -350,13 +350,12 @@ def test_a_gradient_that_few_rows_hide_is_no_reason_for_more_rows(record):
     assert said.level == "note" and "rows=4096" in said.text and "Raise" not in said.text
     assert few.noise.suggested == 16  # 300 / 18 = 16.7
     said = next(f for f in replace(few, batch_size=2).findings if f.topic == "batch")
-    assert said.level == "fault" and "at least 16.7" in said.text and "Raise the batch to 16 " in said.text
+    assert "at least 16.7" in said.text and "A batch of 16 or more" in said.text
 
 
 def test_curvature_that_is_no_number_is_named(record):
     broken = eqx.tree_at(lambda r: r.sharpness.ratio.value, record, jnp.asarray(jnp.nan))
-    said = next(f for f in broken.findings if f.topic == "learning rate")
-    assert said.level == "warning" and "curvature is not finite" in said.text
+    assert any("curvature is not finite" in f.text for f in broken.findings if f.topic == "learning rate")
 
 
 def test_a_step_lost_in_rounding_is_not_held_against_the_model(record):
@@ -365,13 +364,15 @@ def test_a_step_lost_in_rounding_is_not_held_against_the_model(record):
     assert len(said) == 1 and "float32 copy" in said[0] and "quadratic" not in said[0]
 
 
-def test_a_conflict_whose_error_is_not_known_is_a_note(record):
-    cosines, nan = jnp.array([[1.0, -0.9], [-0.9, 1.0]]), jnp.full((2, 2), jnp.nan)
+@pytest.mark.parametrize(("cosine", "level"), [(-0.2, None), (-0.6, "note"), (-0.95, "fault")])
+def test_a_conflict_whose_error_is_not_known_has_to_be_plain(record, cosine, level):
+    cosines, nan = jnp.array([[1.0, cosine], [cosine, 1.0]]), jnp.full((2, 2), jnp.nan)
     part = eqx.tree_at(lambda c: (c.cosines.value, c.cosines.standard_error), record.conflicts, (cosines, nan))
     slopes = Estimate(jnp.ones(2), jnp.full(2, jnp.nan))
     part = eqx.tree_at(lambda c: (c.first_order, c.changes), part, (slopes, jnp.ones(2)))
-    said = next(f for f in eqx.tree_at(lambda r: r.conflicts, record, part).findings if "pull against" in f.text)
-    assert said.level == "note" and "not known" in said.text
+    found = [f for f in eqx.tree_at(lambda r: r.conflicts, record, part).findings if "pull against" in f.text]
+    assert [f.level for f in found] == ([] if level is None else [level])
+    assert all("not known" in f.text for f in found)
 
 
 def quadratic(params, batch):

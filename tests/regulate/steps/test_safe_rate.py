@@ -95,6 +95,7 @@ def test_the_scale_comes_back_when_the_curvature_is_gone():
         scales.append(float(state.scale))
     np.testing.assert_allclose(scales[:2], 0.01, rtol=1e-6)
     np.testing.assert_allclose(scales[2:40], 0.01 * 1.1 ** np.arange(1, 39), rtol=1e-4)
+    assert max(np.diff(scales[2:])) < 0.1 * 1.1
     assert scales[-1] == 1
 
 

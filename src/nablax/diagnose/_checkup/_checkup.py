@@ -1,5 +1,6 @@
 """One call inside a training loop: is the next step safe, and what is to be changed?"""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import (
     AbstractRecord,
@@ -27,28 +28,64 @@ from ..._core import (
     gravest_first,
 )
 from ..._pages import figure, render
-from . import _conflicts, _layers, _noise_scale, _rotation, _sharpness, _step, _subspace
+from . import (
+    _conflicts,
+    _layers,
+    _noise_scale,
+    _rehearsal,
+    _repeats,
+    _rotation,
+    _sharpness,
+    _step,
+    _subspace,
+    _through_time,
+)
 from ._conflicts import Conflicts, Losses, named
+from ._gather import signs_of
 from ._layers import LayerHealth
 from ._metrics import as_json, metrics
 from ._noise_scale import NoiseScale
-from ._part import Part, Setting, listed
+from ._part import Part, Setting, listed, percent
+from ._rehearsal import Rehearsal
+from ._repeats import Repeats
+from ._risk import risk_of
 from ._rotation import Rotation
 from ._shared import Asked, Effort, Given, look
 from ._sharpness import Sharpness
+from ._signs import Signs
 from ._step import StepQuality
 from ._subspace import Subspace
+from ._through_time import ThroughTime
+from ._verdict import DEFAULT, Thresholds, levels
 
 # In the order of the page; a part is a file with its measure, its thresholds and verdicts, and its card.
 PARTS = (
     _sharpness.PART,
     _step.PART,
+    _rehearsal.PART,
     _noise_scale.PART,
     _subspace.PART,
     _conflicts.PART,
     _rotation.PART,
     _layers.PART,
+    _through_time.PART,
+    _repeats.PART,
 )
+
+
+# In the order in which findings of one level are said: causes before what they bring about.
+JUDGED = (
+    _repeats.PART,
+    _layers.PART,
+    _through_time.PART,
+    _conflicts.PART,
+    _rotation.PART,
+    _sharpness.PART,
+    _step.PART,
+    _noise_scale.PART,
+)
+# Rules after which another rate is advised.
+RATE = ("rises", "too high", "too low")
 
 
 class Checkup(AbstractRecord):
@@ -61,8 +98,14 @@ class Checkup(AbstractRecord):
         subspace: top of the spectrum, and the share of gradient and update there.
         conflicts: of several losses; None unless they were given.
         rotation: of the update field; None unless one was given.
+        rehearsal: the next steps on this batch; None where no optimiser makes them.
         layers: weights, gradients and steps by parameter.
+        through_time: what the loss feels of each position of a sequence; None without sequences of numbers.
+        repeats: whether rows are the same; None of few rows.
         loss: on the batch.
+        chance: the loss of a model that knows nothing; None where not known.
+        fresh: whether the optimiser has moments and all are zero, as before its first step.
+        thresholds: that levels are judged by.
         batch_size: rows of a training step; None where not known.
         notes: what was not measured, and why, and what was measured in another way.
     """
@@ -73,8 +116,14 @@ class Checkup(AbstractRecord):
     subspace: Subspace
     conflicts: Conflicts | None
     rotation: Rotation | None
+    rehearsal: Rehearsal | None
     layers: LayerHealth
+    through_time: ThroughTime | None
+    repeats: Repeats | None
     loss: Float[Array, ""]
+    chance: Float[Array, ""] | None
+    fresh: Bool[Array, ""]
+    thresholds: Thresholds = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
     notes: tuple[str, ...] = eqx.field(static=True)
 
@@ -89,8 +138,14 @@ class Checkup(AbstractRecord):
             )
             return [Finding("fault", "not finite", text)]
         setting = self._setting()
-        found = [finding for part, record in self._parts() for finding in part.judge(record, setting)]
-        if not any(finding.level != "note" for finding in found):
+        found = [finding for part, record in self._parts(JUDGED) for finding in part.judge(record, setting)]
+        if level := setting.levels.get("likely"):
+            text = (
+                f"Of runs that look like this one {percent(self.risk)} fail within 200 steps, and nothing measured "
+                "here says why: look again in a few steps, and keep this state."
+            )
+            found.append(Finding(level, "risk", text))
+        if not setting.levels and all(finding.level == "note" for finding in found):
             found.insert(0, Finding("note", "step", "Nothing here needs mending."))
         return gravest_first(found)
 
@@ -106,7 +161,7 @@ class Checkup(AbstractRecord):
             Advice, then the tables of the parts.
         """
         words = "\n".join(f"[{finding.level}] {finding.text}" for finding in self.findings)
-        return "\n\n".join([words, *(record.table() for _, record in self._parts()), *self.notes])
+        return "\n\n".join([words, *(record.table() for _, record in self._parts(PARTS)), *self.notes])
 
     def metrics(self) -> dict[str, float]:
         """Every single number by name, to be logged.
@@ -140,7 +195,7 @@ class Checkup(AbstractRecord):
             ImportError: matplotlib or Jinja2 is not installed; the message names the extra.
         """
         setting = self._setting()
-        cards = [part.card(record, setting) for part, record in self._parts()]
+        cards = [part.card(record, setting) for part, record in self._parts(PARTS)]
         text = render(
             "checkup.html.jinja",
             findings=self.findings,
@@ -155,13 +210,53 @@ class Checkup(AbstractRecord):
             Path(path).write_text(text, encoding="utf-8")
         return text
 
-    def _parts(self) -> list[tuple[Part, Any]]:
-        """The parts that were measured, with their records."""
-        return [(part, getattr(self, part.name)) for part in PARTS if getattr(self, part.name) is not None]
+    @property
+    def safe(self) -> bool:
+        """Whether nothing is a fault."""
+        return not any(finding.level == "fault" for finding in self.findings)
+
+    @property
+    def risk(self) -> float:
+        """How likely the run is to fail within 200 steps, 0 to 1, by its likes in the bank of runs (guide)."""
+        return 1.0 if self._broken() else risk_of(self.signs)
+
+    @property
+    def suggested_learning_rate(self) -> float | None:
+        """The rate at which the rehearsal went best; None where the rate in use is to stay, or is not known."""
+        advised, rate = self._setting().advised, float(self.sharpness.rule.learning_rate)
+        return None if advised is None or not np.isfinite(rate) else rate * advised
+
+    def _broken(self) -> bool:
+        return bool(self.layers.not_finite()) or not np.isfinite(self.loss)
+
+    def _parts(self, parts: tuple[Part, ...]) -> list[tuple[Part, Any]]:
+        """Those parts that were measured, with their records."""
+        return [(part, getattr(self, part.name)) for part in parts if getattr(self, part.name) is not None]
 
     def _setting(self) -> Setting:
         rows = None if self.noise is None else self.noise.rows
-        return Setting(float(self.loss), self.batch_size, rows, np.asarray(self.subspace.values))
+        signs, eigenvalues = self.signs, np.asarray(self.subspace.values)
+        found = levels(signs, self.thresholds)
+        grave = any(found.get(name) in ("fault", "warning") for name in RATE)
+        advised = signs.best if grave and signs.best != 1 else None
+        return Setting(float(self.loss), self.batch_size, rows, eigenvalues, signs, found, advised)
+
+    @property
+    def signs(self) -> Signs:
+        """The numbers without unit that levels and risk are judged from."""
+        return signs_of(
+            loss=float(self.loss),
+            chance=None if self.chance is None else float(self.chance),
+            sharpness=self.sharpness,
+            step=self.step,
+            rehearsal=self.rehearsal,
+            noise=self.noise,
+            layers=self.layers,
+            conflicts=self.conflicts,
+            through_time=self.through_time,
+            batch_size=self.batch_size,
+            fresh=bool(self.fresh),
+        )
 
 
 def checkup(
@@ -180,6 +275,8 @@ def checkup(
     learning_rate: float | Array | None = None,
     momentum: float | Array | None = None,
     batch_size: int | None = None,
+    chance: float | Array | None = None,
+    thresholds: Thresholds = DEFAULT,
     rows: int = 128,
     steps: int = 12,
     count: int = 5,
@@ -212,6 +309,9 @@ def checkup(
         learning_rate: where there is no Optax optimiser: that of gradient descent.
         momentum: of heavy ball, with ``learning_rate``.
         batch_size: rows of a training step, where ``batch`` holds more of them in order to measure.
+        chance: the loss of a model that knows nothing, in the loss's unit; by default, with ``logits``, the logarithm
+            of the number of classes, and otherwise not known.
+        thresholds: from where on something is said; by default those that the bank of runs gave.
         rows: take gradients of at most so many single rows, from all over the batch, 128 by default; 0 for none.
         steps: Hessian products for the spectrum, 12 by default.
         count: eigenvalues, 5 by default.
@@ -234,8 +334,10 @@ def checkup(
         'learning rate'
 
     Cost:
-        About 60 forward-and-backward passes of the batch at most: ``steps`` Hessian products (two such passes each),
-        the gradients of ``rows`` single rows, 8 forward passes along the step, and about a dozen Jacobian products.
+        About 100 forward-and-backward passes of the batch where the rate is right: ``steps`` Hessian products (two such
+        passes each), the gradients of ``rows`` single rows, 8 forward passes along the step, about a dozen Jacobian
+        products, and a rehearsal of 16 steps on half of the batch, at three rates; up to five more rates are rehearsed
+        where another one does better.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
     check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.", takes=2)
@@ -265,18 +367,37 @@ def checkup(
             raise fault(expected="momentum in [0, 1)", got=momentum, fix="At 1 and beyond no run settles.")
     rate = None if learning_rate is None else jnp.asarray(learning_rate)
     beta = None if momentum is None else jnp.asarray(momentum)
+    known = None if chance is None else jnp.asarray(chance)
+    if chance is not None:
+        check_shape(chance, (), what="chance", fix="Pass the loss of a model that knows nothing, a number.")
+        if not 0 < float(chance) < math.inf:
+            fix = "Of a loss that is no size, such as a log-density, leave it out."
+            raise fault(expected="chance above 0 and finite", got=chance, fix=fix)
     asked = Asked(loss, example_losses, None if losses is None else named(losses), logits, field, optimizer)
     given = Given(params, batch, opt_state, update, rate, beta, key)
-    return jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size))
+    return jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size, known, thresholds))
 
 
 @eqx.filter_jit
 @canonical_convolutions
-def _measure(asked: Asked, given: Given, effort: Effort, batch_size: int | None) -> Checkup:
+def _measure(
+    asked: Asked,
+    given: Given,
+    effort: Effort,
+    batch_size: int | None,
+    chance: Array | None,
+    thresholds: Thresholds,
+) -> Checkup:
     shared = look(asked, given, effort)
+    if chance is None and asked.logits is not None:
+        classes = eqx.filter_eval_shape(asked.logits, given.params, given.batch).shape[-1]
+        chance = jnp.asarray(math.log(classes)) if classes > 1 else None
     return Checkup(
         **{part.name: part.measure(shared) for part in PARTS},
         loss=shared.loss,
+        chance=chance,
+        fresh=shared.fresh,
+        thresholds=thresholds,
         batch_size=shared.total if batch_size is None else batch_size,
         notes=shared.notes,
     )

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import (
     AbstractRecord,
     Finding,
-    Level,
     canonical_convolutions,
     check_callable,
     check_floats,
@@ -24,15 +23,19 @@ from ..._core import (
 )
 from ..._pages import Card, Cell, Table, figure, heat, markup
 from ...calculus import Estimate
-from ._along import Moved, Point, first_rows, row_count
+from ._along import Moved, Point, row_count
 from ._part import Part, Setting
 from ._shared import Shared
 
 # Cosine between gradients, and ratio of their lengths, from which they are mentioned.
 OPPOSED, UNEVEN = -0.1, 10.0
+# And the cosine from which they are where no standard error is known.
+FAR_OPPOSED = -0.5
 
 # Groups of rows for the jackknife, and gradients of groups held at once, in numbers.
 GROUPS = 8
+# Share of the losses by which their means over groups may miss them.
+MISMATCH = 0.1
 NUMBERS = 2**26
 NO_ERRORS = "no standard errors: no groups of rows to be had, or their gradients are too large to be held at once"
 
@@ -82,6 +85,28 @@ class Conflicts(AbstractRecord):
             One line per number, with standard error and unit.
         """
         return table("Several losses", self.rows(), [NO_ERRORS] if np.isnan(self.norms.standard_error).all() else [])
+
+    def opposed(self) -> list[tuple[int, int]]:
+        """Pairs of losses whose gradients point apart by two standard errors, or by far where these are not known."""
+        cosines, errors = np.asarray(self.cosines.value), np.asarray(self.cosines.standard_error)
+        found = []
+        for i in range(len(self.names)):
+            for j in range(i):
+                known = not np.isnan(errors[i, j])
+                apart = cosines[i, j] <= (OPPOSED if known else FAR_OPPOSED)
+                if apart and not cosines[i, j] + 2 * errors[i, j] > 0:
+                    found.append((i, j))
+        return found
+
+    def lowest(self) -> float:
+        """The lowest such cosine; 0 where there is none."""
+        return min((float(self.cosines.value[pair]) for pair in self.opposed()), default=0.0)
+
+    def paying(self) -> list[int]:
+        """Losses of such pairs that the step raises, by two standard errors where these are known."""
+        slopes, errors = np.asarray(self.first_order.value), np.nan_to_num(np.asarray(self.first_order.standard_error))
+        among = sorted({k for pair in self.opposed() for k in pair})
+        return [k for k in among if slopes[k] > 2 * errors[k] and self.changes[k] > 0]
 
     @staticmethod
     def _one(estimate: Estimate, index: Any) -> Estimate:
@@ -159,7 +184,7 @@ def compare(losses: Any, point: Point, batch: PyTree, update: Float[Array, " dim
     errors: tuple[Array, Array, Array] = (nan, jnp.full((count, count), jnp.nan, values.dtype), nan)
     groups = _group_count(batch, count * point.vector.size)
     if groups:
-        errors = _errors(together, point, batch, update, groups, count)
+        errors = _errors(together, point, batch, update, groups, values)
     return Conflicts(
         values=values,
         norms=Estimate(norms, errors[0]),
@@ -209,9 +234,15 @@ def _norms_and_cosines(gram: Float[Array, "losses losses"]) -> tuple[Array, Arra
 
 
 def _group_count(batch: PyTree, numbers: int) -> int:
-    rows = row_count(batch)
+    rows = _lengths(batch)
     most = min(GROUPS, NUMBERS // max(1, numbers))
-    return most if rows is not None and most >= 2 and rows >= most else 0
+    return most if rows and most >= 2 and min(rows) >= most else 0
+
+
+def _lengths(batch: PyTree) -> list[int]:
+    """Leading axes of the arrays of a batch, which need not be of one length; scalars are shared by all rows."""
+    leaves = jax.tree.leaves(eqx.filter(batch, eqx.is_array))
+    return [leaf.shape[0] for leaf in leaves if jnp.ndim(leaf)]
 
 
 def _errors(
@@ -220,18 +251,31 @@ def _errors(
     batch: PyTree,
     update: Float[Array, " dim"] | None,
     groups: int,
-    count: int,
+    values: Float[Array, " losses"],
 ) -> tuple[Array, Array, Array]:
-    rows = row_count(batch)
-    assert rows is not None
-    size = rows // groups
-    arrays, others = eqx.partition(first_rows(batch, groups * size), eqx.is_array)
-    grouped = jax.tree.map(lambda leaf: leaf.reshape(groups, size, *leaf.shape[1:]), arrays)
+    count = values.shape[0]
+    rowed, others = eqx.partition(batch, lambda leaf: eqx.is_array(leaf) and jnp.ndim(leaf) > 0)
 
-    def of_group(given: PyTree) -> Float[Array, "losses dim"]:
-        return _gradients(point.take(together, eqx.combine(given, others)), point.vector)[1]
+    def cut(leaf: Array) -> Array:
+        size = leaf.shape[0] // groups
+        return leaf[: groups * size].reshape(groups, size, *leaf.shape[1:])
 
-    flat = jax.lax.map(of_group, grouped).reshape(groups * count, -1)
+    def of_group(given: PyTree) -> tuple[Array, Array]:
+        return _gradients(point.take(together, eqx.combine(given, others)), point.vector)
+
+    grouped = jax.tree.map(cut, rowed)
+    try:
+        jax.eval_shape(of_group, jax.tree.map(lambda leaf: leaf[0], grouped))
+    except (TypeError, ValueError):
+        # An array whose leading axis holds no rows cannot be cut.
+        nan = jnp.full_like(values, jnp.nan)
+        return nan, jnp.full((count, count), jnp.nan, values.dtype), nan
+    each, flat = jax.lax.map(of_group, grouped)
+    # Arrays of several lengths are terms of their own, each a mean over its rows; where the groups say otherwise, no
+    # error is known.
+    unlike = jnp.any(jnp.abs(jnp.mean(each, axis=0) - values) > MISMATCH * jnp.max(jnp.abs(values)))
+    unlike = unlike & (row_count(batch) is None)
+    flat = flat.reshape(groups * count, -1)
     gram = flat @ flat.T
     slopes = flat @ (jnp.zeros_like(point.vector) if update is None else update)
     # Leaving a group out is a weighting of the groups, so that no gradient is formed again.
@@ -241,7 +285,8 @@ def _errors(
     along = weights @ slopes.reshape(groups, count)
 
     def error(each: Array) -> Array:
-        return jnp.sqrt((groups - 1) * jnp.mean((each - jnp.mean(each, axis=0, keepdims=True)) ** 2, axis=0))
+        found = jnp.sqrt((groups - 1) * jnp.mean((each - jnp.mean(each, axis=0, keepdims=True)) ** 2, axis=0))
+        return jnp.where(unlike, jnp.nan, found)
 
     return error(norms), error(cosines), error(along)
 
@@ -256,29 +301,26 @@ def judge(part: Conflicts, setting: Setting) -> list[Finding]:
     """Which losses pull against one another, and which hardly counts."""
     found = []
     cosines, errors = np.asarray(part.cosines.value), np.asarray(part.cosines.standard_error)
-    slopes, changes = np.asarray(part.first_order.value), np.asarray(part.changes)
-    slope_errors = np.nan_to_num(np.asarray(part.first_order.standard_error))
-    for i in range(len(part.names)):
-        for j in range(i):
-            if cosines[i, j] > OPPOSED or cosines[i, j] + 2 * np.nan_to_num(errors[i, j]) > 0:
-                continue
-            known = not np.isnan(errors[i, j])
-            paying = [k for k in (i, j) if slopes[k] > 2 * slope_errors[k] and changes[k] > 0]
-            text = (
-                f"{part.names[j]} and {part.names[i]} pull against one another (cosine {cosines[i, j]:.2f}"
-                f"{f' ± {errors[i, j]:.1g}' if known else ', standard error not known'})"
-            )
-            for k in paying:
-                text += f"; this step raises {part.names[k]} by {changes[k]:.3g}"
-            text += ". Put an aggregator (UPGrad, PCGrad, MGDA) before the optimiser, so that no step pays with one."
-            level: Level = "fault" if paying else "warning"
-            found.append(Finding(level if known else "note", "conflict", text))
+    paying = part.paying()
+    for i, j in part.opposed():
+        known = not np.isnan(errors[i, j])
+        text = (
+            f"{part.names[j]} and {part.names[i]} pull against one another (cosine {cosines[i, j]:.2f}"
+            f"{f' ± {errors[i, j]:.1g}' if known else ', standard error not known'})"
+        )
+        pays = [k for k in (i, j) if k in paying]
+        for k in pays:
+            text += f"; this step raises {part.names[k]} by {part.changes[k]:.3g}"
+        text += ". An aggregator (UPGrad, PCGrad, MGDA) before the optimiser takes steps that no loss pays for."
+        # Trading one loss for another is what a sum of losses asks for; undoing most of one is not.
+        worst = cosines[i, j] == cosines.min()
+        found.append(Finding(setting.levels.get("conflict", "note") if worst else "note", "conflict", text))
     norms = np.asarray(part.norms.value)
     if len(norms) and norms.max() > UNEVEN * norms.min():
         most, least = part.names[int(norms.argmax())], part.names[int(norms.argmin())]
         times = f"{norms.max() / norms.min():.3g} times" if norms.min() > 0 else "infinitely many times"
         text = f"The gradient of {most} is {times} that of {least}: {least} hardly counts. Weigh the losses."
-        found.append(Finding("warning", "conflict", text))
+        found.append(Finding("note", "conflict", text))
     return found
 
 

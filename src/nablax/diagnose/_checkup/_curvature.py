@@ -11,7 +11,8 @@ from ..._core import Key
 from ...calculus import SpectralDensity, hessian_product, lanczos
 from ._along import Moved, rescaled
 
-TRACE_PROBES = 3
+# With fewer a standard error is too often far too small.
+TRACE_PROBES = 6
 
 
 class Curvature(eqx.Module):
@@ -37,14 +38,24 @@ def hessian(value: Moved, at: Float[Array, " dim"]) -> Callable[[Array], Array]:
 
 
 def curvature(
-    product: Callable[[Array], Array], rates: Float[Array, " dim"], *, count: int, steps: int, key: Key
+    product: Callable[[Array], Array],
+    rates: Float[Array, " dim"],
+    *,
+    count: int,
+    steps: int,
+    key: Key,
+    added: Float[Array, " dim"] | None = None,
 ) -> Curvature:
-    """Top eigenpairs and spectrum in the optimiser's coordinates, from one Lanczos run."""
+    """Top eigenpairs and spectrum in the optimiser's coordinates, from one Lanczos run.
+
+    ``added`` stands on the diagonal: what decay adds.
+    """
     steps = min(steps, rates.size)
     count = min(count, steps)
 
     def preconditioned(v: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        return rescaled(product(rescaled(v, rates, 0.5)), rates, 0.5)
+        image = rescaled(product(rescaled(v, rates, 0.5)), rates, 0.5)
+        return image if added is None else image + added * v
 
     run = lanczos(preconditioned, jax.random.normal(key, rates.shape, rates.dtype), steps=steps)
     nodes, coordinates = jnp.linalg.eigh(run.tridiagonal())
@@ -58,6 +69,16 @@ def top_direction(found: Curvature, rates: Float[Array, " dim"]) -> Float[Array,
     return rescaled(found.vectors[0], rates, 0.5)
 
 
-def trace_probes(rates: Float[Array, " dim"], key: Key) -> Float[Array, "probes dim"]:
-    """Directions whose curvature is the trace of rate times Hessian on average."""
-    return jax.random.rademacher(key, (TRACE_PROBES, rates.size), rates.dtype) * jnp.sqrt(rates)[None]
+def trace_probes(found: Curvature, rates: Float[Array, " dim"], key: Key) -> Float[Array, "probes dim"]:
+    """Directions whose curvature on average is the trace of rate times Hessian outside of the eigenvectors found.
+
+    Within them it is the sum of their values: what varies from probe to probe is the rest.
+    """
+    signs = jax.random.rademacher(key, (TRACE_PROBES, rates.size), rates.dtype)
+    return (signs - (signs @ found.vectors.T) @ found.vectors) * jnp.sqrt(rates)[None]
+
+
+def within(found: Curvature, added: Float[Array, " dim"] | None = None) -> Float[Array, ""]:
+    """Trace of rate times Hessian within the eigenvectors found; without what decay added to the diagonal."""
+    total = jnp.sum(found.values)
+    return total if added is None else total - jnp.sum(found.vectors**2 @ added)

@@ -125,6 +125,16 @@ class LayerHealth(AbstractRecord):
                     found.append(Silent(name, axis, int(mask.sum()), len(mask)))
         return found
 
+    def dead_share(self) -> float:
+        """Largest share of dead units in a layer, by the elements of its vectors; 0 where none is known to be."""
+        shares = [0.0]
+        for shape, axes in zip(self.shapes, self.dead or ()):
+            # A slice of a matrix may as well be an input that is always zero. A layer that is dead as a whole, or
+            # frozen, is another matter.
+            if len(shape) == 1 and not np.all(axes[0]):
+                shares.append(float(np.mean(axes[0])))
+        return max(shares)
+
     def dead_cells(self) -> dict[str, str]:
         """What of each parameter is without gradient, in a few words by its name."""
         words: dict[str, list[str]] = {name: [] for name in self.names}
@@ -232,6 +242,11 @@ def _measured(parts: tuple[Array, ...]) -> tuple[Float[Array, " parts"], Int[Arr
     return largest[:, 0] * jnp.sqrt(jnp.mean((stacked / largest) ** 2, axis=1)), jnp.sum(~jnp.isfinite(stacked), axis=1)
 
 
+def root_mean_squares(tree: PyTree) -> Float[Array, " parameters"]:
+    """Root mean square over elements of each leaf."""
+    return jnp.stack([_measured((leaf,))[0][0] for leaf in jax.tree.leaves(tree)])
+
+
 def measure(shared: Shared) -> LayerHealth:
     """Of a check-up."""
     tree, alive = shared.point.tree, None
@@ -245,37 +260,63 @@ def measure(shared: Shared) -> LayerHealth:
 
 def judge(part: LayerHealth, setting: Setting) -> list[Finding]:
     """Which parameters explode, vanish, are dead or change too much."""
-    found = []
-    if exploding := part.exploding():
-        text = "Exploding: the gradient of " + listed([f"{n} is {r:.2g} times" for n, r in exploding])
-        text += " the median parameter's. Look at the scale of the weights between it and the loss."
-        found.append(Finding("fault", "layers", text))
-    if vanishing := part.vanishing():
-        text = "Vanishing: the gradient of " + listed([f"{n} is {r:.1g} times" for n, r in vanishing])
-        text += " the median parameter's: it hardly learns."
-        found.append(Finding("warning", "layers", text))
+    found, raised = [], setting.levels
+    looked = "" if setting.rows is None else f" from any of the {setting.rows} rows looked at"
+    dead = part.without_gradient()
+    whole = [one.name for one in dead if one.axis < 0]
+    if level := raised.get("dead"):
+        text = (
+            f"Dead: {percent(setting.signs.cut)} of what is to move gets no gradient{looked} ({listed(whole)}), nor "
+            "after some steps. No rate mends that: fresh weights, smaller steps from the start, leaky activations."
+        )
+        found.append(Finding(level, "dead", text))
+    elif whole:
+        text = f"No gradient reaches {listed(whole)}{looked}: frozen, unused, behind dead units or before weights of 0."
+        found.append(Finding("note", "layers", text))
+    if level := raised.get("exploding"):
+        text = (
+            f"Exploding: changing a matrix by 1 % would change the loss by {setting.signs.elasticity:.2g} % of itself"
+            f"{_apart(part.exploding(), 'times')}. Make the weights between there and the loss smaller, or normalise."
+        )
+        found.append(Finding(level, "exploding", text))
+    if level := raised.get("vanishing"):
+        text = (
+            f"Vanishing: changing any matrix by 1 % changes the loss by no more than {setting.signs.elasticity:.1g} % "
+            "of itself, so that hardly anything but biases learns. Start from larger weights (He, Glorot) or normalise."
+        )
+        found.append(Finding(level, "vanishing", text))
+    elif vanishing := part.vanishing():
+        text = f"The gradient is far below the median parameter's{_apart(vanishing, 'times')}."
+        found.append(Finding("note", "layers", text))
+    if level := raised.get("saturated"):
+        text = (
+            f"Saturated: the loss is {setting.signs.chance:.3g} times that of a model that knows nothing, so that the "
+            "outputs are sure and wrong. Make the last weights smaller, or clip the gradient until the loss is down."
+        )
+        found.append(Finding(level, "saturated", text))
     if large := part.large_steps():
         text = "One step changes " + listed([f"{n} by {percent(r)}" for n, r in large]) + " of its size."
-        found.append(Finding("warning", "layers", text))
-    dead = part.without_gradient()
-    looked = "" if setting.rows is None else f" from any of the {setting.rows} rows looked at"
-    whole = [one.name for one in dead if one.axis < 0]
-    if whole:
-        text = f"No gradient at all reaches {listed(whole)}{looked}: frozen, unused, or behind dead units."
-        found.append(Finding("warning", "layers", text))
+        found.append(Finding("note", "layers", text))
     # A vector's elements are units; a slice of a matrix may as well be an input that is always zero.
     shapes = dict(zip(part.names, part.shapes))
     of_vectors = [one for one in dead if one.axis >= 0 and len(shapes[one.name]) == 1]
     of_matrices = [one for one in dead if one.axis >= 0 and len(shapes[one.name]) > 1]
     if units := [f"{one.name}: {one.number} of {one.of}" for one in of_vectors]:
-        text = f"Dead units (no gradient{looked}): {listed(units)}. Smaller steps, leaky activations or fresh weights."
-        found.append(Finding("warning", "layers", text))
+        text = f"Dead units (no gradient{looked}): {listed(units)}."
+        if level := raised.get("dead units"):
+            text += " Smaller steps, leaky activations or fresh weights."
+        found.append(Finding(level or "note", "layers", text))
     if slices := [f"{one.name}: {one.number} of {one.of} on axis {one.axis}" for one in of_matrices]:
         text = (
             f"Rows or columns without gradient{looked}: {listed(slices)} (dead units, or inputs that are always zero)."
         )
         found.append(Finding("note", "layers", text))
     return found
+
+
+def _apart(those: list[Relative], unit: str) -> str:
+    """Parameters and by how much they are apart from the median one; empty where there are none."""
+    return f" ({listed([f'{n} {r:.2g} {unit} the median' for n, r in those])})" if those else ""
 
 
 def card(part: LayerHealth, setting: Setting) -> Card:

@@ -44,7 +44,7 @@ def _collect(value: Any, path: str, found: dict[str, float]) -> None:
     if isinstance(value, Estimate):
         _collect(value.value, path, found)
         _collect(value.standard_error, f"{path}_error", found)
-    elif isinstance(value, eqx.Module):
+    elif isinstance(value, eqx.Module) and type(value).__module__.startswith("nablax."):  # no tree of the user's
         for field in dataclasses.fields(value):
             _collect(getattr(value, field.name), f"{path}/{field.name}" if path else field.name, found)
     elif _is_number(value):

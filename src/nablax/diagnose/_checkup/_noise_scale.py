@@ -20,6 +20,7 @@ from ..._core import (
     check_key,
     described,
     fault,
+    nonzero,
     table,
 )
 from ..._pages import Card, Series, figure, markup, plot
@@ -29,6 +30,7 @@ from ._curvature import hessian
 from ._noise_estimates import Curved, curved_scale, jackknifed
 from ._part import Part, Setting, percent
 from ._row_gradients import (
+    FEWEST,
     GROUPS,
     RowGradients,
     coupled,
@@ -36,8 +38,10 @@ from ._row_gradients import (
 )
 from ._shared import Shared
 
-# Noise scale over batch size from which the batch is called small, or far too small; and its inverse for too large.
-SMALL, FAR_TOO_SMALL, LARGE = 4.0, 16.0, 16.0
+# Noise scale over batch size from which the batch is called small; and its inverse for large.
+SMALL, LARGE = 4.0, 16.0
+# Noise over signal below which it is the rounding of rows that are all alike.
+ALIKE = 1e-5
 # Share by which the mean of the rows' losses may miss the loss, where all rows were taken, and where only a part.
 MISMATCH, PARTLY = 0.05, 0.5
 
@@ -61,6 +65,7 @@ class NoiseScale(AbstractRecord):
         unit: largest element of any row's gradient, loss over params: with it no scale of the loss takes the two
             out of the range of numbers.
         mean_loss: of the rows, each by itself; differs from the loss where that is no mean over rows.
+        tail: longest gradient of a row over the median one, no unit.
         coupled: whether the given losses of rows depend on which other rows are there, as with batch normalisation or
             contrastive losses: a row by itself then has no gradient of its own.
         rows: how many rows were used.
@@ -74,6 +79,7 @@ class NoiseScale(AbstractRecord):
     signal: Estimate
     unit: Float[Array, ""]
     mean_loss: Float[Array, ""]
+    tail: Float[Array, ""]
     coupled: Bool[Array, ""]
     rows: int = eqx.field(static=True)
     batch: int = eqx.field(static=True)
@@ -82,6 +88,11 @@ class NoiseScale(AbstractRecord):
     def resolved(self) -> bool:
         """Whether the gradient stands out of its noise by two standard errors."""
         return bool(self.signal.value > 2 * self.signal.standard_error)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all rows looked at have the same gradient, up to rounding."""
+        return bool(self.signal.value > 0) and abs(float(self.noise.value)) < ALIKE * float(self.signal.value)
 
     @property
     def at_least(self) -> float:
@@ -249,6 +260,7 @@ def scales(
         signal=signal,
         unit=unit,
         mean_loss=jnp.mean(gradients.losses),
+        tail=jnp.sqrt(jnp.max(gradients.squares) / nonzero(jnp.median(gradients.squares))),
         coupled=bound,
         rows=count,
         batch=batch,
@@ -286,6 +298,8 @@ def judge(part: NoiseScale, setting: Setting) -> list[Finding]:
         )
         return [Finding("warning", "batch", text)]
     share = MISMATCH if part.rows == part.batch else PARTLY
+    if part.alike:
+        return []  # which is said of the rows themselves
     if abs(mean - loss) > share * max(abs(mean), abs(loss)):
         text = (
             f"The loss ({loss:.4g}) is not the mean of its rows' losses ({mean:.4g}): noise and standard errors are "
@@ -303,11 +317,11 @@ def judge(part: NoiseScale, setting: Setting) -> list[Finding]:
     if value > SMALL * size:
         noise = value / size
         text = (
-            f"The batch is {'far too small' if value > FAR_TOO_SMALL * size else 'small'}: {said}, so that a step is "
-            f"{percent(noise / (1 + noise))} noise. Up to about {suggested:g} rows, larger batches save nearly as "
-            "many steps as they cost rows; with this one lower the rate."
+            f"The batch is small: {said}, so that a step is {percent(noise / (1 + noise))} noise. Up to about "
+            f"{suggested:g} rows, larger batches save nearly as many steps as they cost rows; with this one lower the "
+            "rate as training goes on."
         )
-        return [Finding("fault" if value > FAR_TOO_SMALL * size else "warning", "batch", text)]
+        return [Finding("note", "batch", text)]
     if size > LARGE * max(value, 1):
         text = f"The batch could be smaller: {said}; {suggested:g} rows would do nearly as well a step."
         return [Finding("note", "batch", text)]
@@ -317,19 +331,20 @@ def judge(part: NoiseScale, setting: Setting) -> list[Finding]:
 def _hidden(part: NoiseScale, size: int) -> Finding:
     """Of a noise scale that is known by its lower bound only."""
     said = f"the noise scale is at least {part.at_least:.3g}, against {size} rows a step"
-    more = f"rows={part.batch}" if part.rows < part.batch else "a larger batch, and batch_size= for that of a step"
+    # What was left out for the sake of equal pieces is no reason to measure again.
+    whole = part.rows > part.batch - FEWEST
+    more = "a larger batch, and batch_size= for that of a step" if whole else f"rows={part.batch}"
     if part.at_least <= size:
         text = f"The noise scale cannot be seen in {part.rows} rows: {said}. Measure with {more} if you want to know."
         return Finding("note", "batch", text)
     text = (
-        f"The gradient does not stand out of its noise in {part.rows} rows: {said}. Raise the batch to "
-        f"{part.suggested:g} or more, or average over steps (lower rate, more momentum); near the end of training this "
-        "is how it has to be."
+        f"The gradient does not stand out of its noise in {part.rows} rows: {said}. A batch of {part.suggested:g} or "
+        "more, or an average over steps (lower rate, more momentum), would let it; near the end of training this is "
+        "how it has to be."
     )
     if part.rows < size:
-        # Fewer rows than a step has may say that more of them pay, but not how badly.
-        return Finding("warning", "batch", f"{text} To see it measure with {more}.")
-    return Finding("fault" if part.suggested >= 4 * size else "warning", "batch", text)
+        text = f"{text} To see it measure with {more}."
+    return Finding("note", "batch", text)
 
 
 def card(part: NoiseScale, setting: Setting) -> Card:

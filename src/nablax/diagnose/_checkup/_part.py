@@ -1,14 +1,15 @@
 """What a part of a check-up is: something measured, what is said of it, and its card on the page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from ..._core import Finding
+from ..._core import Finding, Level
 from ..._pages import Card
 from ._shared import Shared
+from ._signs import Signs
 
 LISTED = 4
 
@@ -21,12 +22,18 @@ class Setting(NamedTuple):
         batch_size: rows of a training step; None where not known.
         rows: whose gradients were looked at; None without.
         eigenvalues: of rate times Hessian, the largest first.
+        signs: what the levels were judged from.
+        levels: of the rules that hold, by their names.
+        advised: multiple of the rate that is advised; None where the rate is to stay.
     """
 
     loss: float
     batch_size: int | None
     rows: int | None
     eigenvalues: Float[np.ndarray, " count"]
+    signs: Signs
+    levels: Mapping[str, Level]
+    advised: float | None
 
 
 class Part(NamedTuple):

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import Key, UpdateRule, check_like, check_optimizer, forward, given_rule, unknown_rule
 from ._along import Along, Moved, Point, directional, row_count
 from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
+from ._decay import decay_curvature
 from ._optimizer_state import emitted, gathers
 from ._row_gradients import RowGradients, row_gradients
 from ._update_rule import update_rule
@@ -81,6 +84,13 @@ class Rows(NamedTuple):
     image: Float[Array, " dim"]
 
 
+class Walk(NamedTuple):
+    """What makes the steps: an optimiser, and its state before the next one."""
+
+    transform: optax.GradientTransformationExtraArgs
+    state: PyTree
+
+
 class Shared(NamedTuple):
     """What more than one part needs.
 
@@ -95,6 +105,9 @@ class Shared(NamedTuple):
         rule: of the optimiser.
         rates: of that rule.
         update: the step; None without.
+        fresh: whether the optimiser's moments are all zero.
+        walk: what makes it and the steps to come; None where they are made by other means.
+        decay: what decay adds to the diagonal of rate times Hessian; zeros without.
         curvature: in the optimiser's coordinates.
         along: derivatives of the loss along the trace's probes, the step, and the signed sums of rows.
         rows: None where there are none to tell apart.
@@ -112,6 +125,9 @@ class Shared(NamedTuple):
     rule: UpdateRule
     rates: Float[Array, " dim"]
     update: Float[Array, " dim"] | None
+    fresh: Bool[Array, ""]
+    walk: Walk | None
+    decay: Float[Array, " dim"]
     curvature: Curvature
     along: dict[str, Along]
     rows: Rows | None
@@ -127,15 +143,17 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     loss, gradient = jax.value_and_grad(value)(point.vector)
     if jax.eval_shape(lambda v: forward(value, v, v), point.vector) is None:
         notes.append(FORWARD)
-    rule, tree, more = _stepped(asked, given, point, loss, point.tree(gradient))
-    notes += more
-    rates, update = point.like(rule.rates, "rates"), None if tree is None else point.like(tree, "an update")
+    stepped = _stepped(asked, given, point, loss, point.tree(gradient))
+    rule, tree, decay = stepped.rule, stepped.update, stepped.decay.astype(point.vector.dtype)
+    notes += stepped.notes
+    rates = _felt(point.like(rule.rates, "rates"), gradient)
+    update = None if tree is None else point.like(tree, "an update")
     if update is None:
         notes.append(NO_STEP)
     product = hessian(value, point.vector)
-    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key)
+    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
     # Everything that is asked along a direction is asked in one go, of the loss and of its rows.
-    whole = {"probes": trace_probes(rates, trace_key)}
+    whole = {"probes": trace_probes(found, rates, trace_key)}
     each = {"top": top_direction(found, rates)[None]}
     if update is not None:
         whole["update"] = each["update"] = update[None]
@@ -166,6 +184,9 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         rule=rule,
         rates=rates,
         update=update,
+        fresh=_fresh(stepped.walk, given),
+        walk=stepped.walk,
+        decay=decay,
         curvature=found,
         along=along,
         rows=rows,
@@ -174,11 +195,33 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     )
 
 
-def _stepped(
-    asked: Asked, given: Given, point: Point, loss: Float[Array, ""], gradient: PyTree
-) -> tuple[UpdateRule, PyTree, list[str]]:
+def _fresh(walk: Walk | None, given: Given) -> Bool[Array, ""]:
+    """Whether there are moments and all of them are zero."""
+    state = given.opt_state if walk is None else walk.state
+    moments = [leaf for leaf in jax.tree.leaves(state) if eqx.is_inexact_array(leaf) and leaf.ndim > 0]
+    return jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in moments])) if moments else jnp.asarray(False)
+
+
+def _felt(rates: Float[Array, " dim"], gradient: Float[Array, " dim"]) -> Float[Array, " dim"]:
+    """Rates without those of elements that have had no gradient yet: a metric of nothing but ε says nothing of them."""
+    felt = gradient != 0
+    largest = jnp.max(rates, initial=0, where=felt)
+    return jnp.where(~felt & (rates > largest) & jnp.any(felt), 0, rates)
+
+
+class Stepped(NamedTuple):
     """How the optimiser moves, the step that it makes, and what there is to say of it."""
+
+    rule: UpdateRule
+    update: PyTree
+    decay: Float[Array, " dim"]
+    walk: Walk | None
+    notes: list[str]
+
+
+def _stepped(asked: Asked, given: Given, point: Point, loss: Float[Array, ""], gradient: PyTree) -> Stepped:
     moving, update = point.tree(point.vector), given.update
+    no_decay = jnp.zeros_like(point.vector)
     if asked.optimizer is not None:
         transform, state = check_optimizer(asked.optimizer), given.opt_state
         start = jax.eval_shape(transform.init, moving)
@@ -188,13 +231,18 @@ def _stepped(
         of_tree = lambda tree: asked.loss(point.whole(tree), given.batch)  # noqa: E731
         extra = {"value": loss, "grad": gradient, "value_fn": of_tree}
         rule = update_rule(asked.optimizer, state, moving, gradient, **extra)
+        decay = no_decay if rule.reason else decay_curvature(transform, state, moving, gradient, rule, **extra)
         if update is not None:
-            return rule, update, []
+            return Stepped(rule, update, decay, None, [])
         update, _ = emitted(transform, gradient, state, moving, **extra)
-        return rule, update, [GATHERED] if gathers(state) else []
+        return Stepped(rule, update, decay, Walk(transform, state), [GATHERED] if gathers(state) else [])
     if given.learning_rate is not None:
         rule = given_rule(moving, given.learning_rate, given.momentum)
+        walk = None
         if update is None and given.momentum is None:
             update = jax.tree.map(lambda g, r: -r * g, gradient, rule.rates)
-        return rule, update, []
-    return unknown_rule(moving, "no optimizer and no learning_rate were given"), update, []
+            descent = check_optimizer(optax.sgd(given.learning_rate))
+            walk = Walk(descent, descent.init(moving))
+        return Stepped(rule, update, no_decay, walk, [])
+    unknown = unknown_rule(moving, "no optimizer and no learning_rate were given")
+    return Stepped(unknown, update, no_decay, None, [])

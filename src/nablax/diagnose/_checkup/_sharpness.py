@@ -25,12 +25,13 @@ from ..._core import (
 from ..._pages import Card, Series, figure, markup, plot
 from ...calculus import Estimate
 from ._along import Point, directional, ratio, row_error
-from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
-from ._part import Part, Setting
+from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes, within
+from ._part import Part, Setting, percent
 from ._shared import Shared
+from ._signs import Signs
 
-# Top eigenvalue over threshold from which the step is called near, or beyond, the edge.
-NEAR, BEYOND = 0.8, 1.1
+# Top eigenvalue over threshold from which the edge is called near.
+NEAR = 0.8
 
 
 class Sharpness(AbstractRecord):
@@ -46,8 +47,9 @@ class Sharpness(AbstractRecord):
             parameters squared; of H itself where the rule is not known. NaN where the rates have no common factor.
         threshold: at the present learning rate, unit of ``sharpness``.
         residual: an eigenvalue lies within this distance of the ratio's; unit of ``ratio``.
-        trace: of :math:`R^{1/2}HR^{1/2}`, no unit; standard error over random probes. At a minimum of all rows
-            stochastic gradient descent asks for at most 2 of it.
+        decay: largest share of the threshold that decay of weights takes, no unit; it is in the ratio.
+        trace: of :math:`R^{1/2}HR^{1/2}`, no unit; standard error over six random probes, beside the eigenvalues found.
+            At a minimum of all rows stochastic gradient descent asks for at most 2 of it.
         rule: what is known of the optimiser.
     """
 
@@ -56,6 +58,7 @@ class Sharpness(AbstractRecord):
     sharpness: Estimate
     threshold: Float[Array, ""]
     residual: Float[Array, ""]
+    decay: Float[Array, ""]
     trace: Estimate
     rule: UpdateRule
 
@@ -68,6 +71,7 @@ class Sharpness(AbstractRecord):
             ("threshold of this optimiser", self.threshold, "loss / params²"),
             ("eigenvalue's residual / threshold", self.residual, "1"),
             ("trace of rate × Hessian", self.trace, "1"),
+            *([("share of the threshold that decay takes", self.decay, "1")] if self.decay > 0 else []),
         ]
 
     def table(self) -> str:
@@ -154,7 +158,7 @@ def _sharpness(
     start, draw = jax.random.split(key)
     value, rates = point.loss(loss, *args), point.like(rule.rates, "rates")
     found = curvature(hessian(value, point.vector), rates, count=1, steps=steps, key=start)
-    _, along = directional(value, point.vector, {"probes": trace_probes(rates, draw)})
+    _, along = directional(value, point.vector, {"probes": trace_probes(found, rates, draw)})
     rows = None
     if losses is not None:
         top = {"top": top_direction(found, rates)[None]}
@@ -168,6 +172,7 @@ def edge(
     traces: Float[Array, " probes"],
     rows: Float[Array, " rows"] | None,
     total: int | None = None,
+    decay: Float[Array, " dim"] | None = None,
 ) -> Sharpness:
     """Put the top eigenvalue beside the threshold.
 
@@ -192,7 +197,8 @@ def edge(
         sharpness=ratio(top, rate),
         threshold=threshold / rate,
         residual=found.residuals[0] / threshold,
-        trace=Estimate.from_samples(traces),
+        decay=jnp.zeros_like(threshold) if decay is None else jnp.nan_to_num(jnp.max(decay) / threshold),
+        trace=Estimate.from_samples(within(found, decay) + traces),
         rule=rule,
     )
 
@@ -200,41 +206,75 @@ def edge(
 def measure(shared: Shared) -> Sharpness:
     """Of a check-up."""
     top = None if shared.rows is None else shared.rows.along["top"].curvatures[0]
-    return edge(shared.rule, shared.curvature, shared.along["probes"].curvatures, top, shared.total)
+    return edge(shared.rule, shared.curvature, shared.along["probes"].curvatures, top, shared.total, shared.decay)
 
 
 def judge(part: Sharpness, setting: Setting) -> list[Finding]:
-    """How near the edge is."""
-    reached, rate = float(part.ratio.value), float(part.rule.learning_rate)
-    if not np.isfinite(reached) and np.isfinite(part.rule.threshold):
+    """Whether the rate is right: what the rehearsal says of it, and how near the edge of stability is."""
+    signs, found = setting.signs, []
+    if level := setting.levels.get("rises") or setting.levels.get("too high"):
+        text = f"The learning rate is too high: {_rehearsed(signs)}{_edge(part)}. {_advice(part, setting)}"
+        found.append(Finding(level, "learning rate", text))
+    elif level := setting.levels.get("too low"):
+        text = f"The learning rate is too low: {_rehearsed(signs)}. {_advice(part, setting)}"
+        found.append(Finding(level, "learning rate", text))
+    elif level := setting.levels.get("flat"):
         text = (
+            f"The loss is flat: {_rehearsed(signs)}, and no other rate that was tried moves it. Look for saturated or "
+            "dead units, for a gradient that is stopped, and for a batch that says nothing."
+        )
+        found.append(Finding(level, "flat", text))
+    if not found:
+        found.append(Finding("note", "learning rate", _note(part)))
+    if level := setting.levels.get("decay"):
+        text = (
+            f"Decay forgets the weights: it alone takes {percent(signs.decay)} of what this optimiser can bear. Lower "
+            "decay, or decay times rate; behind a momentum the weights shrink by about twice that share each step."
+        )
+        found.append(Finding(level, "decay", text))
+    return found
+
+
+def _rehearsed(signs: Signs) -> str:
+    """What became of the loss when this batch was taken again and again."""
+    if not math.isfinite(signs.rise) or signs.rise >= 1e29:
+        return "rehearsed on this batch the loss leaves the numbers"
+    verb = "rises" if signs.rise > 0 else "falls"
+    return f"rehearsed on this batch the loss {verb} by {percent(abs(signs.rise))}"
+
+
+def _advice(part: Sharpness, setting: Setting) -> str:
+    """The rate at which it went better, where there is one."""
+    rate = float(part.rule.learning_rate)
+    if setting.advised is None:
+        return "No rate that was tried does better: look at data, start and loss."
+    at = f"times {setting.advised:.3g}" if math.isnan(rate) else f"{rate * setting.advised:.2g} in place of {rate:.2g}"
+    later = "" if setting.advised > 1 else "; if it is to be this high later, warm it up"
+    return f"Try {at}, at which the rehearsal ends lower{later}."
+
+
+def _edge(part: Sharpness) -> str:
+    reached = float(part.ratio.value)
+    if not math.isfinite(reached):
+        return ""
+    error = "" if np.isnan(part.ratio.standard_error) else f" ± {float(part.ratio.standard_error):.2g}"
+    return f"; curvature times rate is {reached:.3g}{error} of the largest that {part.rule.name()} can bear"
+
+
+def _note(part: Sharpness) -> str:
+    """How near the edge is."""
+    reached = float(part.ratio.value)
+    if not np.isfinite(reached) and np.isfinite(part.rule.threshold):
+        return (
             "How near the edge of stability is cannot be said: the curvature is not finite. Look for a square root, a "
             "norm or |x| at 0 (second derivatives), or a curvature too large for the loss's type."
         )
-        return [Finding("warning", "learning rate", text)]
     if np.isnan(reached):
-        return [
-            Finding("note", "learning rate", f"How near the edge of stability is cannot be said: {part.rule.name()}.")
-        ]
-    error = "" if np.isnan(part.ratio.standard_error) else f" ± {float(part.ratio.standard_error):.2g}"
-    said = f"{reached:.3g}{error} of the largest that {part.rule.name()} can bear"
-    target = "" if np.isnan(rate) else f", from {rate:.3g} to below {rate / reached:.2g}" if reached > 0 else ""
-    if reached > BEYOND:
-        text = (
-            f"The learning rate is too high: curvature times rate is {said}. Divide the rate by {reached:.2g} or "
-            f"more{target}, or warm it up; otherwise the steps overshoot further each time."
-        )
-        return [Finding("fault", "learning rate", text)]
+        return f"How near the edge of stability is cannot be said: {part.rule.name()}."
+    said = _edge(part)[2:]
     if reached > NEAR:
-        text = (
-            f"At the edge of stability: curvature times rate is {said}. Full-batch training hovers here; there is no "
-            "room for a larger rate."
-        )
-        return [Finding("warning" if reached > 1 else "note", "learning rate", text)]
-    text = f"Curvature times rate is {said}"
-    if reached > 0:
-        text += f"; by curvature alone it could be {float(part.headroom.value):.2g} times higher"
-    return [Finding("note", "learning rate", text + ".")]
+        return f"At the edge of stability: {said}. Full-batch training hovers here; there is no room for a larger rate."
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def card(part: Sharpness, setting: Setting) -> Card:

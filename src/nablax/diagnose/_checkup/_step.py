@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import AbstractRecord, Finding, Level, canonical_convolutions, check_callable, described, fault, table
+from ..._core import AbstractRecord, Finding, canonical_convolutions, check_callable, described, fault, table
 from ..._pages import Card, Series, figure, markup, plot
 from ...calculus import Estimate, SoftmaxRadius, softmax_radius
 from ._along import Along, Moved, Point, directional, exact, row_error
@@ -258,35 +258,31 @@ def judge(part: StepQuality, setting: Setting) -> list[Finding]:
     rounding = 64 * jnp.finfo(part.loss.dtype).eps * abs(float(part.loss))
     if actual > rounding:
         where = f"of the multiples tried, {best:g} times the step lowers it most" if best else "so does every multiple"
-        sure: Level = "fault" if actual > 2 * error else "warning"  # a warning, too, where the error is not known
         text = (
             f"This step raises the loss on its own batch by {actual:.3g}{'' if np.isnan(error) else f' ± {error:.1g}'} "
             f"(the quadratic model said {predicted:+.3g}); {where}."
         )
-        found.append(Finding(sure, "step", text))
-    elif lost > 0.5:
+        found.append(Finding(setting.levels.get("raises", "note"), "step", text))
+    elif level := setting.levels.get("lost"):
         text = (
             f"The step is lost in the parameters' rounding: {percent(lost)} of the elements that it is to change stay "
             "as they are. Keep a float32 copy of the parameters and add the steps to that."
         )
-        found.append(Finding("warning", "step", text))
+        found.append(Finding(level, "step", text))
     elif holds < 1:
         model = f"it holds up to {holds:g} of it" if holds else "not even an eighth of it is within the model"
         text = (
             f"The step goes beyond its quadratic model ({model}): predicted {predicted:+.3g}, actual {actual:+.3g}. "
             "Conclusions from curvature are worth little at this step size."
         )
-        found.append(Finding("warning", "step", text))
-    elif best >= 4:
-        text = f"The step is short: along it the loss of this batch is lowest at {best:g} times its length."
         found.append(Finding("note", "step", text))
     radius = float(part.radius)
     if radius < 1:
         text = (
             f"The step is {1 / radius:.3g} times the convergence radius of the softmax's series ("
-            f"{percent(float(part.rows_beyond))} of rows are beyond theirs). Scale it by {radius:.2g} to be safe."
+            f"{percent(float(part.rows_beyond))} of rows are beyond theirs): beyond it the model above says nothing."
         )
-        found.append(Finding("warning", "softmax", text))
+        found.append(Finding("note", "softmax", text))
     return found
 
 

@@ -12,11 +12,12 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._core import Key, check_callable, check_count, check_key, check_optimizer, fault
+from ..._core import Finding, Key, check_callable, check_count, check_key, check_optimizer, fault, gravest_first
 from ...follow import lowered
 from ._checkup import Checkup, checkup
 from ._log import Log, log_to
 from ._noise_scale import NoiseScale
+from ._trends import trends
 from ._watch_page import watch_page
 
 # What every check-up is given by the watch itself.
@@ -142,11 +143,19 @@ class Watch:
             log(number, record.metrics())
         return record
 
+    @property
+    def findings(self) -> list[Finding]:
+        """Of the last check-up, and of what all of them say together; the gravest first."""
+        if not self.records:
+            return []
+        steps, records = zip(*self.records)
+        return gravest_first([*trends(steps, records), *records[-1].findings])
+
     def table(self) -> str:
         """Lay the check-ups out as plain text.
 
         Returns:
-            One line per check-up, and what the last one advises.
+            One line per check-up, and what the last one and all of them together say.
         """
         head = (
             "step",
@@ -174,7 +183,7 @@ class Watch:
             lines.append((str(number), f"{float(r.loss):.4g}", *edge, noise, *made, share, gravest))
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         text = ["  ".join(cell.rjust(w) for cell, w in zip(line[:-1], widths)) + "  " + line[-1] for line in lines]
-        last = self.records[-1][1].advice if self.records else []
+        last = [finding.text for finding in self.findings]
         return "\n".join([*text, *last])
 
     def to_html(self, path: str | Path | None = None) -> str:
@@ -189,7 +198,8 @@ class Watch:
         Raises:
             ImportError: matplotlib or Jinja2 is not installed; the message names the extra.
         """
-        text = watch_page([number for number, _ in self.records], [record for _, record in self.records])
+        steps, records = [number for number, _ in self.records], [record for _, record in self.records]
+        text = watch_page(steps, records, self.findings)
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
@@ -216,7 +226,7 @@ def watch(
 
     Args:
         loss: ``loss(params, batch) -> scalar``.
-        every: steps from one check-up to the next, 200 by default. A check-up costs at most about 60 steps.
+        every: steps from one check-up to the next, 200 by default. A check-up costs about 100 steps.
         key: for random probes; each check-up folds in its step number.
         optimizer: the Optax optimiser.
         on_fault: what to do where a check-up finds a fault: ``"warn"``, ``"raise"`` a `FaultFound` before the step is

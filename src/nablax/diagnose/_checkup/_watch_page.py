@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from ..._core import Finding
 from ..._pages import Card, Series, markup, plot, render, short
 from ._checkup import Checkup
 
 
-def watch_page(steps: Sequence[int], records: Sequence[Checkup]) -> str:
-    """The page of check-ups made at these steps, of which there may be none."""
+def watch_page(steps: Sequence[int], records: Sequence[Checkup], findings: Sequence[Finding]) -> str:
+    """The page of check-ups made at these steps, of which there may be none, and what they say together."""
     return render(
         "watch.html.jinja",
         steps=steps,
-        findings=records[-1].findings if records else [],
+        findings=findings,
         cards=_cards(np.asarray(steps, float), records) if records else [],
     )
 

@@ -65,6 +65,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "Modulation improves joint training.",
             "stated in words and figures, for five data sets",
             contrasts=runs.contrast("test accuracy, %", "higher", of="accuracy"),
+            expected=False,
+            tried="momentum and clipping, rates of 0.003 to 1 and strengths of 0 to 40: at its best rate of 0.1 plain "
+            "training, clipped, is at 86.9 ± 0.3 %, modulated at 86.5 ± 0.4; at a small rate for both there is a gain",
             moved_from="at a rate of 0.1 without momentum or clipping, the strength alone chosen; then at a rate of "
             "0.5, the best of four",
         ),
@@ -72,6 +75,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "Modulation lets the model rely more on the more informative modality: competition on it weakens.",
             "stated in words",
             contrasts=runs.contrast("competition on the clean half", "lower", of="competition"),
+            expected=False,
+            tried="the same grid: 0.161 ± 0.004 against 0.162 ± 0.005; by accuracy strengths of 10 and of 0 are chosen",
             moved_from="the same",
         ),
     ]

@@ -72,6 +72,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "Training of a convolution is faster, with either optimiser.",
             "speedups of 1.25 to 4 times, with different optimisers (abstract)",
             contrasts=_races(_CONVOLUTION, keys, even),
+            expected=False,
+            tried="on other draws, the first layer's rate tuned apart: 54 steps with and 53 without by momentum, 40 "
+            "and 42 by Adam. Digits differ little in contrast, and nine pixels of a patch little in scale",
         ),
         Check(
             "Where images differ in contrast training is faster, with either optimiser.",

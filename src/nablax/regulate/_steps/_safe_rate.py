@@ -12,6 +12,8 @@ from ..._core import check_count, check_like, check_optimizer, divide, fault, re
 
 # Networks are killed in their first steps, when the loss bends most: each of these is measured.
 _FIRST = 20
+# Slopes are averaged over some ten steps, for one batch's says little of the run's.
+_DECAY = 0.9
 # By so much may the scale grow from one measurement to the next; where the curvature is not finite it falls by ten.
 _RECOVERY, _RETREAT = 1.1, 0.1
 
@@ -23,20 +25,22 @@ class SafeRateState(NamedTuple):
         inner: the wrapped optimiser's state.
         scale: what its update was multiplied by, from 0 to 1: the share of the learning rate that was used. One means
             that nothing was changed.
-        ratio: :math:`u^{\top}Hu/|g^{\top}u|` of the optimiser's own step, no unit: at 1 the loss would fall most, at 2
+        ratio: :math:`u^{\top}Hu/(-g^{\top}u)` of the optimiser's own step, no unit: at 1 the loss would fall most, at 2
             it would be back where it was, beyond it would rise. Zero where the loss does not bend upwards or the step
             went uphill.
+        slope: average of :math:`-g^{\top}u` over the last ten steps or so, in units of the loss.
         step: number of steps made.
     """
 
     inner: Any
     scale: Float[Array, ""]
     ratio: Float[Array, ""]
+    slope: Float[Array, ""]
     step: Int[Array, ""]
 
 
 def safe_rate(
-    optimizer: optax.GradientTransformation, *, every: int = 5, limit: float = 1.0
+    optimizer: optax.GradientTransformation, *, every: int = 10, limit: float = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     r"""Hold an optimiser's steps under the rate that the curvature along them allows.
 
@@ -45,15 +49,21 @@ def safe_rate(
         s = \min\Big(1,\ c\,\frac{-g^{\top}u}{u^{\top}Hu}\Big)
 
     u is what the optimiser would do, its learning rate, momentum and metric included; at :math:`c=1`, s goes no
-    further than where the loss on the batch is lowest along u, and from 2 on it would rise. The scale is measured at
-    each of the first twenty steps, in which networks are killed, and then every few; in between it is kept, and it
-    grows by a tenth a measurement at most. A step that is short enough is passed on as it came; one that goes uphill on
-    the batch, as momentum and noise make it do, says nothing and is scaled as the last.
+    further than where the loss on the batch is lowest along u, and from 2 on it would rise. The slope is the batch's or
+    its average over steps, whichever is larger. The scale is measured at each of the first twenty steps, in which
+    networks are killed, and then every few; in between it is kept, and it grows by a tenth a measurement at most. A
+    step that is short enough is passed on as it came. One that goes uphill, as momentum and noise make some do, says
+    nothing.
+
+    It is greedy: it looks one step ahead, at one batch. Far above the largest rate that works this is what saves a run,
+    whatever the rate; close below it a run that would have borne longer steps, and gained by them later, is slowed. It
+    is for rates that are not known, not for those that have been tuned. Of the loss that is differentiated alone it
+    knows: weight decay within the optimiser is part of u but not of H.
 
     Args:
         optimizer: any Optax transformation whose update is added to the parameters, the learning rate in it; chains
             that begin with an aggregator too.
-        every: steps from one measurement to the next, 5 by default.
+        every: steps from one measurement to the next, 10 by default.
         limit: c, 1 by default, in (0, 2): less is more careful.
 
     Returns:
@@ -94,7 +104,7 @@ def safe_rate(
 
     def init(params: PyTree) -> SafeRateState:
         one = jnp.ones((), wide_dtype(params))
-        return SafeRateState(transform.init(params), one, 0 * one, jnp.zeros((), jnp.int32))
+        return SafeRateState(transform.init(params), one, 0 * one, 0 * one, jnp.zeros((), jnp.int32))
 
     def update(
         grads: PyTree,
@@ -110,22 +120,27 @@ def safe_rate(
         slope = grads if grad is None else grad
         check_like(slope, updates, what="a gradient that", fix="Pass grad=, the mean of the stack; follow.fit does.")
 
+        dtype = state.scale.dtype
+        now = -_dot(slope, updates).astype(dtype)
+        average = jnp.where(state.step == 0, now, _DECAY * state.slope + (1 - _DECAY) * now)
+
         def measured(_: None) -> tuple[Array, Array]:
             bent = product(updates)
             check_like(bent, updates, what="a product that", fix="Pass product_fn(vector) -> product, like vector.")
-            down, up = -_dot(slope, updates), _dot(updates, bent)
+            up = _dot(updates, bent).astype(dtype)
+            down = jnp.where(state.step < _FIRST, now, jnp.maximum(now, average))
             ratio = jnp.where((down > 0) & (up > 0), divide(up, down), 0)
-            before = jnp.where(state.step == 0, 1, jnp.minimum(1, _RECOVERY * state.scale))
+            before = jnp.where(down > 0, jnp.minimum(1, _RECOVERY * state.scale), state.scale)
+            before = jnp.where(state.step == 0, 1, before)
             held = jnp.minimum(before, divide(limit, ratio, 1))
-            known = jnp.isfinite(up) & jnp.isfinite(down)
+            known = jnp.isfinite(up) & jnp.isfinite(now)
             return jnp.where(known, held, _RETREAT * state.scale), jnp.where(known, ratio, jnp.inf)
 
         due = (state.step < _FIRST) | (state.step % every == 0)
-        dtype = state.scale.dtype
         scale, ratio = jax.lax.cond(due, measured, lambda _: (state.scale, state.ratio), None)
-        scale, ratio = scale.astype(dtype), ratio.astype(dtype)
         updates = jax.tree.map(lambda leaf: (scale * leaf.astype(dtype)).astype(leaf.dtype), updates)
-        return updates, SafeRateState(inner, scale, ratio, state.step + 1)
+        average = jnp.where(jnp.isfinite(average), average, state.slope)
+        return updates, SafeRateState(inner, scale, ratio, average, state.step + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -1,0 +1,88 @@
+"""The signs of a check-up, taken from the records of its parts."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ._conflicts import Conflicts
+from ._layers import LayerHealth
+from ._noise_scale import NoiseScale
+from ._rehearsal import Rehearsal
+from ._sharpness import Sharpness
+from ._signs import Signs
+from ._step import StepQuality
+from ._through_time import ThroughTime
+
+# Numbers are kept within this many powers of ten, so that no overflow outweighs all else.
+MOST = 30.0
+
+
+def signs_of(
+    *,
+    loss: float,
+    chance: float | None,
+    sharpness: Sharpness,
+    step: StepQuality | None,
+    rehearsal: Rehearsal | None,
+    noise: NoiseScale | None,
+    layers: LayerHealth,
+    conflicts: Conflicts | None,
+    through_time: ThroughTime | None,
+    batch_size: int | None,
+    fresh: bool,
+) -> Signs:
+    """Take them from the parts of a check-up."""
+    scale = max(abs(loss), 1e-30) if math.isfinite(loss) else math.nan
+    found: dict[str, Any] = dict.fromkeys(Signs._fields, math.nan)
+    found["fresh"] = float(fresh)
+    found["chance"] = math.nan if chance is None else loss / chance
+    found["ratio"], found["decay"] = float(sharpness.ratio.value), float(sharpness.decay)
+    if step is not None:
+        found["change"], found["slope"] = float(step.actual.value) / scale, float(step.slope.value) / scale
+        found["surely"] = float(step.actual.value) / max(float(step.actual.standard_error), 1e-12 * scale)
+        found["holds"], found["furthest"] = float(step.holds), float(step.best)
+        found["lost"], found["radius"] = float(step.lost), float(step.radius)
+    if rehearsal is not None:
+        found["rise"], found["best"], found["gain"] = rehearsal.change(), rehearsal.best, rehearsal.gain
+        found["slower"], found["faster"] = rehearsal.change(1), rehearsal.change(2)
+        losses, own = np.asarray(rehearsal.losses, float), np.asarray(rehearsal.own, float)
+        found["heart"] = (own[-1] - own[0]) / scale if math.isfinite(own[-1]) else math.inf
+        finite = bool(np.isfinite(losses).all())
+        found["peak"] = (float(losses.max()) - losses[0]) / scale if finite else math.inf
+        found["turn"] = (float(rehearsal.ends[0]) - float(losses.min())) / scale if finite else math.inf
+    if noise is not None and batch_size is not None:
+        rows = float(noise.preconditioned.value) if noise.resolved else noise.at_least
+        found["noise"], found["tail"] = rows / batch_size, float(noise.tail)
+    found |= _of_layers(layers, rehearsal, scale)
+    if conflicts is not None:
+        found["cosine"], found["paying"] = conflicts.lowest(), float(len(conflicts.paying()) > 0)
+    if through_time is not None:
+        found["decades"] = through_time.decades
+    return Signs(**{name: _within(value) for name, value in found.items()})
+
+
+def _within(value: float) -> float:
+    limit = 10**MOST
+    return float(np.clip(value, -limit, limit))
+
+
+def _of_layers(layers: LayerHealth, rehearsal: Rehearsal | None, scale: float) -> dict[str, float]:
+    sizes = np.array([math.prod(shape) for shape in layers.shapes], float)
+    weight, gradient, update = (
+        np.asarray(part, np.float64) for part in (layers.weight, layers.gradient, layers.update)
+    )
+    matrix = np.array([len(shape) >= 2 for shape in layers.shapes]) & (weight > 0)
+    elastic = weight * gradient * sizes / scale
+    moving = ~(update == 0) | (gradient > 0)
+    after = np.zeros_like(gradient) if rehearsal is None else np.asarray(rehearsal.gradient, np.float64)
+    silent = moving & (gradient == 0) & ~(after > 0)
+    alive = gradient[np.isfinite(gradient) & (gradient > 0)]
+    return {
+        "elasticity": float(np.max(elastic[matrix], initial=0.0)) if matrix.any() else math.nan,
+        "faint": float(alive.min() / np.quantile(alive, 0.5, method="higher")) if len(alive) else math.nan,
+        "loud": float(alive.max() / np.quantile(alive, 0.5, method="lower")) if len(alive) else math.nan,
+        "dead": layers.dead_share(),
+        "cut": float(sizes[silent].sum() / max(sizes[moving].sum(), 1.0)),
+        "moved": float(np.max((update / np.maximum(weight, 1e-30))[matrix], initial=0.0)),
+    }

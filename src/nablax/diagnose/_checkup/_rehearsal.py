@@ -1,0 +1,212 @@
+"""The next steps, rehearsed on this batch: does its loss fall, and at which other rate would it fall further?"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..._core import AbstractRecord, Finding, table
+from ..._pages import Card, Series, figure, markup, plot
+from ._layers import root_mean_squares
+from ._optimizer_state import emitted
+from ._part import Part, Setting
+from ._shared import Shared, Walk
+
+# Steps that are rehearsed, and how many of the last losses are averaged, since at the edge of stability they swing.
+STEPS, SETTLED = 16, 4
+# The rate in use, one a factor below and one above; from there on the better way, so many trials at most.
+FACTOR, TRIALS = 4.0, 8
+
+
+class Rehearsal(AbstractRecord):
+    r"""What becomes of the batch's loss while the optimiser steps on one half of its rows; nothing of it is kept.
+
+    Momentum, metric, decay and clipping act as they will, whether or not their rule is known. That half of the rows is
+    not stepped on keeps what is learned by heart from counting in full; where the rows of the batch are not known, the
+    steps are on all of it.
+
+    Attributes:
+        losses: of the batch, before each step and after the last; unit of the loss.
+        own: of the half that is stepped on.
+        multiples: of the rate that were tried: 1, 1/4, 4, and further the way that is better; NaN where none was.
+        ends: the loss that each ends at, a mean over the last ones.
+        gradient: afterwards, root mean square over elements by parameter, loss over params.
+    """
+
+    losses: Float[Array, " steps"]
+    own: Float[Array, " steps"]
+    multiples: Float[Array, " trials"]
+    ends: Float[Array, " trials"]
+    gradient: Float[Array, " parameters"]
+
+    def change(self, trial: int = 0) -> float:
+        """Change of the loss by a trial as a share of it; infinite where it is no number."""
+        start, end = float(self.losses[0]), float(self.ends[trial])
+        return (end - start) / max(abs(start), 1e-30) if math.isfinite(end) else math.inf
+
+    @property
+    def best(self) -> float:
+        """Of the multiples tried that whose loss ends lowest."""
+        ends = np.where(np.isfinite(self.ends), self.ends, np.inf)
+        return float(self.multiples[int(np.argmin(ends))]) if np.isfinite(ends).any() else 1.0
+
+    @property
+    def gain(self) -> float:
+        """By how much lower the loss ends at the best multiple, as a share of the loss; no less than zero."""
+        ends = np.asarray(self.ends, float)
+        if not np.isfinite(ends).any():
+            return 0.0
+        return self.change() - (float(np.min(ends[np.isfinite(ends)])) - float(self.losses[0])) / max(
+            abs(float(self.losses[0])), 1e-30
+        )
+
+    def rows(self) -> list[tuple[str, Any, str]]:
+        """Lines of the table."""
+        return [
+            ("loss now", self.losses[0], "loss"),
+            (f"after {len(self.losses) - 1} steps, mean of the last", self.ends[0], "loss"),
+            ("at a quarter of the rate", self.ends[1], "loss"),
+            ("at four times the rate", self.ends[2], "loss"),
+            ("lowest among the rates tried at", self.best, "× rate"),
+        ]
+
+    def table(self) -> str:
+        """Lay the numbers out as plain text.
+
+        Returns:
+            One line per number, with unit.
+        """
+        return table("The next steps, rehearsed", self.rows())
+
+
+class _Search(NamedTuple):
+    """Of the loop over rates: the next one, what the first one gave, and how each ended."""
+
+    trials: Array
+    multiple: Array
+    going: Array
+    losses: Float[Array, " steps"]
+    own: Float[Array, " steps"]
+    gradient: Float[Array, " parameters"]
+    multiples: Float[Array, " rates"]
+    ends: Float[Array, " rates"]
+
+
+def measure(shared: Shared) -> Rehearsal | None:
+    """Of a check-up, where the optimiser makes the step."""
+    walk, dtype = shared.walk, shared.point.vector.dtype
+    if walk is None:
+        return None
+    stepped, watched = _halves(shared)
+
+    def trial(at: _Search) -> _Search:
+        losses, own, gradient = _rehearsed(shared, walk, stepped, watched, at.multiple)
+        first = at.trials == 0
+        multiples = at.multiples.at[at.trials].set(at.multiple)
+        found = jnp.mean(losses[-SETTLED:]).astype(dtype)
+        ends = at.ends.at[at.trials].set(jnp.where(jnp.isfinite(found), found, jnp.inf))
+        start = jnp.where(first, losses, at.losses)[0]
+        tried = jnp.where(jnp.isnan(ends), jnp.inf, ends)
+        # Downwards, too, where the loss falls nowhere yet.
+        down = (tried[1] <= jnp.minimum(tried[0], tried[2])) | ~(jnp.min(tried) <= start)
+        up = ~down & (tried[2] < tried[0])
+        better = (found <= jnp.min(at.ends, initial=jnp.inf, where=~jnp.isnan(at.ends))) | (
+            down & ~(jnp.min(tried) <= start)
+        )
+        further = jnp.where(down, multiples[1], multiples[2]) * jnp.where(down, 1 / FACTOR, FACTOR) ** (at.trials - 1)
+        following = jnp.where(first, 1 / FACTOR, jnp.where(at.trials == 1, FACTOR, further))
+        return _Search(
+            trials=at.trials + 1,
+            multiple=following.astype(dtype),
+            going=(at.trials < 2) | jnp.where(at.trials == 2, down | up, better),
+            losses=jnp.where(first, losses, at.losses),
+            own=jnp.where(first, own, at.own),
+            gradient=jnp.where(first, gradient, at.gradient),
+            multiples=multiples,
+            ends=ends,
+        )
+
+    shapes = jax.eval_shape(lambda: _rehearsed(shared, walk, stepped, watched, jnp.ones((), dtype)))
+    none = jnp.full((TRIALS,), jnp.nan, dtype)
+    losses, own, gradient = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
+    begin = _Search(jnp.asarray(0), jnp.ones((), dtype), jnp.asarray(True), losses, own, gradient, none, none)
+    # One loop, the first round of which is the rate in use, so that the walk is compiled once.
+    found = jax.lax.while_loop(lambda at: at.going & (at.trials < TRIALS), trial, begin)
+    return Rehearsal(found.losses, found.own, found.multiples, found.ends, found.gradient)
+
+
+Value = Callable[[Array], Float[Array, ""]]
+
+
+def _halves(shared: Shared) -> tuple[Value, Value | None]:
+    """The losses of the rows to step on and of those to watch; of the whole batch and None where rows are not known."""
+    if shared.rows is None or shared.total is None:
+        return shared.value, None
+    size = shared.total // 2
+
+    def half(begin: int) -> Value:
+        rows = jax.tree.map(lambda leaf: leaf[begin::2][:size] if eqx.is_array(leaf) else leaf, shared.batch)
+        return shared.point.loss(shared.asked.loss, rows)
+
+    return half(0), half(1)
+
+
+def _rehearsed(
+    shared: Shared, walk: Walk, stepped: Value, watched: Value | None, multiple: Float[Array, ""]
+) -> tuple[Float[Array, " steps"], Float[Array, " steps"], Float[Array, " parameters"]]:
+    """Losses along the walk, of the batch and of the half that is stepped on, and sizes of the gradient at its end."""
+    point = shared.point
+    moving, still = eqx.partition(walk.state, eqx.is_array)
+
+    def looked(vector: Array) -> tuple[Array, Array, Array]:
+        loss, slope = jax.value_and_grad(stepped)(vector)
+        return loss, slope, loss if watched is None else (loss + watched(vector)) / 2
+
+    def step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
+        vector, state = carry
+        loss, slope, seen = looked(vector)
+        gradient, tree = point.tree(slope), point.tree(vector)
+        extra = {"value": loss, "grad": gradient, "value_fn": lambda tree: stepped(point.like(tree, "parameters"))}
+        update, after = emitted(walk.transform, gradient, eqx.combine(state, still), tree, **extra)
+        # Through the parameters' own type, in whose rounding short steps are lost.
+        moved = jax.tree.map(lambda p, u: (p + multiple * u).astype(p.dtype), tree, update)
+        return (point.like(moved, "parameters"), eqx.filter(after, eqx.is_array)), (seen, loss, slope)
+
+    # One step more than is looked at, so that gradient and loss are compiled once.
+    def collected(carry: tuple, _: None) -> tuple[tuple, tuple[Array, Array]]:
+        inner, _ = carry
+        inner, (seen, loss, slope) = step(inner, None)
+        return (inner, slope), (seen, loss)
+
+    begin = ((point.vector, moving), jnp.zeros_like(point.vector))
+    (_, slope), (losses, own) = jax.lax.scan(collected, begin, None, length=STEPS + 1)
+    return losses, own, root_mean_squares(point.tree(slope))
+
+
+def judge(part: Rehearsal, setting: Setting) -> list[Finding]:
+    """Nothing by itself: what it says of the rate is said there."""
+    return []
+
+
+def card(part: Rehearsal, setting: Setting) -> Card:
+    """The loss along the rehearsal."""
+    title = "The next steps, rehearsed"
+    losses = np.asarray(part.losses, float)
+    if not np.isfinite(losses).all():
+        return Card(title, "–", "loss at the end", "The loss leaves the numbers on the way.")
+    picture = plot(
+        [Series("loss", np.arange(len(losses)), losses, "both")],
+        x_label="step",
+        y_label="loss",
+        horizontal=[(float(losses[0]), "where it starts")],
+    )
+    said = "Loss of the batch, while this optimiser steps on one half of its rows."
+    return Card(title, figure(part.ends[0]), f"loss at the end, from {figure(losses[0])}", said, markup(picture))
+
+
+PART = Part("rehearsal", measure, judge, card)

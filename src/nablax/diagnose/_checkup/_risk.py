@@ -1,0 +1,57 @@
+"""How likely a run is to fail: a logistic of a few signs, fitted on the making half of the bank of runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ._signs import Signs
+
+# Loss over that of knowing nothing, where this is not known.
+USUAL = 0.7
+
+# Printed by ``python -m benchmarks.checkup_rules fit``; the constant has no name.
+WEIGHTS: Mapping[str, float] = {
+    "": -6.862,
+    "level": 5.040,
+    "nothing known": 0.905,
+    "own fall, decades": -1.073,
+    "own fall": -1.997,
+    "fall, decades": -0.463,
+    "faster": 1.179,
+    "best rate": -0.142,
+    "cut": 3.555,
+    "dead": 1.416,
+}
+
+
+def features(s: Signs) -> dict[str, Any]:
+    """What the logistic is of, by name; a sign that is not known has the value at which it says nothing."""
+    chance = _known(s.chance, USUAL)
+    own, whole = np.asarray(s.heart), np.asarray(s.rise)
+    return {
+        # Loss over that of knowing nothing; and whether it is about one, as of a network that gives up.
+        "level": np.clip(chance, 0, 1.5),
+        "nothing known": np.exp(-(((chance - 1) / 0.15) ** 2)) * ~np.isnan(s.chance),
+        # Fall of the loss over the rehearsal, of the rows that are stepped on and of the batch: decades, and the share.
+        "own fall, decades": np.log10(np.clip(-own, 1e-3, 1)),
+        "own fall": np.clip(-own, 0, 1),
+        "fall, decades": np.log10(np.clip(-whole, 1e-3, 1)),
+        # What four times the rate would do beside this one; and how many times four the best rate is.
+        "faster": np.clip(_known(np.asarray(s.faster) - whole, 0.0), -1, 1),
+        "best rate": np.clip(np.log(_known(s.best, 1.0)) / np.log(4), -4, 4),
+        "cut": np.asarray(s.cut),
+        "dead": np.asarray(s.dead),
+    }
+
+
+def risk_of(signs: Signs) -> Any:
+    """Probability of failure within 200 steps, of numbers or of columns of them; NaN without a rehearsal."""
+    with np.errstate(invalid="ignore"):
+        found = features(signs)
+        total = WEIGHTS[""] + sum(weight * found[name] for name, weight in WEIGHTS.items() if name)
+        return np.where(np.isnan(signs.heart), np.nan, 1 / (1 + np.exp(-np.clip(total, -30, 30))))
+
+
+def _known(sign: Any, otherwise: float) -> Any:
+    return np.where(np.isnan(sign), otherwise, sign)

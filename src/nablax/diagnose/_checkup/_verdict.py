@@ -1,0 +1,170 @@
+"""Which signs raise which level: causes that are named, and a risk that says how grave they are."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from ..._core import LEVELS, Level
+from ._risk import risk_of
+from ._signs import Signs
+
+
+class Thresholds(NamedTuple):
+    """From where on something is said; the defaults were set on the making half of the bank of runs.
+
+    Attributes:
+        fault: risk from which what is found is a fault.
+        first: the same before the optimiser's first step, when little can be told from the loss; below it nothing is
+            said there.
+        cut: share of the elements that are to move without gradient from which the network is dead; 0.5.
+        dead: share of a layer's units from which dead ones are more than a note; 0.5.
+        saturated: loss over that of a model that knows nothing; 3.
+        vanishing: relative change of the loss by a relative change of any matrix, below which gradients vanish; 1e-3.
+        exploding: the same, above which they explode; 1e3.
+        forgotten: decades by which the loss feels the first position of a sequence less than the last; 8, beyond what
+            single precision holds.
+        drowned: decades by which it feels it more; 3.
+        decay: share of the threshold that decay takes from which it forgets the weights; 0.02.
+        opposed: cosine between losses below which they are in conflict, where the step raises one of them; -0.9.
+        gain: by how much lower the loss has to end at another rate, as a share, for the rate to be at fault; 0.1.
+        lost: share of the step's elements lost in rounding; 0.5.
+    """
+
+    fault: float = 0.55
+    first: float = 0.85
+    cut: float = 0.5
+    dead: float = 0.5
+    saturated: float = 3.0
+    vanishing: float = 1e-3
+    exploding: float = 1e3
+    forgotten: float = 8.0
+    drowned: float = 3.0
+    decay: float = 0.02
+    opposed: float = -0.9
+    gain: float = 0.1
+    lost: float = 0.5
+
+
+DEFAULT = Thresholds()
+
+
+class Rule(NamedTuple):
+    """A cause; it holds for numbers and for columns of them.
+
+    Attributes:
+        topic: what it is about.
+        says: the condition in words, for the table of the bank.
+        least: the level that it has whatever the risk; None where it is not worth a word without risk.
+        holds: signs and thresholds -> truth.
+    """
+
+    topic: str
+    says: str
+    least: Level | None
+    holds: Callable[[Signs, Thresholds], Any]
+
+
+RULES: Mapping[str, Rule] = {
+    "dead": Rule(
+        "dead",
+        "half of what is to move gets no gradient, now or after some steps",
+        "fault",
+        lambda s, t: s.cut > t.cut,
+    ),
+    "dead units": Rule("layers", "half of a layer's units are dead", None, lambda s, t: s.dead > t.dead),
+    "drowned": Rule(
+        "through time",
+        "the loss feels the first position of a sequence a thousand times as much as the last",
+        "fault",
+        lambda s, t: s.decades > t.drowned,
+    ),
+    "forgotten": Rule(
+        "through time",
+        "it does not feel the first position",
+        "note",
+        lambda s, t: s.decades < -t.forgotten,
+    ),
+    "vanishing": Rule(
+        "vanishing",
+        "no matrix moves the loss",
+        "note",
+        lambda s, t: (s.elasticity > 0) & (s.elasticity < t.vanishing) & ~(s.cut > t.cut),
+    ),
+    "exploding": Rule(
+        "exploding",
+        "a matrix moves the loss a thousand times as much as it moves",
+        "warning",
+        lambda s, t: s.elasticity > t.exploding,
+    ),
+    "saturated": Rule(
+        "saturated",
+        "the loss is three times that of a model that knows nothing",
+        "note",
+        lambda s, t: s.chance > t.saturated,
+    ),
+    "conflict": Rule(
+        "conflict",
+        "gradients of two losses are opposed and the step raises one",
+        "fault",
+        lambda s, t: (s.cosine <= t.opposed) & (s.paying > 0),
+    ),
+    "decay": Rule("decay", "decay takes a fiftieth of the threshold", "warning", lambda s, t: s.decay > t.decay),
+    "rises": Rule(
+        "learning rate",
+        "the loss rises even on the rows that are stepped on",
+        "fault",
+        lambda s, t: s.heart > 0,
+    ),
+    "too high": Rule(
+        "learning rate",
+        "a lower rate rehearses better by a tenth of the loss",
+        None,
+        lambda s, t: (s.best < 1) & (s.gain > t.gain) & ~(s.heart > 0) & ~(s.cut > t.cut),
+    ),
+    "too low": Rule(
+        "learning rate",
+        "a higher rate does, and it is not the first step (where it may be warming up)",
+        None,
+        lambda s, t: (
+            (s.best > 1) & (s.gain > t.gain) & ~(s.fresh > 0) & ~(s.cut > t.cut) & ~(s.elasticity > t.exploding)
+        ),
+    ),
+    "flat": Rule(
+        "flat",
+        "the loss falls by less than a tenth, and no other rate gains as much",
+        None,
+        lambda s, t: (s.heart > -t.gain) & (s.heart <= 0) & (s.gain <= t.gain) & ~(s.cut > t.cut),
+    ),
+    "lost": Rule("step", "half of the step is lost in rounding", "note", lambda s, t: s.lost > t.lost),
+    "raises": Rule(
+        "step",
+        "the step raises its own loss by two standard errors",
+        "note",
+        lambda s, t: (s.change > 0) & ~(s.surely <= 2),
+    ),
+}
+
+
+def raised(signs: Signs, thresholds: Thresholds = DEFAULT) -> dict[str, dict[Level, Bool[np.ndarray, "..."]]]:
+    """By rule and level, whether it is raised; of numbers or of columns of them."""
+    risk = np.asarray(risk_of(signs))
+    fresh = np.asarray(signs.fresh) > 0
+    likely = risk >= np.where(fresh, thresholds.first, thresholds.fault)
+    found: dict[str, dict[Level, Any]] = {}
+    for name, rule in RULES.items():
+        holds = np.asarray(rule.holds(signs, thresholds), bool)
+        found[name], above = {}, np.zeros_like(holds)
+        for level in LEVELS:
+            said = ((likely & (level == "fault")) | (rule.least == level)) & holds & ~above
+            found[name][level], above = said, above | said
+    # Where it is likely to fail and nothing says why, that is said.
+    faults = np.any([each["fault"] for each in found.values()], axis=0)
+    return found | {"likely": dict.fromkeys(LEVELS, np.zeros_like(faults)) | {"fault": likely & ~faults}}
+
+
+def levels(signs: Signs, thresholds: Thresholds = DEFAULT) -> dict[str, Level]:
+    """Names of the rules that hold for one check-up, with their levels."""
+    found = raised(signs, thresholds)
+    return {name: level for name, each in found.items() for level, said in each.items() if bool(said)}

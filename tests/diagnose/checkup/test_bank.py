@@ -1,0 +1,79 @@
+"""The stored bank of runs, judged again: a rule that gets worse fails here."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def rules():
+    sys.path.insert(0, str(ROOT))
+    from benchmarks import checkup_rules
+
+    sys.path.remove(str(ROOT))
+    return checkup_rules
+
+
+@pytest.fixture(scope="module")
+def halves(rules):
+    return rules.halves()
+
+
+def test_the_halves_share_no_run(halves):
+    made, judged = ({(*run,) for run in zip(*(h.columns[n] for n in ("model", "optimizer", "seed")))} for h in halves)
+    assert not made & judged
+    names = ("model", "optimizer", "seed", "rate")
+    assert sum(len({(*run,) for run in zip(*(h.columns[n] for n in names))}) for h in halves) >= 400
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("precision of any fault", 0.88),
+        ("recall of any fault", 0.75),
+        ("area under the curve of the risk", 0.885),
+        ("suggested rate better or equal, of runs with a fault of the rate", 0.94),
+        ("precision of no progress, by the watch at step 200", 0.97),
+        ("recall of it among the check-ups there", 0.91),
+    ],
+)
+def test_what_was_reached_on_the_judging_half_stays(rules, halves, name, least):
+    made, judged = halves
+    assert rules.figures(judged, made)[name] >= least
+
+
+def test_healthy_runs_stay_as_quiet_as_they_were(rules, halves):
+    made, judged = halves
+    found = rules.figures(judged, made)
+    assert found["healthy runs with a fault or a warning"] <= 0.165
+    assert found["healthy runs to which another rate is suggested"] <= 0.07
+    assert found["false faults at first steps of Adam and its kin"] <= 0.125
+
+
+def test_the_risk_says_more_than_the_rate_and_than_the_base(rules, halves):
+    made, judged = halves
+    found = rules.figures(judged, made)
+    assert found["area under the curve of the risk"] > found["area by the learning rate alone"] + 0.05
+    assert found["Brier score of the risk"] < 0.6 * found["Brier score of the base rate"]
+
+
+def test_the_risk_is_the_fit_to_the_making_half(rules):
+    """No weight was moved by hand."""
+    from nablax.diagnose._checkup._risk import WEIGHTS
+
+    fitted = rules.fit()
+    assert fitted.keys() == WEIGHTS.keys()
+    np.testing.assert_allclose(list(WEIGHTS.values()), list(fitted.values()), atol=2e-3)
+
+
+def test_the_guide_has_these_tables(rules):
+    page = rules.GUIDE.read_text(encoding="utf-8")
+    assert page.split(rules.BEGIN)[1].split(rules.END)[0] == rules.text()
+
+
+def test_ranks_count_ties_by_half(rules):
+    assert rules.area(np.array([0.0, 1.0, 1.0, 2.0]), np.array([False, False, True, True])) == 0.875

@@ -1,0 +1,237 @@
+"""Known pathologies, each named by its own finding before all others; and silence where nothing is wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nablax.diagnose import checkup
+
+KEY = jax.random.key(0)
+RANDOM = np.random.default_rng(0)
+X = jnp.asarray(RANDOM.normal(size=(126, 16)), jnp.float32)
+Y = jnp.argmax(X[:, :4], axis=1)
+
+
+def network(scale=1.0):
+    keys = jax.random.split(jax.random.key(1), 3)
+    params = {}
+    for i, (a, b) in enumerate([(16, 40), (40, 40), (40, 4)]):
+        params[f"w{i}"] = scale * jax.random.normal(keys[i], (a, b)) * (2 / a) ** 0.5
+        params[f"b{i}"] = jnp.zeros(b)
+    return params
+
+
+def logits(params, batch):
+    hidden = jax.nn.relu(batch[0] @ params["w0"] + params["b0"][None])
+    hidden = jax.nn.relu(hidden @ params["w1"] + params["b1"][None])
+    return hidden @ params["w2"] + params["b2"][None]
+
+
+def loss(params, batch):
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, batch), batch[1]))
+
+
+PARAMS, BATCH, ADAMW = network(), (X, Y), optax.adamw(3e-3)
+
+
+def examine(params=PARAMS, batch=BATCH, optimizer=ADAMW):
+    return checkup(loss, params, batch, optimizer=optimizer, key=KEY, logits=logits)
+
+
+def graver(record):
+    return [finding for finding in record.findings if finding.level in ("fault", "warning")]
+
+
+def test_a_tenth_of_the_units_dead_is_a_note():
+    """C2: by share, against what is usual."""
+    record = examine(PARAMS | {"b0": PARAMS["b0"].at[:4].set(-100.0)})
+    assert graver(record) == []
+    assert any("b0: 4 of 40" in finding.text for finding in record.findings)
+
+
+def test_a_dead_network_is_said_to_be_dead():
+    """C3: flat is not safe, and nothing is called far from its limit."""
+    record = examine(PARAMS | {"b1": PARAMS["b1"] - 100.0})
+    assert (record.findings[0].level, record.findings[0].topic) == ("fault", "dead")
+    assert not record.safe and record.suggested_learning_rate is None
+    assert not any("higher" in text for text in record.advice)
+
+
+def test_a_saturated_network_is_said_to_be_saturated():
+    """C3: at a loss of 597, say."""
+    record = examine(PARAMS | {"w2": 200 * PARAMS["w2"]})
+    assert record.loss > 300 and record.findings[0].topic == "saturated"
+
+
+def test_first_steps_and_heads_of_zero_are_no_fault():
+    """C4: elements without gradient yet do not count, and a step is judged by what it does."""
+    assert graver(examine(PARAMS | {"w2": jnp.zeros((40, 4))})) == []
+    assert graver(examine()) == []
+
+
+def quadratic(params, batch):
+    return jnp.sum(jnp.array([20.0, 1.0]) * params**2) / 2
+
+
+def test_a_first_step_on_a_quadratic_is_no_fault():
+    """C4: Adam's loss never rises here."""
+    assert graver(checkup(quadratic, jnp.ones(2), None, optimizer=optax.adam(0.1), key=KEY)) == []
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        # .096 · (20 + 5) over 2; over 2 + 2β with the decay through the momentum; T (1 - d/2) with it behind.
+        (optax.chain(optax.add_decayed_weights(5.0), optax.sgd(0.096)), 1.2),
+        (optax.chain(optax.add_decayed_weights(5.0), optax.sgd(0.08, momentum=0.5)), 0.08 * 25 / 3),
+        (optax.chain(optax.trace(0.5), optax.add_decayed_weights(5.0), optax.scale(-0.08)), 1.6 / 3 + 0.4 / 2),
+    ],
+)
+def test_decay_is_part_of_the_field(optimizer, expected):
+    """C5: the recurrence of a quadratic, decay and all, grows where the ratio is beyond one and nowhere else."""
+    record = checkup(quadratic, jnp.ones(2), None, optimizer=optimizer, key=KEY)
+    np.testing.assert_allclose(record.sharpness.ratio.value, expected, rtol=1e-3)
+    state, params = optimizer.init(jnp.ones(2)), jnp.ones(2)
+    for _ in range(60):
+        update, state = optimizer.update(jnp.array([20.0, 1.0]) * params, state, params)
+        params = params + update
+    assert (abs(params[0]) > 1) == (expected > 1)
+    first = record.findings[0]
+    assert ((first.level, first.topic) == ("fault", "learning rate")) == (expected > 1)
+
+
+def inside(params, batch):
+    return jnp.mean((batch["inside"] @ params - 1) ** 2)
+
+
+def edge(params, batch):
+    return 3 * jnp.mean((batch["edge"] @ params + 1) ** 2)
+
+
+def test_a_conflict_of_terms_of_unequal_lengths_is_a_fault():
+    """C6: as of every physics-informed loss; a scalar among the arrays is shared by all groups."""
+    arrays = {
+        name: jnp.asarray(1 + 0.3 * RANDOM.normal(size=(n, 3)), jnp.float32)
+        for name, n in (("inside", 96), ("edge", 24))
+    }
+    batch = arrays | {"scale": jnp.asarray(1.0)}
+    total = lambda p, b: inside(p, b) + edge(p, b)  # noqa: E731
+    losses = {"inside": inside, "edge": edge}
+    record = checkup(total, jnp.zeros(3), batch, optimizer=optax.sgd(1e-3), key=KEY, losses=losses)
+    assert record.conflicts.cosines.value[0, 1] < -0.9 and record.conflicts.cosines.standard_error[0, 1] < 0.1
+    assert (record.findings[0].level, record.findings[0].topic) == ("fault", "conflict")
+
+
+def test_an_array_that_holds_no_rows_leaves_the_error_unknown():
+    batch = {
+        "inside": jnp.ones((96, 3)),
+        "edge": jnp.ones((24, 3)),
+        "mix": jnp.asarray(RANDOM.normal(size=(16, 16)), jnp.float32),
+    }
+    mixed = lambda p, b: jnp.sum((b["mix"] @ jnp.outer(jnp.ones(16), p)) ** 2)  # noqa: E731
+    losses = {"inside": inside, "mixed": mixed}
+    record = checkup(mixed, jnp.ones(3), batch, optimizer=optax.sgd(1e-3), key=KEY, losses=losses)
+    assert np.isnan(record.conflicts.cosines.standard_error).all()
+
+
+def test_a_suggested_rate_helps():
+    """C7: two runs from the same state, for as long as the rate in use took to show itself."""
+    for rate in (30.0, 1e-4):
+        optimizer = optax.sgd(rate)
+        record = examine(optimizer=optimizer)
+        suggested = record.suggested_learning_rate
+        assert suggested is not None
+        ends = []
+        for used in (rate, suggested):
+            params, gradient = PARAMS, jax.jit(jax.grad(loss))
+            for _ in range(100):
+                params = jax.tree.map(lambda p, g: p - used * g, params, gradient(params, BATCH))  # noqa: B023
+            ends.append(float(loss(params, BATCH)))
+        assert not ends[0] < ends[1]
+
+
+def test_small_weights_vanish_rather_than_explode():
+    """C8: the last bias alone has a gradient of usual size."""
+    record = examine(network(0.01))
+    assert record.findings[0].topic == "vanishing" and not any("Exploding" in text for text in record.advice)
+
+
+def test_decay_that_forgets_the_weights_is_said():
+    """C8: rate × decay .1."""
+    record = examine(optimizer=optax.adamw(1e-2, weight_decay=10.0))
+    np.testing.assert_allclose(record.sharpness.decay, 0.05, rtol=1e-2)
+    assert record.findings[0].topic == "decay"
+
+
+def test_a_batch_of_one_class_or_of_copies_is_said():
+    """C8."""
+    record = examine(batch=(X, jnp.zeros_like(Y)))
+    assert record.findings[0].topic == "batch" and "one class" in record.advice[0]
+    record = examine(batch=(jnp.tile(X[:1], (126, 1)), jnp.full_like(Y, 3)))
+    assert record.findings[0].topic == "batch" and "same row" in record.advice[0]
+    assert not any("rows would do" in text or "e-0" in text for text in record.advice if "noise scale" in text)
+
+
+SEQUENCES = (jnp.asarray(RANDOM.normal(size=(64, 40, 4)), jnp.float32), jnp.asarray(RANDOM.integers(0, 4, 64)))
+
+
+def recurrent_logits(params, batch):
+    def step(state, x):
+        return jnp.tanh(x @ params["in"] + state @ params["again"]), None
+
+    state, _ = jax.lax.scan(step, jnp.zeros((batch[0].shape[0], 24)), jnp.moveaxis(batch[0], 1, 0))
+    return state @ params["out"]
+
+
+def recurrent_loss(params, batch):
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(recurrent_logits(params, batch), batch[1]))
+
+
+SGD = optax.sgd(0.05)
+
+
+def recurrent(scale):
+    a, b, c = jax.random.split(jax.random.key(3), 3)
+    params = {
+        "in": 0.5 * jax.random.normal(a, (4, 24)),
+        "again": scale * jax.random.normal(b, (24, 24)) / 24**0.5,
+        "out": jax.random.normal(c, (24, 4)) / 5,
+    }
+    return params, checkup(recurrent_loss, params, SEQUENCES, optimizer=SGD, key=KEY, logits=recurrent_logits)
+
+
+def test_vanishing_and_exploding_through_time_are_told_apart():
+    """C8, C9: the profile is the gradient with respect to the inputs, position by position."""
+    params, record = recurrent(0.05)
+    profile = jnp.sqrt(
+        jnp.mean(jax.grad(lambda x: recurrent_loss(params, (x, SEQUENCES[1])))(SEQUENCES[0]) ** 2, (0, 2))
+    )
+    # Of what is smaller the squares leave single precision here, though not there.
+    np.testing.assert_allclose(record.through_time.profiles[0][-10:], profile[-10:], rtol=1e-3)
+    assert record.through_time.decades < -20
+    assert record.findings[0].topic == "through time" and "Vanishing" in record.advice[0]
+    _, record = recurrent(4.0)
+    assert (record.findings[0].level, record.findings[0].topic) == ("fault", "through time")
+    assert "Clip" in record.advice[0]
+
+
+def test_the_rows_asked_for_are_not_those_there_are():
+    """C10: 126 rows are what equal pieces of 128 come to."""
+    record = examine(batch=(jnp.concatenate([X, X[:2]]), jnp.concatenate([Y, Y[:2]])))
+    assert not any("rows=128" in text for text in record.advice)
+
+
+def test_the_trace_is_covered_by_its_error():
+    """C18: of a Hessian with one large eigenvalue and a tail, over forty draws of the probes."""
+    curvatures = jnp.concatenate([jnp.array([20.0, 10.0]), 1 / jnp.arange(1, 61)])
+    turned = jnp.linalg.qr(jnp.asarray(RANDOM.normal(size=(62, 62)), jnp.float32))[0]
+    bowl = lambda p, b: jnp.sum(curvatures * (turned @ p) ** 2) / 2  # noqa: E731
+    exact, missed = 0.01 * float(jnp.sum(curvatures)), 0
+    for seed in range(40):
+        record = checkup(bowl, jnp.ones(62), None, learning_rate=0.01, key=jax.random.key(seed))
+        trace = record.sharpness.trace
+        missed += abs(float(trace.value) - exact) > 2 * float(trace.standard_error)
+    # Six probes: two standard errors cover 90 % by Student's distribution; more than 10 of 40 has a chance below 0.2 %.
+    assert missed <= 10
