@@ -102,6 +102,8 @@ def _require_told_apart(summary: Summary, scale: Scale, sample: np.ndarray) -> N
 def _rest(summary: Summary, values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation of the cells that are at no atom."""
     left = summary.count - counts.sum()
+    if not left:
+        return summary.mean, summary.deviation
     apart = values / summary.size - summary.mean / summary.size
     shift = -float(np.sum(counts * apart)) / left
     squares = summary.squares - float(np.sum(counts * apart**2)) - left * shift**2
