@@ -110,7 +110,9 @@ def _score_chunk(
     model: Model, base: Array, condition: Array, given: np.ndarray, key: Key, round_trip: bool
 ) -> tuple[Array, Array, Array]:
     noise_key, probe_key = jax.random.split(key)
+    args: Array | None
     if isinstance(model.codec, Codec):
+        assert model.joint is not None
         y, args, correction = _taken_apart(model.joint, model.codec, base, jnp.asarray(given), noise_key)
         solver = _TABLES
     else:

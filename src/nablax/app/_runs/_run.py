@@ -183,7 +183,7 @@ class Model:
     def clipped(self, points: np.ndarray, condition: np.ndarray) -> dict[str, float]:
         """The fraction of cells that `decode` moves into the observed range, by column."""
         if self.joint is None:
-            return self.codec.out_of_range(points)  # type: ignore[call-arg,arg-type]
+            return self.codec.out_of_range(points)  # type: ignore[call-arg]
         return self.table("decode").out_of_range(*self._cells(points, condition))
 
     def _cells(self, points: Array | np.ndarray, condition: Array | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
