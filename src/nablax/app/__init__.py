@@ -5,6 +5,7 @@ Chambers:
 - ``_ask``: what one asks of a run: samples, guided samples, scores, completions, a density.
 - ``_data``: where data comes from: a source, its columns, and the code that turns cells into numbers and back.
 - ``_kinds``: kinds of columns: how each is recognised, read, encoded as a state and a value, and spelled again.
+- ``_model``: the model of a table: its cells' states by a network, their values by a field.
 - ``_report``: what came of a run: the evidence, the verdict on it, and the page that shows both.
 - ``_runs``: a run: its configuration, its folder, and the learning that fills it.
 """
@@ -59,9 +60,10 @@ def open_run(path: Path | str) -> "Model":
     Example:
         >>> import jax
         >>> from nablax.app import open_run
-        >>> def more_rows(folder, count):
-        ...     model = open_run(folder)
-        ...     return model.decode(model.transport.sample(count, key=jax.random.key(0)))
+        >>> def others_like(folder, rows):  # of the same categories, with values drawn anew
+        ...     model, key = open_run(folder), jax.random.key(0)
+        ...     _, condition = model.encode(rows, key=key)
+        ...     return model.decode(model.transport.sample(len(rows), key=key, args=condition), condition)
 
     Cost: reading the weights.
     """

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+_GAP, _WIDEST = 2.0, 5.0  # a bin this many times as wide as its sides is a gap; the most it is widened in z
 _FEWEST = 20  # cells from which quantiles are taken; with fewer, mean and spread are all that is learnt
 
 
@@ -20,7 +21,8 @@ class NormalScores(eqx.Module):
 
     is increasing for positive slopes, has them at its ends, and is undone by solving a quadratic equation. Knots lie at
     quantiles evenly spaced in z out to those of the least and the greatest row, so that a normal coordinate is carried
-    to the column's own distribution, its tails included; the slope at a knot is the geometric mean of the chords.
+    to the column's own distribution, its tails included; the slope at a knot is the geometric mean of the chords. Where
+    a column has a gap, its groups are kept apart in z as well, and the field is left to learn that.
 
     Attributes:
         x: knots [columns, knots], increasing.
@@ -128,6 +130,8 @@ def _knots(cells: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray, np.
             if x[k] - x[kept[-1]] > 1e-5 * (x[-1] - x[0]):
                 kept.append(k)
         x, z = x[kept], z[kept]
+        if len(x) >= 7:
+            z = _with_gaps(x, z, cells)
     if count < _FEWEST or len(x) < 3:
         centre, spread = (cells.mean(), cells.std()) if count else (0.0, 1.0)
         z = np.array([-1.0, 0.0, 1.0])
@@ -138,6 +142,22 @@ def _knots(cells: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray, np.
     first = min(chord[0], (z[back] - z[0]) / (x[back] - x[0]))
     last = min(chord[-1], (z[-1] - z[-1 - back]) / (x[-1] - x[-1 - back]))
     return x, z, np.concatenate([[first], np.sqrt(chord[:-1] * chord[1:]), [last]])
+
+
+def _with_gaps(x: np.ndarray, z: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Leave room in z for a gap inside the column, and standardise again.
+
+    Groups that lie apart would touch in normal scores, and what a field blurs there would carry rows across. A bin
+    several times as wide as those on both of its sides (the narrower of two: a knot may fall into the gap) is widened.
+    """
+    wide = np.diff(x)
+    sides = [np.minimum(wide[1:-3], wide[:-4]), np.minimum(wide[3:-1], wide[4:])]
+    ratio = np.clip(wide[2:-2] / (_GAP * np.maximum(*sides)), 1.0, _WIDEST)
+    steps = np.diff(z)
+    steps[2:-2] *= ratio
+    opened = np.concatenate([[0.0], np.cumsum(steps)])
+    at = np.interp(cells, x, opened)
+    return (opened - at.mean()) / at.std()
 
 
 def _longer(knots: tuple[np.ndarray, ...], most: int) -> tuple[np.ndarray, ...]:

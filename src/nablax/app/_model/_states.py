@@ -109,10 +109,7 @@ class StateNetwork(eqx.Module):
         few, many = self._split(hidden)
         logits = few + self.few_bias
         products = jnp.einsum("mkr,mr->mk", self.code.embeddings, many) + self.many_bias
-        return tuple(  # type: ignore[return-value]
-            jax.nn.log_softmax(jnp.where(mask, part, _NONE), axis=-1) if part.size else part
-            for part, mask in zip((logits, products), self._masks())
-        )
+        return self._normalised(logits, self.code.few), self._normalised(products, self.code.many)
 
     def of(self, hidden: Float[Array, " width"], states: Int[Array, " columns"]) -> Float[Array, " columns"]:
         """The log-probability of each column's own state."""
@@ -133,12 +130,11 @@ class StateNetwork(eqx.Module):
         few, many, widest = len(self.code.few), len(self.code.many), self.code.widest
         return hidden[: few * widest].reshape(few, widest), hidden[few * widest :].reshape(many, _RANK)
 
-    def _masks(self) -> tuple[np.ndarray, np.ndarray]:
-        sizes = np.array(self.code.sizes)
-        return tuple(
-            np.arange(bias.shape[1]) < sizes[places][:, None]
-            for places, bias in ((self.code.few, self.few_bias), (self.code.many, self.many_bias))
-        )
+    def _normalised(self, logits: Array, places: np.ndarray) -> Array:
+        if not logits.size:
+            return logits
+        sizes = np.array(self.code.sizes)[places]
+        return jax.nn.log_softmax(jnp.where(np.arange(logits.shape[1]) < sizes[:, None], logits, _NONE), axis=-1)
 
 
 def _zero(layer: eqx.nn.Linear) -> eqx.nn.Linear:
