@@ -14,7 +14,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, _leave)
     from .app import main as run
 
-    run()
+    try:
+        run()
+    finally:  # what there was to do is done: the interpreter, which takes handlers down first, may end in peace
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

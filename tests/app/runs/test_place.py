@@ -180,6 +180,22 @@ main()
     assert done.stderr.splitlines()[-1] == f"interrupted; go on with: {shlex.join(['nablax', *arguments])}"
 
 
+def test_an_interrupt_after_the_end_is_none(tmp_path):
+    code = """
+import atexit, os, signal, sys, threading
+atexit.register(lambda: signal.raise_signal(signal.SIGINT))
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=int(signal.SIGINT)):
+        kill(pid, number)
+sys.last = Last()
+sys.argv = ["nablax", "--help"]
+from nablax.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "interrupted" not in done.stderr and "Traceback" not in done.stderr
+
+
 def test_an_interrupted_training_is_kept_and_the_line_goes_on(tmp_path, config):
     arguments = ["learn", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "run"), "--steps", "1000000"]
     command = [sys.executable, "-m", "nablax", *arguments]
