@@ -29,8 +29,8 @@ def test_rows_on_disk_train_and_are_reported_on(tmp_path, ending):
     assert result.exception is None, result.exception
     assert (tmp_path / "run" / "encoded" / "base.npy").exists()
     metrics = pl.read_csv(tmp_path / "run" / "metrics.csv")
-    # The best constant velocity leaves the data's and the noise's variance: 2.
-    assert metrics["loss"][-50:].mean() < 1.6 < metrics["loss"][:5].mean()
+    # The best constant velocity leaves the data's and the noise's variance, 2, of the cells that are not given: 3/4.
+    assert metrics["loss"][-50:].mean() < 1.3 < metrics["loss"][:5].mean()
     assert (tmp_path / "run" / "report.html").exists()
 
 
