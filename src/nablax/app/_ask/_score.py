@@ -76,6 +76,9 @@ def score(
     Returns:
         The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c]. A row
         with a cell to which the training data give no probability gets -∞.
+
+    Raises:
+        UserError: the field leads a row out of the numbers.
     """
     codec, dim = model.codec, int(np.prod(model.transport.space.shape))
     columns = np.zeros(base.shape[1], bool) if given is None else given
@@ -103,6 +106,11 @@ def score(
         parts.append(part[:, : len(base) - start])
     value, error, gap = np.concatenate(parts, axis=1)
     never = codec.impossible(base if given is None else base[:, ~given])
+    lost = np.isnan(value) & ~never
+    if lost.any():
+        raise UserError(
+            f"row {int(np.argmax(lost)) + 1} cannot be followed to the prior: the run's weights are no good"
+        )
     return Scores(np.where(never, -np.inf, value), np.where(never, 0.0, error), gap)
 
 
