@@ -5,12 +5,15 @@ import pickle
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from nablax.app._cli import app
 from nablax.app._data._codec import fit_codec
 from nablax.app._data._images import fit_image_codec
 from nablax.app._data._sources import read, table
 from nablax.app._errors import UserError
 
+from .data.test_odd_files import PLAIN, REFUSED
 from .tables_at_hand import mixed
 
 
@@ -182,3 +185,30 @@ def test_whole_numbers_that_floats_cannot_tell_apart():
 def test_the_image_is_no_condition():
     with pytest.raises(UserError, match="cannot be the condition"):
         fit_image_codec(read("digits"), condition=["image"])
+
+
+@pytest.mark.parametrize(("content", "flags", "words"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_the_command_refuses_before_it_trains_and_leaves_nothing(tmp_path, content, flags, words):
+    (tmp_path / "a.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    given = [part for name, value in flags.items() for part in (f"--{name}", value)]
+    result = CliRunner().invoke(app, ["learn", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *given])
+    assert isinstance(result.exception, UserError) and words in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--kind", "x"], "--kind takes COLUMN=VALUE"),
+        (["--kind", "z=grid"], "no column 'z'"),
+        (["--kind", "x=real"], "unknown kind 'real'; the known ones are constant"),
+        (["--kind", "x=category", "--condition", "z"], "no column 'z' to condition on"),
+        (["--kind", '"x"=omit', "--kind", "size=omit"], "no column remains to be modelled"),
+        (["--condition", "x,size"], "no column remains to be modelled"),
+    ],
+)
+def test_flags_are_refused_in_one_line(tmp_path, arguments, words):
+    (tmp_path / "a.csv").write_text(PLAIN)
+    result = CliRunner().invoke(app, ["learn", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *arguments])
+    assert isinstance(result.exception, UserError) and words in str(result.exception), result.exception
+    assert "\n" not in str(result.exception) and not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ Chambers:
 
 - ``_ask``: what one asks of a run: samples, guided samples, scores, completions, a density.
 - ``_data``: where data comes from: a source, its columns, and the code that turns cells into numbers and back.
+- ``_kinds``: kinds of columns: how each is recognised, read, encoded as a state and a value, and spelled again.
 - ``_model``: the model of a table: its cells' states by a network, their values by a field.
 - ``_report``: what came of a run: the evidence, the verdict on it, and the page that shows both.
 - ``_runs``: a run: its configuration, its folder, and the learning that fills it.

@@ -88,7 +88,7 @@ def learn(
         str | None, typer.Option(help="day-first, month-first or year-first.  [default: from the data]")
     ] = None,
     missing_values: Annotated[
-        str | None, typer.Option(help="Words for a missing cell, joined by commas.  [default: NA, NaN, null, ?, …]")
+        str | None, typer.Option(help="The words for a missing cell, joined by commas.  [default: NA, NaN, null, ?, …]")
     ] = None,
     header: Annotated[
         bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
@@ -192,13 +192,13 @@ def score(
 ) -> None:
     """Log-likelihood of each row, its standard error, and its outlier rank (1 is the least likely)."""
     from ._ask._score import scored_frame
+    from ._ask._unseen import unseen
     from ._runs._run import load
 
     model = load(folder)
-    scored = scored_frame(
-        model, model.read(data, encoding), bits=bits, draws=draws, seed=seed, given=names(given or [])
-    )
-    _deliver(scored.frame, output, scored.notices)
+    rows = model.read(data, encoding)
+    scored = scored_frame(model, rows, bits=bits, draws=draws, seed=seed, given=names(given or []))
+    _deliver(scored, output, unseen(model, rows))
 
 
 @app.command()

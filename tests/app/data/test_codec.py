@@ -84,7 +84,7 @@ def test_the_bound_lies_below_the_probability():
 @pytest.mark.parametrize(("step", "log"), [(1.0, False), (0.1, False), (0.25, False), (1.0, True), (100.0, False)])
 def test_grid_probabilities_sum_to_one_in_the_columns_own_unit(step, log):
     random = np.random.default_rng(0)
-    ticks = np.floor(np.exp(1.6 * random.normal(size=500))) if log else random.integers(-15, 16, 500)
+    ticks = np.floor(np.exp(1.5 * random.normal(size=500))) if log else random.integers(-14, 15, 500)
     frame = pl.DataFrame({"x": ticks * step if not step.is_integer() else (ticks * step).astype(int)})
     codec = fit_codec(table(frame))
     (kind,), scale = codec.columns, codec.columns[0].scale
@@ -455,3 +455,45 @@ def test_guides_are_parsed_and_never_run():
     ):
         with pytest.raises(UserError, match="guide"):
             parse_guide(text, columns)
+
+
+def test_atoms_are_found_where_values_recur_and_nowhere_else():
+    random, n = np.random.default_rng(0), 20_000
+    smooth = {
+        "poisson": random.poisson(20, n),
+        "uniform": random.integers(0, 40, n),
+        "normal": np.round(random.normal(0, 6, n)),
+        "real": random.normal(size=n),
+        "cents": np.round(np.exp(random.normal(3, 1, n)), 2),
+    }
+    heaped = {
+        "zeros": (np.where(random.random(n) < 0.4, 0.0, random.exponential(3, n)), {0.0: 0.4}),
+        "cap": (np.minimum(random.exponential(3, n), 5.0), {5.0: math.exp(-5 / 3)}),
+        "price": (np.where(random.random(n) < 0.1, 9.99, np.round(np.exp(random.normal(3, 1, n)), 2)), {9.99: 0.1}),
+        "counts": (np.where(random.random(n) < 0.5, 0, random.poisson(9, n)), {0.0: 0.5}),
+    }
+    for name, values in smooth.items():
+        assert fit_codec(table(pl.DataFrame({"x": values}))).columns[0].atoms == (), name
+    for name, (values, shares) in heaped.items():
+        kind = fit_codec(table(pl.DataFrame({"x": values}))).columns[0]
+        found = dict(zip(kind.atoms, kind.shares[1:], strict=True))
+        assert found.keys() == shares.keys(), name
+        for value, share in shares.items():
+            assert found[value] == pytest.approx(np.mean(values == value), abs=1e-12)
+            assert found[value] == pytest.approx(share, abs=4 * math.sqrt(share / n))
+        # What is left is standardised by itself.
+        rest = values[~np.isin(values, kind.atoms)]
+        base, _ = fit_codec(table(pl.DataFrame({"x": values}))).encode(pl.DataFrame({"x": rest}))
+        assert (base[:, 0, 0] == 0).all()
+        if not kind.scale.grid and not kind.scale.log:
+            assert float(base[:, 0, 1].mean()) == pytest.approx(0.0, abs=1e-4)
+            assert float(base[:, 0, 1].std()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_heaps_at_round_numbers_are_atoms_and_their_neighbours_are_not():
+    random, n = np.random.default_rng(1), 20_000
+    ages = random.normal(40, 10, n)
+    heaped = np.where(random.random(n) < 0.3, 5 * np.round(ages / 5), np.round(ages))
+    kind = fit_codec(table(pl.DataFrame({"age": heaped}))).columns[0]
+    assert set(kind.atoms) >= {25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 55.0}
+    assert all(atom % 5 == 0 for atom in kind.atoms)

@@ -51,7 +51,7 @@ def test_missing_words_and_late_surprises(tmp_path):
     (tmp_path / "a.csv").write_text("a,b,c,d\n" + "\n".join(lines) + "\n\n")
     source = read(tmp_path / "a.csv")
     codec = fit_codec(source, kinds={"a": "number"})
-    assert [column.dtype for column in codec.columns] == ["Float64", "String", "String", "String"]
+    assert [column.dtype for column in codec.columns] == ["Float64", "String", "String", "Int64"]
     assert source.rows == 12_002 == len(source.frame)
     assert codec.column("b").missing and codec.column("b").categories == ("3",)
     assert codec.column("a").scale.high == 11_999

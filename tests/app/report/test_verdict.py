@@ -50,6 +50,12 @@ def test_good_evidence_is_trusted():
     assert "0.50" in judged.paragraph and "52%" in judged.paragraph
 
 
+def test_columns_that_are_not_modelled_stand_in_the_first_lines():
+    judged = verdict(_evidence(dropped={"id": "an identifier", "k=1": "left out, as asked"}))
+    assert judged.level == "good"
+    assert judged.paragraph.startswith("You can trust this model. It says nothing of 'id', 'k=1':")
+
+
 @pytest.mark.parametrize(
     ("changes", "level", "words"),
     [

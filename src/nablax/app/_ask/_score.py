@@ -144,19 +144,6 @@ def _taken_apart(joint: TableModel, codec: Codec, base: Array, given: Array, key
     return points, args, correction + joint.state_log_prob(cells, rows)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """A table with its scores.
-
-    Attributes:
-        frame: the table, its cells as they came, with the scores as further columns.
-        notices: one line each.
-    """
-
-    frame: pl.DataFrame
-    notices: tuple[str, ...] = ()
-
-
 def scored_frame(
     model: Model,
     frame: pl.DataFrame,
@@ -165,7 +152,7 @@ def scored_frame(
     draws: int = 4,
     seed: int = 0,
     given: Sequence[str] = (),
-) -> Scored:
+) -> pl.DataFrame:
     """A table with its scores as further columns.
 
     Args:
@@ -194,13 +181,9 @@ def scored_frame(
     rank = np.empty(len(base), np.int64)
     rank[np.argsort(scores.log_likelihood, kind="stable")] = np.arange(1, len(base) + 1)
     plain = frame.drop([column for column, dtype in frame.schema.items() if dtype == pl.Array])
-    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None), "outlier_rank": rank}
-    named = {free_name(name, plain.columns): series for name, series in new.items()}
-    taken = [line for old, line in zip(new, named) if old != line]
-    notices = _unseen(model, frame, base)
-    if taken:
-        notices.append(f"the table has columns of these names already, so the new ones are {', '.join(taken)}")
-    return Scored(plain.with_columns(**named), tuple(notices))
+    new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
+    new |= {"outlier_rank": pl.Series(rank)}
+    return plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
 
 
 def _given_columns(model: Model, base: np.ndarray, given: Sequence[str]) -> np.ndarray:
@@ -217,21 +200,6 @@ def _given_columns(model: Model, base: np.ndarray, given: Sequence[str]) -> np.n
     return columns
 
 
-def _unseen(model: Model, frame: pl.DataFrame, base: np.ndarray) -> list[str]:
-    """Say which cells leave their row without probability: the first of each column."""
-    if not model.codec.impossible(base).any():
-        return []
-    lines = []
-    for j, kind in enumerate(model.table("score").modelled):
-        odd = np.flatnonzero(base[:, j, 0] < 0)
-        if len(odd):
-            cell = frame[kind.name][int(odd[0])]
-            told = "is missing, and was in no training row" if cell is None else f"is {cell!r}, unseen in training"
-            more = f", and {len(odd) - 1} more rows" if len(odd) > 1 else ""
-            lines.append(f"row {odd[0] + 1}{more}: likelihood -inf, for '{kind.name}' {told}")
-    return lines
-
-
 def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
     """Encode rows; the condition is None when the table lacks all the conditioning columns."""
     absent = [name for name in model.codec.condition if name not in frame.columns]
@@ -242,4 +210,4 @@ def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tupl
     return model.codec.encode(frame, holes=holes)
 
 
-__all__ = ["Scored", "Scores", "encode_frame", "score", "scored_frame"]
+__all__ = ["Scores", "encode_frame", "score", "scored_frame"]

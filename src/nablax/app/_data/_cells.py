@@ -6,9 +6,7 @@ import numpy as np
 import polars as pl
 
 from .._errors import UserError
-from .._kinds._category import Category
 from .._kinds._kind import AbstractKind
-from .._kinds._quantity import AbstractQuantity
 from .._quoting import quoted
 
 
@@ -52,8 +50,7 @@ def encode_conditions(kinds: Sequence[AbstractKind], frame: pl.DataFrame) -> np.
         odd = (state < 0) & ~cells.is_null().to_numpy() | lost
         if odd.any():
             shown = frame[kind.name][int(np.argmax(odd))]
-            known = f"; the known ones are {kind.listed}" if isinstance(kind, Category) else ""
-            raise UserError(f"column '{kind.name}', a condition, has no value {shown!r}{known}")
+            raise UserError(f"column '{kind.name}', a condition, has no value {shown!r}{kind.known}")
         blocks.append(_block(kind, state, value))
     return np.concatenate(blocks, axis=1).astype(np.float32)
 
@@ -62,11 +59,8 @@ def _block(kind: AbstractKind, state: np.ndarray, value: np.ndarray) -> np.ndarr
     block = np.zeros((len(state), block_size(kind)))
     there = (state >= 0) & (state < kind.levels)
     block[there, state[there]] = 1.0
-    if isinstance(kind, AbstractQuantity):
-        scale = kind.scale
-        # A grid's index is standardised as the coordinate is.
-        standard = scale.to_coordinate(scale.from_index(value)) if scale.grid else value
-        block[:, -1] = np.where(there & (state == 0), standard, 0.0)
+    if kind.valued:
+        block[:, -1] = np.where(there & (state == 0), kind.standard(value), 0.0)
     return block
 
 
@@ -95,23 +89,9 @@ def condition_vector(kinds: Sequence[AbstractKind], values: Mapping[str, object]
         if value is None:
             blocks.append(np.zeros(block_size(kind)))
             continue
-        state, measured = state_of(kind, value)
+        state, measured = kind.state_of(value)
         blocks.append(_block(kind, np.array([state]), np.array([measured]))[0])
     return np.tile(np.concatenate(blocks).astype(np.float32), (n, 1))
-
-
-def state_of(kind: AbstractKind, value: object) -> tuple[int, float]:
-    """State and value of one cell, given as text or typed.
-
-    Raises:
-        UserError: it is unseen, or no cell of this column.
-    """
-    if isinstance(kind, Category):
-        return kind.code_of(value), np.nan
-    state, measured = kind.encode(kind.one(value))
-    if state[0] < 0:
-        raise UserError(f"column '{kind.name}' has no value as far out as {value!r}")
-    return int(state[0]), float(measured[0])
 
 
 def decode_conditions(kinds: Sequence[AbstractKind], condition: np.ndarray) -> list[pl.Series]:

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from .._errors import UserError
-from .._kinds._category import Category
 from .._kinds._kind import AbstractKind
 from .._kinds._quantity import AbstractQuantity
 from .._kinds._registry import kind_from_json
@@ -159,13 +158,7 @@ class Codec:
         Raises:
             UserError: no such column, or one without numbers.
         """
-        kind = self.column(name)
-        if isinstance(kind, Category):
-            raise UserError(f"column '{name}' is a category: compare it with == and one of {kind.listed}")
-        if not isinstance(kind, AbstractQuantity):
-            raise UserError(f"column '{name}' is not modelled: {kind.reason}")
-        number = kind.value_of(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
-        return float(kind.scale.to_coordinate(number))
+        return self.column(name).coordinate_of(value)
 
     def vertex(self, name: str, state: int) -> np.ndarray:
         """The coordinates [states - 1] of one state of a column."""

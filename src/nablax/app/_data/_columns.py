@@ -10,7 +10,9 @@ from .._errors import UserError
 from .._kinds._kind import AbstractKind
 from .._kinds._reading import Reading
 from .._kinds._registry import OMIT, recognise
+from .._kinds._spelling import AsTyped, Words
 from .._kinds._summary import Summary
+from .._kinds._types import family
 from .._quoting import assignment
 
 if TYPE_CHECKING:
@@ -65,6 +67,11 @@ def choose_columns(
             summary.add(summary.read(batch[summary.name]))
         if look is not None:
             look(batch)
+    lines += [
+        f"column '{s.name}' looks like dates written YYYYMMDD, and came as numbers: cast it to dates to have them so"
+        for s in summaries
+        if s.days_in_digits
+    ]
     found = tuple(recognise(s, asked=kinds.get(s.name), label=s.name in condition) for s in summaries)
     dropped = {name: "left out, as asked" for name in names if name not in kept}
     dropped |= {kind.name: kind.reason for kind in found if not kind.modelled}
@@ -76,10 +83,17 @@ def choose_columns(
     return Columns(found, ordered, (*lines, *(f"column '{name}' is not modelled: {why}" for name, why in ordered)))
 
 
+def _typed(source: "Source", name: str) -> Summary:
+    dtype = source.schema[name]
+    # Text that came typed says with null what is missing: every word in it is meant.
+    spelling = Words(markers=()) if family(dtype) == "text" else AsTyped()
+    return Summary(name, dtype, source.rows, spelling)
+
+
 def _summaries(source: "Source", names: Sequence[str], kinds: Mapping[str, str]) -> tuple[list[Summary], list[str]]:
     """Empty statistics of columns, each with the way its cells are read; and one line for each that needs a word."""
     if source.place is None:
-        return [Summary(name, source.schema[name], source.rows) for name in names], []
+        return [_typed(source, name) for name in names], []
     readings = [Reading(name, source.locale) for name in names]
     for batch in source.batches():
         for reading in readings:

@@ -63,7 +63,7 @@ def read_header(path: Path, shown: Path, header: bool | None) -> Header:
     names = list(first)
     for j, name in enumerate(names):
         if not name:
-            names[j] = _free("unnamed" if names.count("") == 1 else f"unnamed_{j + 1}", names)
+            names[j] = _free("unnamed" if first.count("") == 1 else f"unnamed_{j + 1}", names)
             notices.append(f"column {j + 1} has no name in the first line, and is called '{names[j]}'")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

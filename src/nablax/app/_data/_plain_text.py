@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import polars as pl
 
@@ -126,6 +127,6 @@ def _decoded(path: Path, encoding: str, returns: bool) -> Path:
     return target
 
 
-def _parts(file: "codecs.StreamReader | object") -> Iterator[str]:
-    while part := file.read(_CHUNK):  # type: ignore[attr-defined]
+def _parts(file: TextIO) -> Iterator[str]:
+    while part := file.read(_CHUNK):
         yield part

@@ -20,6 +20,7 @@ MEMORY_LIMIT = 1 << 30
 _WHOLE_HASH = 1 << 30
 _WORDS = {"table": "a table", "images": "images"}
 _TEXT = (".csv", ".tsv", ".txt")
+_PACKED = (".gz", ".zst")
 _EXTENSIONS = (*_TEXT, ".csv.gz", ".csv.zst", ".parquet", ".npy", ".npz")
 
 
@@ -123,7 +124,7 @@ def read(
         made = table(frame, name=given, fingerprint=given if given == "digits" else f"{given} n={rows} seed={seed}")
         opened = dataclasses.replace(made, levels=17 if given == "digits" else None)
     elif given == "-":
-        opened = _open_text(standard_input(), Path("standard input"), memory_limit, every_row, text)
+        opened = _open_text(standard_input(), Path("standard-input"), memory_limit, every_row, text)
     else:
         opened = _open(Path(given).expanduser(), image_size, memory_limit, every_row, text)
     if opened.rows < minimum_rows:
@@ -166,7 +167,7 @@ def _open(path: Path, image_size: int | None, memory_limit: int, every_row: bool
             batches, files, shape = _folder.folder(path, image_size=image_size)
             count, size = len(files), len(files) * shape[0] * shape[1] * shape[2]
             return _source(path, batches, count, size, _fingerprint(files), memory_limit)
-        if suffix in (".gz", ".zst"):
+        if suffix in _PACKED:
             suffix = Path(path.stem).suffix.lower()
             suffix = suffix if suffix in _TEXT else "." + path.name.split(".", 1)[-1]
         if suffix not in _EXTENSIONS:
@@ -206,7 +207,8 @@ def _source(
     fingerprint: str,
     memory_limit: int,
 ) -> Source:
-    name = path.name.split(".")[0] or path.name
+    bare = path.with_suffix("") if path.suffix.lower() in _PACKED else path
+    name = bare.stem or path.name
     if not count:
         raise UserError(path, "no rows")
     if size <= memory_limit:

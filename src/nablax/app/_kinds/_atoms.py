@@ -14,7 +14,7 @@ FEW, OFTEN = 20, 5  # values of a grid that are all atoms, and how often each oc
 
 
 def atoms(
-    counts: Mapping[float, int], total: int, *, step: float, low: float, high: float, distinct: float
+    counts: Mapping[float, int], total: int, *, step: float, low: float, high: float, distinct: int
 ) -> tuple[float, ...]:
     r"""Find the atoms of a column from how often each value occurs.
 

@@ -39,6 +39,19 @@ class Category(AbstractKind):
         shown = ", ".join(quoted(str(value)) for value in self.categories[:12])
         return shown + (", …" if len(self.categories) > 12 else "")
 
+    @property
+    def known(self) -> str:
+        """What a cell may be, in words that end a message."""
+        return f"; the known ones are {self.listed}"
+
+    def coordinate_of(self, value: object) -> float:
+        """There is none."""
+        raise UserError(f"column '{self.name}' is a category: compare it with == and one of {self.listed}")
+
+    def state_of(self, value: object) -> tuple[int, float]:
+        """The state of one cell, given as text or typed; see `code_of`."""
+        return self.code_of(value), float("nan")
+
     def code_of(self, value: object) -> int:
         """The number of a value, given as text or typed; exactly as it came first, then but for case and blanks.
 
@@ -47,7 +60,7 @@ class Category(AbstractKind):
         """
         code = self._code(value)
         if code == UNSEEN:
-            raise UserError(f"column '{self.name}' has no value {value!r}; the known ones are {self.listed}")
+            raise UserError(f"column '{self.name}' has no value {value!r}{self.known}")
         return code
 
     def _code(self, value: object) -> int:

@@ -77,6 +77,11 @@ class AbstractKind(abc.ABC):
         return ""
 
     @property
+    def known(self) -> str:
+        """What a cell may be, in words that end a message; empty where that is no list."""
+        return ""
+
+    @property
     def unit(self) -> str:
         """What the likelihood of a cell is measured in."""
         return "probability"
@@ -121,6 +126,29 @@ class AbstractKind(abc.ABC):
         """Spell typed cells as the column's cells came: text where it was text."""
         return self.spelling.write(cells).alias(self.name)
 
+    def standard(self, value: np.ndarray) -> np.ndarray:
+        """Encoded values [n] as standardised coordinates; nothing to standardise where no state carries one."""
+        return value
+
+    def coordinate_of(self, value: object) -> float:
+        """The standardised coordinate of a number, in the column's own unit or spelled as its cells are.
+
+        Raises:
+            UserError: the column has no numbers, or this is none.
+        """
+        raise UserError(f"column '{self.name}' is not modelled: {self.reason}")
+
+    def state_of(self, value: object) -> tuple[int, float]:
+        """State and encoded value of one cell, given as text or typed.
+
+        Raises:
+            UserError: it is unseen, or no cell of this column.
+        """
+        state, measured = self.encode(self.one(value))
+        if state[0] < 0:
+            raise UserError(f"column '{self.name}' has no value as far out as {value!r}")
+        return int(state[0]), float(measured[0])
+
     def one(self, value: object) -> pl.Series:
         """One cell from the command line or from Python, as a typed series of length one.
 
@@ -153,5 +181,5 @@ class AbstractKind(abc.ABC):
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, with the word of the kind."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        nested = {name: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for name, v in fields.items()}
+        nested = {name: vars(value) if dataclasses.is_dataclass(value) else value for name, value in fields.items()}
         return {"kind": self.word, **nested, "spelling": self.spelling.to_json()}

@@ -25,7 +25,7 @@ def _pattern(number: str) -> str:
 PLAIN = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
 # Accepted with this decimal mark; what both accept is decided by the column.
 PATTERNS = {".": _pattern(f"{_POINT}|{_APART}"), ",": _pattern(_COMMA)}
-_DIGITS_KEPT = 9
+_LAST_DECIMAL = 9  # more are what floats print, and no habit of the column's
 _GROUPS = {".": r"[,'’ \u00a0\u202f]", ",": r"[.'’ \u00a0\u202f]"}
 _DIGITS = r"[\d.,'’ \u00a0\u202f]*\d[.,]?(?:[eE][+-]?\d+)?"
 _SIGN = rf"([+\-−]?){_GAP}"
@@ -75,9 +75,9 @@ class NumberText(AbstractSpelling):
         sign = "-" if value < 0 else ""
         if isinstance(value, int):
             whole, decimals = str(abs(value)), ""
-        elif self.powers or self.decimals > _DIGITS_KEPT:
-            # No last decimal to keep to: as many digits as a number drawn in single precision has.
-            whole, _, decimals = repr(float(f"{abs(value):.{_DIGITS_KEPT}g}")).partition(".")
+        elif self.powers or self.decimals > _LAST_DECIMAL:
+            # No last decimal to keep to, and rounding could leave the observed range.
+            whole, _, decimals = repr(abs(value)).partition(".")
         else:
             whole, _, decimals = f"{abs(value):.{self.decimals}f}".partition(".")
         if not self.padded and "e" not in decimals:
@@ -119,14 +119,14 @@ def number_text(cells: pl.Series, mark: str, markers: tuple[str, ...]) -> Number
         return str(filled.mode().sort()[0])
 
     grouped = number.str.extract(_GROUPS[mark].join(["(", ")"]), 1).drop_nulls()
-    decimals = number.str.extract(rf"[{mark}](\d*)", 1).fill_null("").str.len_chars()
+    decimals = [len(part) for part in number.str.extract(rf"[{mark}](\d*)", 1).fill_null("").to_list()]
     return NumberText(
         markers=markers,
         mark=mark,
         thousands=usual(grouped) if len(grouped) else "",
         prefix=usual(parts.struct.field("2")),
         suffix=usual(parts.struct.field("5")),
-        decimals=int(decimals.max() or 0),  # type: ignore[arg-type]
-        padded=bool(decimals.min() == decimals.max() and (decimals.max() or 0) > 0),
+        decimals=max(decimals),
+        padded=min(decimals) == max(decimals) > 0,
         powers=bool(number.str.contains("[eE]").any()),
     )

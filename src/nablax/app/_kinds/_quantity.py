@@ -52,6 +52,15 @@ class AbstractQuantity(AbstractKind, abc.ABC):
         """
         return float(numbers(self.one(value))[0])
 
+    def coordinate_of(self, value: object) -> float:
+        """The standardised coordinate of a number, in the column's own unit or spelled as its cells are."""
+        number = self.value_of(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+        return float(self.scale.to_coordinate(number))
+
+    def standard(self, value: np.ndarray) -> np.ndarray:
+        """Encoded values [n] as standardised coordinates: a grid's index is in the middle of its cell."""
+        return self.scale.to_coordinate(self.scale.from_index(value)) if self.scale.grid else value
+
     def encode(self, cells: pl.Series) -> tuple[np.ndarray, np.ndarray]:
         """States and values of typed cells; see ``AbstractKind.encode``."""
         value = numbers(cells)

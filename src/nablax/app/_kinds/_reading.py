@@ -110,43 +110,69 @@ class Reading:
             odd = text.filter(~present).drop_nulls()
             self.not_words.update(word for word in odd.unique().to_list() if word.strip() not in OF_WORDS)
             self.namibia = self.namibia or bool((odd == "NA").any())
-        tally = text.filter(present).alias("cell").value_counts(name="times")
-        cells, often = tally["cell"], tally["times"]
-        seen = int(often.sum())
-        if not seen:
+        cells = text.filter(present)
+        if not len(cells):
             return
         if len(self.distinct) <= 2:
-            self.distinct.update(cells.head(3).to_list())
+            self.distinct.update(cells.unique(maintain_order=True).head(3).to_list())
         self.kept.append(cells.head(max(_FEWER, _KEPT - _KEPT * len(self.kept))))
-        stripped = cells.str.strip_chars()
         plain = cells.str.contains(PLAIN)
-        understood = {
-            mark: plain if mark == "." and plain.all() else cells.str.contains(pattern)
-            for mark, pattern in PATTERNS.items()
-        }
-        for mark, fits in understood.items():
-            self._count(f"number{mark}", fits, often, cells, text, start)
-            self.fractions[mark] += int(often.filter(fits & cells.str.contains(rf"[{mark}]\d|[eE]")).sum())
-        digits = stripped.str.contains(r"^\d+$")
-        self.whole += int(often.filter(digits).sum())
-        self.zero_led += int(often.filter(stripped.str.contains(r"^0\d+$")).sum())
-        self.long = self.long or bool((stripped.str.len_chars() > 18).any())
-        known = [key for key in self.tallies if not key.startswith("number")]
-        numbers = bool((understood["."] | understood[","]).all())
-        if not numbers or bool(digits.all()):
-            tried = {form for cell in cells.head(_TRIED).to_list() for form in formats(cell)}
-            for form in dict.fromkeys([*known, *sorted(tried)]):
-                self._count(form, times(cells, form).is_not_null(), often, cells, text, start)
-        self.present += seen
+        if bool(plain.all()):
+            self._add_plain(cells)
+        else:
+            self._add_any(cells, plain, text, start)
+        self.present += len(cells)
 
-    def _count(
-        self, key: str, fits: pl.Series, often: pl.Series, cells: pl.Series, text: pl.Series, start: int
-    ) -> None:
-        tally = self.tallies.setdefault(key, Tally())
-        tally.count += int(often.filter(fits).sum())
-        if tally.stray is None and not fits.all() and fits.any():
-            lost = cells.filter(~fits)
-            row = int(text.is_in(lost.implode()).arg_max() or 0)
+    def _add_plain(self, cells: pl.Series) -> None:
+        """Take in numbers as Python writes them: most columns, so with as few looks as can be."""
+        points = cells.str.contains(".", literal=True)
+        powers = cells.str.contains("[eE]")
+        fractions = int((points | powers).sum())
+        self._tally("number.").count += len(cells)
+        self._tally("number,").count += int((~points).sum())
+        self.fractions["."] += fractions
+        self.fractions[","] += int(powers.sum())
+        if fractions < len(cells):
+            digits = self._add_digits(cells)
+            if digits == len(cells):
+                self._add_times(cells, cells, 0)
+
+    def _add_digits(self, cells: pl.Series) -> int:
+        """Look at codes and long numbers; answer how many cells are digits alone."""
+        stripped = cells.str.strip_chars()
+        digits = int(stripped.str.contains(r"^\d+$").sum())
+        self.whole += digits
+        self.zero_led += int(stripped.str.contains(r"^0\d+$").sum())
+        self.long = self.long or bool((stripped.str.len_chars() > 18).any())
+        return digits
+
+    def _add_any(self, cells: pl.Series, plain: pl.Series, text: pl.Series, start: int) -> None:
+        """Take in cells that may be written in any way."""
+        understood = {mark: cells.str.contains(pattern) for mark, pattern in PATTERNS.items()}
+        understood["."] |= plain
+        for mark, fits in understood.items():
+            self._count(f"number{mark}", fits, cells, text, start)
+            self.fractions[mark] += int((fits & cells.str.contains(rf"[{mark}]\d|[eE]")).sum())
+        self._add_digits(cells)
+        if not bool((understood["."] | understood[","]).all()):
+            self._add_times(cells, text, start)
+
+    def _add_times(self, cells: pl.Series, text: pl.Series, start: int) -> None:
+        known = [key for key in self.tallies if not key.startswith("number")]
+        first = cells.head(_KEPT).unique(maintain_order=True).head(_TRIED)
+        tried = {form for cell in first.to_list() for form in formats(cell)}
+        for form in dict.fromkeys([*known, *sorted(tried)]):
+            self._count(form, times(cells, form).is_not_null(), cells, text, start)
+
+    def _tally(self, key: str) -> Tally:
+        return self.tallies.setdefault(key, Tally())
+
+    def _count(self, key: str, fits: pl.Series, cells: pl.Series, text: pl.Series, start: int) -> None:
+        tally = self._tally(key)
+        tally.count += int(fits.sum())
+        if tally.stray is None and fits.any() and not fits.all():
+            # Where it stands in the file: the first row with such a cell.
+            row = int((text == cells.filter(~fits)[0]).arg_max() or 0)
             tally.stray = Stray(start + row, str(text[row]))
 
     def spelling(self, *, asked: str | None, place: Callable[[int], str]) -> tuple[AbstractSpelling, pl.DataType, str]:
@@ -219,7 +245,7 @@ class Reading:
         if self.not_words:
             told.append(f"missing cells written {', '.join(map(repr, sorted(self.not_words)))}")
         line = f"column '{self.name}' read with {', '.join(told)}" if told else ""
-        return written, pl.Float64() if self.fractions[mark] else pl.Int64(), line
+        return written, pl.Float64() if self.fractions[mark] or self.long else pl.Int64(), line
 
     def _time(self, forms: list[str]) -> tuple[AbstractSpelling, pl.DataType, str]:
         form = min(forms, key=list(SHAPES).index)
@@ -230,8 +256,9 @@ class Reading:
                 "say --dates day-first or --dates month-first"
             )
         written = time_text(pl.concat(self.kept).unique(), form, self.markers)
-        usual = form.startswith(("%Y-%m-%d", "%H:%M"))
+        usual = form.startswith(("%Y-%m-%d", "%H:%M")) and not form.endswith("%z")
         line = "" if usual else f"column '{self.name}' read as {_IN_WORDS.get(form[:2], '')}dates ({form})"
+        line += ", those drawn written in UTC" if form.endswith("%z") else ""
         return written, written.dtype, line
 
     def _strays(self, best: str, place: Callable[[int], str]) -> str:

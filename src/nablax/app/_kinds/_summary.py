@@ -14,7 +14,8 @@ from ._types import family, numbers, ticks_per_unit
 DISTINCT_CAP = 4_096
 _MAXIMUM_DECIMALS = 6
 _SAMPLE = 100_000
-_COUNTED = 20_000  # values whose counts are kept; of more, the rarest are dropped
+_COUNTED = 20_000  # values whose counts are kept; of more, the rarest are dropped:
+_SHARES = 20_000  # those that hold less than one cell in so many
 
 
 @dataclasses.dataclass
@@ -80,20 +81,21 @@ class Summary:
                 + assignment(self.name, "omit")
             )
 
-    def _count(self, series: pl.Series, keys: list[Any] | None = None) -> pl.Series:
+    def _count(self, series: pl.Series) -> pl.Series:
         """Add to the counts; answer the distinct cells."""
         tally = series.alias("cell").value_counts(name="times")
-        cells, times = tally["cell"], tally["times"].to_list()
+        cells = tally["cell"]
+        self.repeated = self.repeated or len(cells) < len(series)
         if len(self.distinct) <= DISTINCT_CAP:
             self.distinct.update(cells.head(DISTINCT_CAP + 1).to_list())
-        keys = numbers(cells).tolist() if self.family != "text" else cells.to_list()
-        for key, number in zip(keys, times):
+        if len(cells) > DISTINCT_CAP:
+            # No value of a share that matters is lost: each batch loses at most that many of its cells.
+            tally = tally.filter(pl.col("times") > max(1, len(series) // _SHARES))
+        keys = numbers(tally["cell"]).tolist() if self.family != "text" else tally["cell"].to_list()
+        for key, number in zip(keys, tally["times"].to_list()):
             self.counts[key] = self.counts.get(key, 0) + number
-        self.repeated = self.repeated or max(times) > 1
         if len(self.counts) > _COUNTED:
-            # No value of a share that matters is lost: each drop loses at most that many of its cells.
-            least = 1 + self.count // 20_000
-            self.counts = {key: number for key, number in self.counts.items() if number > least}
+            self.counts = {key: number for key, number in self.counts.items() if number > 1 + self.count // _SHARES}
         return cells
 
     def _add_numbers(self, series: pl.Series) -> None:
@@ -183,6 +185,14 @@ class Summary:
         spread = self.count * (self.count**2 - 1.0) / 12.0
         each_once = span and not self.repeated and abs(self.squares * self.size**2 - spread) <= 1e-9 * spread
         return self.consecutive or (each_once and self.count > 50)
+
+    @property
+    def days_in_digits(self) -> bool:
+        """Whether whole numbers that came typed are dates written YYYYMMDD, each of them."""
+        if self.family != "integer" or not (self.low >= 19000101 and self.high < 21010101):
+            return False
+        days = pl.Series([str(int(value)) for value in self.distinct])
+        return days.str.strptime(pl.Date, "%Y%m%d", strict=False).null_count() == 0
 
     @property
     def tied(self) -> bool:

@@ -84,7 +84,7 @@ class TimeText(AbstractSpelling):
         return cells.dt.to_string(form)
 
 
-def dtype_of(form: str) -> pl.DataType:
+def dtype_of(form: str) -> pl.Date | pl.Datetime | pl.Time:
     """The type of what a format reads."""
     if not form.startswith(("%H", "%I")):
         zoned = form.endswith(("Z", "%z", "UTC"))

@@ -161,6 +161,7 @@ def _evaluate(
         clipped_fraction=float(np.mean(clipped)) if clipped else None,
         round_trip_error=float(np.mean(scores.round_trip_error)),
         choices=[Choice(name, value, config.reasons.get(name, "")) for name, value in config.choices.items()],
+        dropped={} if images else dict(model.table("report").dropped),
         notices=[*notices, *codec.notices],
         commands=_commands(model),
     )

@@ -136,6 +136,7 @@ class Evidence:
         clipped_fraction: share of sampled cells moved back into the data's range.
         round_trip_error: largest or mean distance of rows carried to noise and back, standard deviations.
         choices: the whole configuration.
+        dropped: name of each column that is not modelled, and why.
         notices: sentences the user must see: what was left out, repaired, or shortened.
         commands: how to go on.
         why_missing: field name to the reason it was not computed.
@@ -165,6 +166,7 @@ class Evidence:
     clipped_fraction: float | None = None
     round_trip_error: float | None = None
     choices: Sequence[Choice] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict)
     notices: Sequence[str] = ()
     commands: Sequence[Command] = ()
     why_missing: Mapping[str, str] = field(default_factory=dict)

@@ -22,6 +22,8 @@ CLIPPED = (0.01, 0.10)  # cells moved back into the data's range
 SOLVER_ERROR = (0.01, 0.05)  # error of sampling at the evaluations used, in standard deviations of the data
 ROUND_TRIP = (0.01, 0.10)  # data to noise and back, in standard deviations of the data
 
+_NAMED = 8  # columns named in the first lines
+
 HEADLINES: dict[Level, str] = {
     "good": "You can trust this model",
     "warning": "Trust this model with care",
@@ -73,8 +75,18 @@ def verdict(evidence: Evidence) -> Verdict:
     level: Level = gravest_first(findings)[0].level
     reasons = [f for f in gravest_first(findings) if f.level != "good"]
     essential = [f for f in findings if f.level == "good" and f.topic in ("Likelihood", "Samples", "Memorised rows")]
-    said = reasons[:3] + (essential if level == "good" else essential[:2])
+    said = [*_columns(evidence), *reasons[:3], *(essential if level == "good" else essential[:2])]
     return Verdict(level, HEADLINES[level], tuple(said), findings)
+
+
+def _columns(evidence: Evidence) -> Iterator[Finding]:
+    """What the model says nothing of stands in the first lines, whatever the level."""
+    if evidence.dropped:
+        names = ", ".join(f"'{name}'" for name in list(evidence.dropped)[:_NAMED])
+        names += ", …" if len(evidence.dropped) > _NAMED else ""
+        yield Finding(
+            "good", "Columns", f"It says nothing of {names}: see the notices for why.", "every column modelled"
+        )
 
 
 def _training(evidence: Evidence) -> Iterator[Finding]:
