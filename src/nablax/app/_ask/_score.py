@@ -77,6 +77,9 @@ def score(
     Returns:
         The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c]. A row
         with a cell to which the training data give no probability gets -∞.
+
+    Raises:
+        UserError: the field leads a row out of the numbers.
     """
     codec, dim = model.codec, int(np.prod(model.transport.space.shape))
     columns = np.zeros(base.shape[1], bool) if given is None else given
@@ -104,6 +107,11 @@ def score(
         parts.append(part[:, : len(base) - start])
     value, error, gap = np.concatenate(parts, axis=1)
     never = codec.impossible(base if given is None else base[:, ~given])
+    lost = np.isnan(value) & ~never
+    if lost.any():
+        raise UserError(
+            f"row {int(np.argmax(lost)) + 1} cannot be followed to the prior: the run's weights are no good"
+        )
     return Scores(np.where(never, -np.inf, value), np.where(never, 0.0, error), gap)
 
 
@@ -157,19 +165,6 @@ def _taken_apart(joint: TableModel, codec: Codec, base: Array, given: Array, key
     return points, args, correction + joint.state_log_prob(cells, rows)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scored:
-    """A table with its scores.
-
-    Attributes:
-        frame: the table, its cells as they came, with the scores as further columns.
-        notices: one line each.
-    """
-
-    frame: pl.DataFrame
-    notices: tuple[str, ...] = ()
-
-
 def scored_frame(
     model: Model,
     frame: pl.DataFrame,
@@ -178,7 +173,7 @@ def scored_frame(
     draws: int = 4,
     seed: int = 0,
     given: Sequence[str] = (),
-) -> Scored:
+) -> pl.DataFrame:
     """A table with its scores as further columns.
 
     Args:
@@ -209,12 +204,7 @@ def scored_frame(
     plain = frame.drop([column for column, dtype in frame.schema.items() if dtype == pl.Array])
     new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
     new |= {"outlier_rank": pl.Series(rank)}
-    named = {free_name(name, plain.columns): series for name, series in new.items()}
-    taken = [line for old, line in zip(new, named) if old != line]
-    notices = _unseen(model, frame, base)
-    if taken:
-        notices.append(f"the table has columns of these names already, so the new ones are {', '.join(taken)}")
-    return Scored(plain.with_columns(**named), tuple(notices))
+    return plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
 
 
 def _given_columns(model: Model, base: np.ndarray, given: Sequence[str]) -> np.ndarray:
@@ -231,21 +221,6 @@ def _given_columns(model: Model, base: np.ndarray, given: Sequence[str]) -> np.n
     return columns
 
 
-def _unseen(model: Model, frame: pl.DataFrame, base: np.ndarray) -> list[str]:
-    """Say which cells leave their row without probability: the first of each column."""
-    if not model.codec.impossible(base).any():
-        return []
-    lines = []
-    for j, kind in enumerate(model.table("score").modelled):
-        odd = np.flatnonzero(base[:, j, 0] < 0)
-        if len(odd):
-            cell = frame[kind.name][int(odd[0])]
-            told = "is missing, and was in no training row" if cell is None else f"is {cell!r}, unseen in training"
-            more = f", and {len(odd) - 1} more rows" if len(odd) > 1 else ""
-            lines.append(f"row {odd[0] + 1}{more}: likelihood -inf, for '{kind.name}' {told}")
-    return lines
-
-
 def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
     """Encode rows; the condition is None when the table lacks all the conditioning columns."""
     absent = [name for name in model.codec.condition if name not in frame.columns]
@@ -256,4 +231,4 @@ def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tupl
     return model.codec.encode(frame, holes=holes)
 
 
-__all__ = ["ROWS_AT_ONCE", "Scored", "Scores", "dequantised", "encode_frame", "score", "scored_frame"]
+__all__ = ["ROWS_AT_ONCE", "Scores", "dequantised", "encode_frame", "score", "scored_frame"]
