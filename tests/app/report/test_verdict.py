@@ -61,6 +61,7 @@ def test_good_evidence_is_trusted():
         ({"training": replace(TRAINING, result="diverged")}, "fault", "diverged"),
         ({"training": replace(TRAINING, validation=np.full(10, 1.4))}, "warning", "1.40 times"),
         ({"training": replace(TRAINING, validation=FALLING)}, "fault", "not finished learning: 22%"),
+        ({"training": replace(TRAINING, step=STEPS // 50, best_step=19)}, "fault", "trained for 19 steps alone"),
         ({"left_out": ("column 'id' is left out", "column 'b' is left out")}, "warning", "2 columns are not in"),
         ({"likelihoods": _scores(-2.5, -2.0)}, "fault", "worse than"),
         ({"likelihoods": _scores(-2.0, -2.05)}, "warning", "no better than"),
