@@ -67,6 +67,7 @@ def test_columns_that_are_not_modelled_stand_in_the_first_lines():
         ({"training": replace(TRAINING, result="diverged")}, "fault", "diverged"),
         ({"training": replace(TRAINING, validation=np.full(10, 1.4))}, "warning", "1.40 times"),
         ({"training": replace(TRAINING, validation=FALLING)}, "fault", "not finished learning: 22%"),
+        ({"training": replace(TRAINING, step=STEPS // 50, best_step=19)}, "fault", "trained for 19 steps alone"),
         ({"likelihoods": _scores(-2.5, -2.0)}, "fault", "worse than"),
         ({"likelihoods": _scores(-2.0, -2.05)}, "warning", "no better than"),
         ({"likelihoods": _scores(float("nan"), -2.0)}, "fault", "not a number"),

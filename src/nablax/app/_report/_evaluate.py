@@ -166,9 +166,9 @@ def _evaluate(
     else:
         missing["two_sample"] = f"it takes {FEWEST} rows, and there are {len(base)}"
 
-    # The density takes about twice the sampler's time, most of it compiling; then there are the pictures.
+    # The density takes about half as long again as the sampler, most of it compiling; then there are the pictures.
     scored: Scored | None = None
-    if full or allowance.covers(2.0 * of_drawing + _PICTURES):
+    if full or allowance.covers(1.5 * of_drawing + _PICTURES):
         stage("scoring held-out rows", 0.4)
         train_rows = rows.take(rows.train[: min(_TRAIN, len(base))])
         scored = scores_of(model, base, condition, train_rows["base"], seed, round_trip=full)

@@ -10,6 +10,7 @@ from ._evidence import Evidence, Training
 from ._levels import (
     CLIPPED,
     FEW_HELD_OUT,
+    FEWEST_STEPS,
     LOSS_GAP,
     ROUND_TRIP,
     SOLVER_ERROR,
@@ -34,6 +35,11 @@ def training(evidence: Evidence) -> Iterator[Finding]:
     best = training.best_step
     if best is None or not len(training.validation):
         yield Finding("good", "Training", "Training ran to its end.", "training must not diverge")
+        return
+    if training.result == "completed" and training.step[-1] < FEWEST_STEPS:
+        sentence = f"It had not finished learning: it was trained for {int(training.step[-1])} steps alone."
+        rule = f"at least {FEWEST_STEPS} steps, or stopped early"
+        yield Finding("fault", "Length of training", sentence, rule, "Train for more --steps.")
         return
     falling = _late_fall(training)
     if falling is not None and training.result == "completed":

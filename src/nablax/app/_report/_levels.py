@@ -9,6 +9,7 @@ FEW_HELD_OUT = 100  # rows: below this no check is sharp
 SIGNIFICANT = 0.01  # p-value: with a handful of tests, one chance in a hundred is not yet an accident
 WORSE_BY = 2.0  # standard errors by which a baseline must win before it is said to win
 ACCURACY = (0.60, 0.85)  # share told apart, warning and fault: 0.5 is chance, and few models reach it
+FEWEST_STEPS = 200  # of training that ran to its end; a rate that falls to nothing settles any loss, however early
 STILL_FALLING = 0.10  # of all that the validation loss fell, the part that fell in the last fifth of the steps
 MEMBERSHIP = (0.60, 0.75)  # area under the curve of telling training rows, warning and fault; 0.5 is guessing
 SURELY = 2.33  # standard errors that a membership area must lie above one half: one chance in a hundred

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._ask._score import Scores, dequantised, score
+from .._ask._score import ROWS_AT_ONCE, Scores, dequantised, score
 from .._data._codec import Codec
 from .._kinds._quantity import AbstractQuantity
+from .._runs._rows import filled
 from .._runs._run import Model
 from ._baselines import (
     Baseline,
@@ -46,7 +47,9 @@ def scores_of(
     if model.codec.condition_dim:
         parts.append(base)
         conditions.append(condition)
-    scores = score(model, np.concatenate(parts), np.concatenate(conditions), draws=1, seed=seed, round_trip=round_trip)
+    # Never so few that they would be scored in smaller chunks than rows are decoded in: that would be a second program.
+    asked, beside = (filled(np.concatenate(rows), ROWS_AT_ONCE // 2 + 1) for rows in (parts, conditions))
+    scores = score(model, asked, beside, draws=1, seed=seed, round_trip=round_trip)
     ends = np.cumsum([0, *map(len, parts)])
     found = [
         Scores(*(getattr(scores, field.name)[start:end] for field in dataclasses.fields(scores)))
