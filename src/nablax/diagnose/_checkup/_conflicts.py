@@ -31,8 +31,8 @@ from ._shared import Shared
 OPPOSED, UNEVEN = -0.1, 10.0
 # And the cosine from which they are where no standard error is known.
 FAR_OPPOSED = -0.5
-# Share of itself by which a step may raise a loss before it is a fault whatever becomes of the sum, which is all that the
-# bank of runs tells.
+# Share of itself by which a step may raise a loss before it is a fault whatever becomes of the sum, which is all that
+# the bank of runs tells.
 DEAR = 0.01
 
 # Groups of rows for the jackknife, and gradients of groups held at once, in numbers.
