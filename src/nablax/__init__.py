@@ -9,6 +9,7 @@ _ROOMS = (
     "app",
     "calculus",
     "diagnose",
+    "estimate",
     "fields",
     "follow",
     "optimize",

@@ -246,7 +246,9 @@ WRONG = {
         r"expected value=... at the update of flooding, got none. Pass value=loss",
     ),
     "inputs": (
-        lambda: train_step(loss, regulate.tract(lambda p: p["w"][None]))(START, optax.EmptyState(), BATCH),
+        lambda: train_step(loss, regulate.tract(lambda p: p["w"][None], outputs_axis=0))(
+            START, optax.EmptyState(), BATCH
+        ),
         r"expected inputs=... at the update of tract, got none. Pass inputs=.*extra=lambda",
     ),
     "no aggregator": (

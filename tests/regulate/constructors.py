@@ -74,6 +74,11 @@ def written_by_a_user() -> optax.GradientTransformationExtraArgs:
 
 CONSTRUCTORS = {
     "aggregator": Row(written_by_a_user),
+    "activity_control": Row(
+        lambda: regulate.activity_control({"bias": 2.0, "weight": jax.numpy.array([0.5, 1.0, 0.0])}),
+        objectives=None,
+        degree=None,
+    ),
     "aligned_mtl": Row(lambda: regulate.aligned_mtl(objectives=3)),
     "bloop": Row(lambda: regulate.bloop(0.5, objectives=3)),
     "cagrad": Row(lambda: regulate.cagrad(0.4, objectives=3)),
@@ -87,8 +92,12 @@ CONSTRUCTORS = {
     "dual_projection": Row(lambda: regulate.dual_projection(objectives=3)),
     "fairgrad": Row(lambda: regulate.fairgrad(2.0, objectives=3), degree=-1 / 3),
     "fish": Row(
-        lambda: regulate.fish(0.1, key=KEY),
-        extra=lambda grads: {"domain_grad": lambda params, index: jax.tree.map(lambda g: g[index], grads)},
+        lambda: regulate.fish(0.1),
+        objectives=None,
+        extra=lambda grads: {
+            "domain_grad": lambda params, index: jax.tree.map(lambda g: (index + 1) * g, grads),
+            "order": jax.numpy.array([0, 2, 1]),
+        },
     ),
     "flooding": Row(lambda: regulate.flooding(2.0), objectives=None, extra=lambda grads: {"value": 1.0}),
     "gcond": Row(lambda: regulate.gcond(objectives=3)),
@@ -112,11 +121,6 @@ CONSTRUCTORS = {
     ),
     "gradvac": Row(lambda: regulate.gradvac(objectives=3, key=KEY)),
     "guard": Row(lambda: regulate.guard(), objectives=None, extra=lambda updates: {"gradients": against(updates)}),
-    "homeostasis": Row(
-        lambda: regulate.homeostasis({"bias": 2.0, "weight": jax.numpy.array([0.5, 1.0, 0.0])}),
-        objectives=None,
-        degree=None,
-    ),
     "importance_sampling": Row(
         lambda: regulate.importance_sampling(4), extra=lambda grads: {"indices": jax.numpy.array([0, 1, 3])}
     ),
@@ -156,6 +160,12 @@ CONSTRUCTORS = {
         objectives=None,
         fill=lambda state: regulate.RobustProjectionState(*map(protected, state)),
     ),
+    "safe_rate": Row(
+        # Twenty times the rate that the curvature allows, so that there is something to hold.
+        lambda: regulate.safe_rate(optax.sgd(1.0)),
+        objectives=None,
+        extra=lambda grads: {"product_fn": lambda vector: jax.tree.map(lambda leaf: 20 * leaf, vector)},
+    ),
     "sam_gs": Row(lambda: regulate.sam_gs(objectives=3)),
     "spectral_decoupling": Row(
         # At the suite's parameters all logits are 3, where the penalty has its minimum.
@@ -167,7 +177,7 @@ CONSTRUCTORS = {
     ),
     "sum": Row(lambda: regulate.sum(objectives=3)),
     "tract": Row(
-        lambda: regulate.tract(lambda params: params["weight"]),
+        lambda: regulate.tract(lambda params: params["weight"], outputs_axis=0),
         objectives=None,
         extra=lambda grads: {"inputs": jax.numpy.arange(6.0, dtype=grads["bias"].dtype).reshape(2, 3)},
     ),

@@ -147,7 +147,7 @@ def test_scales_from_1e_minus_15_to_1e15(name):
 def test_aggregators_have_the_same_options(name):
     row, state, step, compiled, _ = prepared(name)
     if not isinstance(state, regulate.AggregatorState):
-        assert name in {"dual_ascent", "fish", "importance_sampling", "modality_modulation"}  # not of losses alone
+        assert name in {"dual_ascent", "importance_sampling", "modality_modulation"}  # not of losses alone
         return
     options = inspect.signature(getattr(regulate, name)).parameters
     assert {options[option].kind for option in ("objectives", "throw")} == {inspect.Parameter.KEYWORD_ONLY}
@@ -167,6 +167,7 @@ def test_every_transformation_has_a_row():
     helpers = [
         "binary_divergence",
         "binary_preactivation",
+        "classification_norms",
         "extend_bases",
         "gramian",
         "importance_draw",
@@ -192,4 +193,4 @@ def test_products_ask_for_full_precision():
         row, state, step, _, _ = prepared(name)
         program = str(jax.make_jaxpr(step)(stacked(row), state))
         assert program.count("dot_general[") == program.count("(Precision.HIGHEST, Precision.HIGHEST)"), name
-        assert row.objectives is None or name in {"fish", "graddrop", "trimmed_mean"} or "HIGHEST" in program, name
+        assert row.objectives is None or name in {"graddrop", "trimmed_mean"} or "HIGHEST" in program, name

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from nablax import regulate
@@ -77,3 +78,49 @@ def test_a_stack_may_leave_out_parameters_without_gradient():
     params = {"w": jnp.ones(2), "count": jnp.array(3)}
     link = regulate.mean()
     assert link.update({"w": jnp.ones((3, 2)), "count": None}, link.init(params), params)[0]["w"].shape == (2,)
+
+
+def test_a_stack_is_known_without_the_parameters():
+    """What `init` saw tells, compiled or not: no leading axis agrees by accident."""
+    params = {"w": jnp.ones((3, 3)), "b": jnp.ones(3)}
+    for aggregator in (
+        regulate.upgrad(),
+        regulate.mean(),
+        regulate.krum(faulty=0),
+        regulate.pcgrad(key=jax.random.key(0)),
+    ):
+        state = aggregator.init(params)
+        for update in (aggregator.update, jax.jit(aggregator.update)):
+            with pytest.raises(ValueError, match=r"\['b'\] of shape \[objectives, \*\(3,\)\], got shape \(3,\)"):
+                update(params, state)
+            with pytest.raises(ValueError, match=r"\['b'\] of shape .*got shape \(\)"):
+                update({"w": jnp.ones((3, 3)), "b": jnp.ones(())}, state)
+    chain = optax.chain(regulate.upgrad(), optax.sgd(0.1))
+    with pytest.raises(ValueError, match=r"multi_value_and_grad makes such stacks"):
+        chain.update(params, chain.init(params))
+    stack = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
+    assert chain.update(stack, chain.init(params))[0]["w"].shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "name"),
+    [
+        (lambda inner: optax.MultiSteps(inner, 2).gradient_transformation(), "MultiSteps"),
+        (lambda inner: optax.apply_if_finite(inner, 5), "apply_if_finite"),
+        (lambda inner: optax.conditionally_transform(inner, lambda step: step < 3), "conditionally_transform"),
+    ],
+)
+def test_an_aggregator_stands_before_wrappers_and_not_in_them(wrap, name):
+    params = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
+    stack = jax.tree.map(lambda x: jnp.stack([x + 1, 2 * x]), params)
+    inside = wrap(optax.chain(regulate.upgrad(), optax.adam(0.1)))
+    for update in (inside.update, jax.jit(inside.update)):
+        with pytest.raises(
+            ValueError, match=rf"expected an aggregator before optax.{name}, got .*Write optax.chain\(aggre"
+        ):
+            update(stack, inside.init(params), params)
+    before = optax.chain(regulate.upgrad(throw=False), wrap(optax.adam(0.1)))
+    state = before.init(params)
+    for _ in range(3):
+        updates, state = jax.jit(before.update)(stack, state, params)
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)

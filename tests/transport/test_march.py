@@ -1,7 +1,5 @@
 """The loop under the samplers: where it starts, when its steps are, which keys they get, what it collects."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +14,6 @@ from nablax.transport import (
     Transport,
     VariancePreserving,
     march,
-    predictor_corrector,
-    sample_sde,
 )
 
 KEY = jax.random.key(3)
@@ -95,11 +91,6 @@ def test_any_prior_will_do():
     transport = Transport(PLANE.field, Linear(), Empirical(jnp.full((3, 2), 4.0)), Euclidean(2))
     ys, _ = march(transport, still, 5, key=KEY, steps=2)
     np.testing.assert_array_equal(ys, jnp.full((5, 2), 4.0))
-
-
-def test_without_correctors_the_two_stochastic_samplers_are_one():
-    equation = partial(sample_sde, PLANE, 50, key=KEY, steps=20)
-    np.testing.assert_array_equal(equation(), predictor_corrector(PLANE, 50, key=KEY, steps=20, corrector_steps=0))
 
 
 def test_faults():

@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 
 import jax
@@ -135,28 +136,72 @@ def test_both_samplers_reach_a_mixture(mixture, key):
     assert energy_distance(stochastic(steps=2), truth) > 0.02
 
 
+def songs_moments(path, steps, corrector_steps, ratio):
+    """Variance on normal data, in Song's own numbers: σᵢ of the exploding path, βᵢ of the preserving one.
+
+    For a centred normal law the norms are half-normal, so the corrector's length is 2 α (r V_noise / V)² of variances.
+    """
+    first, last = path.times
+    times = np.linspace(first, last, steps + 1)
+    sizes = [[float(c) for c in path.coefficients(jnp.asarray(t))[:2]] for t in times]
+    variance = path.prior_scale**2
+    for (a, b), (a_next, b_next) in zip(sizes[:-1], sizes[1:]):
+        total = a**2 * SPREAD**2 + b**2
+        exploding = path.prior_scale > 1
+        beta = 0.0 if exploding else 1 - a**2 / a_next**2  # ᾱᵢ = a², and so 1 - βᵢ = ᾱᵢ / ᾱᵢ₋₁
+        alpha = 1 - beta
+        for _ in range(corrector_steps):
+            length = 2 * alpha * ratio**2 * total**2 / variance
+            variance = (1 - length / total) ** 2 * variance + 2 * length
+        if exploding:
+            step = b**2 - b_next**2
+            variance = (1 - step / total) ** 2 * variance + step
+        else:
+            variance = (2 - np.sqrt(1 - beta) - beta / total) ** 2 * variance + beta
+    return variance
+
+
+@pytest.mark.parametrize("path", [VarianceExploding(0.1, 5.0), VariancePreserving()], ids=["ve", "vp"])
 @pytest.mark.parametrize("corrector_steps", [0, 2])
-def test_predictor_corrector_has_the_moments_of_songs_rule(x64, corrector_steps, key):
-    # For a centred normal law the norms are half-normal, so ε = 2 r² σ⁴ / V and the variance obeys a recursion.
-    path, steps, ratio = VarianceExploding(0.1, 5.0), 8, 0.5
+def test_predictor_corrector_has_the_moments_of_songs_rule(x64, path, corrector_steps, key):
+    steps, ratio = 8, 0.3
 
     def score(t, y, args):
-        return -y / (SPREAD**2 + path.coefficients(t)[1] ** 2)
+        a, b, _, _ = path.coefficients(t)
+        return -y / (a**2 * SPREAD**2 + b**2)
 
-    transport = Transport(score, path, Normal((1,), 5.0), Euclidean((1,)), "score")
-    dt, variance = 1 / steps, 25.0
-    for k in range(steps):
-        _, b, _, db = (float(c) for c in path.coefficients(jnp.asarray(k * dt)))
-        total, noise = SPREAD**2 + b**2, min(-2 * b * db, b**2 / dt)
-        for _ in range(corrector_steps):
-            length = 2 * ratio**2 * total**2 / variance
-            variance = (1 - length / total) ** 2 * variance + 2 * length
-        variance = (1 + dt * (b * db - noise / 2) / total) ** 2 * variance + noise * dt
+    transport = Transport(score, path, Normal((1,), path.prior_scale), Euclidean((1,)), "score")
+    variance = songs_moments(path, steps, corrector_steps, ratio)
     samples = predictor_corrector(
-        transport, 60_000, key=key, steps=steps, corrector_steps=corrector_steps, signal_to_noise=ratio
+        transport,
+        60_000,
+        key=key,
+        steps=steps,
+        corrector_steps=corrector_steps,
+        signal_to_noise=ratio,
+        denoise=False,
     )
     assert abs(samples.mean()) < 4 * np.sqrt(variance / 60_000)
     assert abs(samples.var() - variance) < 5 * variance * np.sqrt(2 / 60_000)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_the_predictor_reaches_the_data_on_every_path_as_steps_grow(x64, path):
+    """By the variance's own recursion: the error falls at least in proportion, and is small at the end."""
+    first, last = path.times
+
+    def gap(steps):
+        variance = path.prior_scale**2
+        for t, s in itertools.pairwise(np.linspace(first, last, steps + 1)):
+            (a, b), (a_s, b_s) = ([float(c) for c in path.coefficients(jnp.asarray(u))[:2]] for u in (t, s))
+            kept = a / a_s
+            noise = b**2 - kept**2 * b_s**2
+            variance = (2 - kept - noise / (a**2 * SPREAD**2 + b**2)) ** 2 * variance + noise
+        a, b = (float(c) for c in path.coefficients(jnp.asarray(last))[:2])
+        return abs(np.sqrt(variance) / np.hypot(a * SPREAD, b) - 1)
+
+    coarse, fine = gap(64), gap(256)
+    assert fine < 0.4 * coarse and fine < 0.05
 
 
 def test_corrector_mends_a_coarse_predictor(mixture, key):

@@ -31,7 +31,8 @@ class ExtraArguments(TypedDict, total=False):
         cluster: number of the group that each row of the batch belongs to.
         indices: number of the item that each gradient of the stack belongs to.
         domain_grad: ``domain_grad(params, index) -> grads``, the gradient of one domain.
-        order: of the domains, each once.
+        order: of the domains, each once, that of the gradient first.
+        norms: the gradient's norm, or what stands for it, of each item of ``indices``.
         scores: one number for each gradient of the stack, larger for what is learned better.
         unrolled: states, inputs and pulled-back gradients of a recurrent net along time.
     """
@@ -48,6 +49,7 @@ class ExtraArguments(TypedDict, total=False):
     indices: Int[Array, " K"]
     domain_grad: Callable[[PyTree, Int[Array, ""]], PyTree]
     order: Int[Array, " K"]
+    norms: Float[Array, "K ..."]
     scores: Float[Array, " K"]
     unrolled: Any
 
@@ -69,6 +71,8 @@ _FIX = {
     "indices": "Pass indices=, what importance_draw returned, in follow.fit by extra=.",
     "domain_grad": "Pass domain_grad=lambda params, i: jax.grad(loss)(params, inputs[i], labels[i]), in follow.fit by "
     "extra=.",
+    "order": "Pass order=, the domains in a random order, that of the gradient first, in follow.fit by extra=.",
+    "norms": "Pass norms=, one for each of the indices, in follow.fit by extra=.",
     "scores": "Pass scores=, which modality_value_and_grad returns beside the gradients.",
     "unrolled": "Pass unrolled=, which unrolled_value_and_grad returns beside the gradient.",
 }

@@ -58,7 +58,8 @@ _COUPLED = "what it divides by depends on the gradient's moment as well"
 RULES: dict[type, Moves] = {
     # Heavy ball and Nesterov.
     optax.TraceState: Moves(moment="trace"),
-    # The Adam family: Adam, AdamW, AMSGrad, RAdam, …
+    optax.EmaState: Moves(moment="ema", steps="count"),
+    # The Adam family: Adam, AdamW, NAdam, AMSGrad, RAdam, …
     optax.ScaleByAdamState: Moves(moment="mu", squares=("nu",), steps="count"),
     optax.ScaleByAmsgradState: Moves(moment="mu", squares=("nu", "nu_max"), steps="count"),
     # A metric without momentum: RMSProp, centred or not, and Adagrad.

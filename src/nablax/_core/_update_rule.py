@@ -60,7 +60,7 @@ class UpdateRule(AbstractRecord):
         if self.kind == "momentum":
             return f"{'Nesterov' if bool(self.nesterov) else 'heavy ball'}, momentum {float(self.momentum):.3g}"
         if self.kind == "Adam":
-            return f"Adam family, β₁ {float(self.momentum):.3g}"
+            return f"Adam family, {'Nesterov, ' if bool(self.nesterov) else ''}β₁ {float(self.momentum):.3g}"
         return self.kind
 
 

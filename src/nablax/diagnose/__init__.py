@@ -24,6 +24,7 @@ from ._checkup._step import StepQuality, step_quality
 from ._checkup._subspace import Subspace, subspace
 from ._checkup._through_time import ThroughTime
 from ._checkup._update_rule import update_rule
+from ._checkup._watch import FaultFound, Watch, watch
 from ._checkup._verdict import Thresholds
 from ._checkup._watch import Watch, watch
 from ._field._conservativity import Conservativity, conservativity
@@ -49,6 +50,7 @@ from ._model._normgrad import NormGrad, class_sensitivity, normgrad
 from ._model._sensitivity import Sensitivity, sensitivity
 from ._model._smoothgrad import SmoothGrad, smoothgrad
 from ._model._spatial_certificate import SpatialCertificate, box_margins, spatial_certificate
+from ._training._alignment import Alignment, EstimatorAlignment, alignment
 from ._training._discretisation_drift import DiscretisationDrift, discretisation_drift, modified_flow
 from ._training._flow_sharpness import FlowSharpness, flow_sharpness
 from ._training._generalisation_gap import GeneralisationGap, generalisation_gap
@@ -63,11 +65,14 @@ from ._training._noether import (
 )
 
 __all__ = [
+    "Alignment",
     "Checkup",
     "Conflicts",
     "Conservativity",
     "Continuity",
     "DiscretisationDrift",
+    "EstimatorAlignment",
+    "FaultFound",
     "FeatureShift",
     "FieldHealth",
     "Finding",
@@ -102,6 +107,7 @@ __all__ = [
     "ThroughTime",
     "UpdateRule",
     "Watch",
+    "alignment",
     "box_margins",
     "checkup",
     "class_sensitivity",

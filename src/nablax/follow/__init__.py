@@ -6,16 +6,19 @@ from ._progress import History, Progress
 from ._save import load, save
 from ._solver import Solver
 from ._step import train_step
+from ._watched import LoweredState, lowered
 
 __all__ = [
     "Fit",
     "History",
+    "LoweredState",
     "Progress",
     "Solution",
     "Solver",
     "fit",
     "flow",
     "load",
+    "lowered",
     "save",
     "train_step",
 ]

@@ -37,6 +37,7 @@ from ._rows import check_alike, check_rows
 from ._source import HostSource, Prefetch, Resident
 from ._step import Extra, Loss
 from ._train import Setup, State, measurements
+from ._watched import lowered, watching
 
 
 class Fit(eqx.Module):
@@ -51,8 +52,8 @@ class Fit(eqx.Module):
         history: losses and metrics, step by step.
         step: number of steps done.
         best_step: number of steps after which ``model`` was taken.
-        result: "completed", "stopped early" (no better validation for ``patience`` validations) or "diverged"
-            (the loss or the update of the next step is not finite).
+        result: "completed", "stopped early" (no better validation for ``patience`` validations), "stopped by the watch"
+            or "diverged" (the loss or the update of the next step is not finite).
     """
 
     model: PyTree
@@ -86,6 +87,7 @@ def fit(
     checkpoint_every: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     notice: Callable[[str], None] | None = None,
+    watch: Callable[[int, PyTree, PyTree, PyTree], Any] | None = None,
 ) -> Fit:
     r"""Minimise the mean of a loss over data by stochastic gradients.
 
@@ -139,6 +141,10 @@ def fit(
             are written does not influence the result.
         progress: called with a `Progress` at most ten times a second.
         notice: called with one line of text when a checkpoint could not be used; by default a warning is given.
+        watch: ``watch(number, model, opt_state, batch)``, called before a step is made, every ``watch.every`` steps
+            (200 where it does not say), beginning with the first; `nablax.diagnose.watch` makes such ones. It returns
+            None to go on; ``"stop"``; or a factor above 0, at most 1, by which updates are multiplied from here on.
+            ``opt_state`` holds the optimiser's state as ``inner`` and that factor as ``factor``.
 
     Returns:
         A `Fit` record.
@@ -168,6 +174,7 @@ def fit(
     counts = {"validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every}
     counts = {name: None if count is None else check_count(count, what=name) for name, count in counts.items()}
     validate_every, patience, checkpoint_every = counts.values()
+    looking = watching(watch)
     _check_choices(model, validation, patience, ema, value_and_grad, extra)
     for name, function in (("progress", progress), ("notice", notice)):
         if function is not None:
@@ -185,7 +192,7 @@ def fit(
     every = validate_every or max(1, steps // 50)
     setup = Setup(
         loss,
-        check_optimizer(optimizer),
+        check_optimizer(optimizer) if looking is None else lowered(check_optimizer(optimizer)),
         ema,
         frozen,
         key,
@@ -233,7 +240,7 @@ def fit(
             # A run that completed fewer steps goes on; the other ends are final.
             result = "" if saved.result == "completed" and saved.step < steps else saved.result
     if not result:
-        now, result = run(setup, now, record, source, rows, Schedule(steps, every, patience), kept, progress)
+        now, result = run(setup, now, record, source, rows, Schedule(steps, every, patience), kept, progress, looking)
     return _outcome(local(now), frozen, record, result)
 
 

@@ -21,6 +21,7 @@ from ._train import (
     advance,
     validate,
 )
+from ._watched import Watching
 
 
 class Schedule(NamedTuple):
@@ -47,11 +48,12 @@ def run(
     schedule: Schedule,
     kept: Kept | None,
     progress: Callable[[Progress], None] | None,
+    watch: Watching | None = None,
 ) -> tuple[State, str]:
     """Train until the last step, the end of patience, or a step that is not finite.
 
-    The boundaries between calls of `advance` follow the clock, except that one lies at each validation; no number
-    depends on them.
+    The boundaries between calls of `advance` follow the clock, except that one lies at each validation and at each step
+    that is watched; no number depends on them.
 
     Args:
         setup: what does not change.
@@ -62,6 +64,7 @@ def run(
         schedule: when to do what.
         kept: where to keep the state.
         progress: is told.
+        watch: looks at some steps before they are made.
 
     Returns:
         The last finite state and the result.
@@ -77,20 +80,24 @@ def run(
                 stop = min(stop, (record.step // every + 1) * every)
             if kept is not None:
                 stop = min(stop, kept.checkpoints.next(record.step) or stop)
-            start = time.monotonic()
             first = None if block.first is None else jnp.int32(block.first)
-            state, rows, finite = advance((setup, block.data, first, jnp.int32(stop)), state)
-            taken = int(local(state.step)) - record.step
-            pace.called(taken, time.monotonic() - start)
-            record.add(jax.tree.map(np.asarray, local(rows)), taken)
-            if not bool(local(finite)):
-                result = "diverged"
-            elif validation is not None and (record.step % every == 0 or record.step == steps):
-                state, means = validate((setup, validation), state)
-                record.validated(jax.tree.map(np.asarray, local(means)))
-                stale = record.step // every - int(local(state.best_step)) // every
-                if patience is not None and stale >= patience:
-                    result = "stopped early"
+            if watch is not None:
+                stop = min(stop, watch.next(record.step))
+                state, result = watch.told(setup, state, block.data, first, record.step)
+            if not result:
+                start = time.monotonic()
+                state, rows, finite = advance((setup, block.data, first, jnp.int32(stop)), state)
+                taken = int(local(state.step)) - record.step
+                pace.called(taken, time.monotonic() - start)
+                record.add(jax.tree.map(np.asarray, local(rows)), taken)
+                if not bool(local(finite)):
+                    result = "diverged"
+                elif validation is not None and (record.step % every == 0 or record.step == steps):
+                    state, means = validate((setup, validation), state)
+                    record.validated(jax.tree.map(np.asarray, local(means)))
+                    stale = record.step // every - int(local(state.best_step)) // every
+                    if patience is not None and stale >= patience:
+                        result = "stopped early"
             if not result and record.step == steps:
                 result = "completed"
             if progress is not None and (report := pace.report(record, last=bool(result))) is not None:

@@ -172,6 +172,21 @@ def _step(setup: Setup, state: State, batch: PyTree) -> tuple[State, PyTree, Boo
     return kept, measurements(loss, metrics), finite
 
 
+def _batch(setup: Setup, data: PyTree, first: Int[Array, ""] | None, step: Int[Array, ""]) -> PyTree:
+    """The rows of a step, from resident ones where ``first`` is None, else from the batches of the steps from there."""
+    if first is not None:
+        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, step - first, keepdims=False), data)
+    size = jax.tree.leaves(data)[0].shape[0]
+    shuffle = jax.random.fold_in(setup.key, jnp.uint32(_SHUFFLE))
+    return setup.split(take(data, setup.split(rows_of(step, size, setup.batch_size, key=shuffle))))
+
+
+@eqx.filter_jit
+def batch_at(constants: tuple[Setup, PyTree, Int[Array, ""] | None], step: Int[Array, ""]) -> PyTree:
+    """The batch that a step takes, of ``(setup, data, first)`` as for `advance`."""
+    return _batch(*constants, step)
+
+
 @eqx.filter_jit(donate="all-except-first")
 def advance(
     constants: tuple[Setup, PyTree, Int[Array, ""] | None, Int[Array, ""]], state: State
@@ -190,18 +205,11 @@ def advance(
     """
     setup, data, first, stop = constants
     start = state.step
-    size = jax.tree.leaves(data)[0].shape[0]
-    shuffle = jax.random.fold_in(setup.key, jnp.uint32(_SHUFFLE))
-
-    def batch_of(step: Int[Array, ""]) -> PyTree:
-        if first is None:
-            return setup.split(take(data, setup.split(rows_of(step, size, setup.batch_size, key=shuffle))))
-        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, step - first, keepdims=False), data)
 
     @canonical_convolutions
     def body(carry: tuple[State, PyTree, Array]) -> tuple[State, PyTree, Array]:
         state, rows, _ = carry
-        following, row, finite = _step(setup, state, batch_of(state.step))
+        following, row, finite = _step(setup, state, _batch(setup, data, first, state.step))
         rows = jax.tree.map(lambda buffer, number: buffer.at[state.step - start].set(number), rows, row)
         return setup.whole(following), rows, finite
 

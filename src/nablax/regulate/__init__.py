@@ -61,8 +61,13 @@ from ._penalties._spectral_decoupling import SpectralDecouplingState, spectral_d
 from ._projections._gradient_projection import GradientProjectionState, extend_bases, gradient_projection
 from ._projections._relaxed_projection import RelaxedProjectionState, relax_bases, relaxed_projection
 from ._projections._robust_projection import RobustProjectionState, robust_projection
-from ._sources._fish import FishState, fish
-from ._sources._importance_sampling import ImportanceSamplingState, importance_draw, importance_sampling
+from ._sources._fish import fish
+from ._sources._importance_sampling import (
+    ImportanceSamplingState,
+    classification_norms,
+    importance_draw,
+    importance_sampling,
+)
 from ._sources._meta_regulation import (
     MetaRegulation,
     learned_regulation,
@@ -70,9 +75,9 @@ from ._sources._meta_regulation import (
     meta_loss,
     meta_regulation,
 )
+from ._steps._activity_control import ActivityControlState, activity_control
 from ._steps._classp import ClasspState, classp
 from ._steps._ghost_step import GhostStepState, ghost_step
-from ._steps._homeostasis import HomeostasisState, homeostasis
 from ._steps._modality_modulation import (
     ModalityModulationState,
     modality_competition,
@@ -81,6 +86,7 @@ from ._steps._modality_modulation import (
     modality_value_and_grad,
 )
 from ._steps._pixelwise_clip import pixelwise_clip
+from ._steps._safe_rate import SafeRateState, safe_rate
 from ._steps._tract import tract
 from ._steps._variational_binary import (
     VariationalBinaryState,
@@ -91,25 +97,26 @@ from ._steps._variational_binary import (
 from ._steps._weight_conditioning import weight_conditioning
 
 __all__ = [
+    "ActivityControlState",
     "AggregatorState",
     "ClasspState",
     "DualAscentState",
-    "FishState",
     "GhostStepState",
     "GradientProjectionState",
     "GuardState",
-    "HomeostasisState",
     "ImportanceSamplingState",
     "ManifoldSmoothnessState",
     "MetaRegulation",
     "ModalityModulationState",
     "RelaxedProjectionState",
     "RobustProjectionState",
+    "SafeRateState",
     "SpectralDecouplingState",
     "Unrolled",
     "VanishingGradientState",
     "VariationalBinaryState",
     "Weights",
+    "activity_control",
     "aggregator",
     "aligned_mtl",
     "aligned_mtl_weights",
@@ -118,6 +125,7 @@ __all__ = [
     "bloop",
     "cagrad",
     "cagrad_weights",
+    "classification_norms",
     "classp",
     "conflict_free",
     "conflict_free_weights",
@@ -137,7 +145,6 @@ __all__ = [
     "gradvac",
     "gramian",
     "guard",
-    "homeostasis",
     "importance_draw",
     "importance_sampling",
     "imtl_g",
@@ -166,6 +173,7 @@ __all__ = [
     "relax_bases",
     "relaxed_projection",
     "robust_projection",
+    "safe_rate",
     "sam_gs",
     "spectral_decoupling",
     "sum",

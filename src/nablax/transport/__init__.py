@@ -17,6 +17,8 @@ from ._couplings._couplings import (
     optimal_coupling,
 )
 from ._couplings._sinkhorn import Plan, SinkhornCoupling
+from ._couplings._stable import heuristic_coupling, stable_coupling
+from ._guidance._constant_step import constant_step_guidance
 from ._guidance._guidance import guidance
 from ._guidance._inverse_problems import (
     colourisation,
@@ -62,10 +64,12 @@ __all__ = [
     "class_aware_coupling",
     "colourisation",
     "complete",
+    "constant_step_guidance",
     "coupled_batches",
     "denoising_score_matching",
     "flow_matching",
     "guidance",
+    "heuristic_coupling",
     "independent_coupling",
     "inpainting",
     "march",
@@ -77,6 +81,7 @@ __all__ = [
     "sample_posterior",
     "sample_sde",
     "solve_inverse",
+    "stable_coupling",
     "steer",
     "super_resolution",
 ]

@@ -79,10 +79,9 @@ def sample_sde(
     prior_key, noise_key = jax.random.split(key)
 
     def step(now: Moment, ys: Array, args: PyTree) -> tuple[Array, None]:
-        # The predictor's key, as in `predictor_corrector`: without correctors the two are one.
-        predictor_key, _ = jax.random.split(now.key)
         g = _bounded(transport, steps, now.t) if diffusion is None else diffusion(now.t)
-        return _euler_maruyama(transport, g, now, ys, args, predictor_key), None
+        # Half of the key, so that samples of a key are what they were when correctors had the other half.
+        return _euler_maruyama(transport, g, now, ys, args, jax.random.split(now.key)[0]), None
 
     ys, _ = march(transport, step, count, key=prior_key, steps=steps, args=args, noise_key=noise_key)
     return _denoised(transport, ys, args) if denoise else ys
@@ -100,14 +99,20 @@ def predictor_corrector(
     corrector_steps: int = 1,
     signal_to_noise: float = 0.16,
     predictor: Literal["reverse diffusion", "probability flow"] = "reverse diffusion",
-    denoise: bool = False,
+    denoise: bool = True,
 ) -> Float[Array, " count *shape"]:
     r"""Draw samples by turns: correct at a time by Langevin steps, then predict the state at the next time.
 
-    A Langevin step at fixed $t$ is $x \leftarrow x + \epsilon s + \sqrt{2\epsilon}\,z$ with
-    $\epsilon = 2 (r\,\overline{\|z\|} / \overline{\|s\|})^2$, the norms averaged over the batch; it pulls the batch
-    towards $p_t$ whatever error the predictor left. The predictor is one Euler–Maruyama step of the equation of
-    `sample_sde`, with its default $g$, or one Euler step of the probability flow.
+    With $x_t = r\,x_s + G z$ the path's own step back from the next time $s$ to $t$, $r = a_t / a_s$ and
+    $G^2 = b_t^2 - r^2 b_s^2$, the predictor is that step reversed,
+
+    $$ x_s = (2 - r)\,x_t + G^2\,\nabla\log p_t(x_t) + G z, $$
+
+    where on the variance-exploding path $r = 1$ and $G^2 = \sigma_t^2 - \sigma_s^2$, and on the variance-preserving one
+    $G^2 = \beta = 1 - r^2$; or it is one Euler step of the probability flow. A Langevin step at fixed $t$ is
+    $x \leftarrow x + \epsilon s + \sqrt{2\epsilon}\,z$ with
+    $\epsilon = 2 r^2 (\mathrm{snr}\,\overline{\|z\|} / \overline{\|s\|})^2$, the norms averaged over the batch; it
+    pulls the batch towards $p_t$ whatever error the predictor left.
 
     Args:
         transport: one whose score is defined: normal prior, independent pairing.
@@ -116,10 +121,11 @@ def predictor_corrector(
         args: condition, leading axis ``count``, or None.
         steps: number of equal predictor steps over ``path.times``.
         corrector_steps: Langevin steps before each of them. Default 1; 0 leaves the predictor alone.
-        signal_to_noise: $r$, dimensionless. Default 0.16. It is a setting for images: in few dimensions the stationary
+        signal_to_noise: snr, dimensionless. Default 0.16. It is a setting for images: in few dimensions the stationary
             law of so long a step is visibly too wide, and 0.05 to 0.1 serves better.
         predictor: "reverse diffusion" (default) or "probability flow".
-        denoise: end with the expected data given the last state, which takes the path's remaining noise away.
+        denoise: end with the expected data given the last state, which takes the path's remaining noise away. Default
+            True, as the authors'.
 
     Returns:
         Samples, leading axis ``count``.
@@ -137,7 +143,7 @@ def predictor_corrector(
         ...     return -y / (1 + path.coefficients(t)[1] ** 2)
         >>> transport = Transport(score, path, Normal((1,), 20.0), Euclidean((1,)), prediction="score")
         >>> samples = predictor_corrector(transport, 2000, key=jax.random.key(0), steps=100, signal_to_noise=0.1)
-        >>> bool(abs(samples.mean()) < 0.1) and bool(abs(samples.std() - 1) < 0.1)
+        >>> bool(abs(samples.mean()) < 0.1) and bool(abs(samples.std() - 1) < 0.15)
         True
 
     Cost:
@@ -145,7 +151,9 @@ def predictor_corrector(
 
     References:
         Song et al. (2021), https://arxiv.org/abs/2011.13456, algorithms 2 to 5, with the corrector before the predictor
-        as in the authors' programs, so that the score is never taken at the very end, where it may be infinite.
+        as in the authors' programs, so that the score is never taken at the very end, where it may be infinite. There
+        paths that are neither variance-exploding nor -preserving fall back on an Euler–Maruyama step; the one rule for
+        all of them is ours, and gives theirs on those two.
     """
     corrector_steps = check_count(corrector_steps, what="corrector_steps", least=0)
     if predictor not in ("reverse diffusion", "probability flow"):
@@ -155,22 +163,33 @@ def predictor_corrector(
     check_key(key)
     prior_key, noise_key = jax.random.split(key)
 
-    def correct(t: Array, args: PyTree, ys: Array, key: Key) -> tuple[Array, None]:
-        _, score = _velocity_and_score(transport, t, ys, args)
+    path = affine(transport.path, what="its step back")
+
+    def back(now: Moment) -> tuple[Array, Array]:
+        """The path's own step from the next time to this one: what it keeps of a state, and the noise's variance."""
+        a, b, _, _ = path.coefficients(now.t)
+        a_next, b_next, _, _ = path.coefficients(now.s)
+        kept = a / a_next
+        return kept, jnp.square(b) - jnp.square(kept * b_next)
+
+    def correct(now: Moment, args: PyTree, ys: Array, key: Key) -> tuple[Array, None]:
+        _, score = _velocity_and_score(transport, now.t, ys, args)
         noise = jax.random.normal(key, ys.shape, ys.dtype)
         ratio = signal_to_noise * jnp.mean(_norms(noise)) / jnp.mean(_norms(score))
-        length = 2 * jnp.square(ratio)
+        length = 2 * jnp.square(back(now)[0] * ratio)
         return ys + length * score + jnp.sqrt(2 * length) * noise, None
 
     def predict(now: Moment, ys: Array, args: PyTree, key: Key) -> Array:
-        if predictor == "reverse diffusion":
-            return _euler_maruyama(transport, _bounded(transport, steps, now.t), now, ys, args, key)
-        velocity, _ = _velocity_and_score(transport, now.t, ys, args)
-        return ys + (now.s - now.t) * velocity
+        velocity, score = _velocity_and_score(transport, now.t, ys, args)
+        if predictor == "probability flow":
+            return ys + (now.s - now.t) * velocity
+        kept, variance = back(now)
+        noise = jax.random.normal(key, ys.shape, ys.dtype)
+        return (2 - kept) * ys + variance * score + jnp.sqrt(variance) * noise
 
     def step(now: Moment, ys: Array, args: PyTree) -> tuple[Array, None]:
         predictor_key, corrector_key = jax.random.split(now.key)
-        ys, _ = jax.lax.scan(partial(correct, now.t, args), ys, jax.random.split(corrector_key, corrector_steps))
+        ys, _ = jax.lax.scan(partial(correct, now, args), ys, jax.random.split(corrector_key, corrector_steps))
         return predict(now, ys, args, predictor_key), None
 
     ys, _ = march(transport, step, count, key=prior_key, steps=steps, args=args, noise_key=noise_key)

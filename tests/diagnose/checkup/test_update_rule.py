@@ -41,6 +41,11 @@ def rule_of(optimizer):
         (optax.sgd(optax.linear_schedule(0.1, 0.0, 8)), "gradient descent", 0.05, 0.0, 2.0),
         (optax.adam(2e-3, b1=0.0), "Adam", 2e-3, 0.0, 2.0),
         (optax.radam(2e-3), "Adam", 2e-3, 0.9, 38.0),
+        (optax.nadam(2e-3), "Adam family, Nesterov", 2e-3, 0.9, 38.0 / 2.8),
+        (optax.nadamw(2e-3, b1=0.7, weight_decay=0.1), "Adam family, Nesterov", 2e-3, 0.7, 3.4 / 0.3 / 2.4),
+        # A mean of gradients takes 1 - β of each, and that is its rate; its start may be corrected or not.
+        (optax.chain(optax.ema(0.9), optax.scale(-0.5)), "heavy ball", 0.05, 0.9, 3.8),
+        (optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.5)), "heavy ball", 0.05, 0.9, 3.8),
         # It divides by a largest gradient, not by the root of a mean square.
         (optax.adamax(2e-3), "Adam", np.nan, 0.9, 38.0),
         (optax.rmsprop(2e-3), "RMSProp", np.nan, 0.0, 2.0),
@@ -49,7 +54,7 @@ def rule_of(optimizer):
     ],
     ids=[
         *("sgd", "heavy", "nesterov", "adam", "adamw", "clipped", "amsgrad", "injected", "schedule"),
-        *("b1=0", "radam", "adamax", "rms", "centred", "adagrad"),
+        *("b1=0", "radam", "nadam", "nadamw", "ema", "ema from zero", "adamax", "rms", "centred", "adagrad"),
     ],
 )
 def test_rate_momentum_and_threshold_are_read(optimizer, name, rate, momentum, threshold):
@@ -191,14 +196,13 @@ def test_rates_of_their_own_for_some_parameters():
     [
         optax.sign_sgd(0.1),
         optax.lion(0.1),
-        optax.nadam(0.1),
         optax.adabelief(0.1),
         optax.chain(optax.adam(0.1), optax.clip_by_global_norm(1e-3)),
         optax.chain(optax.trace(0.9), optax.trace(0.5), optax.scale(-0.1)),
         optax.chain(optax.sgd(0.1), optax.scale(-1.0)),
         optax.chain(optax.scale_by_rms(), optax.scale_by_sign(), optax.scale(-0.1)),
     ],
-    ids=["sign", "lion", "nadam", "adabelief", "clipped after", "two traces", "ascent", "sign of RMSProp"],
+    ids=["sign", "lion", "adabelief", "clipped after", "two traces", "ascent", "sign of RMSProp"],
 )
 def test_what_cannot_be_read_is_not_guessed(optimizer):
     rule, params, _ = rule_of(optimizer)
@@ -360,3 +364,42 @@ def test_adam_hovers_at_its_edge(x64, key):
     found = ratios(loss, params, optax.adam(0.01), key, 16, 250)
     # It starts far below, and is from then on pushed back from above one.
     assert found[0] < 0.6 and abs(jnp.mean(found[6:]) - 1) < 0.1 and jnp.max(found) < 1.15
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.99])
+def test_the_threshold_of_nadam_is_where_its_recurrence_turns(beta):
+    """m' = βm + (1-β)λx and x' = x - η(βm' + (1-β)λx): spectral radius one at ηλ = (2+2β)/((1-β)(1+2β))."""
+    limit = (2 + 2 * beta) / ((1 - beta) * (1 + 2 * beta))
+    for share, stable in ((0.999, True), (1.001, False)):
+        rate = limit * share
+        moment = np.array([beta, 1 - beta])
+        place = np.array([0.0, 1.0]) - rate * (beta * moment + np.array([0.0, 1 - beta]))
+        radius = np.abs(np.linalg.eigvals(np.stack([moment, place]))).max()
+        assert (radius <= 1 + 1e-12) == stable
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.lamb(1e-2),
+        optax.sign_sgd(1e-2),
+        optax.fromage(1e-2),
+        optax.rmsprop(1e-2, momentum=0.9),
+        optax.rmsprop(1e-2, momentum=0.9, nesterov=True),
+        optax.optimistic_gradient_descent(1e-2),
+        optax.contrib.simplified_ademamix(1e-2),
+        optax.contrib.schedule_free_sgd(0.1),
+        optax.chain(optax.adaptive_grad_clip(0.01), optax.sgd(0.1)),
+        optax.chain(optax.adam(1.0), optax.scale_by_trust_ratio()),
+        optax.lion(1e-3),
+        optax.contrib.muon(1e-2),
+    ],
+    ids=[
+        *("lamb", "sign", "fromage", "rms momentum", "rms nesterov", "optimistic", "ademamix", "schedule-free"),
+        *("adaptive clipping", "trust ratio", "lion", "muon"),
+    ],
+)
+def test_what_has_no_such_rates_is_said_to_be_unknown(optimizer):
+    rule, _, _ = rule_of(optimizer)
+    assert not bool(rule.known) and rule.name().startswith("unknown: ")
+    assert np.isnan(rule.threshold) and np.isnan(rule.learning_rate)

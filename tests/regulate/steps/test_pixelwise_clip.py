@@ -9,19 +9,21 @@ from hypothesis import strategies as st
 from nablax.regulate import pixelwise_clip
 
 
-def clipped(threshold, tree, axis=-1):
-    regulator = pixelwise_clip(threshold, channel_axis=axis)
+def clipped(threshold, tree, axis=-1, order=2):
+    regulator = pixelwise_clip(threshold, channel_axis=axis, order=order)
     return regulator.update(tree, regulator.init(tree), unknown=1)[0]
 
 
 @settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("order, numpys", [(2, 2), ("largest", np.inf)])
 @given(exponent=st.integers(-30, 30), threshold=st.sampled_from([1e-20, 0.1, 1.0, 1e20]), seed=st.integers(0, 99))
-def test_norms_are_bounded_and_directions_kept(exponent, threshold, seed):
+def test_norms_are_bounded_and_directions_kept(order, numpys, exponent, threshold, seed):
     gradient = 10.0**exponent * jax.random.normal(jax.random.key(seed), (5, 3))
-    norms = np.linalg.norm(np.asarray(gradient, np.float64), axis=1)
-    found = np.asarray(clipped(threshold, gradient), np.float64)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.minimum(norms, threshold), rtol=1e-5, atol=1e-37)
-    cosines = np.sum(found * np.asarray(gradient, np.float64), axis=1) / norms / np.linalg.norm(found, axis=1)
+    wide = np.asarray(gradient, np.float64)
+    found = np.asarray(clipped(threshold, gradient, order=order), np.float64)
+    expected = np.minimum(np.linalg.norm(wide, numpys, axis=1), threshold)
+    np.testing.assert_allclose(np.linalg.norm(found, numpys, axis=1), expected, rtol=1e-5, atol=1e-37)
+    cosines = np.sum(found * wide, axis=1) / np.linalg.norm(wide, axis=1) / np.linalg.norm(found, axis=1)
     np.testing.assert_allclose(cosines, 1, rtol=1e-5)
 
 
@@ -53,5 +55,7 @@ def test_between_guidance_and_renderer():
 def test_faults():
     with pytest.raises(ValueError, match="positive threshold"):
         pixelwise_clip(0.0)
+    with pytest.raises(ValueError, match='order 2 or "largest"'):
+        pixelwise_clip(1.0, order=1)
     with pytest.raises(ValueError, match="channel axis"):
         pixelwise_clip(1.0).update(jnp.array(1.0), optax.EmptyState())

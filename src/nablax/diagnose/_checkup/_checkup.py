@@ -43,6 +43,7 @@ from . import (
 from ._conflicts import Conflicts, Losses, named
 from ._gather import signs_of
 from ._layers import LayerHealth
+from ._metrics import as_json, metrics
 from ._noise_scale import NoiseScale
 from ._part import Part, Setting, listed, percent
 from ._rehearsal import Rehearsal
@@ -164,6 +165,25 @@ class Checkup(AbstractRecord):
         """
         words = "\n".join(f"[{finding.level}] {finding.text}" for finding in self.findings)
         return "\n\n".join([words, *(record.table() for _, record in self._parts(PARTS)), *self.notes])
+
+    def metrics(self) -> dict[str, float]:
+        """Every single number by name, to be logged.
+
+        Returns:
+            Numbers by path, such as ``"loss"``, ``"sharpness/ratio"`` and ``"sharpness/ratio_error"``, and how many
+            findings of each level there are, ``"findings/faults"``. Names depend on the arguments of the check-up
+            alone. Truths are 1 and 0; what is not known is NaN.
+        """
+        return metrics(self)
+
+    def to_json(self) -> str:
+        """Numbers, findings and notes as JSON.
+
+        Returns:
+            ``{"metrics": {name: number}, "findings": [{"level", "topic", "text"}], "notes": [...]}``; NaN and infinity
+            are null.
+        """
+        return as_json(self)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Write everything as one page that opens offline.

@@ -28,7 +28,20 @@ def form(moves: Moves | None, probe: OptimizerProbe) -> UpdateRule:
     """The rule of an optimiser that moves so; None of one that keeps nothing of the parameters' size."""
     if moves is None:
         return _stateless(probe)
+    if moves.moment and moves.steps and not moves.squares:
+        # A mean whose start is corrected, or is not, which its state does not say: late it is the same.
+        return _moments(moves._replace(steps=""), _late(probe, moves.steps))
     return _moments(moves, probe) if moves.moment else _squares(moves, probe)
+
+
+def _late(p: OptimizerProbe, count: str) -> OptimizerProbe:
+    """The same optimiser at a step at which no correction for the start is left."""
+    late = jnp.full_like(getattr(p.state, count), LATE)
+
+    def ask(gradient: PyTree, at: PyTree = p.params, **moments: PyTree) -> tuple[PyTree, Any]:
+        return p.ask(gradient, at, **moments | {count: late})
+
+    return p._replace(ask=ask)
 
 
 def wide(tree: PyTree) -> PyTree:
@@ -169,13 +182,20 @@ def _moments(moves: Moves, p: OptimizerProbe) -> UpdateRule:
     if moves.squares:
         # Beside second moments so large ε is nothing: what is left is their root and the learning rate.
         each = -flat[7:] * jnp.sqrt(_flatten(getattr(after, moves.squares[-1]))[0][7:]) / moments[7:]
+        # NAdam: u = -R(β m'/(1 - β^(t+1)) + (1-β) g/(1 - β^t)), with (1-β) g = m' - β m.
+        ahead = 1 - beta * (1 - correction) if count else correction
+        other_rates = rates / safe * ahead / correction
+        looking = beta * new / ahead + (new - beta * before) / correction
+        other = jnp.max(jnp.abs(step + other_rates * looking)) / size
+        nesterov = (other < mismatch) & (beta > 0)
+        rates = jnp.where(nesterov, other_rates, rates)
         return UpdateRule(
             rates=back(rates * _share(gain, 1 - beta)),
             momentum=beta,
-            threshold=(2 + 2 * beta) / (1 - beta),
+            threshold=(2 + 2 * beta) / (1 - beta) / jnp.where(nesterov, 1 + 2 * beta, 1),
             learning_rate=_common(each.ravel(), jnp.tile(p.has & (rates != 0), 2), rounding),
-            mismatch=mismatch,
-            nesterov=jnp.zeros((), bool),
+            mismatch=jnp.where(nesterov, other, mismatch),
+            nesterov=nesterov,
             kind="Adam",
             tolerance=tolerance,
         )

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,29 @@ import optax
 from jaxtyping import Array, PyTree
 
 from ..._core import Finding, Key, check_callable, check_count, check_key, check_optimizer, fault, gravest_first
+from ...follow import lowered
 from ._checkup import Checkup, checkup
+from ._log import Log, log_to
 from ._noise_scale import NoiseScale
 from ._trends import trends
 from ._watch_page import watch_page
 
 # What every check-up is given by the watch itself.
 _GIVEN = ("loss", "params", "batch", "opt_state", "update", "key", "optimizer")
+OnFault = Callable[[int, Checkup], Any]
+
+
+class FaultFound(RuntimeError):
+    """A check-up has found a fault, and the watch was told to raise.
+
+    Attributes:
+        number: of the step that was about to be made.
+        record: the check-up.
+    """
+
+    def __init__(self, number: int, record: Checkup) -> None:
+        super().__init__(f"step {number}: {record.findings[0].text}")
+        self.number, self.record = number, record
 
 
 class Watch:
@@ -27,12 +44,25 @@ class Watch:
     Attributes:
         records: ``(step, check-up)`` pairs, oldest first. The optimiser's ``rates`` in them are None, so that a run
             keeps no copies of the size of the parameters.
+        every: steps from one check-up to the next.
     """
 
-    def __init__(self, loss: Callable[..., Array], every: int, key: Key, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        loss: Callable[..., Array],
+        every: int,
+        key: Key,
+        on_fault: str | OnFault | None,
+        options: dict[str, Any],
+    ) -> None:
         self.records: list[tuple[int, Checkup]] = []
-        self._loss, self._every, self._key, self._options = loss, every, key, options
+        self.every = every
+        self._loss, self._key, self._on_fault, self._options = loss, key, on_fault, options
+        # One optimiser for all looks, so that the check-up is compiled once.
+        optimizer = options["optimizer"]
+        self._lowered = None if optimizer is None else lowered(optimizer)
         self._count = 0
+        self._logs: list[Log] = []
 
     def step(
         self,
@@ -54,15 +84,63 @@ class Watch:
 
         Returns:
             The check-up, or None on the steps between.
+
+        Raises:
+            FaultFound: the check-up has found a fault, for ``on_fault="raise"``.
         """
         number = self._count if number is None else number
         self._count = number + 1
-        if number % self._every:
+        if number % self.every:
             return None
+        record = self._look(number, params, batch, opt_state, update, self._options)
+        self._tell(number, record)
+        return record
+
+    def __call__(self, number: int, params: PyTree, opt_state: PyTree, batch: PyTree) -> Any:
+        """Look at a step that `nablax.follow.fit` is about to make, as its ``watch``; what ``on_fault`` returns."""
+        # The state is that of the optimiser with the factor that `fit` may lower.
+        options = self._options if self._lowered is None else self._options | {"optimizer": self._lowered}
+        return self._tell(number, self._look(number, params, batch, opt_state, None, options))
+
+    def log(self, writer: Any) -> "Watch":
+        """Hand each check-up's numbers on, those that there are already and those to come.
+
+        Args:
+            writer: a path, of a CSV file with a line for each check-up; a ``SummaryWriter`` of TensorBoard or what has
+                its ``add_scalar(name, value, step)``; a run of Weights & Biases or what has its
+                ``log(numbers, step=...)``; or ``writer(step, numbers)``. Names are those of a check-up's ``metrics``.
+
+        Returns:
+            The watch itself.
+
+        Raises:
+            ValueError: the writer is none of these.
+        """
+        log = log_to(writer)
+        for number, record in self.records:
+            log(number, record.metrics())
+        self._logs.append(log)
+        return self
+
+    def _tell(self, number: int, record: Checkup) -> Any:
+        if self._on_fault is None or record.findings[0].level != "fault":
+            return None
+        if callable(self._on_fault):
+            return self._on_fault(number, record)
+        if self._on_fault == "raise":
+            raise FaultFound(number, record)
+        warnings.warn(f"step {number}: {record.findings[0].text}", stacklevel=3)
+        return None
+
+    def _look(
+        self, number: int, params: PyTree, batch: PyTree, opt_state: PyTree, update: PyTree, options: dict[str, Any]
+    ) -> Checkup:
         key = jax.random.fold_in(self._key, number)
-        record = checkup(self._loss, params, batch, opt_state=opt_state, update=update, key=key, **self._options)
+        record = checkup(self._loss, params, batch, opt_state=opt_state, update=update, key=key, **options)
         # All numbers but one are few: the rates are as many as the parameters.
         self.records.append((number, eqx.tree_at(lambda r: r.sharpness.rule.rates, record, None)))
+        for log in self._logs:
+            log(number, record.metrics())
         return record
 
     @property
@@ -139,22 +217,29 @@ def watch(
     every: int = 200,
     key: Key,
     optimizer: optax.GradientTransformation | None = None,
+    on_fault: str | OnFault | None = None,
     **options: Any,
 ) -> Watch:
     """Watch a training loop by a check-up every so many steps.
+
+    `nablax.follow.fit` takes a watch as its ``watch``, and stops or lowers the rate as ``on_fault`` says.
 
     Args:
         loss: ``loss(params, batch) -> scalar``.
         every: steps from one check-up to the next, 200 by default. A check-up costs about 100 steps.
         key: for random probes; each check-up folds in its step number.
         optimizer: the Optax optimiser.
+        on_fault: what to do where a check-up finds a fault: ``"warn"``, ``"raise"`` a `FaultFound` before the step is
+            made, or call ``on_fault(number, record)``, which in `nablax.follow.fit` may return ``"stop"``, or a factor
+            to lower the rate by; nothing by default.
         **options: the other arguments of :func:`checkup`.
 
     Returns:
         A `Watch`: call its ``step`` once a training step, and ``table`` or ``to_html`` when you like.
 
     Raises:
-        ValueError: ``every`` is below 1, or an option is none of :func:`checkup`'s.
+        ValueError: ``every`` is below 1, ``on_fault`` is nothing that can be done, or an option is none of
+            :func:`checkup`'s.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -177,9 +262,15 @@ def watch(
     check_count(every, what="every")
     if optimizer is not None:
         check_optimizer(optimizer)
+    if not (on_fault in (None, "warn", "raise") or callable(on_fault)):
+        raise fault(
+            expected='on_fault="warn", "raise" or a function of step number and check-up',
+            got=repr(on_fault),
+            fix="Leave it out to be told nothing.",
+        )
     known = [name for name in inspect.signature(checkup).parameters if name not in _GIVEN]
     if unknown := sorted(options.keys() - set(known)):
         raise fault(
             expected=f"options of checkup, {', '.join(known)}", got=", ".join(unknown), fix="Mind the spelling."
         )
-    return Watch(loss, every, key, {"optimizer": optimizer, **options})
+    return Watch(loss, every, key, on_fault, {"optimizer": optimizer, **options})

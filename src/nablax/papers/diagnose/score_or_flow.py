@@ -89,9 +89,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     keys = jax.random.split(train_key, repeats)
     networks = [MLP(2, width=64, depth=3, time_features=16, residual=True, key=k) for k in keys]
     free = [train(network, k) for network, k in zip(networks, keys)]
+    constrained = [train(_Gradient(network), k) for network, k in zip(networks, keys)]
     return [
-        _violated(free[0], train(_Gradient(networks[0]), keys[0]), data, test_key),
-        _as_good(free, data, sample_key, count),
+        _violated(free[0], constrained[0], data, test_key),
+        _as_good({"free network": free, "gradient by construction": constrained}, data, sample_key, count),
         _gauge(data, gauge_key, count, repeats),
     ]
 
@@ -119,20 +120,22 @@ def _violated(free: Transport, gradient: Transport, data: Mixture, key: Key) -> 
     )
 
 
-def _as_good(trained: list[Transport], data: Mixture, key: Key, count: int) -> Check:
-    distances: dict[str, list[float]] = {"free network": [], "gradient of the data's own mean and covariance": []}
-    # The score of the normal law with the data's own moments: a perfect gradient, and the wrong one.
-    scale = jnp.sqrt(jnp.mean(jnp.square(data.means)) + data.scale**2)
-    for transport, k in zip(trained, jax.random.split(key, len(trained))):
-        truth_key, sample_key = jax.random.split(k)
-        truth = data.sample(truth_key, count)
-        drawn = transport.sample(count, key=sample_key, solver=Solver(rtol=1e-3, atol=1e-3))
-        for found, points in zip(distances.values(), (drawn, scale * jax.random.normal(sample_key, (count, 2)))):
-            found.append(energy_distance(points, truth))
+def _as_good(trained: dict[str, list[Transport]], data: Mixture, key: Key, count: int) -> Check:
+    """Networks of one size, from the same starts, on the same data, as long: one a gradient, one not."""
+    distances: dict[str, list[float]] = {name: [] for name in trained}
+    for name, transports in trained.items():
+        for transport, k in zip(transports, jax.random.split(key, len(transports))):
+            truth_key, sample_key = jax.random.split(k)
+            drawn = transport.sample(count, key=sample_key, solver=Solver(rtol=1e-3, atol=1e-3))
+            distances[name].append(energy_distance(drawn, data.sample(truth_key, count)))
     return Check(
-        "The network that is not conservative samples well; to be conservative is not enough to do so.",
-        "stated in words: it performs remarkably well as a generative mechanism",
-        contrasts=Contrast("energy distance to the data", distances, "lower", ratio=0.1),
+        "The network that is not conservative samples better than one that is by construction.",
+        "stated in words: it performs remarkably well as a generative mechanism, and need not be a gradient",
+        contrasts=Contrast("energy distance to the data", distances, "lower"),
+        expected=False,
+        tried="one key of two networks each: the free network at 0.0011 ± 0.0002, the constrained one at 0.0004 ± "
+        "0.0003; both are near what two draws of the data have",
+        moved_from="the free network against the normal law of the data's own moments, which any network beats",
     )
 
 

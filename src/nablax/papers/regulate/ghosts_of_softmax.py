@@ -53,6 +53,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     optimizers = {
         "controller": optax.chain(descent, ghost_step(logits)),
         "gradient norm clipped at 1": optax.chain(optax.clip_by_global_norm(1.0), descent),
+        "norm of the update clipped at 1": optax.chain(descent, optax.clip_by_global_norm(1.0)),
     }
 
     def run(optimizer: optax.GradientTransformation, start: PyTree, key: Key) -> tuple[PyTree, Array]:
@@ -84,6 +85,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             contrasts=Contrast(
                 "test accuracy lost, points", {name: lost for name, (_, lost) in runs.items()}, "lower", threshold=5.0
             ),
+            expected=False,
+            tried="Clipping the gradient before the rate, as is usual, collapses, as stated; clipping the update "
+            "behind the rate at 0.3, 1, 3 or 10 survives as well as the controller does (95.5 to 97.7 %), at no cost.",
+            moved_from="the same against clipping the gradient alone",
         ),
         Check(
             "In units of the radius the step from which the loss collapses is nearly the same at all temperatures.",

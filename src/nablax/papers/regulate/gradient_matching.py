@@ -1,6 +1,7 @@
 """Fish on domains that each have a shortcut of their own, and its expansion against the matching objective."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.flatten_util
@@ -9,10 +10,11 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._core import Key
-from ...regulate import fish, mean, multi_value_and_grad
+from ...regulate import fish
 from .._contrast import Contrast
 from .._problems._classifier import loss, network
 from .._problems._training import trained
+from .._problems._tuning import tuned
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -22,30 +24,40 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2104.09937",
     rooms=("regulate",),
     row=201,
-    read="text",
+    read="code",
 )
 
 _DOMAINS, _SAMPLES, _STEPS = 3, 600, 400
 _INVARIANT, _SHORTCUT = 0.85, 0.9
-# With a first-order method the inner step is the strength of the penalty; from 6 to 12 it makes no difference.
-_INNER, _OUTER = 8.0, 0.1
+# With a first-order method the inner step is the strength of the penalty.
+_INNER, _OUTER = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0), (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_ENDS = {0.0: "no inner step", 0.003: "the first step's direction, to which smaller rates keep"}
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
     """Average the walk over all orders of three domains, and test where every shortcut points the wrong way.
 
+    The rate and the inner step are chosen by the same on other draws: an oracle's choice, for all alike. The walk over
+    mixed domains is a control at Fish's settings; at an inner step of 32 and a rate of 0.01, where one walk overshoots
+    by far, it reached as much.
+
     Args:
         key: of all randomness.
-        full: eight times the seeds. The paper's image, text and molecule data are not used at either scale.
+        full: eight times the draws. The paper's image, text and molecule data are not used at either scale.
 
     Returns:
         Two checks.
     """
-    seeds = 64 if full else 8
     expansion_key, toy_key = jax.random.split(key)
     ours, none = _expansion(expansion_key)
-    names = "Fish", "the same walk over mixed domains", "pooled descent"
-    accuracy = dict(zip(names, 100 * jax.jit(jax.vmap(_toy))(jax.random.split(toy_key, seeds)).T))
+    methods = {"Fish": partial(_toy, True), "pooled descent": partial(_toy, False)}
+    keys = 64 if full else 8
+    runs = tuned(methods, (_INNER, _OUTER), "higher", key=toy_key, keys=keys, tuning=4, of="apart", ends=_ENDS)
+    accuracy = {
+        "Fish": runs.results["Fish"]["apart"],
+        "the same walk over mixed domains": runs.results["Fish"]["mixed"],
+        "pooled descent": runs.results["pooled descent"]["apart"],
+    }
     return [
         Check(
             "On average the walk follows the gradient of the inner-product objective, at first-order cost.",
@@ -61,8 +73,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             f"It generalises to a domain in which shortcuts of the training domains mislead, where what holds "
             f"everywhere gives {100 * _INVARIANT:.0f} %.",
             "shown for a linear model, and on benchmarks (tables)",
-            contrasts=Contrast("test accuracy, %", accuracy, "higher", threshold=75.0),
-            moved_from="80 % on every seed, at an inner step of 4; of 4, 6 and 8, on the draws of key 0, 8 was kept",
+            contrasts=Contrast("test accuracy, %", accuracy, "higher", threshold=75.0, settings=runs.settings),
+            moved_from="80 % on every seed, at an inner step of 4; then 75 % in the mean, at one of 8, chosen on the "
+            "draws shown",
         ),
     ]
 
@@ -87,10 +100,11 @@ def _expansion(key: Key) -> tuple[Float[Array, ""], Float[Array, ""]]:
         gradients = slopes(w)
         return (jnp.sum(jnp.square(jnp.sum(gradients, axis=0))) - jnp.sum(jnp.square(gradients))) / 2
 
-    aggregator = fish(rate, key=key)
+    regulator = fish(rate)
 
     def walk(order: Array) -> Array:
-        return aggregator.update(slopes(flat), aggregator.init(flat), flat, domain_grad=slope, order=order)[0]
+        first = slope(flat, order[0])
+        return regulator.update(first, regulator.init(flat), flat, domain_grad=slope, order=order)[0]
 
     orders = jnp.array(list(itertools.permutations(range(_DOMAINS))))
     beyond = jnp.mean(jax.vmap(walk)(orders), axis=0) - jnp.mean(slopes(flat), axis=0)
@@ -98,8 +112,9 @@ def _expansion(key: Key) -> tuple[Float[Array, ""], Float[Array, ""]]:
     return jnp.linalg.norm(beyond - expected) / jnp.linalg.norm(expected), jnp.ones(())
 
 
-def _toy(key: Key) -> Float[Array, " methods"]:
-    """Test accuracy of Fish, of its walk over mixed batches, and of pooled descent, all by logistic regression."""
+def _toy(walks: bool, setting: Float[Array, "2"], key: Key) -> dict[str, Float[Array, ""]]:
+    """Test accuracy in percent by logistic regression, of walks or of pooled descent, over domains apart and mixed."""
+    inner, outer = setting
     train_key, test_key, mix_key, order_key = jax.random.split(key, 4)
 
     def draw(key: Key, shortcut: float) -> tuple[Array, Array]:
@@ -117,24 +132,27 @@ def _toy(key: Key) -> Float[Array, " methods"]:
     order = jax.random.permutation(mix_key, _DOMAINS * _SAMPLES)
     mixed = jax.tree.map(lambda leaf: leaf.reshape(order.size, -1)[order].reshape(leaf.shape), domains)
 
-    def run(aggregator: optax.GradientTransformationExtraArgs, data: tuple[Array, Array]) -> Float[Array, ""]:
-        def losses(w: Array, data: tuple[Array, Array]) -> Array:
-            return jnp.mean(jax.nn.softplus(-data[1] * (data[0] @ w)), axis=-1)
+    def run(data: tuple[Array, Array]) -> Float[Array, ""]:
+        def loss(w: Array, order: Array) -> Array:
+            """Of the domain where a walk begins, or of all of them."""
+            x, y = jax.tree.map(lambda leaf: leaf[order[0]] if walks else leaf, data)
+            return jnp.mean(jax.nn.softplus(-y * (x @ w)))
 
         def slope(w: Array, index: Array) -> Array:
-            return jax.grad(losses)(w, (data[0][index], data[1][index]))
+            return jax.grad(loss)(w, index[None])
 
         w, _ = trained(
-            losses,
+            loss,
             jnp.zeros(1 + _DOMAINS),
-            optax.chain(aggregator, optax.sgd(_OUTER)),
-            lambda step, key: data,
+            optax.chain(fish(inner) if walks else optax.identity(), optax.sgd(outer)),
+            lambda step, key: jax.random.permutation(key, _DOMAINS),
             _STEPS,
             key=order_key,
-            value_and_grad=multi_value_and_grad,
-            extra=lambda w, data, grads: {"domain_grad": slope},
+            extra=lambda w, order, grads: {"domain_grad": slope, "order": order},
         )
-        return jnp.mean((test_y * (test_x @ w) > 0).astype(jnp.float32))
+        return 100 * jnp.mean((test_y * (test_x @ w) > 0).astype(jnp.float32))
 
-    walk = fish(_INNER, key=order_key)
-    return jnp.stack([run(walk, domains), run(walk, mixed), run(mean(), domains)])
+    return {"apart": run(domains), "mixed": run(mixed)}
+
+
+__all__ = ["PAPER", "checks"]

@@ -1,8 +1,8 @@
 """Multi-Scale Temporal Homeostasis: a network of rectified units on a stream of digits while its units go astray.
 
 The stream shows one class at a time for a while, so that honest activity fluctuates; the gains of all hidden units
-drift slowly, and jump every now and then. The equations are our reading of the abstract, and so is this test: the
-paper's molecular, graph and image benchmarks are not used.
+drift slowly, and jump every now and then. The equations are ours, after the abstract, and so is this test: the paper's
+molecular, graph and image benchmarks are not used. Four scales are run at their defaults.
 """
 
 import jax
@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._core import Key
-from ...regulate import homeostasis
+from ...regulate import activity_control
 from .._contrast import Contrast
 from .._problems._continual import cross_entropy, initial_weights, layer_inputs, permuted_digits
 from .._problems._training import trained
@@ -29,7 +29,6 @@ PAPER = Paper(
 )
 
 _SCALES = {"ultra-fast alone": 1.0, "fast alone": 10.0, "medium alone": 100.0, "slow alone": 1000.0}
-_TOLERANCES = (2.0, 0.5, 0.2, 0.0)
 _SAMPLES = 8  # of a step of the stream
 _RUN = 5  # steps of one class
 _EVERY = 400  # steps from one jump to the next
@@ -58,17 +57,17 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     worst = after.reshape(*after.shape[:2], -1, _WINDOW).mean(-1).min(-1)
     names = ("four scales", *_SCALES, "no regulation")
     accuracy = {name: after[:, method].mean(-1) for method, name in enumerate(names)}
-    fall = {name: healthy - worst[:, names.index(name)] for name in ("four scales", "no regulation")}
+    fall = {name: healthy - worst[:, method] for method, name in enumerate(names)}
     return [
         Check(
             "Four scales together keep a perturbed network more accurate than any one of them.",
             "stated in words: outperforms single-scale models",
             contrasts=Contrast("accuracy after the first jump, %", accuracy, "higher"),
             expected=False,
-            tried="Tolerances (3, 2, 1, 0), (2, 0.5, 0.2, 0) and (1.5, 0, 0, 0) nats: 70, 91 and 93 % in a trial "
-            "against 93 % of the best single scale, which is the one matched to the stream; scales that act on silence "
-            "as well as on excess, and activity seen without averaging, did worse. Four scales spare the choice of the "
-            "right one and no more; tolerances were chosen after that trial.",
+            tried="Tolerances (3, 2, 1, 0), the first default, (2, 0.5, 0.2, 0), the one since, and (1.5, 0, 0, 0) "
+            "nats: 70, 91 and 93 % in a trial against 93 % of the best single scale, which is the one matched to the "
+            "stream; scales that act on silence as well as on excess, and activity seen without averaging, did worse. "
+            "Four scales spare the choice of the right one and no more.",
         ),
         Check(
             "Catastrophic failures are eliminated.",
@@ -79,6 +78,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 "lower",
                 threshold=20.0,
             ),
+            expected=False,
+            tried="Four scales do eliminate them, and so does the fast scale alone, by less of a fall.",
+            moved_from="the same against no regulation alone",
         ),
     ]
 
@@ -99,8 +101,8 @@ def _run(sets: tuple[Array, ...], key: Key, steps: int) -> Float[Array, "methods
     drift, *others = jax.random.normal(keys[2], (2 + steps // _EVERY, 64))
     # Healthy at first, then other gains with each jump.
     jumps = jnp.stack([jnp.zeros(64), *others])
-    methods = [homeostasis(target, time_constants=tuple(_SCALES.values()), tolerances=_TOLERANCES)]
-    methods += [homeostasis(target, time_constants=(scale,), tolerances=(0.0,)) for scale in _SCALES.values()]
+    methods = [activity_control(target)]
+    methods += [activity_control(target, time_constants=(scale,), tolerances=(0.0,)) for scale in _SCALES.values()]
 
     def step(states: list, number: Array) -> tuple[list, Array]:
         wanted = (test_y == number // _RUN % 10).astype(jnp.float32)

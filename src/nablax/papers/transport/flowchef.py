@@ -1,17 +1,30 @@
 """Steering Rectified Flow Models in the Vector Field (FlowChef): no gradient through the model."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float
 
-from ..._core import Key
+from ..._core import Key, fault
 from ...fields import MLP
+from ...follow import fit
 from ...spaces import Euclidean
-from ...transport import Linear, Normal, Transport, VariancePreserving, inpainting, posterior_guidance, steer
+from ...transport import (
+    Linear,
+    Normal,
+    Transport,
+    constant_step_guidance,
+    flow_matching,
+    inpainting,
+    posterior_guidance,
+    reflow,
+    steer,
+)
 from ...transport import super_resolution as block_average
 from .._contrast import Contrast
 from .._problems._mixture import Mixture
@@ -27,10 +40,25 @@ PAPER = Paper(
     read="text",
 )
 
-_METHODS = {"FlowChef": steer, "guidance through the model": posterior_guidance}
-_STEPS = 100
-_SKIPPING_RATES = (0.1, 0.3, 1.0)  # per step, in units of 1/|A|²
-_BACKPROPAGATED_RATES = (1.0, 3.0, 10.0)  # of the likelihood, in units of |A|²
+_THEIRS = "constant-step DPS"
+_METHODS = {"FlowChef": steer, _THEIRS: constant_step_guidance, "guidance by the likelihood": posterior_guidance}
+_STEPS, _IMAGES = 100, 64
+# A step, in units of 1/|A|²; of the likelihood, in units of |A|². From 2/|A|² on descent on a misfit diverges.
+_STEERING = (0.1, 0.25, 0.5, 1.0, 1.5)
+_RATES = {
+    "FlowChef": _STEERING,
+    _THEIRS: (0.125, 0.25, 0.5, 1.0, 2.0),
+    "guidance by the likelihood": (0.3, 1.0, 3.0, 10.0, 30.0),
+}
+
+
+class _Blind(eqx.Module):
+    """A field that does not look at what the cost is given."""
+
+    field: MLP
+
+    def __call__(self, t: Array, y: Array, args: Array) -> Array:
+        return self.field(t, y, None)
 
 
 class _Misfit(eqx.Module):
@@ -44,64 +72,54 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """Solve noiseless inpainting, super-resolution and deblurring of small images whose flow is known exactly.
 
     The images are a mixture of smooth random templates, so that the velocity has no training error. Each method has its
-    rate chosen on one half of the images, by its error there, and is judged on the other half.
+    rate chosen by its error on images of their own, and is judged on others. Whether paths must be straight is asked of
+    learned flows of smaller images, before and after reflow.
 
     Args:
         key: of all randomness.
-        full: 16 × 16 pixels, 256 templates and 512 images instead of 8 × 8, 64 and 128. The paper's 64 × 64 faces and
-            latent models of text to image need their published weights and are run at neither scale.
+        full: 16 × 16 pixels and 256 templates instead of 8 × 8 and 64, and sixteen repetitions instead of four. The
+            paper's 64 × 64 faces and latent models of text to image need their published weights and are run at
+            neither scale.
 
     Returns:
-        Four checks.
+        Six checks.
     """
-    side, templates, images = (16, 256, 512) if full else (8, 64, 128)
+    side, templates, repeats = (16, 256, 16) if full else (8, 64, 4)
     keys = jax.random.split(key, 4)
     mixture = Mixture(_smooth(keys[0], templates, side), 0.2)
-    truth = mixture.sample(keys[1], images)
-    problems = _problems(side)
-    straight, curved = mixture.transport(Linear(margin=0.01)), mixture.transport(VariancePreserving())
+    straight = mixture.transport(Linear(margin=0.01))
+    found = {
+        problem: {
+            name: _solved(method, straight, mixture, matrix, _RATES[name], keys[1], repeats)
+            for name, method in _METHODS.items()
+        }
+        for problem, matrix in _problems(side).items()
+    }
 
-    def solve(method: Callable, transport: Transport, rates: tuple[float, ...]) -> np.ndarray:
-        """Errors and misfits, problem by problem."""
-        return np.array([_best(method, transport, matrix, truth, rates, keys[2]) for matrix in problems.values()]).T
+    def contrast(what: str, part: int, runs: dict[str, _Solved]) -> Contrast:
+        settings = {name: [f"{run.rate:g}"] for name, run in runs.items()}
+        return Contrast(what, {name: run[part] for name, run in runs.items()}, "lower", settings=settings)
 
-    free, free_misfit = solve(steer, straight, (0.0,))
-    skipping, misfit = solve(steer, straight, _SKIPPING_RATES)
-    backpropagated, their_misfit = solve(posterior_guidance, straight, _BACKPROPAGATED_RATES)
-    diffused, _ = solve(steer, curved, _SKIPPING_RATES)
-    expenses = {name: _expense(method, keys[3], full) for name, method in _METHODS.items()}
-    ours, theirs = _METHODS
-    error = "rms error to the true image"
+    expenses = {name: _expense(method, keys[2], full) for name, method in list(_METHODS.items())[:2]}
     return [
         Check(
-            "steering without backpropagation meets the observation",
+            "Steering without backpropagation meets the observation, and more closely than guidance through the model.",
             "stated in words",
-            contrasts=[
-                Contrast(f"misfit over that of no steering, {name}", {ours: a, theirs: b}, "lower", threshold=0.05)
-                for name, a, b in zip(problems, misfit / free_misfit, their_misfit / free_misfit)
-            ],
+            contrasts=[contrast(f"misfit, {problem}", 1, runs) for problem, runs in found.items()],
+            moved_from="at most 0.05 of the misfit without steering, which constant-step DPS reaches as well",
+        ),
+        *(
+            Check(
+                f"It restores the image better than guidance through the model: {problem}.",
+                "better PSNR than DPS-style baselines on inpainting, super-resolution and deblurring",
+                contrasts=contrast("rms error to the true image", 0, runs),
+                moved_from="0.95 on each of three; 0.8 in their mean, against the likelihood's guidance alone; then as "
+                "now, by rates up to 8, of which 2 or 4 was best for 64 images in deblurring and diverged for others",
+            )
+            for problem, runs in found.items()
         ),
         Check(
-            "and restores the image better than guidance through the model",
-            "better PSNR than DPS-style baselines on inpainting, super-resolution and deblurring",
-            contrasts=[
-                Contrast(
-                    f"{error}, over that of guidance through the model, mean of three",
-                    {ours: np.mean(skipping / backpropagated), theirs: 1.0},
-                    "lower",
-                    ratio=0.8,
-                ),
-                Contrast(
-                    "the largest of the three",
-                    {ours: np.max(skipping / backpropagated), "no steering": np.max(free / backpropagated)},
-                    "lower",
-                    threshold=1.0,
-                ),
-            ],
-            moved_from="0.95 on each problem",
-        ),
-        Check(
-            "skipping the gradient saves time and memory",
+            "Skipping the gradient saves time and memory.",
             "stated in words, with seconds and memory of image models",
             contrasts=[
                 Contrast(what, {name: [values[i]] for name, values in expenses.items()}, "lower", ratio=0.6)
@@ -109,17 +127,51 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             ],
         ),
         Check(
-            "the shortcut needs the straight paths of a rectified flow",
+            "The shortcut works better on the straighter paths of a reflowed field.",
             "argued: it converges along straight paths and not along those of diffusion models",
-            contrasts=[
-                Contrast(f"{error}, {name}", {"straight": a, "variance-preserving": b}, "lower", ratio=1 / 1.5)
-                for name, a, b in zip(problems, skipping, diffused)
-            ],
+            contrasts=_straightness(keys[3], repeats),
             expected=False,
-            tried="rates 0.1 to 1 on both paths: the curved one wants a larger rate, and then does as well. The "
-            "velocity is exact here and the data simple; neither path was rectified by training",
+            tried="ten steps on learned flows of 16 numbers, rates tuned apart, up to 8: level on super-resolution, "
+            "worse by 7 and 12 % on inpainting and deblurring. A second training errs once more",
+            moved_from="the linear path against the variance-preserving one, both exact: the update is the same on any "
+            "path, up to its grid and gain",
         ),
     ]
+
+
+class _Solved(NamedTuple):
+    """Errors to the truth and misfits, root mean squares over images, one a repetition, at the rate tuned."""
+
+    errors: list[float]
+    misfits: list[float]
+    rate: float
+
+
+def _straightness(key: Key, repeats: int) -> list[Contrast]:
+    """Errors and misfits in ten steps on a learned flow of 4 × 4 images, and on the flow learned from its own pairs."""
+    shape_key, data_key, first_key, pair_key, second_key, solve_key = jax.random.split(key, 6)
+    mixture = Mixture(_smooth(shape_key, 8, 4), 0.2)
+
+    def learned(data: dict[str, Array], key: Key, *, independent: bool) -> Transport:
+        start_key, fit_key = jax.random.split(key)
+        optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, 3000))
+        field = MLP(16, width=128, depth=3, key=start_key)
+        loss = flow_matching(Linear())
+        field = fit(loss, field, data, optimizer=optimizer, steps=3000, batch_size=256, key=fit_key).model
+        return Transport(_Blind(field), Linear(), Normal((16,)), Euclidean((16,)), independent=independent)
+
+    once = learned({"data": mixture.sample(data_key, 20_000)}, first_key, independent=True)
+    again = learned(reflow(once, 20_000, key=pair_key), second_key, independent=False)
+    problems, found = _problems(4), []
+    for problem, matrix in problems.items():
+        runs = {
+            name: _solved(steer, flow, mixture, matrix, _STEERING, solve_key, repeats, steps=10)
+            for name, flow in (("reflowed", again), ("flow on independent pairs", once))
+        }
+        values = {name: run.errors for name, run in runs.items()}
+        settings = {name: [f"{run.rate:g}"] for name, run in runs.items()}
+        found.append(Contrast(f"rms error to the true image, {problem}", values, "lower", settings=settings))
+    return found
 
 
 def _smooth(key: Key, count: int, side: int) -> Float[Array, "count pixels"]:
@@ -152,23 +204,39 @@ def _problems(side: int) -> dict[str, Array]:
     return matrices
 
 
-def _best(
-    method: Callable, transport: Transport, matrix: Array, truth: Array, rates: tuple[float, ...], key: Key
-) -> tuple[float, float]:
-    """Error to the truth and misfit, root mean squares on the second half, at the rate that is best on the first."""
-    seen = truth @ matrix.T
-    half = len(truth) // 2
-    scores = []
-    for rate in rates:
-        samples, _ = method(
-            transport, _Misfit(matrix), len(truth), key=key, args=seen, steps=_STEPS, rate=jnp.asarray(rate)
+def _solved(
+    method: Callable,
+    transport: Transport,
+    mixture: Mixture,
+    matrix: Array,
+    rates: tuple[float, ...],
+    key: Key,
+    repeats: int,
+    *,
+    steps: int = _STEPS,
+) -> _Solved:
+    """Solve the problem at the rate that is best on images used for nothing else."""
+
+    def run(rate: float, key: Key) -> tuple[float, float]:
+        image_key, noise_key = jax.random.split(key)
+        truth = mixture.sample(image_key, _IMAGES)
+        seen, shrink = truth @ matrix.T, jnp.asarray(rate)
+        samples, _ = method(transport, _Misfit(matrix), _IMAGES, key=noise_key, args=seen, steps=steps, rate=shrink)
+        error = jnp.mean(jnp.square(samples - truth))
+        misfit = jnp.sum(jnp.square(samples @ matrix.T - seen)) / (_IMAGES * jnp.count_nonzero(jnp.any(matrix, axis=1)))
+        return float(jnp.sqrt(error)), float(jnp.sqrt(misfit))
+
+    tuning, fresh = jax.random.split(key)
+    scores = np.nan_to_num(np.array([run(rate, tuning)[0] for rate in rates]), nan=np.inf)
+    best = int(np.argmin(scores))
+    if best == 0 or (best == len(rates) - 1 and method is not steer):
+        raise fault(
+            expected=f"a rate within {rates} that is best",
+            got=f"errors {scores}",
+            fix="Widen the grid, for all methods alike.",
         )
-        errors = jnp.mean(jnp.square(samples - truth), axis=1)
-        misfits = jnp.sum(jnp.square(samples @ matrix.T - seen), axis=1) / jnp.count_nonzero(jnp.any(matrix, axis=1))
-        means = [float(jnp.mean(x)) for x in (errors[:half], errors[half:], misfits[half:])]
-        scores.append(tuple(np.sqrt(means)) if np.isfinite(means[0]) else (np.inf, np.inf, np.inf))
-    _, error, misfit = min(scores)
-    return float(error), float(misfit)
+    errors, misfits = zip(*(run(rates[best], k) for k in jax.random.split(fresh, repeats)))
+    return _Solved(list(errors), list(misfits), rates[best])
 
 
 def _expense(method: Callable, key: Key, full: bool) -> tuple[float, float]:

@@ -10,7 +10,15 @@ from jaxtyping import Array, PyTree
 
 from ..._core import Key
 from ...fields import MLP
-from ...transport import Linear, SinkhornCoupling, flow_matching, independent_coupling, optimal_coupling
+from ...transport import (
+    Linear,
+    SinkhornCoupling,
+    flow_matching,
+    heuristic_coupling,
+    independent_coupling,
+    optimal_coupling,
+    stable_coupling,
+)
 from .._contrast import Contrast
 from .._problems._paths import draw_clouds
 from .._problems._plane import (
@@ -51,14 +59,14 @@ def nearest_coupling(noise: Array, data: Array, *, key: Key, labels: PyTree = No
 def checks(key: Key, *, full: bool = False) -> list[Check]:
     """Train from noise to moons with three couplings of the batch, and from moons to a ring with two.
 
-    The paper's image sets and its stable and heuristic couplings are not run.
+    Its stable and heuristic couplings are held against independent pairs by what they cost; its image sets are not run.
 
     Args:
         key: of all randomness.
         full: also reproduce the table of flows in the plane: 15 cells of five seeds, an hour or two on two cores.
 
     Returns:
-        Six checks; with ``full`` one more for each number of the table.
+        Seven checks; with ``full`` one more for each number of the table.
     """
     points = 1000
     keys = jax.random.split(key, 4)
@@ -94,8 +102,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         ends = follow_euler(field, begin, _EULER)
         return _squared(begin, ends).mean() / wasserstein(begin, ends) ** 2
 
-    optimal_cost, entropic_cost, independent_cost = (
-        _squared(**batches(0, 20)).mean(axis=1) for batches in (paired, entropic, plain)
+    stable, heuristic = source(stable_coupling, 5, data=train), source(heuristic_coupling, 6, data=train)
+    optimal_cost, entropic_cost, stable_cost, heuristic_cost, independent_cost = (
+        _squared(**batches(0, 20)).mean(axis=1) for batches in (paired, entropic, stable, heuristic, plain)
     )
     cost = "squared distance of a pair, batch by batch"
     found = [
@@ -171,6 +180,14 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                     cost, {"entropic pairs": entropic_cost, "independent pairs": independent_cost}, "lower", ratio=0.5
                 ),
                 Contrast(cost, {"optimal pairs": optimal_cost, "entropic pairs": entropic_cost}, "lower"),
+            ],
+        ),
+        Check(
+            "stable and heuristic couplings, which satisfy less, bring most of what the optimal one does",
+            "variance of 1.60 and 1.56 against 10.7 of independent pairs and 0.24 of optimal ones, in the plane",
+            contrasts=[
+                Contrast(cost, {name: found, "independent pairs": independent_cost}, "lower", ratio=0.5)
+                for name, found in (("stable pairs", stable_cost), ("heuristic pairs", heuristic_cost))
             ],
         ),
     ]

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import check_callable, check_count, check_like, described, exact, fault
 from ._arithmetic import combine, cosines_and_norms, split
-from ._checks import check_weights, checked, judged, leading_axis, still_finite
+from ._checks import check_order, check_weights, checked, judged, leading_axis, still_finite
+from ._promise import at_rest, without_conflict
 from ._state import AggregatorState, Weights, initial, record
 
 Step = Callable[[PyTree, Any], tuple[PyTree, Weights, Any]]
@@ -35,6 +36,11 @@ def aggregator(
     that it consists of, ``prepare``, then ``weigh``, then ``finish``: each takes the memory as its last argument and
     returns it as its last result. In between it may be anything; what the last returns has the structure of what
     ``memory`` made, and is the next step's.
+
+    A sum of gradients that cancel to the rounding of their precision, :math:`\lVert d\rVert\le(\epsilon_g+32\epsilon)
+    \sum_i|w_i|n_i`, is noise, which an optimiser that follows would blow up to a full step: it is set to zero, and
+    the state says ``stationary``. Here :math:`\epsilon_g` is the machine epsilon of the coarsest gradient and
+    :math:`\epsilon` that of the solve.
 
     Args:
         weigh: ``weigh(cosines [K, K], norms [K]) -> Weights``; where ``memory`` or ``prepare`` is given,
@@ -74,6 +80,22 @@ def aggregator(
         - Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, https://arxiv.org/abs/2406.16232
           (weights apart from the vector)
     """
+    return of_weights(
+        weigh, prepare=prepare, finish=finish, memory=memory, objectives=objectives, throw=throw, promises=False
+    )
+
+
+def of_weights(
+    weigh: Callable[..., Any],
+    *,
+    prepare: Callable[[PyTree, Any], tuple[PyTree, Any]] | None = None,
+    finish: Callable[[PyTree, Any], tuple[PyTree, Any]] | None = None,
+    memory: Callable[[PyTree], Any] | None = None,
+    objectives: int | None = None,
+    throw: bool = True,
+    promises: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    """What `aggregator` makes; where the method ``promises`` that no objective is hurt, it is held to that."""
     for name, function in {"weigh": weigh, "prepare": prepare, "finish": finish, "memory": memory}.items():
         if function is not None or name == "weigh":
             check_callable(function, what=name, fix="See the arguments of regulate.aggregator.")
@@ -89,6 +111,9 @@ def aggregator(
             found = weigh(cosines, norms)
         found = judged(check_weights(found, len(norms)), cosines, norms)
         vector = combine(grads, found.weights)
+        if promises:
+            vector, found = without_conflict(grads, vector, found, cosines, norms)
+        vector = at_rest(grads, vector, found.weights, norms)
         if finish is not None:
             finished, kept = _pair(finish(vector, kept), "finish", "(vector, memory)")
             check_like(finished, vector, what="a vector that", fix="Let finish return the vector in its own shape.")
@@ -123,8 +148,9 @@ def from_step(
     def update(
         grads: PyTree, state: AggregatorState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, AggregatorState]:
-        del extra
-        count = leading_axis(grads, params)
+        del params, extra
+        check_order()
+        count = leading_axis(grads, state.parameters)
         if objectives is not None and count != objectives:
             raise fault(
                 expected=f"{objectives} objectives",
@@ -132,7 +158,7 @@ def from_step(
                 fix="Give the factory as many objectives as the gradients' leading axis is long.",
             )
         vector, found, kept = step(grads, state.inner)
-        return checked(vector, found, throw), record(state, found, kept)
+        return checked(vector, found, throw), record(state, vector, found, kept)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

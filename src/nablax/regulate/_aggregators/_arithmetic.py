@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import divide, exact, fault, nonzero, wide_dtype
+from ..._core import divide, exact, fault, nonzero, scaled, wide_dtype
 
 # Columns that are multiplied at a time, at least, and pieces at most: long thin products run best from the cache,
 # and sums of blocks round less than one long sum.
@@ -95,3 +95,19 @@ def combine(grads: PyTree, weights: Float[Array, " K"]) -> PyTree:
         return (weights.astype(dtype) @ flat.astype(dtype)).reshape(value.shape[1:]).astype(value.dtype)
 
     return jax.tree.map(leaf, grads)
+
+
+@exact
+def slopes_along(
+    gradients: PyTree, updates: PyTree, norms: Float[Array, " K"]
+) -> tuple[Float[Array, " K"], Float[Array, ""]]:
+    """Cosines of a vector with every gradient, and the vector's norm; no square leaves the number range."""
+    dtype = norms.dtype
+    flat, scale = scaled([jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(updates)])
+    length = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in flat))
+    unit = [leaf / jnp.where(length > 0, length, 1) for leaf in flat]
+    products = sum(
+        jnp.matmul(jnp.reshape(row, (row.shape[0], -1)), u.astype(row.dtype), preferred_element_type=dtype)
+        for row, u in zip(jax.tree.leaves(gradients), unit)
+    )
+    return divide(products, norms), length * scale

@@ -2,25 +2,28 @@
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from ..._core import divide
+from ..._core import divide, peak
 from ._aggregator import aggregator, of_gramian, weighting
+from ._checks import check_preference
 from ._state import Weights, outcome
 
 
-def conflict_free_weights(gramian: Float[Array, "K K"]) -> Weights:
+def conflict_free_weights(gramian: Float[Array, "K K"], preference: ArrayLike | None = None) -> Weights:
     r"""ConFIG's weights of a Gramian; see `conflict_free`.
 
     Args:
         gramian: :math:`JJ^{\top}`, in any unit.
+        preference: the cosines' ratios, equal by default; see `conflict_free`.
 
     Returns:
-        `Weights`. The residual is the largest difference between the cosines and their mean: rounding where the
-        gradients are independent, more where no direction makes equal angles.
+        `Weights`. The residual is the largest difference between the cosines and the nearest multiple of the
+        preference: rounding where the gradients are independent, more where no direction makes such angles.
 
     Raises:
-        ValueError: the Gramian is not square.
+        ValueError: the Gramian is not square, or the preference none for its rows.
 
     Example:
         >>> import jax.numpy as jnp
@@ -31,14 +34,16 @@ def conflict_free_weights(gramian: Float[Array, "K K"]) -> Weights:
     Cost:
         One eigendecomposition of a K × K matrix.
     """
-    return of_gramian(_conflict_free, gramian)
+    return of_gramian(_conflict_free, gramian, check_preference(preference, len(gramian))[0])
 
 
-def conflict_free(*, objectives: int | None = None, throw: bool = True) -> optax.GradientTransformationExtraArgs:
+def conflict_free(
+    *, preference: ArrayLike | None = None, objectives: int | None = None, throw: bool = True
+) -> optax.GradientTransformationExtraArgs:
     r"""ConFIG: equal cosines to all gradients, as long as the sum of their projections.
 
     .. math::
-        d = \Big(\sum_i\langle g_i, u\rangle\Big)u,\qquad u = \frac{\hat J^{+}1}{\lVert\hat J^{+}1\rVert}
+        d = \Big(\sum_i\langle g_i, u\rangle\Big)u,\qquad u = \frac{\hat J^{+}c}{\lVert\hat J^{+}c\rVert},\qquad c_i=1
 
     with :math:`\hat J` the gradients scaled to unit norm. Found from the Gramian's cosines, so that the long matrix
     is neither factorised nor copied. No objective is hurt where the gradients are linearly independent; where they
@@ -46,6 +51,7 @@ def conflict_free(*, objectives: int | None = None, throw: bool = True) -> optax
     absent.
 
     Args:
+        preference: c, to which the cosines are proportional, none negative; equal by default.
         objectives: number K; see `aggregator`.
         throw: whether failures raise; see `aggregator`.
 
@@ -53,7 +59,7 @@ def conflict_free(*, objectives: int | None = None, throw: bool = True) -> optax
         A gradient transformation; leading axis K in, none out.
 
     Raises:
-        ValueError: leading axes disagree.
+        ValueError: leading axes disagree; the preference is none; see `upgrad`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,7 +76,8 @@ def conflict_free(*, objectives: int | None = None, throw: bool = True) -> optax
         - Liu, Chu and Thuerey, "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", 2024,
           https://arxiv.org/abs/2408.11104 (the definition; the form in cosines is ours)
     """
-    return aggregator(_conflict_free, objectives=objectives, throw=throw)
+    given, objectives = check_preference(preference, objectives)
+    return aggregator(lambda *two: _conflict_free(*two, given), objectives=objectives, throw=throw)
 
 
 def imtl_g_weights(gramian: Float[Array, "K K"]) -> Weights:
@@ -135,24 +142,27 @@ def imtl_g(*, objectives: int | None = None, throw: bool = True) -> optax.Gradie
     return aggregator(_imtl_g, objectives=objectives, throw=throw)
 
 
-def _balanced(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> tuple[Array, Array, Array]:
-    """``C⁺1``, the cosines' common size ``C C⁺1``, and by how much they differ."""
+def _balanced(
+    cosines: Float[Array, "K K"], norms: Float[Array, " K"], preference: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """``C⁺c``, the cosines ``C C⁺c`` over their direction's length, and by how much they miss a multiple of ``c``."""
     values, vectors = jnp.linalg.eigh(cosines)
     floor = 8 * len(norms) * jnp.finfo(cosines.dtype).eps
     powers = jnp.where(values > floor, 1 / jnp.where(values > floor, values, 1), 0)
-    present = (norms > 0).astype(norms.dtype)
-    multiples = vectors @ (powers * (vectors.T @ present))
+    factors = jnp.ones_like(norms) if preference is None else (preference / peak(preference)).astype(norms.dtype)
+    wanted = jnp.where(norms > 0, factors, 0)
+    multiples = vectors @ (powers * (vectors.T @ wanted))
     reached = cosines @ multiples
     length = jnp.sqrt(jnp.maximum(multiples @ reached, jnp.finfo(cosines.dtype).tiny))
-    middle = jnp.sum(reached) / jnp.maximum(jnp.sum(present), 1)
-    spread = jnp.max(jnp.where(norms > 0, jnp.abs(reached - middle), 0)) / length
+    nearest = divide(reached @ wanted, wanted @ wanted) * wanted
+    spread = jnp.max(jnp.where(norms > 0, jnp.abs(reached - nearest), 0)) / length
     return multiples, reached / length, jnp.where(jnp.any(norms > 0), spread, 0)
 
 
 @weighting()
-def _conflict_free(cosines: Float[Array, "K K"], norms: Float[Array, " K"]) -> Weights:
-    # Ĵ⁺1 = Ĵᵀ(ĴĴᵀ)⁺1 = Ĵᵀ C⁺1, so that only C is decomposed; ‖Ĵ⁺1‖² = (C⁺1)ᵀ C (C⁺1).
-    multiples, angles, spread = _balanced(cosines, norms)
+def _conflict_free(cosines: Float[Array, "K K"], norms: Float[Array, " K"], preference: Array | None = None) -> Weights:
+    # Ĵ⁺c = Ĵᵀ(ĴĴᵀ)⁺c = Ĵᵀ C⁺c, so that only C is decomposed; ‖Ĵ⁺c‖² = (C⁺c)ᵀ C (C⁺c).
+    multiples, angles, spread = _balanced(cosines, norms, preference)
     length = jnp.sqrt(jnp.maximum(multiples @ cosines @ multiples, jnp.finfo(norms.dtype).tiny))
     return Weights(divide(multiples / length * (norms @ angles), norms), spread)
 

@@ -8,8 +8,8 @@ import optax
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_like, divide, exact, fault, scaled, wide_dtype
-from ._arithmetic import combine, cosines_and_norms, with_unit_diagonal
+from ..._core import check_like, divide, exact, fault, wide_dtype
+from ._arithmetic import combine, cosines_and_norms, slopes_along, with_unit_diagonal
 from ._checks import checked, leading_axis
 from ._complementarity import solve_one
 from ._state import Weights, outcome
@@ -102,7 +102,7 @@ def guard(*, throw: bool = True) -> optax.GradientTransformationExtraArgs:
         one = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), gradients)
         check_like(updates, one, what="an update that", fix="Pass the gradients that the updates were made of.")
         cosines, norms = cosines_and_norms(gradients)
-        slopes, size = _slopes(gradients, updates, norms)
+        slopes, size = slopes_along(gradients, updates, norms)
         solution = solve_one(with_unit_diagonal(cosines), -slopes)
         # d = u − ‖u‖ Σ x_i g_i/‖g_i‖; where no x is positive the update is handed on as it came.
         taken = combine(gradients, divide(solution.x, norms))
@@ -119,16 +119,3 @@ def guard(*, throw: bool = True) -> optax.GradientTransformationExtraArgs:
         return guarded, GuardState(worst.astype(dtype), kept.astype(dtype), solution.residual.astype(dtype), result)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _slopes(gradients: PyTree, updates: PyTree, norms: Float[Array, " K"]) -> tuple[Array, Array]:
-    """Cosines of the update with every gradient, and the update's norm; no square leaves the number range."""
-    dtype = norms.dtype
-    flat, scale = scaled([jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(updates)])
-    length = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in flat))
-    unit = [leaf / jnp.where(length > 0, length, 1) for leaf in flat]
-    products = sum(
-        jnp.matmul(jnp.reshape(row, (row.shape[0], -1)), u.astype(row.dtype), preferred_element_type=dtype)
-        for row, u in zip(jax.tree.leaves(gradients), unit)
-    )
-    return divide(products, norms), length * scale

@@ -5,7 +5,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._core import divide
-from ._aggregator import aggregator, of_gramian, weighting
+from ._aggregator import of_gramian, of_weights, weighting
 from ._complementarity import solve_one
 from ._state import Weights, outcome
 
@@ -71,7 +71,7 @@ def mgda(*, objectives: int | None = None, throw: bool = True) -> optax.Gradient
         - Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", 2018,
           https://arxiv.org/abs/1810.04650 (there by Frank and Wolfe's iteration; here solved to rounding)
     """
-    return aggregator(_mgda, objectives=objectives, throw=throw)
+    return of_weights(_mgda, objectives=objectives, throw=throw)
 
 
 @weighting()

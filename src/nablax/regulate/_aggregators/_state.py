@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optimistix as optx
@@ -26,6 +27,21 @@ class Weights(NamedTuple):
     result: optx.RESULTS = optx.RESULTS.successful  # type: ignore[assignment]
 
 
+class Shapes(eqx.Module):
+    """Of the parameters that `init` saw, by path: part of the state's structure, no array of it.
+
+    A stack has one axis more than they, so that a gradient alone is never taken for one, parameters at hand or not.
+    """
+
+    by_path: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
+
+
+def shapes_of(params: PyTree) -> Shapes:
+    """Shapes of a tree's leaves by their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return Shapes(tuple((jax.tree_util.keystr(path), jnp.shape(leaf)) for path, leaf in leaves))
+
+
 class AggregatorState(NamedTuple):
     r"""State of every aggregator.
 
@@ -34,13 +50,18 @@ class AggregatorState(NamedTuple):
             else None.
         residual: the last step's, see `Weights`; infinite where the gradients were not finite.
         result: the last step's, see `Weights`.
+        stationary: whether the last direction is zero: no direction improves what the method holds to, or what is left
+            of the gradients is below their rounding and was set to zero.
         inner: what the method itself remembers: a key, averages.
+        parameters: shapes of the parameters, by which a stack of gradients is known; no array.
     """
 
     weights: Float[Array, " K"] | None
     residual: Float[Array, ""]
     result: optx.RESULTS
+    stationary: Bool[Array, ""]
     inner: Any
+    parameters: Shapes
 
 
 def outcome(done: Bool[Array, ""]) -> optx.RESULTS:
@@ -52,10 +73,17 @@ def initial(params: PyTree, objectives: int | None, inner: Any) -> AggregatorSta
     """State before the first step; ``objectives`` where weights are to be recorded."""
     dtype = wide_dtype(params)
     weights = None if objectives is None else jnp.zeros(objectives, dtype)
-    return AggregatorState(weights, jnp.zeros((), dtype), outcome(jnp.asarray(True)), jax.tree.map(jnp.asarray, inner))
+    return AggregatorState(
+        weights,
+        residual=jnp.zeros((), dtype),
+        result=outcome(jnp.asarray(True)),
+        stationary=jnp.asarray(False),
+        inner=jax.tree.map(jnp.asarray, inner),
+        parameters=shapes_of(params),
+    )
 
 
-def record(state: AggregatorState, found: Weights, inner: Any) -> AggregatorState:
+def record(state: AggregatorState, vector: PyTree, found: Weights, inner: Any) -> AggregatorState:
     """Next state, in the types of the last."""
     fix = "Hand on what memory(params) made, with other values."
     check_like(inner, state.inner, what="a memory that", fix=fix)
@@ -65,7 +93,8 @@ def record(state: AggregatorState, found: Weights, inner: Any) -> AggregatorStat
         check_like(found.weights, state.weights, what="a vector of weights that", fix=fix)
     weights = None if state.weights is None else found.weights.astype(state.weights.dtype)
     residual = jnp.asarray(found.residual, state.residual.dtype)
-    return AggregatorState(weights, residual, found.result, inner)
+    stationary = ~jnp.any(jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(vector)]))
+    return AggregatorState(weights, residual, found.result, stationary, inner, state.parameters)
 
 
 def _as_before(new: Any, old: Array) -> Array:

@@ -1,28 +1,17 @@
 """Fish: one small step for each domain in turn raises the inner products between the domains' gradients."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, canonical_convolutions, fault, required
-from .._aggregators._checks import leading_axis
+from ..._core import canonical_convolutions, fault, required
 
 
-class FishState(NamedTuple):
-    """What Fish keeps between steps.
-
-    Attributes:
-        key: of the order of the domains at the next step.
-    """
-
-    key: Key
-
-
-def fish(inner_rate: float | Float[Array, ""], *, key: Key) -> optax.GradientTransformationExtraArgs:
+def fish(inner_rate: float | Float[Array, ""]) -> optax.GradientTransformationExtraArgs:
     r"""Average the domains' gradients along a walk that descends one domain after the other, in random order.
 
     .. math::
@@ -36,65 +25,60 @@ def fish(inner_rate: float | Float[Array, ""], *, key: Key) -> optax.GradientTra
         \operatorname{E} g = \nabla\Big(\frac1K\sum_i L_i
         - \frac{\alpha}{2K}\sum_{i<j}\nabla L_i\cdot\nabla L_j\Big) + O(\alpha^2)
 
-    A step of rate :math:`\varepsilon\alpha K` along it is the outer step :math:`\theta + \varepsilon(\theta_K-\theta)`.
+    A step of rate :math:`\varepsilon\alpha K` along it is the outer step :math:`\theta + \varepsilon(\theta_K-\theta)`;
+    the authors' code divides its rate of the outer step by K.
 
     Args:
         inner_rate: α, the step length of the walk, in units of parameters per gradient.
-        key: of the orders.
 
     Returns:
-        The aggregator of K domains. ``update(grads, state, params, domain_grad=...)`` needs the parameters and
-        ``domain_grad(params, index) -> grads``, the gradient of one domain elsewhere, ``index`` being a traced integer;
-        ``order=[K]`` fixes the order of a step. Its state is a `FishState`.
+        The regulator of one gradient, that of the domain where the walk begins, without state. ``update(grads, state,
+        params, order=[K], domain_grad=...)`` needs the order of the walk, a random one each step, of which ``grads`` is
+        the gradient of ``order[0]``; the parameters; and ``domain_grad(params, index) -> grads``, the gradient of one
+        domain elsewhere, ``index`` being a traced integer. In a loop the batch carries the order, and the loss is that
+        of its first domain.
 
     Raises:
-        ValueError: parameters or ``domain_grad`` are missing at an update, leading axes differ, or the
-            order is not as long.
+        ValueError: parameters, ``order`` or ``domain_grad`` are missing at an update, or the order has not two domains.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from nablax import regulate
         >>> centres = jnp.array([0.0, 2.0])
         >>> slope = lambda w, i: w - centres[i]  # of (w - centre)² / 2
-        >>> aggregator = regulate.fish(0.1, key=jax.random.key(0))
-        >>> w = jnp.array(1.0)
-        >>> grads = slope(w, jnp.arange(2))
-        >>> updates, state = aggregator.update(grads, aggregator.init(w), w, domain_grad=slope, order=jnp.array([0, 1]))
+        >>> regulator = regulate.fish(0.1)
+        >>> w, order = jnp.array(1.0), jnp.array([0, 1])
+        >>> updates, _ = regulator.update(slope(w, order[0]), regulator.init(w), w, domain_grad=slope, order=order)
         >>> round(float(updates), 4)  # 1, then -1 - 0.1
         -0.05
 
     Cost:
-        K - 1 gradients one after the other, beside the K that come in, of which one is used.
+        K - 1 gradients one after the other, beside the one that comes in: K in all.
 
     References:
         - Shi, Seely, Torr, Siddharth, Hannun, Usunier and Synnaeve, "Gradient Matching for Domain Generalization",
-          2021, https://arxiv.org/abs/2104.09937 (the walk; the expansion is derived here, and is tested)
+          2021, https://arxiv.org/abs/2104.09937 (the walk; the expansion is derived here, and is tested. Where
+          there are more domains than the walk visits, their code draws which, and so may ``order``)
     """
 
-    def init(params: PyTree) -> FishState:
-        del params
-        return FishState(key)
-
     def update(
-        grads: PyTree,
-        state: FishState,
+        updates: PyTree,
+        state: optax.EmptyState,
         params: PyTree = None,
         *,
         domain_grad: Callable[[PyTree, Int[Array, ""]], PyTree] | None = None,
         order: Int[Array, " K"] | None = None,
         **extra: Any,
-    ) -> tuple[PyTree, FishState]:
-        count = leading_axis(grads, params)
+    ) -> tuple[PyTree, optax.EmptyState]:
         params = required(params, "params", by="fish")
         domain_grad = required(domain_grad, "domain_grad", by="fish")
-        following, now = jax.random.split(state.key)
-        if order is not None and jnp.shape(order) != (count,):
+        turns = jnp.asarray(required(order, "order", by="fish"))
+        if turns.ndim != 1 or len(turns) < 2:
             raise fault(
-                expected=f"order=[{count}], every domain once",
-                got=f"shape {jnp.shape(order)}",
-                fix="Leave it out for a random one.",
+                expected="order=[K], every domain once, and two at least",
+                got=f"shape {turns.shape}",
+                fix="Pass jax.random.permutation(key, K), and the gradient of the first of them.",
             )
-        turns = jax.random.permutation(now, count) if order is None else jnp.asarray(order)
 
         def descend(params: PyTree, gradient: PyTree) -> PyTree:
             return jax.tree.map(lambda p, g: p - jnp.asarray(inner_rate, p.dtype) * g, params, gradient)
@@ -106,8 +90,7 @@ def fish(inner_rate: float | Float[Array, ""], *, key: Key) -> optax.GradientTra
             # Gradients are summed, not displacements: no digits are lost where steps are small beside parameters.
             return (descend(params, gradient), jax.tree.map(jnp.add, total, gradient)), None
 
-        first = jax.tree.map(lambda leaf: leaf[turns[0]], grads)
-        (_, total), _ = jax.lax.scan(walk, (descend(params, first), first), turns[1:])
-        return jax.tree.map(lambda leaf: leaf / count, total), FishState(following)
+        (_, total), _ = jax.lax.scan(walk, (descend(params, updates), updates), turns[1:])
+        return jax.tree.map(lambda leaf: leaf / len(turns), total), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -31,13 +31,16 @@ def classp(
     \tilde g_i = m_i\,\frac{g_i}{s_i}, \qquad m_i = [\,|g_i| > \text{threshold}\,]
     $$
 
-    With p = 2 and no threshold this is AdaGrad. The state is meant to last through all tasks: what a weight learnt on
+    With p = 2 and no threshold this is AdaGrad, our default. The author's is ``classp(0.5**0.5, power=1.0)``: his
+    threshold of 0.5 is one of squared gradients. The state is meant to last through all tasks: what a weight learnt on
     one task slows it down on the next, and the threshold leaves weights untouched for tasks to come.
 
     Args:
-        threshold: least magnitude of a gradient that is followed, in units of the gradient, 0 by default.
-        power: the exponent p, positive, 2 by default. The smaller it is, the faster adjustments are suppressed.
-        epsilon: what the sum starts from, in units of the gradient to the power p, 1e-5 by default.
+        threshold: least magnitude of a gradient that is followed, in units of the gradient; 0 by default, the author's
+            is the root of 0.5.
+        power: the exponent p, positive; 2 by default, the author's is 1. The smaller it is, the faster adjustments are
+            suppressed.
+        epsilon: what the sum starts from, in units of the gradient to the power p, 1e-5 by default, as the author's.
 
     Returns:
         The regulator; its state is a `ClasspState`.
@@ -59,7 +62,8 @@ def classp(
     References:
         - Ludwig, "CLASSP: a Biologically-Inspired Approach to Continual Learning through Adjustment Suppression and
           Sparsity Promotion", 2024, https://arxiv.org/abs/2405.09637 (the text's rule for each weight; the author's
-          code, as published, compares whether any gradient of the layer is not zero, and drops the power. Keeping the
+          code, as published, compares whether any gradient of the layer is not zero with the threshold, so that below
+          a threshold of 1 all that are not zero pass, and drops the power of the sum. Keeping the
           root of the sum in place of the sum, which leaves no range at extreme scales, is ours)
     """
     if (isinstance(threshold, float | int) and threshold < 0) or power <= 0 or epsilon <= 0:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PyTree
 from ..._core import Key, check_count, check_floats, check_key, described, fault, rows_of
 from ._pairing import cheapest_pairing, check_pairs
 from ._sinkhorn import SinkhornCoupling
+from ._stable import heuristic_coupling, stable_coupling
 
 Rows = Array | np.ndarray
 
@@ -154,8 +155,8 @@ def coupled_batches(
 
     Args:
         data: rows, leading axis N; NumPy, a memory map or JAX.
-        coupling: `optimal_coupling`, `class_aware_coupling`, a `SinkhornCoupling`, `independent_coupling`, or any
-            callable like them.
+        coupling: `optimal_coupling`, `stable_coupling`, `heuristic_coupling`, `class_aware_coupling`, a
+            `SinkhornCoupling`, `independent_coupling`, or any callable like them.
         batch_size: pairs in a batch, at most N.
         key: of rows, noise and coupling.
         condition: rows, leading axis N; goes into the batch and to the coupling as labels. Default: none.
@@ -198,7 +199,8 @@ def coupled_batches(
     conditions = None if condition is None else np.asarray(condition)
     if conditions is not None and len(conditions) != size:
         raise fault(expected=f"{size} conditions", got=len(conditions), fix="Give one condition a row.")
-    if conditions is not None and (coupling is optimal_coupling or isinstance(coupling, SinkhornCoupling)):
+    across = (optimal_coupling, stable_coupling, heuristic_coupling)
+    if conditions is not None and (coupling in across or isinstance(coupling, SinkhornCoupling)):
         raise fault(
             expected="a coupling that keeps classes apart, since there is a condition",
             got="one that pairs across them, so that a class would train on part of the prior only",

@@ -74,7 +74,8 @@ def posterior_guidance(
 
     References:
         Chung et al. (2023), Diffusion Posterior Sampling for General Noisy Inverse Problems,
-        https://arxiv.org/abs/2209.14687, here on the probability flow and without their normalisation of the step.
+        https://arxiv.org/abs/2209.14687, here on the probability flow, and with the weight that the
+        likelihood has by Tweedie's formula; their own step, constant and normalised, is `constant_step_guidance`.
     """
     count = check_draws(count, key, args)
     check_cost(transport, cost, args)

@@ -1,4 +1,4 @@
-"""Homeostasis of activity on four timescales: the larger the deviation, the faster the scale that answers it."""
+"""Control of activity on several timescales: the larger the deviation, the faster the scale that answers it."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from ..._core import fault, wide_dtype
 
 
-class HomeostasisState(NamedTuple):
+class ActivityControlState(NamedTuple):
     """What has been corrected, and what should be.
 
     Attributes:
@@ -25,11 +25,11 @@ class HomeostasisState(NamedTuple):
     corrections: PyTree
 
 
-def homeostasis(
+def activity_control(
     target: PyTree,
     *,
     time_constants: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0),
-    tolerances: tuple[float, ...] = (3.0, 2.0, 1.0, 0.0),
+    tolerances: tuple[float, ...] = (2.0, 0.5, 0.2, 0.0),
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scale activity so that each unit's mean magnitude returns to a target, by integral control on several scales.
 
@@ -40,8 +40,8 @@ def homeostasis(
     c_k \leftarrow c_k + \rho_k\operatorname{sign}(e_k)\max(|e_k| - \epsilon_k, 0)
     $$
 
-    with $\rho_k = 1 - e^{-1/\tau_k}$. Each scale sees the activity averaged over its own time. A fast scale acts
-    only on what
+    with $\rho_k = 1 - e^{-1/\tau_k}$. The rule is ours, after the abstract of a paper on multi-scale homeostasis. Each
+    scale sees the activity averaged over its own time. A fast scale acts only on what
     exceeds its tolerance $\epsilon_k$, so that ordinary fluctuations, which carry the signal, pass while a unit that
     explodes is caught within a few steps; the slowest scale, with tolerance 0, removes what is left and any drift. The
     fastest of several scales only damps. For a steady excess without tolerances the error shrinks by the factor
@@ -50,12 +50,14 @@ def homeostasis(
     Args:
         target: mean magnitude of the activity of each unit, ``[units]`` for each leaf, in units of the activity.
             Recorded on healthy activity. A unit with target 0, silent then, is left alone.
-        time_constants: $\tau_k$ in updates, fastest first.
-        tolerances: $\epsilon_k$, in nats of the activity's magnitude, one for each scale.
+        time_constants: $\tau_k$ in updates, fastest first; 1 to 1000 by default. The paper's scales are 5 ms, 2 s,
+            5 min and 1 h, of which ours are no copy: an update has no length in seconds.
+        tolerances: $\epsilon_k$, in nats of the activity's magnitude, one for each scale; ours, and those that the
+            paper's check runs.
 
     Returns:
         A transformation of activities, each leaf ``[samples, units]``, in the form of Optax; its state is a
-        `HomeostasisState`.
+        `ActivityControlState`.
 
     Raises:
         ValueError: the lengths differ, a constant is not positive, a tolerance is negative, or the scales together are
@@ -64,7 +66,7 @@ def homeostasis(
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax import regulate
-        >>> regulator = regulate.homeostasis(jnp.ones(1))
+        >>> regulator = regulate.activity_control(jnp.ones(1))
         >>> activity = jnp.full((1, 1), 1e4)
         >>> state = regulator.init(activity)
         >>> for _ in range(100):
@@ -76,8 +78,8 @@ def homeostasis(
 
     References:
         - Hakim, "Multi-Scale Temporal Homeostasis Enables Efficient and Robust Neural Networks", 2026,
-          https://arxiv.org/abs/2602.07009 (four scales from milliseconds to an hour, and their coordination; the
-          equations, in which tolerances coordinate the scales, are ours)
+          https://arxiv.org/abs/2602.07009 (after the abstract: four scales from milliseconds to an hour, and that they
+          are coordinated. Integral control, tolerances as what coordinates the scales, and all defaults are ours)
     """
     if len(time_constants) != len(tolerances) or not time_constants:
         raise fault(
@@ -99,14 +101,14 @@ def homeostasis(
             fix="Slow some of them down; together they would overshoot.",
         )
 
-    def init(params: PyTree) -> HomeostasisState:
+    def init(params: PyTree) -> ActivityControlState:
         goal = jax.tree.map(lambda a, t: jnp.asarray(t, wide_dtype(a)), params, target)
         levels = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(rates), *t.shape)), goal)
-        return HomeostasisState(goal, levels, jax.tree.map(jnp.zeros_like, levels))
+        return ActivityControlState(goal, levels, jax.tree.map(jnp.zeros_like, levels))
 
     def update(
-        updates: PyTree, state: HomeostasisState, params: PyTree = None, **extra: object
-    ) -> tuple[PyTree, HomeostasisState]:
+        updates: PyTree, state: ActivityControlState, params: PyTree = None, **extra: object
+    ) -> tuple[PyTree, ActivityControlState]:
         def sense(activity: Array, level: Array) -> Array:
             now = jnp.mean(jnp.abs(activity).astype(level.dtype), axis=0)
             return jnp.stack([old + rate * (now - old) for old, rate in zip(level, rates)]).astype(level.dtype)
@@ -130,6 +132,6 @@ def homeostasis(
         levels = jax.tree.map(sense, updates, state.levels)
         corrections = jax.tree.map(correct, levels, state.target, state.corrections)
         regulated = jax.tree.map(scale, updates, corrections)
-        return regulated, HomeostasisState(state.target, levels, corrections)
+        return regulated, ActivityControlState(state.target, levels, corrections)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,65 @@
+"""A loss in, a drop-in for `jax.value_and_grad` out: gradients without a backward pass, through samples and choices.
+
+Every estimator is ``estimate.X(loss, *, has_aux=False, ...)(params, *args, key=key) -> (value, grads)``. ``value`` is
+the loss at ``params``; ``grads`` have the structure and dtypes of its inexact leaves. `nablax.follow.fit` and
+`nablax.follow.train_step` take one as ``value_and_grad=``.
+
+Chambers:
+
+- ``_composition``: backpropagation put together from parts: lenses, learners, circuits of bits.
+- ``_discrete``: through binary and categorical draws, signs and spikes.
+- ``_layers``: layers and losses whose backward pass is another than their own.
+- ``_local``: local in time: what the weights have done to a recurrent state is carried along.
+- ``_nested``: through what a program solves for, by the condition that the solution satisfies.
+- ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
+"""
+
+from ._composition._boolean import boolean_lens
+from ._composition._learner import Learner, learner
+from ._composition._lens import Lens, identity_lens, reverse_lens
+from ._discrete._bernoulli import smooth_times_stochastic, straight_through
+from ._discrete._categorical import categorical_straight_through, gumbel, reinmax
+from ._discrete._reste import rectified_order, rectified_straight_through
+from ._discrete._score_function import score_function
+from ._discrete._surrogate import Surrogate, spike
+from ._layers._metric import metric_loss
+from ._layers._randomised_linear import RandomisedLinear
+from ._local._real_time import RealTime, RealTimeState, real_time
+from ._nested._implicit import implicit
+from ._perturbation._average import average
+from ._perturbation._finite_differences import gaussian_smoothing, spsa
+from ._perturbation._forward_gradient import forward_gradient
+from ._perturbation._guesses import guessed_gradient
+from ._perturbation._seed_replay import SeededGradient, seed_replay
+
+__all__ = [
+    "Learner",
+    "Lens",
+    "RandomisedLinear",
+    "RealTime",
+    "RealTimeState",
+    "SeededGradient",
+    "Surrogate",
+    "average",
+    "boolean_lens",
+    "categorical_straight_through",
+    "forward_gradient",
+    "gaussian_smoothing",
+    "guessed_gradient",
+    "gumbel",
+    "identity_lens",
+    "implicit",
+    "learner",
+    "metric_loss",
+    "real_time",
+    "rectified_order",
+    "rectified_straight_through",
+    "reinmax",
+    "reverse_lens",
+    "score_function",
+    "seed_replay",
+    "smooth_times_stochastic",
+    "spike",
+    "spsa",
+    "straight_through",
+]

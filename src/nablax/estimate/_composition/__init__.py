@@ -1,0 +1,1 @@
+"""Backpropagation put together from parts: lenses, learners, circuits of bits."""

@@ -1,0 +1,1 @@
+"""Gradients through choices: binary and categorical draws, signs, spikes."""

@@ -1,0 +1,94 @@
+"""Binary units: a draw forwards, a derivative backwards that is not the draw's."""
+
+import jax
+from jaxtyping import Array, Float
+
+from ..._core import Key, check_floats, check_key, fault
+
+
+def straight_through(
+    logits: Float[Array, "..."], *, key: Key | None = None, derivative: str = "identity"
+) -> Float[Array, "..."]:
+    r"""Binary units whose derivative is as if the draw were not there.
+
+    .. math:: h\sim\operatorname{Bernoulli}(\sigma(a)),\qquad \frac{\partial h}{\partial a} := 1
+        \quad\text{or}\quad \sigma'(a)
+
+    The derivative of the loss at the drawn value stands for its difference between 1 and 0: for a loss that is linear
+    in h and with :math:`\sigma'` the estimate is unbiased; else its bias has the size of the curvature.
+
+    Args:
+        logits: a, any shape.
+        key: of the draws; without one h is 1 where a > 0, and 0 elsewhere.
+        derivative: "identity", the authors' best, or "sigmoid".
+
+    Returns:
+        Zeros and ones in the logits' dtype and shape, each differentiable.
+
+    Raises:
+        ValueError: the logits are no floats, or an argument makes no sense.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import estimate
+        >>> jax.grad(lambda a: jnp.sum(3.0 * estimate.straight_through(a)))(jnp.array([-1.0, 2.0])).tolist()
+        [3.0, 3.0]
+
+    Cost: one draw.
+
+    References:
+        - Bengio, Léonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for
+          Conditional Computation", 2013, https://arxiv.org/abs/1308.3432
+    """
+    check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
+    if derivative not in ("identity", "sigmoid"):
+        raise fault(expected='derivative "identity" or "sigmoid"', got=repr(derivative), fix="Choose one of them.")
+    probability = jax.nn.sigmoid(logits)
+    drawn = jax.lax.stop_gradient(_drawn(probability, key))
+    through = logits if derivative == "identity" else probability
+    return drawn + (through - jax.lax.stop_gradient(through))
+
+
+def smooth_times_stochastic(logits: Float[Array, "..."], *, key: Key) -> Float[Array, "..."]:
+    r"""Binary gates times a smooth part: :math:`h = b\sqrt p` with :math:`b\sim\operatorname{Bernoulli}(\sqrt p)`.
+
+    With :math:`p=\sigma(a)`, E h = p, and h is 0 where the gate is shut. Derivatives go through :math:`\sqrt p` alone,
+    not through the gate: in the mean that is one half of :math:`\sigma'(a)` for a loss that is linear in h. It is not
+    doubled here: a learning rate takes it up.
+
+    Args:
+        logits: a, any shape.
+        key: of the gates.
+
+    Returns:
+        h in the logits' dtype and shape, between 0 and 1.
+
+    Raises:
+        ValueError: the logits are no floats, or the key is none.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import estimate
+        >>> h = estimate.smooth_times_stochastic(jnp.zeros(10_000), key=jax.random.key(0))
+        >>> bool(abs(jnp.mean(h) - 0.5) < 0.02), sorted({round(float(x), 3) for x in h[:50]})
+        (True, [0.0, 0.707])
+
+    Cost: one draw.
+
+    References:
+        - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (the factor one half is derived here,
+          and tested)
+    """
+    check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
+    root = jax.nn.sigmoid(logits) ** 0.5
+    return jax.lax.stop_gradient(_drawn(root, key)) * root
+
+
+def _drawn(probability: Float[Array, "..."], key: Key | None) -> Float[Array, "..."]:
+    if key is None:
+        return (probability > 0.5).astype(probability.dtype)
+    check_key(key)
+    return jax.random.bernoulli(key, probability).astype(probability.dtype)
+
+
+__all__ = ["smooth_times_stochastic", "straight_through"]

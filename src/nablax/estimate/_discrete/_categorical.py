@@ -1,0 +1,163 @@
+"""Categorical draws as one-hot vectors that have a derivative."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..._core import Key, check_floats, check_key, fault
+
+
+def categorical_straight_through(
+    logits: Float[Array, "*batch classes"], *, key: Key, temperature: float | Float[Array, ""] = 1.0
+) -> Float[Array, "*batch classes"]:
+    r"""A categorical draw with the derivative of the softmax.
+
+    .. math:: D\sim\operatorname{softmax}\theta,\qquad
+        \frac{\partial D}{\partial\theta} := \frac{\partial}{\partial\theta}\operatorname{softmax}(\theta/\tau)
+
+    For a loss that is linear in D it is unbiased at τ = 1: the estimate is of first order in the distance between the
+    classes.
+
+    Args:
+        logits: θ, classes on the last axis.
+        key: of the draws, one for each row.
+        temperature: τ > 0 of the derivative, 1 by default; the draw does not depend on it.
+
+    Returns:
+        One-hot vectors in the logits' dtype and shape.
+
+    Raises:
+        ValueError: the logits are no floats or have no axis, the key is none, or the temperature is not above 0.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import estimate
+        >>> estimate.categorical_straight_through(jnp.array([0.0, 9.0, 0.0]), key=jax.random.key(0)).tolist()
+        [0.0, 1.0, 0.0]
+
+    Cost: one draw and one softmax.
+
+    References:
+        - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432, for categories as in Liu et al. (2023),
+          https://arxiv.org/abs/2304.08612
+    """
+    drawn = _one_hot(logits, key, temperature)
+    return drawn + _slope_of(jax.nn.softmax(logits / temperature, axis=-1))
+
+
+def gumbel(
+    logits: Float[Array, "*batch classes"],
+    *,
+    key: Key,
+    temperature: float | Float[Array, ""] = 1.0,
+    hard: bool = True,
+) -> Float[Array, "*batch classes"]:
+    r"""Gumbel softmax: a draw relaxed to :math:`y=\operatorname{softmax}((\theta+G)/\tau)`, G of Gumbel's law.
+
+    Its largest entry is distributed as the draw. As τ falls y tends to a one-hot vector, its derivative's bias to zero
+    and its variance to infinity.
+
+    Args:
+        logits: θ, classes on the last axis.
+        key: of the draws.
+        temperature: τ > 0, 1 by default.
+        hard: return the largest entry's one-hot vector with y's derivative (straight-through Gumbel softmax), not y.
+
+    Returns:
+        One-hot vectors, or points of the simplex, in the logits' dtype and shape.
+
+    Raises:
+        ValueError: the logits are no floats or have no axis, the key is none, or the temperature is not above 0.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import estimate
+        >>> y = estimate.gumbel(jnp.zeros((1000, 2)), key=jax.random.key(0))
+        >>> bool(abs(jnp.mean(y[:, 0]) - 0.5) < 0.05)
+        True
+
+    Cost: one draw and one softmax.
+
+    References:
+        - Jang, Gu and Poole, "Categorical Reparameterization with Gumbel-Softmax", 2016, https://arxiv.org/abs/1611.01144
+    """
+    _check(logits, key, temperature)
+    noise = jax.random.gumbel(key, logits.shape, logits.dtype)
+    soft = jax.nn.softmax((logits + noise) / temperature, axis=-1)
+    if not hard:
+        return soft
+    drawn = jax.nn.one_hot(jnp.argmax(soft, axis=-1), logits.shape[-1], dtype=logits.dtype)
+    return drawn + _slope_of(soft)
+
+
+def reinmax(
+    logits: Float[Array, "*batch classes"], *, key: Key, temperature: float | Float[Array, ""] = 1.0
+) -> Float[Array, "*batch classes"]:
+    r"""A draw whose derivative is right to second order: Heun's rule between the draw and the mean.
+
+    With :math:`p=\operatorname{softmax}\theta`, :math:`\pi=\tfrac12(\operatorname{softmax}(\theta/\tau)+D)` and
+    :math:`S(q)=\operatorname{diag}q-qq^{\top}`, a gradient g at the draw becomes
+
+    .. math:: \big(2S(\pi) - \tfrac12 S(p)\big)\,g
+
+    whose mean over draws is, at τ = 1, exactly the gradient of the expectation for every loss that is quadratic in D.
+
+    Args:
+        logits: θ, classes on the last axis.
+        key: of the draws.
+        temperature: τ ≥ 1, 1 by default; higher ones have less variance and a bias.
+
+    Returns:
+        One-hot vectors in the logits' dtype and shape.
+
+    Raises:
+        ValueError: the logits are no floats or have no axis, the key is none, or the temperature is below 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nablax import estimate
+        >>> key, logits = jax.random.key(0), jnp.array([0.3, -0.2])
+        >>> square = lambda logits, key: jnp.sum(estimate.reinmax(logits, key=key)[0] ** 2)
+        >>> slopes = jax.vmap(lambda key: jax.grad(square)(logits, key))(jax.random.split(key, 20_000))
+        >>> p = jax.nn.softmax(logits)
+        >>> bool(jnp.all(abs(jnp.mean(slopes, axis=0) - p[0] * p[1] * jnp.array([1.0, -1.0])) < 0.005))
+        True
+
+    Cost: one draw and three softmaxes.
+
+    References:
+        - Liu, Dong, Liu, Yu and Gao, "Bridging Discrete and Backpropagation: Straight-Through and Beyond", 2023,
+          https://arxiv.org/abs/2304.08612, and its code (the rule, and the bound on the temperature)
+    """
+    drawn = _one_hot(logits, key, temperature, least=1.0)
+    middle = 0.5 * (jax.nn.softmax(logits / temperature, axis=-1) + drawn)
+    # The softmax whose value is π at the present logits has the derivative S(π) there.
+    held = jax.lax.stop_gradient
+    shifted = jax.nn.softmax(held(jnp.log(middle)) + (logits - held(logits)), axis=-1)
+    return drawn + 2.0 * _slope_of(shifted) - 0.5 * _slope_of(jax.nn.softmax(logits, axis=-1))
+
+
+def _slope_of(x: Array) -> Array:
+    """Zero, with the derivative of x."""
+    return x - jax.lax.stop_gradient(x)
+
+
+def _one_hot(logits: Array, key: Key, temperature: float | Array, *, least: float | None = None) -> Array:
+    _check(logits, key, temperature, least=least)
+    drawn = jax.random.categorical(key, jax.lax.stop_gradient(logits), axis=-1)
+    return jax.nn.one_hot(drawn, logits.shape[-1], dtype=logits.dtype)
+
+
+def _check(logits: Array, key: Key, temperature: float | Array, *, least: float | None = None) -> None:
+    check_floats(logits, what="logits", fix="Pass the inputs of a softmax, classes on the last axis.")
+    if logits.ndim == 0:
+        raise fault(expected="logits [..., classes]", got="one number", fix="Put the classes on the last axis.")
+    check_key(key)
+    if isinstance(temperature, jax.core.Tracer):  # a schedule's value, which is not known here
+        return
+    if not (float(temperature) > 0 if least is None else float(temperature) >= least):
+        bound = "above 0" if least is None else f"of {least:g} or more"
+        raise fault(expected=f"a temperature {bound}", got=temperature, fix="Pass temperature=1.0.")
+
+
+__all__ = ["categorical_straight_through", "gumbel", "reinmax"]

@@ -1,0 +1,1 @@
+"""Papers on gradients by other roads than backpropagation."""

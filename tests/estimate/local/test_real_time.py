@@ -1,0 +1,135 @@
+"""Real-time gradients against backpropagation through the whole sequence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nablax import estimate
+
+pytestmark = pytest.mark.usefixtures("x64")
+DRAWS = np.random.default_rng(0)
+UNITS, INPUTS, LENGTH = 5, 3, 12
+# NumPy's, for the module is read before double precision is on.
+PARAMS = {
+    "out": DRAWS.normal(size=(2, UNITS)),
+    "recurrent": 0.5 * DRAWS.normal(size=(UNITS, UNITS)),
+    "in": DRAWS.normal(size=(UNITS, INPUTS)),
+}
+US, YS = DRAWS.normal(size=(LENGTH, INPUTS)), DRAWS.normal(size=(LENGTH, 2))
+
+
+def step(p, x, u):
+    return jnp.tanh(p["recurrent"] @ x + p["in"] @ u)
+
+
+def loss(p, x, y):
+    return 0.5 * jnp.sum((p["out"] @ x - y) ** 2)
+
+
+def through_time(p, us=US, ys=YS):
+    def one(x, pair):
+        x = step(p, x, pair[0])
+        return x, loss(p, x, pair[1])
+
+    return jnp.sum(jax.lax.scan(one, jnp.zeros(UNITS), (us, ys))[1])
+
+
+def summed(mode, key=None, params=PARAMS, us=US, ys=YS):
+    learner = estimate.real_time(step, loss, mode=mode)
+
+    def one(state, pair):
+        value, grads, state = learner.update(params, state, *pair)
+        return state, (value, grads)
+
+    _, (values, grads) = jax.lax.scan(one, learner.init(params, jnp.zeros(UNITS), key=key), (us, ys))
+    return jnp.sum(values), jax.tree.map(lambda g: jnp.sum(g, axis=0), grads)
+
+
+def test_with_weights_that_stay_the_sum_is_backpropagation_through_time():
+    value, grads = jax.jit(lambda: summed("exact"))()
+    truth, expected = jax.value_and_grad(through_time)(jax.tree.map(jnp.asarray, PARAMS))
+    assert float(value) == pytest.approx(float(truth), rel=1e-12)
+    jax.tree.map(lambda g, t: np.testing.assert_allclose(g, t, rtol=1e-10, atol=1e-12), grads, expected)
+
+
+def test_each_moment_has_the_gradient_of_its_own_loss():
+    learner = estimate.real_time(step, loss)
+    state = learner.init(PARAMS, jnp.zeros(UNITS))
+    for n in range(4):
+        value, grads, state = learner.update(PARAMS, state, US[n], YS[n])
+    alone = jax.grad(lambda p: through_time(p, US[:4], YS[:4]) - through_time(p, US[:3], YS[:3]))(
+        jax.tree.map(jnp.asarray, PARAMS)
+    )
+    jax.tree.map(lambda g, t: np.testing.assert_allclose(g, t, rtol=1e-10, atol=1e-12), grads, alone)
+
+
+def test_rank_one_is_unbiased():
+    draws = jax.jit(jax.vmap(lambda key: summed("rank one", key, us=US[:5], ys=YS[:5])[1]))(
+        jax.random.split(jax.random.key(0), 40_000)
+    )
+    truth = jax.grad(lambda p: through_time(p, US[:5], YS[:5]))(jax.tree.map(jnp.asarray, PARAMS))
+    scores = []
+    np.testing.assert_allclose(draws["out"][0], truth["out"], rtol=1e-10)  # it acts on no state
+    for name in ("in", "recurrent"):
+        drawn = np.asarray(draws[name])
+        scores.append(((drawn.mean(0) - truth[name]) / (drawn.std(0) / 200)).ravel())
+    scores = np.concatenate(scores)
+    # Tails are heavy; the root mean square of what is a standard normal at last is within a third.
+    assert np.sqrt(np.mean(scores**2)) < 1.35 and np.abs(scores).max() < 5.5
+
+
+def test_sparse_keeps_each_weights_own_unit_and_is_exact_where_units_do_not_meet():
+    apart = PARAMS | {"recurrent": jnp.diag(jnp.diag(PARAMS["recurrent"]))}
+    sparse, truth = summed("sparse", params=apart)[1], jax.grad(through_time)(apart)
+    for name in ("in", "out"):
+        np.testing.assert_allclose(sparse[name], truth[name], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(jnp.diag(sparse["recurrent"]), jnp.diag(truth["recurrent"]), rtol=1e-10)
+    learner = estimate.real_time(step, loss, mode="sparse")
+    _, _, state = learner.update(PARAMS, learner.init(PARAMS, jnp.ones(UNITS)), US[0], YS[0])
+    _, _, state = learner.update(PARAMS, state, US[1], YS[1])
+    kept = np.count_nonzero(state.influence)
+    assert kept == UNITS * (UNITS + INPUTS)  # of 5 × 50 entries
+    jax.tree.map(
+        lambda g, t: np.testing.assert_raises(AssertionError, np.testing.assert_allclose, g, t),
+        summed("sparse")[1]["recurrent"],
+        jax.grad(through_time)(jax.tree.map(jnp.asarray, PARAMS))["recurrent"],
+    )
+
+
+def test_memory_does_not_grow_with_the_sequence():
+    def used(function, length):
+        shapes = jax.ShapeDtypeStruct((length, INPUTS), float), jax.ShapeDtypeStruct((length, 2), float)
+        return jax.jit(function).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    def carried(us, ys):
+        learner = estimate.real_time(step, loss)
+
+        def one(carry, pair):
+            state, total = carry
+            value, grads, state = learner.update(PARAMS, state, *pair)
+            return (state, jax.tree.map(jnp.add, total, grads)), None
+
+        start = learner.init(PARAMS, jnp.zeros(UNITS)), jax.tree.map(jnp.zeros_like, PARAMS)
+        return jax.lax.scan(one, start, (us, ys))[0][1]
+
+    assert used(carried, 10_000) < used(carried, 1_000) + 1000
+    assert (
+        used(lambda us, ys: jax.grad(through_time)(jax.tree.map(jnp.asarray, PARAMS), us, ys), 10_000)
+        > 10_000 * UNITS * 8
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: estimate.real_time(3, loss), "step, a function"),
+        (lambda: estimate.real_time(step, loss, mode="kalman"), "mode"),
+        (lambda: estimate.real_time(step, loss, mode="rank one").init(PARAMS, jnp.zeros(5)), "a key for the signs"),
+        (lambda: estimate.real_time(step, loss).init(PARAMS, jnp.zeros((5, 1))), "Ravel"),
+        (lambda: estimate.real_time(step, loss).init(jnp.arange(3), jnp.zeros(5)), "floating-point leaves"),
+    ],
+)
+def test_bad_input_is_refused_in_words(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

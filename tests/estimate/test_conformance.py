@@ -1,0 +1,154 @@
+"""One suite for every estimator of the room."""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nablax import estimate, follow
+
+
+def the_gradient(params, *args, key):
+    return jax.tree.map(lambda p: 2 * p if eqx.is_inexact_array(p) else p, params)
+
+
+ESTIMATORS = {
+    "forward_gradient": estimate.forward_gradient,
+    "forward_gradient, signs": functools.partial(estimate.forward_gradient, directions="rademacher", probes=2),
+    "forward_gradient, sphere": functools.partial(estimate.forward_gradient, directions="sphere"),
+    "forward_gradient, orthogonal": functools.partial(estimate.forward_gradient, directions="orthogonal", probes=3),
+    "spsa": estimate.spsa,
+    "gaussian_smoothing": functools.partial(estimate.gaussian_smoothing, probes=2),
+    "guessed_gradient": functools.partial(estimate.guessed_gradient, guess=the_gradient),
+    "average": lambda loss, has_aux=False: estimate.average(estimate.spsa(loss, has_aux=has_aux), probes=3),
+}
+UNBIASED = [name for name in ESTIMATORS if name not in ("guessed_gradient",)]
+names = pytest.mark.parametrize("name", ESTIMATORS)
+
+
+def loss(params, x):
+    """A quadratic, whose differences have no bias."""
+    return jnp.sum((params["weight"] @ x) ** 2) + jnp.sum(params["bias"] ** 2)
+
+
+def parameters(dtype=jnp.float32):
+    draws = np.random.default_rng(0)
+    return {"bias": jnp.asarray(draws.normal(size=3), dtype), "weight": jnp.asarray(draws.normal(size=(3, 2)), dtype)}
+
+
+X = jnp.array([1.0, -0.5])
+KEY = jax.random.key(1)
+
+
+def close(left, right, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), left, right)
+
+
+@names
+def test_compiled_equals_eager_and_a_batch_of_keys_its_members_with_one_trace(name):
+    traces = []
+
+    def counted(params, x):
+        traces.append(1)
+        return loss(params, x)
+
+    function = ESTIMATORS[name](counted)
+    compiled = jax.jit(lambda params, key: function(params, X, key=key))
+    alone = [compiled(parameters(), key) for key in jax.random.split(KEY, 3)]
+    many = len(traces)
+    compiled(parameters(), KEY)
+    assert len(traces) == many
+    close(alone[0], function(parameters(), X, key=jax.random.split(KEY, 3)[0]), 1e-2)
+    together = jax.jit(jax.vmap(lambda key: function(parameters(), X, key=key)))(jax.random.split(KEY, 3))
+    close(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone), 1e-2)
+
+
+@names
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_value_is_the_loss_and_gradients_are_like_the_parameters(name, dtype):
+    with jax.enable_x64(True):
+        params = parameters(dtype)
+        x = X.astype(dtype)
+        value, grads = jax.jit(lambda p: ESTIMATORS[name](loss)(p, x, key=KEY))(params)
+        assert [g.dtype for g in jax.tree.leaves(grads)] == [dtype, dtype]
+        assert [g.shape for g in jax.tree.leaves(grads)] == [(3,), (3, 2)]
+        assert float(value) == pytest.approx(float(loss(params, x)), rel=1e-2 if dtype == "bfloat16" else 1e-6)
+
+
+@names
+def test_auxiliary_values_and_leaves_that_are_not_trained(name):
+    params = parameters() | {"steps": jnp.array(3), "name": "net"}
+
+    def with_aux(params, x):
+        return loss(params, x), {"count": params["steps"] + 1, "size": jnp.sum(params["bias"])}
+
+    (value, aux), grads = ESTIMATORS[name](with_aux, has_aux=True)(params, X, key=KEY)
+    assert float(value) == pytest.approx(float(loss(params, X)), rel=1e-6)
+    assert int(aux["count"]) == 4 and float(aux["size"]) == pytest.approx(float(jnp.sum(params["bias"])), rel=1e-6)
+    assert grads["steps"] is None and grads["name"] is None and grads["weight"].shape == (3, 2)
+
+
+@names
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_gradients_of_any_scale(name, scale):
+    # Differences have the rounding of the values, relative to them the same at any scale.
+    tolerance = 0.2 if name in ("spsa", "gaussian_smoothing", "average") else 1e-3
+
+    def grown(params, x):
+        return scale * loss(params, x)
+
+    plain = ESTIMATORS[name](loss)(parameters(), X, key=KEY)[1]
+    scaled = ESTIMATORS[name](grown)(parameters(), X, key=KEY)[1]
+    size = max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(plain))
+    for one, other in zip(jax.tree.leaves(scaled), jax.tree.leaves(plain)):
+        np.testing.assert_allclose(np.asarray(one, np.float64) / scale, other, atol=tolerance * size)
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_the_mean_over_keys_is_the_gradient(name):
+    with jax.enable_x64(True):
+        params, x = parameters(jnp.float64), X.astype(jnp.float64)
+        function = ESTIMATORS[name](loss)
+        draws = jax.jit(jax.vmap(lambda key: function(params, x, key=key)[1]))(jax.random.split(KEY, 20_000))
+        exact = jax.grad(loss)(params, x)
+        for drawn, truth in zip(jax.tree.leaves(draws), jax.tree.leaves(exact)):
+            error = jnp.std(drawn, axis=0) / jnp.sqrt(len(drawn))
+            assert bool(jnp.all(jnp.abs(jnp.mean(drawn, axis=0) - truth) < 4.5 * error))
+            # A bias of a hundredth of the gradient would be seen.
+            assert float(jnp.max(error)) < 0.04 * float(jnp.max(jnp.abs(truth)))
+
+
+@names
+def test_it_trains_in_a_training_step(name):
+    step = follow.train_step(loss, optax.sgd(0.02), value_and_grad=ESTIMATORS[name])
+    params = parameters()
+
+    def body(carry, key):
+        params, state, value = step(*carry, X, key=key)
+        return (params, state), value
+
+    _, values = jax.lax.scan(body, (params, optax.sgd(0.02).init(params)), jax.random.split(KEY, 200))
+    assert float(values[-1]) < 0.2 * float(values[0])
+
+
+@names
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda make: make(loss)(parameters(), X), "a key for"),
+        (lambda make: make(loss)(parameters(), X, key=0), "a random key"),
+        (lambda make: make(lambda p, x: p["bias"])(parameters(), X, key=KEY), "one real number"),
+        (lambda make: make(lambda p, x: (loss(p, x), x))(parameters(), X, key=KEY), "without auxiliary"),
+        (lambda make: make(loss, has_aux=True)(parameters(), X, key=KEY), "has_aux"),
+        (lambda make: make(lambda p: jnp.sum(p))(jnp.arange(3), key=KEY), "real floating-point leaves"),
+        (lambda make: make(lambda p: jnp.sum(jnp.abs(p)))(jnp.ones(3, complex), key=KEY), "real floating-point leaves"),
+        (lambda make: make(3.0), "a function"),
+    ],
+)
+def test_bad_input_is_refused_in_words(name, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(ESTIMATORS[name])
