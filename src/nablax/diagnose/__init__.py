@@ -24,9 +24,8 @@ from ._checkup._step import StepQuality, step_quality
 from ._checkup._subspace import Subspace, subspace
 from ._checkup._through_time import ThroughTime
 from ._checkup._update_rule import update_rule
-from ._checkup._watch import FaultFound, Watch, watch
 from ._checkup._verdict import Thresholds
-from ._checkup._watch import Watch, watch
+from ._checkup._watch import FaultFound, Watch, watch
 from ._field._conservativity import Conservativity, conservativity
 from ._field._continuity import Continuity, continuity
 from ._field._field import FieldHealth, field_health
