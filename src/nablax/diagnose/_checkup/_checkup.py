@@ -138,7 +138,10 @@ class Checkup(AbstractRecord):
             )
             return [Finding("fault", "not finite", text)]
         setting = self._setting()
-        found = [finding for part, record in self._parts(JUDGED) for finding in part.judge(record, setting)]
+        parts = self._parts(JUDGED)
+        if self.step is not None and not np.isfinite(self.step.actual.value):
+            parts.sort(key=lambda pair: pair[0] is not _step.PART)
+        found = [finding for part, record in parts for finding in part.judge(record, setting)]
         if level := setting.levels.get("likely"):
             text = (
                 f"Of runs that look like this one {percent(self.risk)} fail within 200 steps, and nothing measured "

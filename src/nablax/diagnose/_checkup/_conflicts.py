@@ -31,6 +31,9 @@ from ._shared import Shared
 OPPOSED, UNEVEN = -0.1, 10.0
 # And the cosine from which they are where no standard error is known.
 FAR_OPPOSED = -0.5
+# Share of itself by which a step may raise a loss before it is a fault whatever becomes of the sum, which is all that
+# the bank of runs tells.
+DEAR = 0.01
 
 # Groups of rows for the jackknife, and gradients of groups held at once, in numbers.
 GROUPS = 8
@@ -313,8 +316,9 @@ def judge(part: Conflicts, setting: Setting) -> list[Finding]:
             text += f"; this step raises {part.names[k]} by {part.changes[k]:.3g}"
         text += ". An aggregator (UPGrad, PCGrad, MGDA) before the optimiser takes steps that no loss pays for."
         # Trading one loss for another is what a sum of losses asks for; undoing most of one is not.
-        worst = cosines[i, j] == cosines.min()
-        found.append(Finding(setting.levels.get("conflict", "note") if worst else "note", "conflict", text))
+        dear = any(part.changes[k] > DEAR * abs(part.values[k]) for k in pays)
+        worst = setting.levels.get("conflict", "note") if cosines[i, j] == cosines.min() else "note"
+        found.append(Finding("fault" if dear else worst, "conflict", text))
     norms = np.asarray(part.norms.value)
     if len(norms) and norms.max() > UNEVEN * norms.min():
         most, least = part.names[int(norms.argmax())], part.names[int(norms.argmin())]

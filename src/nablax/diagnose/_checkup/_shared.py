@@ -27,6 +27,7 @@ GATHERED = (
     "where the gradients still to come are like this one"
 )
 NO_STEP = "not measured: the step: no update, and no optimizer that would make one"
+NO_WALK = "not measured: the next steps: the optimiser's state changes its shape or type from step to step"
 NO_ROWS = "not measured: gradient noise, standard errors over rows and dead units: "
 OTHER_STATE = (
     "Pass the state that this optimiser made for these parameters, "
@@ -195,6 +196,12 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     )
 
 
+def _kinds(state: PyTree) -> tuple[Any, list[Any]]:
+    """Structure, shapes and types of the arrays in a state, which a loop over steps has to keep."""
+    leaves, tree = jax.tree.flatten(eqx.filter(state, eqx.is_array))
+    return tree, [(leaf.shape, leaf.dtype) for leaf in leaves]
+
+
 def _fresh(walk: Walk | None, given: Given) -> Bool[Array, ""]:
     """Whether there are moments and all of them are zero."""
     state = given.opt_state if walk is None else walk.state
@@ -234,8 +241,10 @@ def _stepped(asked: Asked, given: Given, point: Point, loss: Float[Array, ""], g
         decay = no_decay if rule.reason else decay_curvature(transform, state, moving, gradient, rule, **extra)
         if update is not None:
             return Stepped(rule, update, decay, None, [])
-        update, _ = emitted(transform, gradient, state, moving, **extra)
-        return Stepped(rule, update, decay, Walk(transform, state), [GATHERED] if gathers(state) else [])
+        update, after = emitted(transform, gradient, state, moving, **extra)
+        steady = _kinds(state) == _kinds(after)
+        notes = ([GATHERED] if gathers(state) else []) + ([] if steady else [NO_WALK])
+        return Stepped(rule, update, decay, Walk(transform, state) if steady else None, notes)
     if given.learning_rate is not None:
         rule = given_rule(moving, given.learning_rate, given.momentum)
         walk = None

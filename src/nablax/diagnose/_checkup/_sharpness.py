@@ -224,7 +224,7 @@ def judge(part: Sharpness, setting: Setting) -> list[Finding]:
             "dead units, for a gradient that is stopped, and for a batch that says nothing."
         )
         found.append(Finding(level, "flat", text))
-    if not found:
+    if not found or not np.isfinite(part.ratio.value):
         found.append(Finding("note", "learning rate", _note(part)))
     if level := setting.levels.get("decay"):
         text = (

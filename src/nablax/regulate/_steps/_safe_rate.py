@@ -56,9 +56,11 @@ def safe_rate(
     nothing.
 
     It is greedy: it looks one step ahead, at one batch. Far above the largest rate that works this is what saves a run,
-    whatever the rate; close below it a run that would have borne longer steps, and gained by them later, is slowed. It
-    is for rates that are not known, not for those that have been tuned. Of the loss that is differentiated alone it
-    knows: weight decay within the optimiser is part of u but not of H.
+    whatever the rate; close below it a run that would have borne longer steps, and gained by them later, is slowed
+    (plain gradient descent of a convolutional net at its best rate by a third of a nat in 200 steps). It is for rates
+    that are not known, not for those that have been tuned. Of the loss that is differentiated alone it
+    knows: weight decay within the optimiser is part of u but not of H. A check-up is given the optimiser within, with
+    ``opt_state=state.inner``.
 
     Args:
         optimizer: any Optax transformation whose update is added to the parameters, the learning rate in it; chains
