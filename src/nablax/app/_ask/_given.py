@@ -11,7 +11,6 @@ import polars as pl
 from jaxtyping import Array
 
 from ..._core import Key
-from .._data._cells import state_of
 from .._data._codec import Codec
 from .._model._table import TableModel
 from .._runs._rows import filled
@@ -53,7 +52,7 @@ def equal_rows(codec: Codec, values: Mapping[str, object], count: int) -> Given:
     known = np.zeros(codec.cells, bool)
     for name, value in values.items():
         place = codec.place_of(name)
-        base[place], known[place] = state_of(codec.modelled[place], value), True
+        base[place], known[place] = codec.modelled[place].state_of(value), True
     return Given(np.tile(base, (count, 1, 1)), np.tile(known, (count, 1)))
 
 
