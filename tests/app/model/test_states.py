@@ -96,7 +96,7 @@ def test_a_cell_that_is_not_given_shows_nothing_to_the_field():
     given = jnp.tile(jnp.array([True, False]), (count, 1))
     vectors = np.asarray(model.drawn_states(rows, given, allowed, jax.random.key(1)))
     states, free, shown = vectors[:, :2], vectors[:, 2:4], vectors[:, 4:]
-    assert 0 < (states[:, 1] == 0).mean() < 1
+    assert (states[:, 1] != 0).any()  # atoms, which carry no value
     np.testing.assert_array_equal(free[:, 1], states[:, 1] == 0)
     np.testing.assert_array_equal(shown[:, 0], scores[:, 0])
     assert not free[:, 0].any() and not shown[:, 1].any()
