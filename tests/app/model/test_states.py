@@ -87,6 +87,21 @@ def test_hidden_states_and_values_are_not_looked_at():
     assert float(model.state_log_prob(one, known)[0]) != float(model.state_log_prob(other, known)[0])
 
 
+def test_a_cell_that_is_not_given_shows_nothing_to_the_field():
+    # Whatever stood in the rows that are to be drawn, a cell drawn without a value is at zero, as it is in training.
+    model, count = made((3, 4), valued=(0, 1)), 300
+    scores = 5.0 * jax.random.normal(jax.random.key(0), (count, 2))
+    rows = Cells(jnp.zeros((count, 2), int), jnp.ones((count, 2), bool), scores, jnp.zeros((count, 2)))
+    allowed = jnp.asarray(np.arange(4) < np.array([3, 4])[:, None])
+    given = jnp.tile(jnp.array([True, False]), (count, 1))
+    vectors = np.asarray(model.drawn_states(rows, given, allowed, jax.random.key(1)))
+    states, free, shown = vectors[:, :2], vectors[:, 2:4], vectors[:, 4:]
+    assert (states[:, 1] != 0).any()  # atoms, which carry no value
+    np.testing.assert_array_equal(free[:, 1], states[:, 1] == 0)
+    np.testing.assert_array_equal(shown[:, 0], scores[:, 0])
+    assert not free[:, 0].any() and not shown[:, 1].any()
+
+
 def test_masks_leave_half_of_the_rows_without_a_given_cell():
     given = np.asarray(given_cells(jax.random.key(0), 20_000, 6))
     # Of the other half, a seventh draws the empty subset: the integral of (1 - p)^6.

@@ -11,7 +11,7 @@ _FEWEST = 20  # cells from which quantiles are taken; with fewer, mean and sprea
 
 
 class NormalScores(eqx.Module):
-    r"""Monotone rational-quadratic splines $z = T_j(x)$ with straight tails, one for each column of numbers.
+    r"""Monotone rational-quadratic splines $z = T_j(x)$ with logarithmic tails, one for each column of numbers.
 
     With $\xi = (x - x_k)/w$ in the bin $k$ of width $w$, height $h$, chord $s = h/w$ and end slopes $d_k, d_{k+1}$,
 
@@ -19,10 +19,12 @@ class NormalScores(eqx.Module):
     T(x) = z_k + h\,\frac{s\,\xi^2 + d_k\,\xi(1 - \xi)}{s + (d_k + d_{k+1} - 2s)\,\xi(1 - \xi)}
     $$
 
-    is increasing for positive slopes, has them at its ends, and is undone by solving a quadratic equation. Knots lie at
+    is increasing for positive slopes, has them at its ends, and is undone by solving a quadratic equation. Beyond the
+    last knot $z = z_K + \log(1 + d_K (x - x_K))$, and likewise below the first: a cell that lies a hundred times as far
+    out as any before it is a few units away, not hundreds, in the field's loss and in its density. Knots lie at
     quantiles evenly spaced in z out to those of the least and the greatest row, so that a normal coordinate is carried
-    to the column's own distribution, its tails included; the slope at a knot is the geometric mean of the chords. Where
-    a column has a gap, its groups are kept apart in z as well, and the field is left to learn that.
+    to the column's own distribution, its tails included; the slope at a knot is the geometric mean of the chords.
+    Where a column has a gap, its groups are kept apart in z as well, and the field is left to learn that.
 
     Attributes:
         x: knots [columns, knots], increasing.
@@ -68,13 +70,13 @@ class NormalScores(eqx.Module):
         chord = (z1 - z0) / (x1 - x0)
         part = jnp.clip((x - x0) / (x1 - x0), 0.0, 1.0)
         both = part * (1.0 - part)
-        below = chord + (d0 + d1 - 2.0 * chord) * both
-        inside = z0 + (z1 - z0) * (chord * jnp.square(part) + d0 * both) / below
-        rise = jnp.square(chord / below) * (d1 * jnp.square(part) + 2.0 * chord * both + d0 * jnp.square(1.0 - part))
-        low, high, first, last = self._tails(self.x, x)
-        z = jnp.where(low, self.z[:, 0] + (x - self.x[:, 0]) * first, inside)
-        z = jnp.where(high, self.z[:, -1] + (x - self.x[:, -1]) * last, z)
-        return z, jnp.log(jnp.where(low, first, jnp.where(high, last, rise)))
+        under = chord + (d0 + d1 - 2.0 * chord) * both
+        inside = z0 + (z1 - z0) * (chord * jnp.square(part) + d0 * both) / under
+        rise = jnp.square(chord / under) * (d1 * jnp.square(part) + 2.0 * chord * both + d0 * jnp.square(1.0 - part))
+        first, last = self.slope[:, 0], self.slope[:, -1]
+        below, above = (jnp.maximum(beyond, 0.0) for beyond in (first * (self.x[:, 0] - x), last * (x - self.x[:, -1])))
+        z = inside + jnp.log1p(above) - jnp.log1p(below)
+        return z, jnp.log(rise) - jnp.log1p(above) - jnp.log1p(below)
 
     def _inverse(self, z: Float[Array, " columns"]) -> Float[Array, " columns"]:
         x0, x1, z0, z1, d0, d1 = self._bin(self.z, z)
@@ -84,18 +86,15 @@ class NormalScores(eqx.Module):
         a, b, c = chord - d0 + height * bend, d0 - height * bend, -chord * height
         # The root in [0, 1], written so that nothing cancels.
         part = 2.0 * c / (-b - jnp.sqrt(jnp.maximum(jnp.square(b) - 4.0 * a * c, 0.0)))
-        low, high, first, last = self._tails(self.z, z)
-        x = jnp.where(low, self.x[:, 0] + (z - self.z[:, 0]) / first, x0 + (x1 - x0) * part)
-        return jnp.where(high, self.x[:, -1] + (z - self.z[:, -1]) / last, x)
+        below, above = (jnp.maximum(beyond, 0.0) for beyond in (self.z[:, 0] - z, z - self.z[:, -1]))
+        inside = x0 + (x1 - x0) * part
+        return inside + jnp.expm1(above) / self.slope[:, -1] - jnp.expm1(below) / self.slope[:, 0]
 
     def _bin(self, knots: Array, at: Float[Array, " columns"]) -> list[Array]:
         """Both ends of the bin of each column: x, z and slope."""
         place = jnp.sum(at[:, None] >= knots[:, 1:-1], axis=1)
         columns = jnp.arange(len(place))
         return [ends[columns, place + end] for ends in (self.x, self.z, self.slope) for end in (0, 1)]
-
-    def _tails(self, knots: Array, at: Array) -> tuple[Array, ...]:
-        return at < knots[:, 0], at > knots[:, -1], self.slope[:, 0], self.slope[:, -1]
 
 
 def fit_normal_scores(columns: list[np.ndarray], repeats: int = 1) -> NormalScores:
@@ -134,10 +133,10 @@ def _knots(cells: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray, np.
             z = _with_gaps(x, z, cells)
     if count < _FEWEST or len(x) < 3:
         centre, spread = (cells.mean(), cells.std()) if count else (0.0, 1.0)
-        z = np.array([-1.0, 0.0, 1.0])
+        z = np.array([-3.0, 0.0, 3.0])
         x = centre + z * (spread if spread > 1e-6 else 1.0)
     chord = np.diff(z) / np.diff(x)
-    # Two extreme cells may lie close by chance; a tail as steep as their chord would put the next one at z = 20.
+    # Two extreme cells may lie close by chance; a tail as steep as their chord would put the next one far out.
     back = min(3, len(chord))
     first = min(chord[0], (z[back] - z[0]) / (x[back] - x[0]))
     last = min(chord[-1], (z[-1] - z[-1 - back]) / (x[-1] - x[-1 - back]))
@@ -161,14 +160,15 @@ def _with_gaps(x: np.ndarray, z: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 
 def _longer(knots: tuple[np.ndarray, ...], most: int) -> tuple[np.ndarray, ...]:
-    """More knots on the upper straight tail, so that all columns have as many."""
+    """More knots beyond the last one, on the upper tail, so that all columns have as many."""
     x, z, slope = knots
     more = np.arange(1, most - len(x) + 1)
-    width = x[-1] - x[-2]
+    # Far out, and evenly in z: so near to the tail itself that nothing is seen of them.
+    beyond = np.expm1(0.1 * more)
     return (
-        np.concatenate([x, x[-1] + width * more]),
-        np.concatenate([z, z[-1] + slope[-1] * width * more]),
-        np.concatenate([slope, np.full(len(more), slope[-1])]),
+        np.concatenate([x, x[-1] + beyond / slope[-1]]),
+        np.concatenate([z, z[-1] + 0.1 * more]),
+        np.concatenate([slope, slope[-1] / (1.0 + beyond)]),
     )
 
 

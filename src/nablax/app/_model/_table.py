@@ -217,9 +217,11 @@ class TableModel(eqx.Module):
         """Condition vectors of the flow for rows whose states are drawn: see ``draw_states``."""
         states = self.draw_states(cells, given, allowed, key)
         marks = self.given_values(given)
+        # What is not given shows nothing of itself: a cell drawn to be an atom stands at zero, as in training.
+        scores = jnp.where(marks & cells.carries, cells.scores, 0.0)
         if not self.valued:
-            return condition(states, marks, cells.scores)
-        return condition(states, (states[:, np.array(self.valued)] == 0) & ~marks, cells.scores)
+            return condition(states, marks, scores)
+        return condition(states, (states[:, np.array(self.valued)] == 0) & ~marks, scores)
 
 
 __all__ = ["PATH", "Cells", "Measure", "TableModel"]
