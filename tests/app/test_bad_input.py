@@ -204,7 +204,6 @@ def test_the_command_refuses_before_it_trains_and_leaves_nothing(tmp_path, conte
         (["--kind", "x=real"], "unknown kind 'real'; the known ones are constant"),
         (["--kind", "x=category", "--condition", "z"], "no column 'z' to condition on"),
         (["--kind", '"x"=omit', "--kind", "size=omit"], "no column remains to be modelled"),
-        (["--condition", "x,size"], "no column remains to be modelled"),
     ],
 )
 def test_flags_are_refused_in_one_line(tmp_path, arguments, words):

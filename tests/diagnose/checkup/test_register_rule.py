@@ -177,7 +177,6 @@ KIN = {
     "l-bfgs": (optax.lbfgs(0.1), "L-BFGS: "),
     "adabelief": (optax.adabelief(0.1), "AdaBelief: "),
     "dog": (optax.contrib.dog(0.1), "DoG: it finds its rate"),
-    "average": (optax.chain(optax.ema(0.9), optax.scale(-0.1)), "does not know (EmaState)"),
 }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
 
 # Of a corrector: the paper searched over as wide a grid.
-_RATIOS = (0.0, 0.05, 0.1, 0.16, 0.25, 0.4, 0.6, 0.9)
+_RATIOS = (0.0, 0.05, 0.1, 0.16, 0.25, 0.4, 0.6, 0.9, 1.3, 2.0)
 _TRIED_NOISY = (
     "10 and 10 evaluations against 20: better by 0.0005 ± 0.0004 of 0.008; by the earlier rule and an exact score no "
     "better either, at 10, 20 and 50 steps: the predictor's own noise mends what the corrector would"
