@@ -46,7 +46,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     draws = jax.random.normal(start_key, (2, seeds, 64, _WIDTH))
     starts = draws[0] / 8, draws[1].swapaxes(1, 2) / _WIDTH**0.5
     # Each image with four draws of the noise, and rows for all steps: where a loop draws, compiling it takes longest.
-    noisy = images + 0.5 * jax.random.normal(noise_key, (4, *images.shape))
+    noisy = images[None] + 0.5 * jax.random.normal(noise_key, (4, *images.shape))
     pool = jnp.tile(images[:_TRAIN], (4, 1)), noisy[:, :_TRAIN].reshape(-1, 64)
     test = images[_TRAIN:], noisy[0, _TRAIN:]
     rows = jax.random.randint(run_key, (seeds, steps, _ACCUMULATE * _BATCH), 0, len(pool[0]))
