@@ -12,6 +12,7 @@ from nablax.app._data._codec import fit_codec
 from nablax.app._data._images import fit_image_codec
 from nablax.app._data._sources import read, table
 from nablax.app._errors import UserError
+from nablax.app._runs._learn import configure
 
 from .data.test_odd_files import PLAIN, REFUSED
 from .tables_at_hand import mixed
@@ -194,6 +195,14 @@ def test_the_command_refuses_before_it_trains_and_leaves_nothing(tmp_path, conte
     result = CliRunner().invoke(app, ["learn", str(tmp_path / "a.csv"), "--out", str(tmp_path / "run"), *given])
     assert isinstance(result.exception, UserError) and words in str(result.exception)
     assert not (tmp_path / "run").exists()
+
+
+def test_naming_every_column_as_a_condition_of_a_table_is_no_fault_and_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text(PLAIN)
+    config, _ = configure(str(tmp_path / "a.csv"), condition=("x", "size"))
+    assert config.condition == () and any(
+        "changes nothing in what is learnt" in line for line in config.codec["notices"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -214,13 +214,12 @@ def score(
 ) -> None:
     """Log-likelihood of each row, its standard error, and its outlier rank (1 is the least likely)."""
     from ._ask._score import scored_frame
-    from ._ask._unseen import unseen
     from ._runs._run import load
 
     model = load(folder)
     rows = model.read(data, encoding)
     scored = scored_frame(model, rows, bits=bits, draws=draws, seed=seed, given=names(given or []))
-    _deliver(scored, output, unseen(model, rows))
+    _deliver(scored.frame, output, scored.notices)
 
 
 @app.command()

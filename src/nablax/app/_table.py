@@ -188,14 +188,12 @@ class Table:
             UserError: the table does not fit the model.
         """
         from ._ask._score import scored_frame
-        from ._ask._unseen import unseen
         from ._frames import like, to_polars
 
-        rows = to_polars(frame)
-        scored = scored_frame(self.model, rows, bits=bits, draws=draws, seed=seed, given=given)
-        for line in unseen(self.model, rows):
+        scored = scored_frame(self.model, to_polars(frame), bits=bits, draws=draws, seed=seed, given=given)
+        for line in scored.notices:
             print(line)
-        return like(scored, frame)
+        return like(scored.frame, frame)
 
     def complete(self, frame: Any, *, draws: int | None = None, interval: float | None = None, seed: int = 0) -> Any:
         """Fill missing cells by draws from their distribution given the others.

@@ -33,13 +33,7 @@ def estimator(
 
     # Without the loss's own signature: who looks for an argument `key` (`nablax.follow.train_step`) finds this one.
     def value_and_grad(params: PyTree, *args: Any, key: Key | None = None, **kwargs: Any) -> tuple[Any, PyTree]:
-        if key is None:
-            raise fault(
-                expected=f"a key for the directions of {by}",
-                got="none",
-                fix="Pass key=jax.random.fold_in(key, step), another one at each step.",
-            )
-        check_key(key)
+        key = required_key(key, by=by)
         trained, held = split(params)
         # A weak type would give way to single precision, in which directions are drawn at least.
         trained = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), trained)
@@ -61,6 +55,22 @@ def estimator(
         return ((value, aux) if has_aux else value), grads
 
     return value_and_grad
+
+
+def required_key(key: Key | None, *, by: str) -> Key:
+    """The key that an estimator was called with.
+
+    Raises:
+        ValueError: it was called without, or with what is none.
+    """
+    if key is None:
+        raise fault(
+            expected=f"a key for the draws of {by}",
+            got="none",
+            fix="Pass key=jax.random.fold_in(key, step), another one at each step.",
+        )
+    check_key(key)
+    return key
 
 
 def shaped_as(grads: PyTree, params: PyTree) -> PyTree:

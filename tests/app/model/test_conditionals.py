@@ -77,7 +77,7 @@ def fresh():
 
 def nats(model, frame, given=()):
     scored = scored_frame(model, frame, draws=2, given=given)
-    return scored["log_likelihood_nats"].to_numpy()
+    return scored.frame["log_likelihood_nats"].to_numpy()
 
 
 def test_the_joint_log_likelihood_is_the_truth_less_what_was_not_learnt(model, fresh):

@@ -92,7 +92,8 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
     notices = [f"{share:.1%} of free rows satisfy the guide; kept those: exact draws given it"]
     if known:
         notices.insert(0, f"given to the model: {', '.join(known)}")
-    if sum(len(part.y) for part in kept) < count:
+    steered = sum(len(part.y) for part in kept) < count
+    if steered:
         kept, reached = gather(_ROUNDS, steered=True)
         notices[-1:] = [
             f"{share:.1%} of free rows satisfy the guide, so rows were steered towards it; {reached:.0%} arrived",
@@ -108,7 +109,7 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
             f"only {len(y)} of the {count} rows asked for satisfy the guide '{guide}'; "
             "it may contradict itself, or lie outside the range of the data"
         )
-    if "steered" in notices[-1]:
+    if steered:
         notices += _pull(model, frame, given, seed)
     return Samples(frame, y, vectors, tuple(notices))
 

@@ -21,6 +21,7 @@ from .._model._table import TableModel
 from .._runs._rows import filled
 from .._runs._run import Model
 from ._names import free_name
+from ._unseen import unseen
 
 # Activations of D Jacobian products a row: this many numbers of one layer at a time.
 _NUMBERS_AT_ONCE = 2**24
@@ -165,6 +166,19 @@ def _taken_apart(joint: TableModel, codec: Codec, base: Array, given: Array, key
     return points, args, correction + joint.state_log_prob(cells, rows)
 
 
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A table with its scores.
+
+    Attributes:
+        frame: the table, its cells as they came, with the scores as further columns.
+        notices: one line for each column with a cell that leaves its row without probability.
+    """
+
+    frame: pl.DataFrame
+    notices: tuple[str, ...] = ()
+
+
 def scored_frame(
     model: Model,
     frame: pl.DataFrame,
@@ -173,7 +187,7 @@ def scored_frame(
     draws: int = 4,
     seed: int = 0,
     given: Sequence[str] = (),
-) -> pl.DataFrame:
+) -> Scored:
     """A table with its scores as further columns.
 
     Args:
@@ -185,7 +199,7 @@ def scored_frame(
         given: columns of a table on which the others are conditioned: log p(the others | these).
 
     Returns:
-        ``frame`` with log_likelihood_nats (or bits_per_dimension), its ..._standard_error, and outlier_rank: 1 is the
+        The table with log_likelihood_nats (or bits_per_dimension), its ..._standard_error, and outlier_rank: 1 is the
         least likely row. A row with a cell that the training data give no probability has a likelihood of -∞. Where
         the table has columns of these names, the new ones are numbered.
 
@@ -204,7 +218,8 @@ def scored_frame(
     plain = frame.drop([column for column, dtype in frame.schema.items() if dtype == pl.Array])
     new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
     new |= {"outlier_rank": pl.Series(rank)}
-    return plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
+    scored = plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
+    return Scored(scored, tuple(unseen(model, frame, base)))
 
 
 def _given_columns(model: Model, base: np.ndarray, given: Sequence[str]) -> np.ndarray:
@@ -231,4 +246,4 @@ def encode_frame(model: Model, frame: pl.DataFrame, holes: bool = False) -> tupl
     return model.codec.encode(frame, holes=holes)
 
 
-__all__ = ["ROWS_AT_ONCE", "Scores", "dequantised", "encode_frame", "score", "scored_frame"]
+__all__ = ["ROWS_AT_ONCE", "Scored", "Scores", "dequantised", "encode_frame", "score", "scored_frame"]

@@ -4,20 +4,19 @@ import numpy as np
 import polars as pl
 
 from .._runs._run import Model
-from ._score import encode_frame
 
 
-def unseen(model: Model, frame: pl.DataFrame) -> list[str]:
+def unseen(model: Model, frame: pl.DataFrame, base: np.ndarray) -> list[str]:
     """Say which cells leave their row without probability.
 
     Args:
         model: the opened run.
         frame: the rows, as they were read.
+        base: the same, encoded.
 
     Returns:
         One line for each column that has such cells, which shows the first of them; none for images.
     """
-    base, _ = encode_frame(model, frame)
     if not model.codec.impossible(base).any():
         return []
     lines = []

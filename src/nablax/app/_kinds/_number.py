@@ -15,11 +15,6 @@ class Number(AbstractQuantity):
 
     word: ClassVar[str] = "number"
 
-    @property
-    def measured_in(self) -> str:
-        """Its own unit."""
-        return f"unit of {self.name}"
-
     @classmethod
     def suits(cls, summary: Summary, *, label: bool) -> bool:
         """Numbers of any sort."""
@@ -37,11 +32,6 @@ class Grid(AbstractQuantity):
     """A number on a grid, such as a count or tenths, with or without atoms; its value is its grid index."""
 
     word: ClassVar[str] = "grid"
-
-    @property
-    def measured_in(self) -> str:
-        """Its own unit."""
-        return f"unit of {self.name}"
 
     @classmethod
     def suits(cls, summary: Summary, *, label: bool) -> bool:

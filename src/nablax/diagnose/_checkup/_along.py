@@ -118,11 +118,6 @@ def row_count(batch: PyTree) -> int | None:
     return counts.pop() if len(counts) == 1 and 0 not in counts else None
 
 
-def first_rows(batch: PyTree, count: int) -> PyTree:
-    """The first rows of a batch; leaves that are not arrays as they are."""
-    return jax.tree.map(lambda leaf: leaf[:count] if eqx.is_array(leaf) else leaf, batch)
-
-
 def some_rows(batch: PyTree, count: int) -> PyTree:
     """Rows from all over a batch, in its order: drawn once and for all, so that no order of the batch biases them."""
     total = row_count(batch)

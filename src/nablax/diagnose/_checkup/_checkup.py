@@ -17,14 +17,7 @@ from ..._core import (
     Finding,
     Key,
     canonical_convolutions,
-    check_callable,
-    check_count,
     check_key,
-    check_optimizer,
-    check_rate,
-    check_shape,
-    described,
-    fault,
     gravest_first,
 )
 from ..._pages import figure, render
@@ -40,6 +33,7 @@ from . import (
     _subspace,
     _through_time,
 )
+from ._arguments import check_batch, check_chance, check_counts, check_functions, check_mover
 from ._conflicts import Conflicts, Losses, named
 from ._gather import signs_of
 from ._layers import LayerHealth
@@ -130,7 +124,8 @@ class Checkup(AbstractRecord):
     @property
     def findings(self) -> list[Finding]:
         """What is wrong or worth knowing, the gravest first: level ("fault", "warning", "note"), topic and text."""
-        if (broken := self.layers.not_finite()) or not np.isfinite(self.loss):
+        if self._broken():
+            broken = self.layers.not_finite()
             where = f": {listed(broken)}" if broken else ""
             text = (
                 f"The loss is {float(self.loss):.4g} and there are numbers that are not finite{where}. Do not make "
@@ -343,39 +338,15 @@ def checkup(
         where another one does better.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
-    check_callable(loss, what="loss", fix="Pass loss(params, batch) -> scalar.", takes=2)
-    for name, function in (("example_losses", example_losses), ("logits", logits), ("field", field)):
-        if function is not None:
-            check_callable(function, what=name, fix=f"Pass {name}(params, batch).", takes=2)
+    check_functions(loss, example_losses=example_losses, logits=logits, field=field)
     check_key(key)
-    for name, number, least in (("rows", rows, 0), ("steps", steps, 1), ("count", count, 1)):
-        check_count(number, what=name, least=least)
-    if batch_size is not None:
-        check_count(batch_size, what="batch_size")
-    if any(jnp.ndim(leaf) and jnp.shape(leaf)[0] == 0 for leaf in jax.tree.leaves(eqx.filter(batch, eqx.is_array))):
-        raise fault(expected="a batch with rows", got=described(batch), fix="Leave empty batches out.")
-    if optimizer is not None and learning_rate is not None:
-        raise fault(
-            expected="an optimizer or a learning_rate", got="both", fix="The optimiser's own rate is read from it."
-        )
-    if momentum is not None and learning_rate is None:
-        raise fault(expected="a learning_rate with momentum", got="None", fix="Pass both, or the optimizer.")
-    if optimizer is not None:
-        check_optimizer(optimizer)
-    if learning_rate is not None:
-        check_rate(learning_rate)
-    if momentum is not None:
-        check_shape(momentum, (), what="momentum", fix="Pass momentum=0.9, for one.")
-        if not 0 <= float(momentum) < 1:
-            raise fault(expected="momentum in [0, 1)", got=momentum, fix="At 1 and beyond no run settles.")
+    check_counts(rows, steps, count, batch_size)
+    check_batch(batch)
+    check_mover(optimizer, learning_rate, momentum)
+    check_chance(chance)
     rate = None if learning_rate is None else jnp.asarray(learning_rate)
     beta = None if momentum is None else jnp.asarray(momentum)
     known = None if chance is None else jnp.asarray(chance)
-    if chance is not None:
-        check_shape(chance, (), what="chance", fix="Pass the loss of a model that knows nothing, a number.")
-        if not 0 < float(chance) < math.inf:
-            fix = "Of a loss that is no size, such as a log-density, leave it out."
-            raise fault(expected="chance above 0 and finite", got=chance, fix=fix)
     asked = Asked(loss, example_losses, None if losses is None else named(losses), logits, field, optimizer)
     given = Given(params, batch, opt_state, update, rate, beta, key)
     return jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size, known, thresholds))

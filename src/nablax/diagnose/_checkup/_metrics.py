@@ -11,22 +11,21 @@ import numpy as np
 
 from ..._core import Estimate, Finding
 
-# Numbers of the whole record that are worked out when asked for; those that a record has are logged.
+# Numbers of the whole record that are worked out when asked for.
 _VERDICT = ("risk", "safe", "suggested_learning_rate")
 
 
-def metrics(record: eqx.Module) -> dict[str, float]:
-    """Every single number of a record by its path, ``"sharpness/ratio"``; an estimate's error by ``"..._error"``.
+def metrics(record: Any) -> dict[str, float]:
+    """Every single number of a check-up by its path, ``"sharpness/ratio"``; an estimate's error by ``"..._error"``.
 
     Names depend on what was measured alone, never on what was found. Truths are 1 and 0, and NaN is what is not known.
     """
     found: dict[str, float] = {}
     _collect(record, "", found)
     for name in _VERDICT:
-        if hasattr(type(record), name):
-            value = getattr(record, name)
-            found[name] = math.nan if value is None else float(value)
-    findings: list[Finding] = getattr(record, "findings", [])
+        value = getattr(record, name)
+        found[name] = math.nan if value is None else float(value)
+    findings: list[Finding] = record.findings
     for level in ("fault", "warning", "note"):
         found[f"findings/{level}s"] = float(sum(finding.level == level for finding in findings))
     return found

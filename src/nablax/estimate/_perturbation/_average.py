@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._core import Estimate, Key, check_callable, check_count, check_key, divide, fault, split, wide_dtype
-from .._frame import ValueAndGrad, shaped_as
+from ..._core import Estimate, Key, check_callable, check_count, divide, split, wide_dtype
+from .._frame import ValueAndGrad, required_key, shaped_as
 
 
 def average(estimator: ValueAndGrad, *, probes: int, errors: bool = False) -> ValueAndGrad:
@@ -46,9 +46,7 @@ def average(estimator: ValueAndGrad, *, probes: int, errors: bool = False) -> Va
     check_count(probes, what="probes", least=2 if errors else 1)
 
     def averaged(params: PyTree, *args: Any, key: Key | None = None, **kwargs: Any) -> tuple[Any, PyTree]:
-        if key is None:
-            raise fault(expected="a key for the draws of average", got="none", fix="Pass key=jax.random.key(0).")
-        check_key(key)
+        key = required_key(key, by="average")
 
         def drawn(key: Key) -> tuple[PyTree, PyTree]:
             value, grads = estimator(params, *args, key=key, **kwargs)

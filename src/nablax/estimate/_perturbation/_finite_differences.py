@@ -118,16 +118,23 @@ def _differences(
         drawn = drawn_directions(kind, key, params, probes)
 
         def add(total: PyTree, direction: PyTree) -> tuple[PyTree, None]:
-            def moved(sign: Array) -> Array:
-                there = jax.tree.map(lambda p, v: (p + sign * step * v).astype(p.dtype), params, direction)
+            def value_at(move: Array) -> Array:
+                there = jax.tree.map(lambda p, v: (p + move * v).astype(p.dtype), params, direction)
                 return objective(there)[0]
 
-            # One after the other, in the memory of one.
-            ahead, behind = jax.lax.map(moved, jnp.array([1.0, -1.0]))
-            slope = (ahead - behind) / (2 * step)
+            slope = central_difference(value_at, step)
             return jax.tree.map(lambda t, v: t + slope.astype(v.dtype) * v, total, direction), None
 
         total, _ = jax.lax.scan(add, jax.tree.map(lambda v: jnp.zeros_like(v[0]), drawn), drawn)
         return value, aux, shaped_as(jax.tree.map(lambda t: t / probes, total), params)
 
     return estimator(loss, estimate, has_aux=has_aux, by=by)
+
+
+def central_difference(value_at: Callable[[Array], Array], step: float) -> Array:
+    """Slope of a function of one number at zero: two values, one after the other, in the memory of one."""
+    ahead, behind = jax.lax.map(value_at, step * jnp.array([1.0, -1.0]))
+    return (ahead - behind) / (2 * step)
+
+
+__all__ = ["central_difference", "gaussian_smoothing", "spsa"]

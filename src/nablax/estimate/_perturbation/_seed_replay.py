@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import Key, check_count, check_rate, split, wide_dtype
 from .._frame import Objective, estimator
 from ._directions import draw_leaf
+from ._finite_differences import central_difference
 from ._just_in_time import just_in_time, zero_after
 
 
@@ -112,15 +113,14 @@ def seed_replay(
         leaves = jax.tree.leaves(params)
 
         def slope(key: Key) -> Array:
-            def moved(sign: Array) -> Array:
+            def value_at(move: Array) -> Array:
                 def leaf(number: int, zero: Array) -> Array:
                     direction = draw_leaf("gaussian", key, number + zero, leaves[number])
-                    return (leaves[number] + sign * step * direction).astype(leaves[number].dtype)
+                    return (leaves[number] + move * direction).astype(leaves[number].dtype)
 
                 return just_in_time(lambda params: objective(params)[0], leaf, params)
 
-            ahead, behind = jax.lax.map(moved, jnp.array([1.0, -1.0]))
-            return (ahead - behind) / (2 * step)
+            return central_difference(value_at, step)
 
         return value, aux, SeededGradient(keys, jax.lax.map(slope, keys))
 
