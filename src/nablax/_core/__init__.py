@@ -11,7 +11,9 @@ from ._checks import (
     check_key,
     check_like,
     check_loss,
+    check_loss_and_aux,
     check_optimizer,
+    check_pair,
     check_rate,
     check_rows,
     check_shape,
@@ -28,6 +30,7 @@ from ._field import checked_field, checked_loss
 from ._findings import LEVELS, Finding, Level, gravest_first
 from ._forward import forward, push_forward
 from ._guarded_jit import guarded_jit
+from ._keyed import keyed
 from ._numerics import divide, exact, nonzero, norm, peak, scaled, tree_norm, unit_vector, wide_dtype
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
 from ._record import AbstractRecord
@@ -63,7 +66,9 @@ __all__ = [
     "check_key",
     "check_like",
     "check_loss",
+    "check_loss_and_aux",
     "check_optimizer",
+    "check_pair",
     "check_rate",
     "check_rows",
     "check_shape",
@@ -80,6 +85,7 @@ __all__ = [
     "gravest_first",
     "guarded_jit",
     "is_key",
+    "keyed",
     "known_finite",
     "largest",
     "named_arrays",

@@ -99,6 +99,17 @@ def check_instance(value: Any, kind: type | tuple[type, ...], *, what: str, fix:
         raise fault(expected=what, got=described(value), fix=fix)
 
 
+def check_pair(value: Any, *, expected: str, fix: str) -> tuple[Any, Any]:
+    """What a function has returned, where that is a tuple of two.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (isinstance(value, tuple) and len(value) == 2):
+        raise fault(expected=expected, got=described(value), fix=fix)
+    return value
+
+
 def check_finite(tree: PyTree, *, what: str, fix: str) -> None:
     """Refuse rows of which one holds NaN or infinity, and name it. What is traced cannot be looked at, and passes.
 
@@ -254,6 +265,20 @@ def check_loss(value: Any, *, what: str = "a loss", fix: str | None = None, seve
     else:
         return value
     raise fault(expected=f"{what} that returns one real number", got=described(value), fix=fix or told)
+
+
+def check_loss_and_aux(value: Any, *, several: bool = False) -> tuple[Any, Any]:
+    """What a loss with auxiliary values has returned; arguments as in `check_loss`.
+
+    Raises:
+        ValueError: it is no pair, or its first is not what a loss may return.
+    """
+    loss, aux = check_pair(
+        value,
+        expected="a loss that returns (value, aux), for has_aux=True",
+        fix="Return both, or leave out has_aux.",
+    )
+    return check_loss(loss, several=several), aux
 
 
 def check_rate(value: Any, *, what: str = "learning_rate") -> None:

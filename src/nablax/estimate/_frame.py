@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._core import Key, check_callable, check_key, check_loss, described, fault, space, split
+from .._core import Key, check_callable, check_key, check_loss, check_loss_and_aux, fault, space, split
 
 Objective = Callable[[PyTree], tuple[Array, PyTree]]
 ValueAndGrad = Callable[..., tuple[Any, PyTree]]
@@ -43,13 +43,7 @@ def estimator(
             found = loss(eqx.combine(trained, held), *args, **kwargs)
             if not has_aux:
                 return check_loss(found), None
-            if not (isinstance(found, tuple) and len(found) == 2):
-                raise fault(
-                    expected="a loss that returns (value, aux), for has_aux=True",
-                    got=described(found),
-                    fix="Return both, or leave out has_aux.",
-                )
-            return check_loss(found[0]), found[1]
+            return check_loss_and_aux(found)
 
         value, aux, grads = estimate(objective, trained, key)
         return ((value, aux) if has_aux else value), grads

@@ -17,9 +17,12 @@ from .._core import (
     check_key,
     check_like,
     check_loss,
+    check_loss_and_aux,
     check_optimizer,
+    check_pair,
     described,
     fault,
+    keyed,
     push_forward,
 )
 
@@ -163,26 +166,18 @@ def differentiated(
         found = keyed(loss, eqx.combine(trained, frozen), batch, key=key, what="the loss")
         if not has_aux:
             return check_loss(found, several=several)
-        if not (isinstance(found, tuple) and len(found) == 2):
-            raise fault(
-                expected="a loss that returns (value, aux), for has_aux=True",
-                got=described(found),
-                fix="Return both, or leave out has_aux.",
-            )
-        return check_loss(found[0], several=several), found[1]
+        return check_loss_and_aux(found, several=several)
 
     function = value_and_grad(objective, has_aux=True) if has_aux else value_and_grad(objective)
     draws = None if key is None else jax.random.fold_in(key, jnp.uint32(_ESTIMATE))
 
     def gradient(trained: PyTree) -> tuple[Array, PyTree, PyTree]:
         pair = keyed(function, trained, batch, key=draws, what="the estimator")
-        if not (isinstance(pair, tuple) and len(pair) == 2):
-            raise fault(
-                expected="a value_and_grad whose function returns (value, grads)",
-                got=described(pair),
-                fix="Pass jax.value_and_grad, for one, in place of jax.grad.",
-            )
-        found, grads = pair
+        found, grads = check_pair(
+            pair,
+            expected="a value_and_grad whose function returns (value, grads)",
+            fix="Pass jax.value_and_grad, for one, in place of jax.grad.",
+        )
         value, aux = found if has_aux else (found, None)
         return value, aux, grads
 
@@ -191,35 +186,6 @@ def differentiated(
         return jnp.mean(found[0] if has_aux else found)
 
     return Differentiated(value_fn, gradient)
-
-
-def keyed(function: Callable[..., Any], *args: Any, key: Key | None, what: str) -> Any:
-    """Call a function with the key where it has an argument ``key``, else without.
-
-    Raises:
-        ValueError: it needs one and there is none.
-    """
-    found = _key_argument(function)
-    if found is None:
-        return function(*args)
-    if key is not None:
-        return function(*args, key=key)
-    if found.default is found.empty:
-        raise fault(expected=f"a key for {what}", got="none", fix="Pass key=jax.random.fold_in(key, k) at step k.")
-    return function(*args)
-
-
-def _key_argument(function: Callable[..., Any]) -> inspect.Parameter | None:
-    # What wraps a function may take the key itself, as an estimator does, hand it on, as a jitted function does, or
-    # take none, because it gives the function one.
-    for follow in (False, True):
-        try:
-            parameters = inspect.signature(function, follow_wrapped=follow).parameters
-        except (TypeError, ValueError):  # some callables of C have no signature
-            continue
-        if "key" in parameters or not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
-            return parameters.get("key")
-    return None
 
 
 def _arguments(here: Differentiated, trained: PyTree, value: Array, grads: PyTree) -> ExtraArguments:

@@ -10,15 +10,27 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Key, canonical_convolutions, check_like, described, fault, rows_of, take, wide_dtype
+from .._core import (
+    Key,
+    canonical_convolutions,
+    check_like,
+    check_pair,
+    described,
+    fault,
+    keyed,
+    rows_of,
+    take,
+    wide_dtype,
+)
 from ..fields import EMA
-from ._step import Extra, Loss, differentiated, keyed, train_step
+from ._step import Extra, Loss, differentiated, train_step
 
 # What one call measures is kept on the device in a buffer of this length, so a call runs at most so many steps.
 LONGEST_CHUNK = 4096
 # Key numbers that no step reaches: `fold_in(key, k)` belongs to step k.
 _SHUFFLE = 0xFFFFFFFF
 _VALIDATE = 0xFFFFFFFE
+_BOTH = "Return both, the value first."
 
 
 class State(NamedTuple):
@@ -84,10 +96,12 @@ class Setup(eqx.Module):
         if not (self.has_aux or self.stateful):
             return found
         shape = "(state, metrics)" if self.has_aux and self.stateful else "state" if self.stateful else "metrics"
-        pair = _pair(found, f"a loss that returns (value, {shape})")
+        pair = check_pair(found, expected=f"a loss that returns (value, {shape})", fix=_BOTH)
         if not self.stateful:
             return pair[0], (None, pair[1])
-        after, metrics = _pair(pair[1], "(state, metrics) beside the value") if self.has_aux else (pair[1], {})
+        after, metrics = pair[1], dict[str, Any]()
+        if self.has_aux:
+            after, metrics = check_pair(pair[1], expected="(state, metrics) beside the value", fix=_BOTH)
         check_like(
             after, state, what="a state that", fix="Return the state that the loss was given, brought up to date."
         )
@@ -125,12 +139,6 @@ class Setup(eqx.Module):
     def whole(self, tree: PyTree) -> PyTree:
         """Keep a full copy of every array on each device."""
         return tree if self.sharding is None else jax.lax.with_sharding_constraint(tree, self.sharding)
-
-
-def _pair(found: Any, expected: str) -> tuple[Any, Any]:
-    if not (isinstance(found, tuple) and len(found) == 2):
-        raise fault(expected=expected, got=described(found), fix="Return both, the value first.")
-    return found
 
 
 def measurements(value: Array, metrics: Any) -> tuple[Array, dict[str, Array]]:

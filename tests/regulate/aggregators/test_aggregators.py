@@ -305,6 +305,16 @@ def test_sam_gs_equalises_lengths_or_modulates():
     np.testing.assert_allclose(update, (alike * np.abs(momentum) / np.sqrt(dissimilarity)).sum(0), rtol=1e-9)
 
 
+def test_sam_gs_is_triggered_by_the_mean_over_pairs():
+    method = regulate.sam_gs(objectives=3)
+    lengths = np.array([1.0, 1.0, 3.0])  # similarities 1, 0.6 and 0.6: one pair is below the threshold, their mean not
+    update, state = method.update(jnp.diag(lengths), method.init(jnp.zeros(3)))
+    np.testing.assert_allclose(state.weights, 1)
+    np.testing.assert_allclose(update, lengths**2 / np.sqrt((1 - 2.2 / 3) ** 2 + 1e-6), rtol=1e-9)
+    update, _ = method.update(jnp.diag(jnp.array([1.0, 1.0, 4.0])), method.init(jnp.zeros(3)))
+    np.testing.assert_allclose(update, 2)  # 1, 0.47 and 0.47
+
+
 # Published properties, over matrices made to be nasty: norms up to 1e12 apart, rows equal, opposite or nearly so.
 scales = st.lists(st.integers(-6, 6), min_size=K, max_size=K)
 entries = st.lists(st.floats(-1, 1, allow_subnormal=False), min_size=K * DIM, max_size=K * DIM)

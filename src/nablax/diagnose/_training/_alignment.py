@@ -1,6 +1,5 @@
 """How good an estimate of the gradient is: bias, variance and direction, per layer, and what it costs."""
 
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import AbstractRecord, Estimate, Key, check_callable, check_count, check_key, fault, split, wide_dtype
+from ..._core import (
+    AbstractRecord,
+    Estimate,
+    Key,
+    check_callable,
+    check_count,
+    check_key,
+    fault,
+    keyed,
+    split,
+    wide_dtype,
+)
 
 
 class EstimatorAlignment(AbstractRecord):
@@ -156,10 +166,8 @@ def _one(
     draws: int,
     forward: float,
 ) -> EstimatorAlignment:
-    takes_key = "key" in inspect.signature(function).parameters
-
     def call(params: PyTree, args: tuple, key: Key) -> PyTree:
-        _, grads = function(params, *args, key=key) if takes_key else function(params, *args)
+        _, grads = keyed(function, params, *args, key=key, what=f"the estimator '{name}'")
         return split(grads)[0]
 
     keys = jax.random.split(key, draws)

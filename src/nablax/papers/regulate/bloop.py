@@ -20,7 +20,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2402.02998",
     rooms=("regulate",),
     row=186,
-    read="text",
+    read="code",
 )
 
 # Of the auxiliary loss, for every method.
@@ -43,6 +43,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     # Both combinations are linear in the auxiliary gradient, so that its weight serves as the strength.
     methods = {
         "Bloop": _training(bloop(1.0, decay=0.99), steps),
+        "Bloop with the code's default decay of 0.9": _training(bloop(1.0), steps),
         "sum of the gradients": _training(add(), steps),
         "projection against each batch's own gradient": _training(bloop(1.0, decay=0.0), steps),
     }

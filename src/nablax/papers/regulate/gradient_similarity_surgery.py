@@ -26,7 +26,9 @@ PAPER = Paper(
     read="code",
 )
 
-_STARTS = jnp.array([[-8.5, 7.5], [-8.5, 5.0], [9.0, 9.0], [-7.5, -0.5], [9.0, -1.0]])
+# The authors' settings for the plane, of their code; a key moves each start by a quarter.
+_STARTS = jnp.array([[-8.0, 5.0], [-3.0, 7.5], [0.0, 10.0], [3.0, 7.5], [8.0, 5.0], [-10.0, -3.0], [10.0, -3.0]])
+_SETTINGS: Any = {"threshold": 0.1, "decay": 0.9, "similarity_decay": 0.99}
 _SCALES = jnp.array([[1.0, 1.0], [0.1, 1.0]])
 # Tolerances: of the distance from the Pareto set, and from the optimum of the larger loss.
 _NEAR, _FAR = 0.5, 3.0
@@ -42,16 +44,17 @@ def losses(x: Float[Array, "2"]) -> Float[Array, "2"]:
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
-    """Follow SAM-GS and the sum of the gradients from five starts, with the losses alike and one ten times the other.
+    """Follow SAM-GS, the sum and PCGrad from about the authors' starts, the losses alike and one ten times the other.
 
     Args:
-        key: not used; nothing is random.
+        key: of the starts.
         full: 200 000 steps in place of 100 000. The paper's vision and control tasks are not attempted.
 
     Returns:
         Two checks.
     """
     steps = 200_000 if full else 100_000
+    starts = _STARTS + 0.25 * jax.random.normal(key, _STARTS.shape)
 
     def follow(rule: optax.GradientTransformation, scale: Array, start: Array) -> Float[Array, "times 2"]:
         _, path = trained(
@@ -67,18 +70,22 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         )
         return path
 
-    rules = {"SAM-GS": regulate.sam_gs(objectives=2), "sum of the gradients": regulate.sum()}
+    rules = {
+        "SAM-GS": regulate.sam_gs(objectives=2, **_SETTINGS),
+        "sum of the gradients": regulate.sum(),
+        "PCGrad": regulate.pcgrad(key=key),
+    }
     paths = {
-        name: np.asarray(jax.jit(jax.vmap(jax.vmap(partial(follow, rule), (None, 0)), (0, None)))(_SCALES, _STARTS))
+        name: np.asarray(jax.jit(jax.vmap(jax.vmap(partial(follow, rule), (None, 0)), (0, None)))(_SCALES, starts))
         for name, rule in rules.items()
     }
 
     def figure(axes: Any, case: int) -> None:
         draw_landscape(axes, lambda x: losses(x) @ _SCALES[case], (-11.0, 11.0), (-11.0, 11.0))
         axes.plot([-7, 7], [-8, -8], color="C2", lw=5, alpha=0.6, label="Pareto set")
-        for colour, (name, both) in zip(("C0", "C1"), paths.items()):
+        for colour, (name, both) in zip(("C0", "C1", "C3"), paths.items()):
             draw_paths(axes, both[case], colour, name)
-        axes.plot(*_STARTS.T, "k.", label="starts")
+        axes.plot(*starts.T, "k.", label="starts")
         finish(axes, xlabel="first parameter", ylabel="second parameter")
 
     ends = {name: both[:, :, -1] for name, both in paths.items()}  # [scales, starts, 2]
@@ -88,29 +95,33 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     }
     return [
         Check(
-            "It reaches the Pareto set from every start.",
+            "It reaches the Pareto set from every start, as PCGrad does, where the sum of the gradients gets stuck.",
             "stated in words, with figures",
             contrasts=Contrast(
-                "distance from the Pareto set, worst of five starts",
-                {name: distances[0].max() for name, distances in off.items()},
+                "distance from the Pareto set, worst of seven starts",
+                {name: off[name][0].max() for name in ("SAM-GS", "sum of the gradients")},
                 "lower",
                 threshold=_NEAR,
             ),
             figure=lambda axes: figure(axes, 0),
-            moved_from="the same after 40 000 and 60 000 steps, when it was still under way from three starts and one",
+            moved_from="the same after 40 000 and 60 000 steps, when it was still under way from some starts; at a "
+            "threshold of our own",
         ),
         Check(
             "With one loss ten times the other it reaches the Pareto set too, off the larger loss's optimum "
             f"by {_FAR:g} or more.",
             "stated in words, with figures",
             contrasts=Contrast(
-                "largest miss of both distances, tolerances, worst of five starts",
+                "largest miss of both distances, tolerances, worst of seven starts",
                 {name: both[1].max() for name, both in misses.items()},
                 "lower",
                 threshold=1.0,
             ),
             figure=lambda axes: figure(axes, 1),
-            moved_from="ends within 3.5 of the middle, which one on the other side misses",
+            moved_from="ends within 3.5 of the middle, which one on the other side misses; at a threshold of our own",
+            expected=False,
+            tried="the authors' threshold of 0.1, at which from every start it ends where the sum does: lengths ten "
+            "times apart are too little for it. At 0.9, ours, it stops short of that",
         ),
     ]
 

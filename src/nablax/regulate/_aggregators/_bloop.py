@@ -12,7 +12,7 @@ from ._state import Weights
 
 
 def bloop(
-    strength: float = 1.0, *, decay: float = 0.99, objectives: int | None = None, throw: bool = True
+    strength: float = 0.1, *, decay: float = 0.9, objectives: int | None = None, throw: bool = True
 ) -> optax.GradientTransformationExtraArgs:
     r"""Add to the main gradient what of the auxiliary one is orthogonal to the main gradient's running average.
 
@@ -26,8 +26,9 @@ def bloop(
     projection against the current gradient.
 
     Args:
-        strength: :math:`\lambda`, 1 by default.
-        decay: :math:`\beta`, 0.99 by default.
+        strength: :math:`\lambda`, by default the authors' 0.1.
+        decay: :math:`\beta`, by default the authors' 0.9; where batches are noisy a longer average, of 0.99, lets less
+            of the auxiliary gradient through along the main one.
         objectives: number K; see `aggregator`.
         throw: whether failures raise; see `aggregator`.
 
@@ -40,7 +41,7 @@ def bloop(
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax import regulate
-        >>> aggregator = regulate.bloop()
+        >>> aggregator = regulate.bloop(1.0)
         >>> grads = jnp.array([[1.0, 0.0], [-5.0, 2.0]])
         >>> aggregator.update(grads, aggregator.init(jnp.zeros(2)))[0].tolist()
         [1.0, 2.0]
@@ -50,8 +51,9 @@ def bloop(
 
     References:
         - Hsieh, Thornton, Ndiaye, Klein, Cuturi and Ablin, "Careful with that Scalpel: Improving Gradient Surgery with
-          an EMA", 2024, https://arxiv.org/abs/2402.02998 (here the average takes in the current gradient before the
-          projection, so that the first step is defined)
+          an EMA", 2024, https://arxiv.org/abs/2402.02998 and the authors' code, in which too the average takes in the
+          current gradient before the projection (it starts from the first gradient there, from zero here: as only its
+          direction counts, the first gradient has the weight of any other)
     """
     if not 0 <= decay < 1:
         raise fault(expected="a decay in [0, 1)", got=str(decay), fix="0.99 averages over about 100 steps.")

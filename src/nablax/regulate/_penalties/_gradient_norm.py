@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_like, check_shape, described, fault, required
+from ..._core import check_like, check_pair, check_shape, fault, required
 
 
 def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationExtraArgs:
@@ -66,13 +66,11 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
         grad_fn = required(grad_fn, "grad_fn", by="gradient_norm")
         check_like(updates, params, what="a gradient that", fix="Pass the parameters that it belongs to.")
         found = grad_fn(jax.tree.map(lambda p, g: p + jnp.asarray(ascent, p.dtype) * g, params, updates))
-        if not (isinstance(found, tuple) and len(found) == 2):
-            raise fault(
-                expected="grad_fn(params) -> (value, grads)",
-                got=described(found),
-                fix="Pass grad_fn=lambda params: jax.value_and_grad(loss)(params, batch).",
-            )
-        _, uphill = found
+        _, uphill = check_pair(
+            found,
+            expected="grad_fn(params) -> (value, grads)",
+            fix="Pass grad_fn=lambda params: jax.value_and_grad(loss)(params, batch).",
+        )
         check_like(uphill, params, what="a grad_fn whose gradient", fix="It is grad_fn(params) -> (value, grads).")
         share = weight / ascent
         return jax.tree.map(lambda g, u: g + jnp.asarray(share, g.dtype) * (u - g), updates, uphill), state
