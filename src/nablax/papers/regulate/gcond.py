@@ -74,10 +74,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     found = {"accumulated": grouped, f"one batch of {_BATCH}": single}
     return [
         Check(
-            f"Accumulation, of {_ACCUMULATE} batches of {_BATCH}, makes the measured conflict that of the losses.",
+            f"Accumulation, of {_ACCUMULATE} batches of {_BATCH}, brings the measured conflict nearer that of the losses.",
             "stated in words",
-            contrasts=Contrast("mean error of the cosine between the gradients", found, "lower", ratio=0.5),
-            moved_from="an error below 0.1; two losses of a denoiser, which do not conflict",
+            contrasts=Contrast("mean error of the cosine between the gradients", found, "lower"),
+            moved_from="an error below 0.1; half of one batch's, of our making, of which 0.57 is missed",
         ),
         Check(
             "It lowers both losses below those of a plain sum.",
@@ -86,6 +86,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 runs.contrast(f"test loss of the {side} digit, nats", "lower", of=side) for side in ("left", "right")
             ],
             moved_from="two losses of a denoiser, which do not conflict, at one rate",
+            expected=False,
+            tried="the losses of a denoiser, which did not conflict; these, whose gradients stand at a cosine of -0.5 for "
+            "much of training; the rate tuned for each, 300 steps. PCGrad changes nothing either: Adam on the sum settles "
+            "such conflicts by itself",
         ),
     ]
 
