@@ -74,7 +74,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     found = {"accumulated": grouped, f"one batch of {_BATCH}": single}
     return [
         Check(
-            f"Accumulation, of {_ACCUMULATE} batches of {_BATCH}, brings the measured conflict nearer that of the losses.",
+            f"Accumulation, of {_ACCUMULATE} batches of {_BATCH}, brings the measured conflict nearer the losses'.",
             "stated in words",
             contrasts=Contrast("mean error of the cosine between the gradients", found, "lower"),
             moved_from="an error below 0.1; half of one batch's, of our making, of which 0.57 is missed",
@@ -87,9 +87,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             ],
             moved_from="two losses of a denoiser, which do not conflict, at one rate",
             expected=False,
-            tried="the losses of a denoiser, which did not conflict; these, whose gradients stand at a cosine of -0.5 for "
-            "much of training; the rate tuned for each, 300 steps. PCGrad changes nothing either: Adam on the sum settles "
-            "such conflicts by itself",
+            tried="the losses of a denoiser, which did not conflict; these, whose gradients stand at a cosine of -0.5 "
+            "for much of training; the rate tuned for each, 300 steps. PCGrad changes nothing either: Adam on the sum "
+            "settles such conflicts by itself",
         ),
     ]
 
