@@ -28,13 +28,13 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     Args:
         key: of all randomness.
-        full: six networks in place of three, more images and longer training. The paper's networks, images and pointing game are not attempted, nor
-            is its meta-learning step.
+        full: ten networks in place of five, more images and longer training. The paper's networks, images and
+            pointing game are not attempted, nor is its meta-learning step.
 
     Returns:
         Two checks.
     """
-    found = [_maps(one, full) for one in jax.random.split(key, 6 if full else 3)]
+    found = [_maps(one, full) for one in jax.random.split(key, 10 if full else 5)]
     norm, cam = ({layer: np.array([row[i][layer] for row in found]) for layer in _LAYERS} for i in (0, 1))
     metric = "AUROC of the pattern's pixels, mean over images"
     layers = {"after the last layer": cam[3], "after layer 1": cam[1], "after layer 2": cam[2]}
@@ -53,8 +53,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             moved_from="an area above 0.75, of our making, which Grad-CAM may miss",
         ),
         Check(
-            "Grad-CAM fails anywhere but the last convolutional layer.",
-            "stated in words: the gradient is averaged over places, which only the last layer's gradient bears",
+            "Grad-CAM finds it less well anywhere but after the last convolutional layer.",
+            "stated in words, as a failure: the gradient is averaged over places, which only the last layer's gradient bears",
             contrasts=Contrast(f"Grad-CAM: {metric}", layers, "higher"),
             moved_from="an area above 0.75 after the last layer, and below before",
         ),
