@@ -40,7 +40,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     layers = {"after the last layer": cam[3], "after layer 1": cam[1], "after layer 2": cam[2]}
     return [
         Check(
-            "NormGrad finds the pattern at early layers, where Grad-CAM does not.",
+            "NormGrad finds the pattern at early layers better than Grad-CAM.",
             "stated in words and tables, for larger networks",
             contrasts=[
                 Contrast(
@@ -54,7 +54,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         ),
         Check(
             "Grad-CAM finds it less well anywhere but after the last convolutional layer.",
-            "stated in words, as a failure: the gradient is averaged over places, which only the last layer's gradient bears",
+            "stated in words, as a failure: the gradient is averaged over places, which only the last layer's bears",
             contrasts=Contrast(f"Grad-CAM: {metric}", layers, "higher"),
             moved_from="an area above 0.75 after the last layer, and below before",
         ),
