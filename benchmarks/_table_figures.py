@@ -59,6 +59,7 @@ def auc(held_out: pl.DataFrame, samples: pl.DataFrame, seed: int = 0) -> tuple[f
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits
 
     count = min(len(held_out), len(samples))
     x = np.concatenate([features(held_out[:count], held_out), features(samples[:count], held_out)])
@@ -71,7 +72,8 @@ def auc(held_out: pl.DataFrame, samples: pl.DataFrame, seed: int = 0) -> tuple[f
         categorical_features=[t and not w for t, w in zip(texts, wide)], max_iter=100, random_state=seed
     )
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
-    value = float(roc_auc_score(y, cross_val_predict(trees, x, y, cv=folds, method="predict_proba")[:, 1]))
+    with threadpool_limits(1):  # threads that wait for each other on a busy machine take minutes
+        value = float(roc_auc_score(y, cross_val_predict(trees, x, y, cv=folds, method="predict_proba")[:, 1]))
     a, b = value / (2 - value), 2 * value**2 / (1 + value)
     variance = (value * (1 - value) + (count - 1) * (a + b - 2 * value**2)) / count**2
     return value, float(np.sqrt(variance))
@@ -84,7 +86,9 @@ def marginals(held_out: pl.DataFrame, samples: pl.DataFrame) -> dict[str, float]
         real, made = held_out[name], samples[name]
         if discrete(real):
             shares = [
-                (s.to_physical().cast(pl.Float64) if measured(real) else s.cast(pl.String)).value_counts(normalize=True, name="p")
+                (s.to_physical().cast(pl.Float64) if measured(real) else s.cast(pl.String)).value_counts(
+                    normalize=True, name="p"
+                )
                 for s in (real, made)
             ]
             pairs = [dict(zip(s[name].to_list(), s["p"].to_list())) for s in shares]
@@ -168,6 +172,7 @@ def tails(train: pl.DataFrame, samples: pl.DataFrame, seed: int = 0) -> dict[str
 def trained_on_samples(train: pl.DataFrame, held_out: pl.DataFrame, samples: pl.DataFrame, target: str) -> float:
     """What a predictor of one column loses when it learns from samples: accuracy, or R², of real less synthetic."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits
 
     place = train.columns.index(target)
     category = discrete(train[target])
@@ -181,7 +186,8 @@ def trained_on_samples(train: pl.DataFrame, held_out: pl.DataFrame, samples: pl.
             scores.append(0.0)
             continue
         trees = (HistGradientBoostingClassifier if category else HistGradientBoostingRegressor)(random_state=0)
-        scores.append(float(trees.fit(x[there], y[there]).score(inputs[2][seen], goals[2][seen])))
+        with threadpool_limits(1):
+            scores.append(float(trees.fit(x[there], y[there]).score(inputs[2][seen], goals[2][seen])))
     return scores[0] - scores[1]
 
 
@@ -293,9 +299,7 @@ def judge(folder: Path, target: str, seed: int) -> dict[str, float]:
         found["copies"] = copies(train, held_out, samples)
     if (folder / "filled.csv").exists():
         holes, filled = (read(folder / f"{name}.csv", train) for name in ("holes", "filled"))
-        gone = np.stack(
-            [(holes[n].is_null() & held_out[n].is_not_null()).to_numpy() for n in train.columns], axis=1
-        )
+        gone = np.stack([(holes[n].is_null() & held_out[n].is_not_null()).to_numpy() for n in train.columns], axis=1)
         file = folder / "draws.npz"
         draws = dict(np.load(file)) if file.exists() else {}
         found |= imputation(held_out, gone, filled, draws, seed)

@@ -23,7 +23,8 @@ from ._table_figures import measured, numbers
 from ._table_peers import framed, written
 from ._tables import read
 
-DRAWS = 20
+DRAWS = 20  # of the chained ridge regressions
+SETS, ITERATIONS = 5, 4  # of miceforest
 _LEVELS = 50  # of a text; what is rarer shares a column, and is never filled in
 Filled = tuple[pd.DataFrame, dict[str, np.ndarray]]
 
@@ -107,31 +108,29 @@ def forests(train: pl.DataFrame, holes: pl.DataFrame, seed: int) -> Filled:
 
 
 def miceforest(train: pl.DataFrame, holes: pl.DataFrame, seed: int) -> Filled:
-    """Chained boosted trees with predictive mean matching, several data sets, which are its draws."""
+    """Chained boosted trees with predictive mean matching, several data sets, which are its draws.
+
+    The rows with holes are filled beside those learnt from, whose company they keep in the models: version 6.0.5 hands the
+    starting values back for new rows (``impute_new_data`` counts no iterations).
+    """
     import miceforest as package
 
-    frame, gaps = (framed(f) for f in (train, holes))
+    frame = pd.concat([framed(train), framed(holes)], ignore_index=True)
     names = {n: f"c{k}" for k, n in enumerate(train.columns)}  # it refuses some characters
-    frame, gaps = frame.rename(columns=names), gaps.rename(columns=names)
+    frame = frame.rename(columns=names)
     for name in frame.columns:
         if frame[name].dtype == object:
-            levels = sorted(frame[name].dropna().unique())
-            frame[name], gaps[name] = (pd.Categorical(f[name], categories=levels) for f in (frame, gaps))
-    # Models of every column, not of those alone that have holes in the rows learnt from.
-    kernel = package.ImputationKernel(
-        frame, num_datasets=DRAWS, variable_schema=list(frame.columns), random_state=seed, mean_match_candidates=5
-    )
-    kernel.mice(iterations=2, num_threads=1)
-    new = kernel.impute_new_data(gaps, random_state=seed)
-    tables = [new.complete_data(dataset=k) for k in range(DRAWS)]
+            frame[name] = pd.Categorical(frame[name])
+    kernel = package.ImputationKernel(frame, num_datasets=SETS, random_state=seed)
+    kernel.mice(iterations=ITERATIONS, num_threads=1)
+    tables = [kernel.complete_data(dataset=k).iloc[len(train) :].reset_index(drop=True) for k in range(SETS)]
     middle, draws = {}, {}
     for name, short in names.items():
         if measured(train[name]):
             draws[name] = np.stack([t[short].to_numpy(float) for t in tables], axis=1)
             middle[name] = draws[name].mean(axis=1)
         else:
-            votes = pd.concat([t[short].astype(object) for t in tables], axis=1)
-            middle[name] = votes.mode(axis=1)[0]
+            middle[name] = pd.concat([t[short].astype(object) for t in tables], axis=1).mode(axis=1)[0]
     return pd.DataFrame(middle), draws
 
 

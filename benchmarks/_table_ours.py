@@ -5,6 +5,7 @@ The report is left out (``--report none``): no peer writes one. ``python -m benc
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,11 @@ from ._tables import read
 DRAWS = 64  # as many as stand behind a cell that ``nablax complete`` fills
 
 
-def nablax(*words: object) -> None:
+def nablax(folder: Path, *words: object) -> None:
+    """One command; programs that it compiles are kept for the others of the cell, and for no other cell."""
     command = [sys.executable, "-m", "nablax", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "NABLAX_CACHE": str(folder / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit((done.stderr or done.stdout).strip().splitlines()[-1])
 
@@ -29,12 +32,12 @@ def nablax(*words: object) -> None:
 def main() -> None:
     folder, seed = Path(sys.argv[2]), sys.argv[3]
     run, train = folder / "run", read(folder / "train.csv")
-    nablax("learn", folder / "train.csv", "--out", run, "--seed", seed, "--report", "none")
-    nablax("sample", run, "-n", len(train), "--seed", seed, "-o", folder / "samples.csv")
+    nablax(folder, "learn", folder / "train.csv", "--out", run, "--seed", seed, "--report", "none")
+    nablax(folder, "sample", run, "-n", len(train), "--seed", seed, "-o", folder / "samples.csv")
     drawn = cpu()
     said = {"draw_cpu": drawn}
-    nablax("complete", run, folder / "holes.csv", "--seed", seed, "-o", folder / "completed.csv")
-    nablax("complete", run, folder / "holes.csv", "--seed", seed, "--draws", DRAWS, "-o", folder / "long.csv")
+    nablax(folder, "complete", run, folder / "holes.csv", "--seed", seed, "-o", folder / "completed.csv")
+    nablax(folder, "complete", run, folder / "holes.csv", "--seed", seed, "--draws", DRAWS, "-o", folder / "long.csv")
     said["fill_cpu"] = cpu() - drawn
     pl.read_csv(folder / "completed.csv", infer_schema=False).select(train.columns).write_csv(folder / "filled.csv")
     long = read(folder / "long.csv", train)
@@ -42,7 +45,7 @@ def main() -> None:
     draws = {n: numbers(long[n]).reshape(DRAWS, rows).T for n in train.columns if measured(train[n])}
     np.savez(folder / "draws.npz", **draws)
     if numeric(train):
-        nablax("score", run, folder / "held_out.csv", "--seed", seed, "-o", folder / "scores.csv")
+        nablax(folder, "score", run, folder / "held_out.csv", "--seed", seed, "-o", folder / "scores.csv")
         nats = pl.read_csv(folder / "scores.csv")["log_likelihood_nats"].to_numpy() + to_cells(run, folder, train)
         said["nats"], said["nats_error"] = float(nats.mean()), float(nats.std(ddof=1) / math.sqrt(len(nats)))
     print("RESULT " + json.dumps(said))

@@ -111,6 +111,8 @@ def read(file: Path, like: pl.DataFrame | None = None) -> pl.DataFrame:
         kind = pl.Float64 if like[name].dtype.is_numeric() else like[name].dtype
         if kind == pl.Boolean:
             columns.append((frame[name].str.to_lowercase() == "true").alias(name))
+        elif kind == pl.Date:
+            columns.append(frame[name].str.to_date(strict=False))
         else:
             columns.append(frame[name].cast(kind, strict=False))
     return pl.DataFrame(columns)

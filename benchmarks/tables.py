@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -119,27 +120,27 @@ def versions(peer_python: str) -> dict[str, str]:
 
 
 def stored(file: Path = FILE) -> dict[Cell, dict[str, str]]:
-    """The last whole row of each cell."""
+    """The last row of each cell; what a kill has left of one is none."""
     if not file.exists():
         return {}
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = [dict(zip(NAMES, row)) for row in list(csv.reader(opened))[1:] if len(row) == len(NAMES)]
+    whole = file.read_text(encoding="utf-8").split("\n")[1:-1]
+    rows = [dict(zip(NAMES, row, strict=True)) for row in csv.reader(whole)]
     return {(row["table"], int(row["seed"]), row["method"]): row for row in rows}
 
 
 def append(row: dict, file: Path = FILE) -> None:
-    """Add a row in one write; what a kill left of another is closed first."""
-    text = ""
+    """Add a row in one write, in place of what a kill has left of another."""
     if not file.exists():
-        text = ",".join(NAMES) + "\n"
-    elif not file.read_bytes().endswith(b"\n"):
-        text = "\n"
+        file.write_text(",".join(NAMES) + "\n", encoding="utf-8")
+    text = file.read_bytes()
+    if not text.endswith(b"\n"):
+        os.truncate(file, text.rfind(b"\n") + 1)
     cells = []
     for name in NAMES:
         value = row.get(name, "")
         cells.append(f"{value:.5g}" if isinstance(value, float) else str(value).replace(",", ";").replace("\n", " "))
     with file.open("ab") as opened:
-        opened.write((text + ",".join(cells) + "\n").encode())
+        opened.write((",".join(cells) + "\n").encode())
         opened.flush()
         os.fsync(opened.fileno())
 
@@ -178,21 +179,31 @@ def run(cell: Cell, peer_python: str, home: Path, cap: int = CAP) -> dict:
             shutil.copytree(split, folder, dirs_exist_ok=True)
             said = _process(python, method.module, name, folder, str(seed), cap=cap)
             row |= said | _process(sys.executable, "_table_figures", folder, TABLES[table].target, str(seed), cap=cap)
-        except _Stopped as stopped:
+        except Stopped as stopped:
             return {**row, "outcome": str(stopped)}
     return {**row, "outcome": "done" if "draw_cpu" in row or "fill_cpu" in row else "not for this table"}
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Why a process gave no result."""
 
 
 def _process(python: str, module: str, *words: str, cap: int) -> dict:
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")}
+    """What a module of this folder has said in its last line, in a process of one thread."""
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
     environment = {**os.environ, **one, "XLA_FLAGS": flags.strip(), "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+    return capped([python, "-m", f"benchmarks.{module}", *words], environment, cap)
+
+
+def capped(command: list[str], environment: dict[str, str], cap: int) -> dict:
+    """Run a command of at most so many CPU seconds, and read the result that it prints.
+
+    Raises:
+        Stopped: it was ended at the limit, or printed none.
+    """
     done = subprocess.run(
-        [python, "-m", f"benchmarks.{module}", *words],
+        command,
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -202,10 +213,10 @@ def _process(python: str, module: str, *words: str, cap: int) -> dict:
     for line in reversed(done.stdout.splitlines()):
         if line.startswith("RESULT "):
             return json.loads(line.removeprefix("RESULT "))
-    if done.returncode in (-24, -9):
-        raise _Stopped(f"over {cap} CPU s")
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise Stopped(f"over {cap} CPU s")
     last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    raise _Stopped(f"stopped: {last[:200]}")
+    raise Stopped(f"stopped: {last[:200]}")
 
 
 def main() -> int:
