@@ -67,6 +67,7 @@ FILLING = {
     "coverage_90": Figure("Coverage of the middle 90 % († as above)", _column("coverage_90"), 3, None),
     "fill_cpu": Figure("CPU seconds: learn, and fill (ours: fill alone, twice)", _column("fill_cpu"), 0),
 }
+ASKED_FIRST = {"auc": "AUC", "utility_gap": "utility", "correlation_error": "correlations", "atoms": "shares"}
 NATS = Figure(
     "Held-out nats per row: probability of the cells as they are written", _column("nats"), 2, max, "nats_error"
 )
@@ -155,6 +156,15 @@ def ranks(rows: Rows, figure: Figure) -> dict[str, list[float]]:
 def asked(rows: Rows) -> list[str]:
     """What was asked of ours, and what stands."""
     lines = ["| asked of ours | stands |", "| --- | --- |"]
+    found = {name: ranks(rows, DRAWING[name]) for name in ASKED_FIRST}
+    found = {name: f for name, f in found.items() if len(f) > 1}
+    if found:
+        first = sum(sum(f[OURS]) <= min(sum(each) for each in f.values()) for f in found.values())
+        last = sum(rank == len(f) for f in found.values() for rank in f[OURS])
+        lines.append(f"| first by mean rank: {', '.join(ASKED_FIRST.values())} | in {first} of {len(found)} |")
+        lines.append(
+            f"| never last on a table in these | last {last} of {sum(len(f[OURS]) for f in found.values())} times |"
+        )
     auc = gather(rows, DRAWING["auc"])
     for table, least in (("nmes", 0.60), ("diamonds", 0.75)):
         if (table, OURS) in auc:
@@ -234,6 +244,8 @@ def whole(rows: Rows) -> str:
     if failed:
         lines += ["| table | method | seed | why there is no figure |", "| --- | --- | --- | --- |", *failed, ""]
     seeds = {s: sum(row["outcome"] == "done" for (_, t, _), row in rows.items() if t == s) for s in SEEDS}
+    if lacking := [m for m in METHODS if not any(place[2] == m for place in rows)]:
+        lines += [f"Not run yet: {', '.join(lacking)}.", ""]
     lines.append("Cells that stand: " + ", ".join(f"{count} at seed {seed}" for seed, count in seeds.items()) + ".")
     return "\n".join(lines) + "\n"
 

@@ -239,7 +239,10 @@ def test_what_is_beaten_is_shown_as_beaten():
     assert "| nmes | 0.70 ± 0.02 | **0.60** ± 0.02 |" in text
     assert "| nmes | 1.000 | **0.900** |" in text
     assert "| nmes | 0.700 † |" in text
-    said = "\n".join(report.asked(rows))
+    assert "Not run yet: copula, mixture," in text
+    beside = {"table": "nmes", "seed": 0, "method": "copula", "auc": 0.65, "auc_error": 0.02}
+    said = "\n".join(report.asked(rows | stand(beside)))
+    assert "shares | in 0 of 1 |" in said and "| last 1 of 1 times |" in said
     assert "| AUC on nmes at most 0.60 | 0.70 ± 0.02 |" in said
     assert "least error, on every table | 0 of 1 tables |" in said
     assert "coverage at 80 % within the binomial band, on every table | 0 of 1 tables |" in said
