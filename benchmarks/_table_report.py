@@ -39,9 +39,11 @@ def _column(name: str) -> Callable[[dict[str, float]], float]:
 
 DRAWING = {
     "auc": Figure("A classifier's AUC, held-out rows against samples (0.5 is best)", _column("auc"), error="auc_error"),
-    "utility_gap": Figure("What a predictor loses that learns from samples: accuracy, or R²", _column("utility_gap")),
-    "distance": Figure("Distance of columns' distributions, mean: KS of numbers, TV of others", _column("distance")),
-    "correlation_error": Figure("Error of rank correlations, root mean square", _column("correlation_error")),
+    "utility_gap": Figure(
+        "What a predictor loses that learns from samples: accuracy, or R²", _column("utility_gap"), 3
+    ),
+    "distance": Figure("Distance of columns' distributions, mean: KS of numbers, TV of others", _column("distance"), 3),
+    "correlation_error": Figure("Error of rank correlations, root mean square", _column("correlation_error"), 3),
     "atoms": Figure(
         "Share of recurring numbers whose share is off by more than two errors (0.05 by chance)",
         lambda row: row["atoms_off"] / row["atoms"] if row["atoms"] else math.nan,
@@ -197,7 +199,7 @@ def asked(rows: Rows) -> list[str]:
     if atoms:
         off, every = (sum(row[n] for s in atoms for row in s.rows) for n in ("atoms_off", "atoms"))
         lines.append(
-            f"| every share of a recurring number within two errors | {every - off:.0f} of {every:.0f} shares |"
+            f"| every share of a recurring number within two errors (95 % are by chance) | {every - off:.0f} of {every:.0f} shares |"
         )
     nats = gather(rows, NATS)
     tables = [t for t in TABLES if (t, OURS) in nats and sum(place[0] == t for place in nats) > 1]
@@ -250,9 +252,10 @@ def whole(rows: Rows) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write() -> None:
-    """Put the tables of what stands into the guide and into the README."""
+def write() -> str:
+    """Put the tables of what stands into the guide and into the README, and give them back."""
     rows = stored(FILE)
     for page, text in ((GUIDE, summary(rows)), (README, whole(rows))):
         before, rest = page.read_text(encoding="utf-8").split(BEGIN)
         page.write_text(before + BEGIN + text + END + rest.split(END)[1], encoding="utf-8")
+    return whole(rows) + "\n" + summary(rows)

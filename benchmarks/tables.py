@@ -1,8 +1,9 @@
 """The bank of tables: every method on every table at every seed, each cell in processes of its own.
 
-``python -m benchmarks.tables --peer-python PATH`` (``make bank``) runs what does not stand in ``tables.csv`` yet, or stands
-there by other code of ours or another version of a peer; a row is added as its cell ends, so that what is killed and started
-again loses one cell. ``--write`` puts the tables of what stands there into ``benchmarks/README.md``; nothing is run.
+``python -m benchmarks.tables --peer-python PATH`` (``make bank``) runs what does not stand in ``tables.csv`` yet, or stands there by
+other code of ours or another version of a peer. A row is added as its cell ends, so that what is killed and started again loses one
+cell; then the tables of what stands are printed, and put into ``benchmarks/README.md`` and, in short, into the guide. ``--write``
+does that alone.
 
 A cell is a table split by a seed (``_tables``), a method that reads the training rows and writes rows of its own, or fills the
 holes of the held-out rows (``_table_ours``, ``_table_peers``, ``_table_imputers``, ``_table_density``), and the figures of what
@@ -231,7 +232,7 @@ def main() -> int:
     from . import _table_report
 
     if options.write:
-        _table_report.write()
+        print(_table_report.write())
         return 0
     known = versions(options.peer_python)
     for name in METHODS:
@@ -258,7 +259,7 @@ def main() -> int:
                 file=sys.stderr,
                 flush=True,
             )
-    _table_report.write()
+    print(_table_report.write())
     return 0
 
 
