@@ -211,6 +211,15 @@ def asked(rows: Rows) -> list[str]:
     return [*lines, ""]
 
 
+def standing(rows: Rows) -> list[str]:
+    """How much of the bank has been run."""
+    counts = [sum(row["outcome"] == "done" for (_, s, _), row in rows.items() if s == seed) for seed in SEEDS]
+    lines = ["Cells that stand: " + ", ".join(f"{n} at seed {s}" for n, s in zip(counts, SEEDS)) + "."]
+    if lacking := [m for m in METHODS if not any(place[2] == m for place in rows)]:
+        lines.append(f"Not run yet: {', '.join(lacking)}.")
+    return lines
+
+
 def summary(rows: Rows) -> str:
     """The guide's tables: mean ranks, and what was asked."""
     kinds = {
@@ -229,7 +238,7 @@ def summary(rows: Rows) -> str:
             for f in found.values()
         ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join([*(lines if methods else []), "", *asked(rows)])
+    return "\n".join([*(lines if methods else []), "", *asked(rows), *standing(rows)]) + "\n"
 
 
 def whole(rows: Rows) -> str:
@@ -245,11 +254,7 @@ def whole(rows: Rows) -> str:
     ]
     if failed:
         lines += ["| table | method | seed | why there is no figure |", "| --- | --- | --- | --- |", *failed, ""]
-    seeds = {s: sum(row["outcome"] == "done" for (_, t, _), row in rows.items() if t == s) for s in SEEDS}
-    if lacking := [m for m in METHODS if not any(place[2] == m for place in rows)]:
-        lines += [f"Not run yet: {', '.join(lacking)}.", ""]
-    lines.append("Cells that stand: " + ", ".join(f"{count} at seed {seed}" for seed, count in seeds.items()) + ".")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *standing(rows)]) + "\n"
 
 
 def write() -> str:
