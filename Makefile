@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all docstrings lint types docs examples checkup-bank dist clean
+.PHONY: demo test test-all docstrings lint types docs examples bank checkup-bank dist clean
 
 demo: .venv/.installed
 	$(BIN)/nablax learn digits --condition label --out runs/digits
@@ -40,6 +40,15 @@ examples: .venv/.installed
 	ls examples/*.py | MPLBACKEND=Agg xargs -P 2 -I {} sh -c \
 	    'said=$$($(BIN)/python {} 2>&1); status=$$?; printf "== %s\n%s\n" {} "$$said"; exit $$status'
 
+# Tables beside other models of tables: hours from nothing; it may be killed and called again. The peers need an older NumPy.
+bank: .venv/.installed .venv-peers/.installed
+	nice -n 15 $(BIN)/python -m benchmarks.tables --peer-python .venv-peers/bin/python
+
+.venv-peers/.installed: benchmarks/tables_peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/tables_peers.txt
+	touch $@
+
 # Trains what does not stand in benchmarks/checkup_bank.csv yet, and writes the guide's table.
 checkup-bank: .venv/.installed
 	$(BIN)/python -m benchmarks.checkup_bank
@@ -50,4 +59,4 @@ dist: .venv/.installed
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build
 
 clean:
-	rm -rf .venv site build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-peers site build dist .pytest_cache .ruff_cache .mypy_cache
