@@ -9,7 +9,8 @@ Chambers:
 - ``_composition``: backpropagation put together from parts: lenses, learners, circuits of bits.
 - ``_discrete``: through binary and categorical draws, signs and spikes.
 - ``_layers``: layers and losses whose backward pass is another than their own.
-- ``_local``: local in time: what the weights have done to a recurrent state is carried along.
+- ``_local``: local in time or space: what the weights have done to a recurrent state is carried along; errors that come
+  back by other ways than the weights, or do not come back at all.
 - ``_nested``: through what a program solves for, by the condition that the solution satisfies.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
@@ -24,6 +25,8 @@ from ._discrete._score_function import score_function
 from ._discrete._surrogate import Surrogate, spike
 from ._layers._metric import metric_loss
 from ._layers._randomised_linear import RandomisedLinear
+from ._local._direct_feedback import direct_feedback_alignment, init_direct_feedback
+from ._local._feedback import feedback_alignment, init_feedback, kolen_pollack
 from ._local._real_time import RealTime, RealTimeState, real_time
 from ._nested._implicit import implicit
 from ._perturbation._average import average
@@ -43,12 +46,17 @@ __all__ = [
     "average",
     "boolean_lens",
     "categorical_straight_through",
+    "direct_feedback_alignment",
+    "feedback_alignment",
     "forward_gradient",
     "gaussian_smoothing",
     "guessed_gradient",
     "gumbel",
     "identity_lens",
     "implicit",
+    "init_direct_feedback",
+    "init_feedback",
+    "kolen_pollack",
     "learner",
     "metric_loss",
     "real_time",
