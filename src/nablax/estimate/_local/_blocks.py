@@ -74,8 +74,8 @@ def blocks(model: Any) -> list[Block]:
                 got=f"{type(layer).__name__}, layer {number}",
                 fix="Take equinox.nn.LayerNorm or GroupNorm, for one.",
             )
-        if not is_linear(layer):
-            _ = None if isinstance(layer, _ELEMENTWISE) else _refuse_weights(layer, number)
+        if not is_linear(layer) and not isinstance(layer, _ELEMENTWISE):
+            _refuse_weights(layer, number)
     starts = [number for number, layer in enumerate(layers) if is_linear(layer)]
     if not starts:
         linear_layers(model)  # says so
