@@ -88,7 +88,7 @@ def knowledge_accumulation() -> Knowledge:
     Cost: a forward pass and one product for each weight; no backward pass. Memory of two numbers a unit and row.
 
     References:
-        - Quantiota, "Structured Knowledge Accumulation: The Principle of Entropic Least Action in Forward-Only Neural
+        - Mahi, "Structured Knowledge Accumulation: The Principle of Entropic Least Action in Forward-Only Neural
           Learning", 2025, https://arxiv.org/abs/2504.03214, and the authors' code (the net after the abstract; the
           telescoping is derived here, and tested)
     """
