@@ -28,18 +28,12 @@ from ._layers._randomised_linear import RandomisedLinear
 from ._local._bidirectional import Bidirectional
 from ._local._direct_feedback import direct_feedback_alignment, init_direct_feedback
 from ._local._feedback import feedback_alignment, init_feedback, kolen_pollack
+from ._local._forward_forward import forward_forward, goodness
 from ._local._knowledge import Knowledge, KnowledgeState, KnowledgeStep, knowledge_accumulation
-from ._local._layerwise import (
-    VirtualNodes,
-    forward_forward,
-    goodness,
-    single_forward,
-    single_forward_classes,
-    virtual_nodes,
-)
 from ._local._noprop import NoProp
 from ._local._real_time import RealTime, RealTimeState, real_time
 from ._local._rule_flipped import rule_flipped
+from ._local._single_forward import VirtualNodes, single_forward, single_forward_classes, virtual_nodes
 from ._nested._implicit import implicit
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa

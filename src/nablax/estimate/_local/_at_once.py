@@ -1,12 +1,16 @@
 """A layer with a loss of its own: its gradient is taken on the spot, and nothing is kept for later."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
+
+from ..._core import check_callable, check_shape, divide, fault, norm
+
+Layers = Sequence[Callable[..., Float[Array, "rows dim"]]]
 
 
 def at_once(
@@ -51,3 +55,27 @@ def _backward(local: Callable[..., tuple], grads: PyTree, cotangents: tuple) -> 
 
 
 _immediate.defvjp(_forward, _backward)
+
+
+def check_layers(layers: Layers, x: Array, *, trained: bool = True) -> None:
+    """Refuse what is no list of layers, each with weights where they are to be trained, or inputs that are no rows.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(layers, list | tuple) or not layers:
+        raise fault(expected="a list or tuple of layers", got=f"a {type(layers).__name__}", fix="Pass [layer, ...].")
+    for number, layer in enumerate(layers):
+        check_callable(layer, what=f"layer {number}", fix="Pass layer(h, *context) -> h.")
+        if trained and not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(layer)):
+            raise fault(
+                expected=f"layer {number}, a tree with weights of its own",
+                got=f"a {type(layer).__name__} without any",
+                fix="Make it an equinox.Module, or jax.tree_util.Partial(function, weights).",
+            )
+    check_shape(x, (None, None), what="inputs", fix="Give a row for each example or node.")
+
+
+def direction(h: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
+    """Rows of length one, so that a layer does not see how long those of the layer below are."""
+    return divide(h, norm(h, axis=1, keepdims=True))

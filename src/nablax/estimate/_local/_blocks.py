@@ -11,7 +11,8 @@ from jaxtyping import Array, PyTree
 from ..._core import Key, fault
 
 LINEAR = (eqx.nn.Linear, eqx.nn.Conv, eqx.nn.ConvTranspose)
-_ELEMENTWISE = (eqx.nn.LayerNorm, eqx.nn.GroupNorm, eqx.nn.RMSNorm, eqx.nn.PReLU, eqx.nn.Embedding)
+# Layers whose weights no error passes back through as through a matrix.
+_OTHERS = (eqx.nn.LayerNorm, eqx.nn.GroupNorm, eqx.nn.RMSNorm, eqx.nn.PReLU, eqx.nn.Embedding)
 Block = Callable[[Array, Key | None], Array]
 
 
@@ -29,7 +30,7 @@ def linear_layers(model: PyTree) -> list[Any]:
     """
 
     def stops(node: Any) -> bool:
-        return is_linear(node) or isinstance(node, _ELEMENTWISE)
+        return is_linear(node) or isinstance(node, _OTHERS)
 
     found = []
     for path, node in jax.tree_util.tree_leaves_with_path(model, is_leaf=stops):
@@ -74,7 +75,7 @@ def blocks(model: Any) -> list[Block]:
                 got=f"{type(layer).__name__}, layer {number}",
                 fix="Take equinox.nn.LayerNorm or GroupNorm, for one.",
             )
-        if not is_linear(layer) and not isinstance(layer, _ELEMENTWISE):
+        if not is_linear(layer) and not isinstance(layer, _OTHERS):
             _refuse_weights(layer, number)
     starts = [number for number, layer in enumerate(layers) if is_linear(layer)]
     if not starts:

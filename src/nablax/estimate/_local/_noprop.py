@@ -76,7 +76,7 @@ class NoProp(eqx.Module):
         - Li, Teh and Pascanu, "NoProp: Training Neural Networks without Back-propagation or Forward-propagation",
           2025, https://arxiv.org/abs/2503.24322 (after the abstract and independent implementations; the step is
           derived here and tested. Ours: every block in each step, where the authors take them in turn; the schedule
-          :math:`\\bar\\alpha_t=\\sin^2\\frac{\\pi}{2}\\frac{t+1}{T+2}`, whose ends need no clipping, in continuous time
+          :math:`\bar\alpha_t=\sin^2\frac{\pi}{2}\frac{t+1}{T+2}`, whose ends need no clipping, in continuous time
           with T = 10, where the authors learn one; the flow's step)
     """
 

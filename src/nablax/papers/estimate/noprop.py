@@ -27,8 +27,8 @@ PAPER = Paper(
     read="abstract",
 )
 
-_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-_TRAIN, _BATCH, _BLOCKS, _HIDDEN = 1200, 32, 8, 32
+_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_TRAIN, _BATCH, _BLOCKS, _HIDDEN = 1200, 32, 5, 32
 _WAYS = ("NoProp", "end to end", "blocks as drawn")
 
 
@@ -42,7 +42,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Two checks.
     """
-    keys, steps = (8, 3200) if full else (4, 400)
+    keys, steps = (8, 3200) if full else (4, 300)
     runs = tuned({way: _run(way, steps) for way in _WAYS}, _RATES, "higher", key=key, keys=keys)
     behind = {way: runs.results["end to end"] - np.asarray(runs.results[way]) for way in ("NoProp", "blocks as drawn")}
     return [

@@ -28,9 +28,9 @@ PAPER = Paper(
 _SECONDS, _NOISE = 0.4, 0.3  # of a sample; mm
 _AXES = (1.0, 0.4, 0.2)  # how much of a breath goes along each coordinate
 _GRIDS = {
-    "recurrent network": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),  # rate of descent
-    "least mean squares": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),  # rate, over the squared length of the input
-    "linear prediction": (1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6),  # strength of the ridge
+    "recurrent network": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),  # rate of descent
+    "least mean squares": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 1.9),  # rate, over the squared length of the input
+    "linear prediction": (1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6),  # strength of the ridge
 }
 _METRICS = {
     "rms": "root mean square error, mm",
@@ -57,6 +57,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "A recurrent network that learns in real time predicts breathing with smaller errors than linear methods.",
             "largest error 1.51 mm, 16.1 % and 5.0 % below linear prediction and least mean squares",
             contrasts=[runs.contrast(_METRICS[name], "lower", of=name) for name in ("rms", "largest")],
+            expected=False,
+            tried="rates of descent from 0.005 to 0.5; the network is below least mean squares in root mean square, "
+            "and above ridge regression on the first 80 s, which here knows the cycles' shape, the same in all",
         ),
         Check(
             "Its predictions jitter less.",

@@ -23,7 +23,7 @@ PAPER = Paper(
     read="code",
 )
 
-_SIZES, _RATE, _STEPS, _IMAGES = (64, 256, 128, 64, 10), 0.01, 50, 1000
+_SIZES, _RATE, _STEPS, _IMAGES = (64, 128, 64, 32, 10), 0.01, 50, 500
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:

@@ -1,6 +1,5 @@
-"""Layers that learn one by one, going forward: by goodness of true and false inputs, or by virtual nodes of a graph."""
+"""Layers of a graph network that learn one by one, by virtual nodes that stand for classes."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,112 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._core import (
-    Key,
-    check_callable,
-    check_count,
-    check_instance,
-    check_key,
-    check_like,
-    check_shape,
-    divide,
-    fault,
-    norm,
-)
-from ._at_once import at_once
-
-Layers = Sequence[Callable[..., Float[Array, "rows dim"]]]
-
-
-def forward_forward(
-    layers: Layers,
-    positive: Float[Array, "rows dim"],
-    negative: Float[Array, "rows dim"],
-    *context: Any,
-    threshold: float = 2.0,
-) -> Float[Array, ""]:
-    r"""Loss of layers that learn to tell true inputs from false ones, each by itself.
-
-    .. math:: \sum_l \operatorname{mean}\,\mathrm{softplus}(\theta-\lVert h_l^{+}\rVert^2)
-        + \operatorname{mean}\,\mathrm{softplus}(\lVert h_l^{-}\rVert^2-\theta), \qquad
-        h_l = f_l\big(h_{l-1}/\lVert h_{l-1}\rVert\big)
-
-    Each layer sees the direction of the one below, whose length, the goodness, would give the answer away. Its
-    gradient, by `jax.grad`, reaches the layer itself and no other, and is taken as the layer is run.
-
-    Args:
-        layers: ``layer(h, *context) -> h``, of all rows at once, to be trained: trees with their weights in them.
-        positive: inputs with their own label among their features ``[rows, dim]``.
-        negative: the same with a wrong one.
-        *context: what every layer is given besides, such as a graph.
-        threshold: θ, of the squared length of a layer's output; 2 by default, the authors'.
-
-    Returns:
-        The sum of all layers' losses, nats.
-
-    Raises:
-        ValueError: an argument makes no sense.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from nablax import estimate
-        >>> layer = jax.tree_util.Partial(lambda w, h: jax.nn.relu(h @ w), jnp.ones((2, 3)))
-        >>> loss = lambda layers: estimate.forward_forward(layers, jnp.eye(2)[:1], jnp.eye(2)[1:])
-        >>> (grads,) = jax.grad(loss)([layer])
-        >>> jnp.sign(grads.args[0])[:, 0].tolist()  # longer for the true input, shorter for the false one
-        [-1.0, 1.0]
-
-    Cost: two forward and backward passes of each layer; the activations of one layer at a time.
-
-    References:
-        - Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", 2022,
-          https://arxiv.org/abs/2212.13345
-        - Park et al., "Forward Learning of Graph Neural Networks", 2024, https://arxiv.org/abs/2403.11004, and the
-          authors' code (the sum of squares as goodness, the threshold)
-    """
-    _check(layers, positive)
-    check_like(negative, positive, what="negative inputs that", fix="Give as many as there are positive ones.")
-
-    def goal(layer: Any, true: Array, false: Array, threshold: Array, *context: Any) -> tuple[Array, tuple]:
-        true, false = layer(_direction(true), *context), layer(_direction(false), *context)
-        value = jax.nn.softplus(threshold - _squares(true)) + jax.nn.softplus(_squares(false) - threshold)
-        return jnp.mean(value), (true, false)
-
-    total, pair = jnp.zeros(()), (positive, negative)
-    for layer in layers:
-        value, pair = at_once(goal, layer, *pair, jnp.asarray(threshold), *context)
-        total = total + value
-    return total
-
-
-def goodness(layers: Layers, x: Float[Array, "rows dim"], *context: Any) -> Float[Array, " rows"]:
-    """How true inputs look to layers trained by `forward_forward`: ask it of every label, and take the highest.
-
-    Args:
-        layers: the trained layers.
-        x: inputs with the label in question among their features.
-        *context: as there.
-
-    Returns:
-        The sum over layers of the output's squared length, a number for each row.
-
-    Raises:
-        ValueError: an argument makes no sense.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nablax import estimate
-        >>> estimate.goodness([lambda h: 2 * h], jnp.array([[3.0, 4.0]])).tolist()
-        [4.0]
-
-    Cost: a forward pass.
-    """
-    _check(layers, x, trained=False)
-    total = jnp.zeros(len(x), x.dtype)
-    for layer in layers:
-        x = layer(_direction(x), *context)
-        total = total + _squares(x)
-    return total
+from ..._core import Key, check_count, check_instance, check_key, check_shape, divide
+from ._at_once import Layers, at_once, check_layers, direction
 
 
 class VirtualNodes(eqx.Module):
@@ -229,7 +124,7 @@ def single_forward(
           authors' code, where layers are trained one after another, each to its end; here all in every step
     """
     check_instance(graph, VirtualNodes, what="a graph with virtual nodes", fix="Make it by estimate.virtual_nodes.")
-    _check(layers, graph.features)
+    check_layers(layers, graph.features)
     nodes = len(graph.features) - graph.classes
     labels = check_shape(labels, (nodes,), what="labels", fix="Give those of the nodes without the virtual ones.")
     train = check_shape(train, (nodes,), what="train", fix="Give marks of the nodes without the virtual ones.")
@@ -238,7 +133,7 @@ def single_forward(
     def goal(
         layer: Any, h: Array, adjacency: Array, wanted: Array, weight: Array, warmth: Array
     ) -> tuple[Array, Array]:
-        h = layer(_direction(h), adjacency)
+        h = layer(direction(h), adjacency)
         losses = optax.softmax_cross_entropy_with_integer_labels(_class_scores(h, nodes) / warmth, wanted)
         return divide(jnp.sum(weight * losses), jnp.sum(weight)), h
 
@@ -276,46 +171,17 @@ def single_forward_classes(
     Cost: a forward pass.
     """
     check_instance(graph, VirtualNodes, what="a graph with virtual nodes", fix="Make it by estimate.virtual_nodes.")
-    _check(layers, graph.features, trained=False)
+    check_layers(layers, graph.features, trained=False)
     nodes, h = len(graph.features) - graph.classes, graph.features
     shares = jnp.zeros((nodes, graph.classes), h.dtype)
     for layer in layers:
-        h = layer(_direction(h), graph.adjacency)
+        h = layer(direction(h), graph.adjacency)
         shares = shares + jax.nn.softmax(_class_scores(h, nodes) / temperature, axis=1)
     return shares / len(layers)
-
-
-def _check(layers: Layers, x: Array, *, trained: bool = True) -> None:
-    if not isinstance(layers, list | tuple) or not layers:
-        raise fault(expected="a list or tuple of layers", got=f"a {type(layers).__name__}", fix="Pass [layer, ...].")
-    for number, layer in enumerate(layers):
-        check_callable(layer, what=f"layer {number}", fix="Pass layer(h, *context) -> h.")
-        if trained and not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(layer)):
-            raise fault(
-                expected=f"layer {number}, a tree with weights of its own",
-                got=f"a {type(layer).__name__} without any",
-                fix="Make it an equinox.Module, or jax.tree_util.Partial(function, weights).",
-            )
-    check_shape(x, (None, None), what="inputs", fix="Give a row for each example or node.")
-
-
-def _direction(h: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
-    return divide(h, norm(h, axis=1, keepdims=True))
-
-
-def _squares(h: Float[Array, "rows dim"]) -> Float[Array, " rows"]:
-    return jnp.sum(jnp.square(h), axis=1)
 
 
 def _class_scores(h: Float[Array, "all dim"], nodes: int) -> Float[Array, "nodes classes"]:
     return h[:nodes] @ h[nodes:].T
 
 
-__all__ = [
-    "VirtualNodes",
-    "forward_forward",
-    "goodness",
-    "single_forward",
-    "single_forward_classes",
-    "virtual_nodes",
-]
+__all__ = ["VirtualNodes", "single_forward", "single_forward_classes", "virtual_nodes"]
