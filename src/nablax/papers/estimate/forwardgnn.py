@@ -10,10 +10,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ..._core import Key
-from ...estimate import forward_forward, goodness, single_forward, single_forward_classes, virtual_nodes
+from ...estimate import single_forward, single_forward_classes, virtual_nodes
 from .._contrast import Contrast
 from .._problems._classifier import cross_entropy, digits
 from .._problems._training import trained
@@ -31,7 +31,7 @@ PAPER = Paper(
 )
 
 _RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-_WAYS = ("single forward", "backpropagation", "forward-forward")
+_WAYS = ("single forward", "backpropagation", "last layer alone")
 _WIDTH, _TRAINED, _NEIGHBOURS = 32, 0.2, 8
 _DEEP = 6  # layers, where memory is measured
 
@@ -51,10 +51,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     for name, graph in (("block model", _block_model), ("neighbouring digits", _neighbours)):
         methods = {way: _run(way, graph, nodes, steps) for way in _WAYS}
         runs = tuned(methods, _RATES, "higher", key=key, keys=keys)
-        ways = ("single forward", "forward-forward")
+        ways = ("single forward", "last layer alone")
         checks.append(
             Check(
-                f"Single forward learning comes near backpropagation, and nearer than forward-forward: {name}.",
+                f"Single forward learning comes near backpropagation, as the last layer alone does not: {name}.",
                 "on a level with or better than backpropagation on five graphs, in tables",
                 contrasts=Contrast(
                     "test accuracy behind backpropagation's, percentage points",
@@ -63,6 +63,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                     threshold=2.0,
                     settings={way: runs.settings[way] for way in ways},
                 ),
+                moved_from="the same against forward-forward with labels among the features, which stayed at chance "
+                "on the block model",
             )
         )
     checks.append(
@@ -134,50 +136,32 @@ def _run(way: str, graph: Callable[..., tuple], nodes: int, steps: int) -> Run:
         graph_key, mark_key, net_key, virtual_key, batch_key = jax.random.split(key, 5)
         adjacency, features, labels, classes = graph(graph_key, nodes)
         train = jax.random.permutation(mark_key, nodes) < round(_TRAINED * nodes)
-        dim = features.shape[1]
         plain = _normalised(adjacency)
         joined = virtual_nodes(adjacency, features, labels, train, classes, key=virtual_key)
         joined = eqx.tree_at(lambda graph: graph.adjacency, joined, _normalised(joined.adjacency))
-        even = jnp.full((nodes, classes), 1 / classes)
-
-        def labelled(given: Int[Array, " nodes"], mark: Array) -> Array:
-            return jnp.concatenate([features, jnp.where(mark[:, None], jax.nn.one_hot(given, classes), even)], axis=1)
 
         def through(layers: list[_Convolution]) -> Array:
             h = layers[0](features, plain)
             return plain @ (h @ layers[1].weight) + layers[1].bias[None]
 
-        def loss(layers: list[_Convolution], shift: Int[Array, " nodes"]) -> Array:
+        def loss(layers: list[_Convolution], _: Array) -> Array:
             if way == "single forward":
                 return single_forward(layers, joined, labels, train)
-            if way == "forward-forward":
-                false = labelled((labels + shift) % classes, train)
-                return forward_forward(layers, labelled(labels, train), false, plain)
+            if way == "last layer alone":
+                layers = [jax.tree.map(jax.lax.stop_gradient, layers[0]), layers[1]]
             each = optax.softmax_cross_entropy_with_integer_labels(through(layers), labels)
             return jnp.sum(jnp.where(train, each, 0)) / jnp.sum(train)
 
-        first, last = dim + classes * (way == "forward-forward"), classes if way == "backpropagation" else _WIDTH
+        last = _WIDTH if way == "single forward" else classes
         layers, _ = trained(
             loss,
-            _layers(net_key, (first, _WIDTH, last)),
+            _layers(net_key, (features.shape[1], _WIDTH, last)),
             optax.adam(rate),
-            lambda step, key: jax.random.randint(key, (nodes,), 1, classes),  # from the true class to a wrong one
+            lambda step, key: step,  # the whole graph in every step
             steps,
             key=batch_key,
         )
-        if way == "single forward":
-            scores = single_forward_classes(layers, joined)
-        elif way == "forward-forward":
-            # Nodes trained on keep their labels; all others are asked about one class after another.
-            scores = jnp.stack(
-                [
-                    goodness(layers, labelled(jnp.where(train, labels, c), jnp.ones_like(train)), plain)
-                    for c in range(classes)
-                ],
-                axis=1,
-            )
-        else:
-            scores = through(layers)
+        scores = single_forward_classes(layers, joined) if way == "single forward" else through(layers)
         right = (jnp.argmax(scores, axis=1) == labels).astype(jnp.float32)
         return 100 * jnp.sum(jnp.where(train, 0, right)) / jnp.sum(~train)
 

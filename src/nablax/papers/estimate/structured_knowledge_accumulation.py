@@ -23,7 +23,7 @@ PAPER = Paper(
     read="code",
 )
 
-_SIZES, _RATE, _STEPS, _IMAGES = (64, 128, 64, 32, 10), 0.01, 50, 500
+_SIZES, _RATE, _STEPS, _IMAGES = (64, 128, 64, 32, 10), 0.01, 50, 300
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -73,6 +73,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 "higher",
                 margin=0.25,
             ),
+            expected=False,
+            tried="the authors' layers of 256, 128, 64 and 10 units on 1,000 images, and the smaller ones here: a layer's "
+            "net crosses zero where its units' knowledge is below zero on the whole at the start, which is chance; the "
+            "nets of the other layers are positive from the second step on",
         ),
     ]
 
