@@ -31,8 +31,8 @@ PAPER = Paper(
     read="code",
 )
 
-_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-_TRAIN, _BATCH, _WIDTH, _NARROW = 1200, 32, 64, 2
+_RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_TRAIN, _BATCH, _WIDTH, _NARROW = 1200, 32, 64, 4
 _WAYS = ("direct feedback", "backpropagation", "last layer alone", "feedback not normalised")
 
 
@@ -95,6 +95,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                     settings={way: tight.settings[way] for way in _WAYS[:2]},
                 ),
             ],
+            moved_from="the same with two units, which cost backpropagation 42 points as well; the cosine was as asked",
         ),
         Check(
             "Feedback of a size that does not depend on a layer's width aligns better than standard normal entries.",
@@ -105,6 +106,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 of="cosine",
                 against=("feedback not normalised",),
             ),
+            expected=False,
+            tried="nine rates from 0.003 to 30: with layers of one width normalisation is one factor, and the larger "
+            "feedback, at its own best rate, moves the hidden layers further and aligns them better",
         ),
     ]
 

@@ -74,7 +74,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 margin=0.25,
             ),
             expected=False,
-            tried="the authors' layers of 256, 128, 64 and 10 units on 1,000 images, and the smaller ones here: a layer's "
+            tried="the authors' layers of 256, 128, 64 and 10 units on 1,000 images, and smaller ones: a layer's "
             "net crosses zero where its units' knowledge is below zero on the whole at the start, which is chance; the "
             "nets of the other layers are positive from the second step on",
         ),
