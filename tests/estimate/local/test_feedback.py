@@ -129,8 +129,10 @@ def test_direct_feedback_by_the_product_of_all_weights_above_is_backpropagation_
     close(found, backprop(model, x))
 
 
-def test_direct_feedback_by_the_transposed_weight_is_backpropagation_with_one_hidden_layer():
-    model, x = dense(jax.random.key(3), depth=1), jax.random.normal(jax.random.key(4), (7, 5))
+@pytest.mark.parametrize("out", [3, "scalar"])
+def test_direct_feedback_by_the_transposed_weight_is_backpropagation_with_one_hidden_layer(out):
+    model = eqx.nn.MLP(5, out, width_size=4, depth=1, activation=jnp.tanh, key=KEY)
+    x = jax.random.normal(jax.random.key(4), (7, 5))
     found = by(estimate.direct_feedback_alignment, (weights(model)[1].T,))(model, x)
     close(found, backprop(model, x))
 

@@ -1,5 +1,6 @@
 """The output's error sent to every layer at once, by a fixed matrix each."""
 
+import functools
 import math
 from typing import Any
 
@@ -121,12 +122,12 @@ class _Direct(eqx.Module):
                     got=str(list(jnp.shape(matrix))),
                     fix="Draw it by estimate.init_direct_feedback, from this model and such an input.",
                 )
-            y = returning(_delivered, y, (matrix, h))
+            y = returning(functools.partial(_delivered, y.shape), y, (matrix, h))
         return y
 
 
-def _delivered(matrix: Array, h: Array) -> Array:
-    return jnp.ravel(h) @ matrix
+def _delivered(shape: tuple[int, ...], matrix: Array, h: Array) -> Array:
+    return jnp.reshape(jnp.ravel(h) @ matrix, shape)
 
 
 def _outputs(parts: list[Block], x: Array, key: Key | None) -> list[Array]:

@@ -28,7 +28,7 @@ PAPER = Paper(
 
 _FEW, _MANY, _SHARE = 20, 60, 0.2
 _AWAY = 1e-3  # standard deviation of the first displacement of each weight
-_RATES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+_RATES = (0.2, 0.4, 0.7, 1.0, 1.5, 2.5)
 _GOAL, _SMALL = 0.01, 1e-3
 
 
@@ -75,7 +75,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "From small weights a flipped readout weight makes learning faster than gradient descent.",
             "curves of student and teacher networks",
             contrasts=speed.contrast(f"steps to a loss of {_GOAL}", "lower"),
-            moved_from="at most 0.9 times the steps, at rates 0.1 to 4, of which those above 0.8 do not settle",
+            expected=False,
+            tried="rates from 0.1 to 4, up to 2,000 steps: at large rates, where both are quickest, a flipped weight "
+            "loses some networks; at a rate of 0.3 it takes 348 steps against 359, and fewer for 13 of 16 networks",
+            moved_from="at most 0.9 times the steps of gradient descent",
         ),
     ]
 
