@@ -9,7 +9,8 @@ Chambers:
 - ``_composition``: backpropagation put together from parts: lenses, learners, circuits of bits.
 - ``_discrete``: through binary and categorical draws, signs and spikes.
 - ``_layers``: layers and losses whose backward pass is another than their own.
-- ``_local``: local in time: what the weights have done to a recurrent state is carried along.
+- ``_local``: local in time or space: what the weights have done to a recurrent state is carried along; errors that come
+  back by other ways than the weights, or do not come back at all.
 - ``_nested``: through what a program solves for, by the condition that the solution satisfies.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
@@ -24,7 +25,15 @@ from ._discrete._score_function import score_function
 from ._discrete._surrogate import Surrogate, spike
 from ._layers._metric import metric_loss
 from ._layers._randomised_linear import RandomisedLinear
+from ._local._bidirectional import Bidirectional
+from ._local._direct_feedback import direct_feedback_alignment, init_direct_feedback
+from ._local._feedback import feedback_alignment, init_feedback, kolen_pollack
+from ._local._forward_forward import forward_forward, goodness
+from ._local._knowledge import Knowledge, KnowledgeState, KnowledgeStep, knowledge_accumulation
+from ._local._noprop import NoProp
 from ._local._real_time import RealTime, RealTimeState, real_time
+from ._local._rule_flipped import rule_flipped
+from ._local._single_forward import VirtualNodes, single_forward, single_forward_classes, virtual_nodes
 from ._nested._implicit import implicit
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
@@ -33,22 +42,36 @@ from ._perturbation._guesses import guessed_gradient
 from ._perturbation._seed_replay import SeededGradient, seed_replay
 
 __all__ = [
+    "Bidirectional",
+    "Knowledge",
+    "KnowledgeState",
+    "KnowledgeStep",
     "Learner",
     "Lens",
+    "NoProp",
     "RandomisedLinear",
     "RealTime",
     "RealTimeState",
     "SeededGradient",
     "Surrogate",
+    "VirtualNodes",
     "average",
     "boolean_lens",
     "categorical_straight_through",
+    "direct_feedback_alignment",
+    "feedback_alignment",
+    "forward_forward",
     "forward_gradient",
     "gaussian_smoothing",
+    "goodness",
     "guessed_gradient",
     "gumbel",
     "identity_lens",
     "implicit",
+    "init_direct_feedback",
+    "init_feedback",
+    "knowledge_accumulation",
+    "kolen_pollack",
     "learner",
     "metric_loss",
     "real_time",
@@ -56,10 +79,14 @@ __all__ = [
     "rectified_straight_through",
     "reinmax",
     "reverse_lens",
+    "rule_flipped",
     "score_function",
     "seed_replay",
+    "single_forward",
+    "single_forward_classes",
     "smooth_times_stochastic",
     "spike",
     "spsa",
     "straight_through",
+    "virtual_nodes",
 ]

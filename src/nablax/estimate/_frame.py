@@ -16,7 +16,7 @@ ValueAndGrad = Callable[..., tuple[Any, PyTree]]
 
 
 def estimator(
-    loss: Callable[..., Any], estimate: Callable[[Objective, PyTree, Key], tuple], *, has_aux: bool, by: str
+    loss: Callable[..., Any], estimate: Callable[[Objective, PyTree, Any], tuple], *, has_aux: bool, by: str | None
 ) -> ValueAndGrad:
     """Make an estimator from what it does with a loss of the trained leaves alone.
 
@@ -24,7 +24,7 @@ def estimator(
         loss: ``loss(params, *args, **kwargs) -> scalar``, or ``(scalar, aux)``.
         estimate: ``estimate(objective, trained, key) -> (value, aux, grads)``; ``objective(trained) -> (value, aux)``.
         has_aux: which of both the loss returns.
-        by: name of the estimator, for errors.
+        by: name of the estimator, for the error where it is called without a key; None for one that draws nothing.
 
     Raises:
         ValueError: the loss is no function.
@@ -33,7 +33,7 @@ def estimator(
 
     # Without the loss's own signature: who looks for an argument `key` (`nablax.follow.train_step`) finds this one.
     def value_and_grad(params: PyTree, *args: Any, key: Key | None = None, **kwargs: Any) -> tuple[Any, PyTree]:
-        key = required_key(key, by=by)
+        key = key if by is None else required_key(key, by=by)
         trained, held = split(params)
         # A weak type would give way to single precision, in which directions are drawn at least.
         trained = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), trained)

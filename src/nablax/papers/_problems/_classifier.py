@@ -16,6 +16,14 @@ def digits() -> tuple[Float[Array, "images 64"], Int[Array, " images"]]:
     return jnp.asarray(images / 16, jnp.float32), jnp.asarray(labels, jnp.int32)
 
 
+def split_digits(key: Key, train: int) -> tuple[Array, Array, Array, Array]:
+    """The digits in an order drawn with the key: images and labels to train on, and all the others."""
+    images, labels = digits()
+    order = jax.random.permutation(key, len(images))
+    images, labels = images[order], labels[order]
+    return images[:train], labels[:train], images[train:], labels[train:]
+
+
 def pooled_digits(full: bool = False) -> tuple[Float[Array, "images pixels"], Int[Array, " images"]]:
     """The digits averaged over blocks of 2 × 2 pixels, so that a network has few parameters; in full as they are."""
     images, labels = digits()
