@@ -25,6 +25,8 @@ from ._discrete._surrogate import Surrogate, spike
 from ._layers._metric import metric_loss
 from ._layers._randomised_linear import RandomisedLinear
 from ._local._real_time import RealTime, RealTimeState, real_time
+from ._nested._bound import HypergradientError, Smoothness
+from ._nested._hypergradient import hypergradient
 from ._nested._implicit import implicit
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
@@ -33,12 +35,14 @@ from ._perturbation._guesses import guessed_gradient
 from ._perturbation._seed_replay import SeededGradient, seed_replay
 
 __all__ = [
+    "HypergradientError",
     "Learner",
     "Lens",
     "RandomisedLinear",
     "RealTime",
     "RealTimeState",
     "SeededGradient",
+    "Smoothness",
     "Surrogate",
     "average",
     "boolean_lens",
@@ -47,6 +51,7 @@ __all__ = [
     "gaussian_smoothing",
     "guessed_gradient",
     "gumbel",
+    "hypergradient",
     "identity_lens",
     "implicit",
     "learner",
