@@ -10,7 +10,7 @@ Chambers:
 - ``_discrete``: through binary and categorical draws, signs and spikes.
 - ``_layers``: layers and losses whose backward pass is another than their own.
 - ``_local``: local in time: what the weights have done to a recurrent state is carried along.
-- ``_nested``: through what a program solves for, by the condition that the solution satisfies.
+- ``_nested``: through what a program solves for, by the condition that the solution satisfies, and through a training.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
 
@@ -28,6 +28,7 @@ from ._local._real_time import RealTime, RealTimeState, real_time
 from ._nested._bound import HypergradientError, Smoothness
 from ._nested._hypergradient import hypergradient
 from ._nested._implicit import implicit
+from ._nested._metagradient import metagradient
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
 from ._perturbation._forward_gradient import forward_gradient
@@ -55,6 +56,7 @@ __all__ = [
     "identity_lens",
     "implicit",
     "learner",
+    "metagradient",
     "metric_loss",
     "real_time",
     "rectified_order",

@@ -54,7 +54,7 @@ def test_conjugate_gradients_give_ridges_closed_form(params, solution):
     assert grads["name"] is None
 
 
-@pytest.mark.parametrize("steps", [1, 2, 7, 40])
+@pytest.mark.parametrize("steps", [1, 7])
 def test_the_series_falls_short_by_the_power_of_each_eigenvalue_and_is_unrolling_at_the_minimum(
     steps, params, solution
 ):
