@@ -27,7 +27,7 @@ PAPER = Paper(
 
 _ROWS = 150
 # Of the step that is safe, one over the largest eigenvalue; at twice it descent diverges.
-_RATES = [0.3, 0.6, 1.0, 1.4, 1.7, 1.9]
+_RATES = [0.6, 1.0, 1.4, 1.7, 1.9, 1.95, 1.99]
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -48,6 +48,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "lower",
         key=key,
         keys=6,
+        ends={1.99: "from 2 on descent diverges"},
     )
     return [
         Check(
