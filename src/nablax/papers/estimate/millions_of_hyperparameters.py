@@ -28,10 +28,10 @@ PAPER = Paper(
 )
 
 _IMAGES = 50
-_INNER, _OUTER, _TERMS = 5, 1500, 10
+_INNER, _OUTER, _TERMS = 5, 2500, 5
 _RATE = 0.15  # of the classifier: pixels from 0 to 1, whose loss has curvatures of at most some six
-_STRENGTHS = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
-_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
+_STRENGTHS = [1e-6, 1e-4, 1e-3, 1e-2, 1e-1]
+_RATES = [0.001, 0.003, 0.01, 0.03, 0.1]
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
