@@ -53,7 +53,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     return [
         Check(
             "At an iterate that is not converged the implicit derivative is several times closer than the unrolled.",
-            "figure 3: at equal error of the iterate, unrolling has a much worse error of the Jacobian",
+            "stated in words: at equal error of the iterate, unrolling has a much worse error of the Jacobian",
             contrasts=runs.contrast(
                 "log10 of the error of the weights' derivative in the strength, relative to its length",
                 "lower",

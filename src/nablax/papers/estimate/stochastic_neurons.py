@@ -22,7 +22,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1308.3432",
     rooms=("estimate",),
     row=42,
-    read="text",
+    read="abstract",
 )
 
 _BATCH, _TRAIN, _UNITS, _DRAWS = 32, 1200, 30, 4
@@ -52,12 +52,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     return [
         Check(
             "The biased straight-through estimator trains random bits further than unbiased and half-biased ones.",
-            "table 1: test error 1.39 % against 1.89 % with REINFORCE and 1.96 % with smooth times stochastic, MNIST",
+            "test error 1.39 % on MNIST, the lowest of the estimators compared, as gates of a larger net",
             contrasts=runs.contrast("test cross-entropy, nats", "lower"),
         ),
         Check(
             "Of REINFORCE's baselines the one that is best unit by unit leaves the least variance.",
-            "section 4: the constant of least variance, by its formula",
+            "stated in words: the unbiased estimator of minimum variance",
             contrasts=Contrast(
                 "log10 of the gradient's variance, summed over units",
                 {name: each(keys) for name, each in variance.items()},
