@@ -28,7 +28,8 @@ PAPER = Paper(
 )
 
 _TRAIN, _VALIDATION, _BATCH, _WRONG = 400, 100, 50, 0.3
-_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
+_STEPS, _BRANCHING = 100, 10  # a hundred steps are two levels of ten
+_RATES = [1e-3, 3e-3, 1e-2, 3e-2]
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -39,28 +40,37 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         full: whole images, 1,000 of them, and 1,000 steps.
 
     Returns:
-        One check.
+        Two checks.
     """
     runs = tuned(
         {name: _run(name, full) for name in ("metagradient", "influence at the end", "loss at the end")},
         _RATES,
         "higher",
         key=key,
-        keys=5,
+        keys=4,
     )
+    metric = "area under the curve of wrong against right labels"
     return [
         Check(
-            "The metagradient in the examples' weights finds wrong labels that influence at the end of training, and "
-            "the loss, rank worse.",
+            "The metagradient in the examples' weights finds wrong labels that influence at the end misses.",
             "stated in words: data chosen by metagradients beats data chosen by influence",
-            contrasts=runs.contrast("area under the curve of wrong against right labels", "higher", threshold=0.9),
-        )
+            contrasts=runs.contrast(metric, "higher", against=("influence at the end",), margin=0.1),
+            moved_from="above 0.9, with influence and the loss at the end both below",
+        ),
+        Check(
+            "It finds them better than the loss at the end of training does, the sign that is in use.",
+            "stated in words: data chosen by metagradients beats what is in use; this baseline is ours",
+            contrasts=runs.contrast(metric, "higher", against=("loss at the end",)),
+            expected=False,
+            tried="one metagradient at equal weights, four rates each; the loss of an example that was not learnt by "
+            "the best of its rates tells more than one gradient through the training",
+        ),
     ]
 
 
 def _run(name: str, full: bool) -> Callable[[Array, Key], Array]:
     images, labels = pooled_digits(full)
-    train, steps = (1000, 1000) if full else (_TRAIN, 150)
+    train, steps = (1000, 1000) if full else (_TRAIN, _STEPS)
     sizes = (images.shape[1], 32, 10)
 
     def run(rate: Float[Array, ""], key: Key) -> Float[Array, ""]:
@@ -93,7 +103,7 @@ def _run(name: str, full: bool) -> Callable[[Array, Key], Array]:
         net = network(net_key, sizes)
         start = net, optimizer.init(net)
         if name == "metagradient":
-            _, score = metagradient(update, validated, steps=steps)(jnp.ones(train), start)
+            _, score = metagradient(update, validated, steps=steps, branching=_BRANCHING)(jnp.ones(train), start)
         else:
             (net, _), _ = jax.lax.scan(lambda s, t: (update(s, jnp.ones(train), t), None), start, jnp.arange(steps))
             if name == "loss at the end":
