@@ -31,11 +31,11 @@ PAPER = Paper(
 _BATCH = 64
 _RATES = {
     "Beale": {
-        "forward gradient": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
+        "forward gradient": [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
         "backpropagation": [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
     },
     "digits": {
-        "forward gradient": [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3],
+        "forward gradient": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
         "backpropagation": [3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0],
     },
 }
