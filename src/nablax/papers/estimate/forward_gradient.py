@@ -104,11 +104,12 @@ def _run(problem: str, name: str, steps: int) -> Callable[[Array, Key], Array]:
 
     def run(rate: Float[Array, ""], key: Key) -> Float[Array, ""]:
         start_key, run_key = jax.random.split(key)
-        params, _ = trained(
-            objective, start(start_key), optax.sgd(rate), batches, steps, key=run_key, value_and_grad=gradient
-        )
-        found = objective(params, digits() if problem == "digits" else None)
-        return jnp.log10(jnp.maximum(found, 1e-12))
+        begin = start(start_key)
+        params, _ = trained(objective, begin, optax.sgd(rate), batches, steps, key=run_key, value_and_grad=gradient)
+        whole = digits() if problem == "digits" else None
+        found, first = objective(params, whole), objective(begin, whole)
+        # A run that diverged has got nowhere.
+        return jnp.log10(jnp.maximum(jnp.where(found < first, found, first), 1e-12))
 
     return run
 

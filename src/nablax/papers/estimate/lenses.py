@@ -53,8 +53,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 margin=10.0,
             ),
             expected=False,
-            tried="a table of sixteen parameters, 64 examples: it learns, but flips that are tried on all examples seen "
-            "learn as well; they ask for as many evaluations of the circuit as the reverse derivative does",
+            tried="a table of sixteen parameters, 64 examples: it learns, but flips that are tried on all examples "
+            "seen learn as well; they ask for as many evaluations of the circuit as the reverse derivative does",
         )
     ]
 

@@ -50,8 +50,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "memory is our baseline",
             contrasts=runs.contrast("test cross-entropy, nats", "lower"),
             expected=False,
-            tried="five rates each; for examples of equal lengths whose gradients share no direction a Gaussian sketch has "
-            "the variance of a batch of its own size, and spends the whole batch's operations on it",
+            tried="five rates each; for examples of equal lengths whose gradients share no direction a Gaussian sketch "
+            "has the variance of a batch of its own size, and spends the whole batch's operations on it",
         ),
         Check(
             "Between the passes the layers keep a fifth of what layers of the whole batch do.",
