@@ -52,12 +52,15 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         key=jax.random.fold_in(key, 0),
         keys=4,
     )
-    variance = jax.jit(jax.vmap(_variances))(jax.random.split(jax.random.fold_in(key, 1), 8))
+    variance = jax.jit(jax.vmap(_variances))(jax.random.split(jax.random.fold_in(key, 1), 24))
     return [
         Check(
             "The biased straight-through estimator trains random gates further than unbiased and half-biased ones.",
             "test error 1.39 % on MNIST, the lowest of the estimators compared",
             contrasts=runs.contrast("test cross-entropy, nats", "lower"),
+            expected=False,
+            tried="as gates, a tenth open, and as a plain layer of thirty bits: it goes further than REINFORCE as gates, "
+            "and not than smooth times stochastic, whose gates also carry a smooth part",
         ),
         Check(
             "Of REINFORCE's baselines the one that is best unit by unit leaves the least variance.",
