@@ -59,8 +59,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "test error 1.39 % on MNIST, the lowest of the estimators compared",
             contrasts=runs.contrast("test cross-entropy, nats", "lower"),
             expected=False,
-            tried="as gates, a tenth open, and as a plain layer of thirty bits: it goes further than REINFORCE as gates, "
-            "and not than smooth times stochastic, whose gates also carry a smooth part",
+            tried="as gates, a tenth open, and as a plain layer of thirty bits: further than REINFORCE as gates, "
+            "not than smooth times stochastic, whose gates also carry a smooth part",
         ),
         Check(
             "Of REINFORCE's baselines the one that is best unit by unit leaves the least variance.",
