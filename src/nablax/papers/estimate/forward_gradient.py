@@ -126,7 +126,7 @@ def _operations(problem: str, name: str) -> float:
         value, slope = jax.jvp(lambda params: objective(params, batch), (params,), (direction,))
         return value, jax.tree.map(lambda v: slope * v, direction)
 
-    return float(jax.jit(gradient).lower(params, params).compile().cost_analysis()["flops"])
+    return float(jax.jit(gradient).lower(params, params).compile().cost_analysis()["flops"])  # type: ignore[index]
 
 
 __all__ = ["PAPER", "checks"]

@@ -116,7 +116,8 @@ def _run(name: str, steps: int) -> Callable[[Array, Key], dict[str, Array]]:
             return x[rows], y[rows]
 
         def loss(params: PyTree, batch: PyTree) -> Array:
-            return last(*params, batch)
+            blocks, heads = params
+            return last(blocks, heads, batch)
 
         (blocks, heads), _ = trained(
             loss, (blocks, heads), optax.sgd(rate), batches, steps, key=run_key, value_and_grad=gradient

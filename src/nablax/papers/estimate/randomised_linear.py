@@ -1,6 +1,7 @@
 """Randomised linear layers: a sketch of a batch against a batch that is as small as the sketch."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -70,7 +71,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
 
 def _net(key: Key, share: float) -> list[RandomisedLinear]:
-    sketch = "gaussian" if share < 1 else "rows"  # of all rows, in another order: exact
+    sketch: Literal["gaussian", "rows"] = "gaussian" if share < 1 else "rows"  # of all rows, in another order: exact
     sizes = (64, _WIDTH, _WIDTH, 10)
     return [
         RandomisedLinear(inputs, outputs, share=share, sketch=sketch, key=k)
