@@ -56,8 +56,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "stated in words: a loss for any metric; these baselines are ours",
             contrasts=runs.contrast("F1 of fresh rows", "higher", against=_METHODS[2:]),
             expected=False,
-            tried="clouds 1.5 and 2.5 deviations apart, seven rates each: weights by class are worse, a threshold that is "
-            "tuned after cross-entropy is as good or better",
+            tried="clouds 1.5 and 2.5 deviations apart, seven rates each: weights by class are worse, a threshold that "
+            "is tuned after cross-entropy is as good or better",
         ),
     ]
 
