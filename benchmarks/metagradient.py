@@ -70,7 +70,13 @@ def ours(folder: Path) -> dict:
     from nablax.estimate import metagradient
 
     through = metagradient(update, metric, steps=STEPS, branching=8)
-    return _side(through, params, rates, folder, ", 29 of them kept, 3.5 trainings replayed")
+    return _side(
+        through,
+        params,
+        rates,
+        folder,
+        ", 29 of them the tree's, 3.5 trainings replayed",
+    )
 
 
 def peer(folder: Path) -> dict:
