@@ -53,6 +53,7 @@ from ._training._alignment import Alignment, EstimatorAlignment, alignment
 from ._training._discretisation_drift import DiscretisationDrift, discretisation_drift, modified_flow
 from ._training._flow_sharpness import FlowSharpness, flow_sharpness
 from ._training._generalisation_gap import GeneralisationGap, generalisation_gap
+from ._training._metasmoothness import metasmoothness
 from ._training._noether import (
     Noether,
     Symmetry,
@@ -127,6 +128,7 @@ __all__ = [
     "layer_health",
     "learning_flow",
     "lyapunov",
+    "metasmoothness",
     "model_distance",
     "modified_flow",
     "noether",

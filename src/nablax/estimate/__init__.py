@@ -11,7 +11,7 @@ Chambers:
 - ``_layers``: layers and losses whose backward pass is another than their own.
 - ``_local``: local in time or space: what the weights have done to a recurrent state is carried along; errors that come
   back by other ways than the weights, or do not come back at all.
-- ``_nested``: through what a program solves for, by the condition that the solution satisfies.
+- ``_nested``: through what a program solves for, by the condition that the solution satisfies, and through a training.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
 """
 
@@ -34,7 +34,10 @@ from ._local._noprop import NoProp
 from ._local._real_time import RealTime, RealTimeState, real_time
 from ._local._rule_flipped import rule_flipped
 from ._local._single_forward import VirtualNodes, single_forward, single_forward_classes, virtual_nodes
+from ._nested._bound import HypergradientError, Smoothness
+from ._nested._hypergradient import hypergradient
 from ._nested._implicit import implicit
+from ._nested._metagradient import metagradient
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
 from ._perturbation._forward_gradient import forward_gradient
@@ -43,6 +46,7 @@ from ._perturbation._seed_replay import SeededGradient, seed_replay
 
 __all__ = [
     "Bidirectional",
+    "HypergradientError",
     "Knowledge",
     "KnowledgeState",
     "KnowledgeStep",
@@ -53,6 +57,7 @@ __all__ = [
     "RealTime",
     "RealTimeState",
     "SeededGradient",
+    "Smoothness",
     "Surrogate",
     "VirtualNodes",
     "average",
@@ -66,6 +71,7 @@ __all__ = [
     "goodness",
     "guessed_gradient",
     "gumbel",
+    "hypergradient",
     "identity_lens",
     "implicit",
     "init_direct_feedback",
@@ -73,6 +79,7 @@ __all__ = [
     "knowledge_accumulation",
     "kolen_pollack",
     "learner",
+    "metagradient",
     "metric_loss",
     "real_time",
     "rectified_order",

@@ -142,3 +142,12 @@ def test_a_singular_condition_fails_aloud_and_so_does_a_solver_that_stops_short(
 def test_bad_input_is_refused_in_words(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_right_hand_side_with_zeros_is_solved_like_any_other(symmetric):
+    diagonal = jnp.linspace(1.0, 100.0, 300)
+    solution = estimate.implicit(lambda u, b: b / diagonal, lambda u, b: diagonal * u - b, symmetric=symmetric)
+    weights = jnp.where(jnp.arange(300) < 150, jnp.arange(300.0), 0.0)
+    slope = jax.jit(jax.grad(lambda b: jnp.vdot(weights, solution(jnp.zeros(300), b))))(jnp.ones(300))
+    np.testing.assert_allclose(slope, weights / diagonal, atol=1e-6)

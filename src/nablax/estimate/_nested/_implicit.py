@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..._core import check_callable, check_floats, check_instance, check_like, split
+from ._iterative import Iterative
 
 # Up to this many unknowns the Jacobian is formed and factorised: exact, and quicker than iterations.
 DENSE = 256
@@ -41,7 +42,8 @@ def implicit(
         condition: ``condition(x, *args) -> F``, shaped like ``x``, differentiable.
         linear_solver: of :math:`A u = b`, any of Lineax's. Default: A is formed and factorised for at most 256
             unknowns; for more, GMRES (conjugate gradients where ``symmetric``) to a relative residual of 1e-6 in single
-            and 1e-10 in double precision, matrix-free.
+            and 1e-10 in double precision, matrix-free. One of Lineax's iterations needs an ``atol`` above 0: it
+            takes ``rtol`` entry by entry, and may end at once where the right-hand side has an entry of 0.
         symmetric: A is symmetric and positive definite, as at a minimum where F is the gradient.
 
     Returns:
@@ -126,9 +128,7 @@ def _default(unknown: PyTree, symmetric: bool) -> lx.AbstractLinearSolver:
     if sum(int(np.prod(leaf.shape)) for leaf in leaves) <= DENSE:
         return lx.Cholesky() if symmetric else lx.LU()
     tolerance = 1e-10 if jnp.result_type(*leaves) == jnp.float64 else 1e-6
-    if symmetric:
-        return lx.CG(rtol=tolerance, atol=0.0)
-    return lx.GMRES(rtol=tolerance, atol=0.0, restart=50, stagnation_iters=200)
+    return Iterative(tolerance, symmetric)
 
 
 __all__ = ["DENSE", "implicit"]
