@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, UpdateRule, check_like, check_optimizer, forward, given_rule, unknown_rule
+from ..._core import (
+    ExtraArguments,
+    Key,
+    UpdateRule,
+    check_like,
+    check_optimizer,
+    forward,
+    given_rule,
+    push_forward,
+    unknown_rule,
+)
 from ._along import Along, Moved, Point, directional, row_count
 from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
 from ._decay import decay_curvature
@@ -216,6 +226,19 @@ def _felt(rates: Float[Array, " dim"], gradient: Float[Array, " dim"]) -> Float[
     return jnp.where(~felt & (rates > largest) & jnp.any(felt), 0, rates)
 
 
+def extra_arguments(
+    value_fn: Callable[[PyTree], Float[Array, ""]], params: PyTree, value: Float[Array, ""], gradient: PyTree
+) -> ExtraArguments:
+    """What optimisers may ask for, as a training loop gives it; nothing is computed that none asks for."""
+    return ExtraArguments(
+        value=value,
+        grad=gradient,
+        value_fn=value_fn,
+        grad_fn=jax.value_and_grad(value_fn),
+        product_fn=lambda vector: push_forward(jax.grad(value_fn), params, vector)[1],
+    )
+
+
 class Stepped(NamedTuple):
     """How the optimiser moves, the step that it makes, and what there is to say of it."""
 
@@ -236,7 +259,7 @@ def _stepped(asked: Asked, given: Given, point: Point, loss: Float[Array, ""], g
             state = transform.init(moving)
         check_like(state, start, what="opt_state", fix=OTHER_STATE)
         of_tree = lambda tree: asked.loss(point.whole(tree), given.batch)  # noqa: E731
-        extra = {"value": loss, "grad": gradient, "value_fn": of_tree}
+        extra = extra_arguments(of_tree, moving, loss, gradient)
         rule = update_rule(asked.optimizer, state, moving, gradient, **extra)
         decay = no_decay if rule.reason else decay_curvature(transform, state, moving, gradient, rule, **extra)
         if update is not None:
