@@ -161,7 +161,7 @@ _value.defvjp(
 )
 _slope.defvjp(
     lambda host, floats, whole: (_slope(host, floats, whole), (host, floats, whole)),
-    lambda saved, covectors: (None, _product(*saved, covectors), None),
+    lambda saved, covectors: (None, _product(saved[0], saved[1], saved[2], covectors), None),
 )
 
 

@@ -45,7 +45,8 @@ def as_optax(
             got=kind,
             fix="Leave it out, with learning_rate= for the rate of plain gradient descent.",
         )
-    labels, settings, rates, decays = {}, [], [], []
+    labels: dict[str, str] = {}
+    settings, rates, decays = [], [], []
     names = {id(leaf): name for name, leaf in trained.items()}
     for index, group in enumerate(optimizer.param_groups):
         if used := [name for name in _OFF if group.get(name)]:
