@@ -3,8 +3,8 @@
 ``python -m benchmarks.checkup_bank`` trains and writes ``checkup_bank.csv``; what stands in it is kept. Measures
 are stored, not judgements, so that rules are judged again without training (``benchmarks.checkup_rules``).
 
-In the file that is kept, loss over that of knowing nothing was taken for regressions on the 256 rows that outcomes are
-taken on; ``checkup`` takes it on its batch.
+In the file that is kept, loss over that of knowing nothing was taken, for regressions at constant rates, on the 256 rows
+that outcomes are taken on; ``checkup`` takes it on its batch.
 
 A run is a model, an optimiser and settings drawn by a seed, at one of nine rates over four decades. Runs of even seeds are
 for making rules, those of odd ones for judging them.

@@ -139,10 +139,11 @@ class Checkup(AbstractRecord):
             parts.sort(key=lambda pair: pair[0] is not _step.PART)
         found = [finding for part, record in parts for finding in part.judge(record, setting)]
         if level := setting.levels.get("likely"):
-            text = (
-                f"Of runs that look like this one {percent(self.risk)} fail within 200 steps, and nothing measured "
-                "here says why: look again in a few steps, and keep this state."
-            )
+            text = f"Of runs that look like this one {percent(self.risk)} fail within 200 steps, "
+            if level == "fault":
+                text += "and nothing measured here says why: look again in a few steps, and keep this state."
+            else:
+                text += "but before a first step little can be told: ask again at step 20."
             found.append(Finding(level, "risk", text))
         if not setting.levels and all(finding.level == "note" for finding in found):
             found.insert(0, Finding("note", "step", "Nothing here needs mending."))
