@@ -119,6 +119,7 @@ def figures(half, maker) -> dict[str, float]:
             f"recall of it at step {step}": float(half.fault[half.fails & (columns["step"] == step)].mean())
             for step in (0, 20, 200)
         },
+        "recall of any fault or warning": half.recall(said),
         "area under the curve of the risk": area(half.risk, half.fails),
         **{
             f"the same at step {step}": area(half.risk[at], half.fails[at])

@@ -5,8 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from nablax.diagnose import checkup
+from nablax.diagnose._checkup._shared import Given, Walk, _fresh
 from nablax.regulate import safe_rate
 
 KEY = jax.random.key(0)
@@ -66,3 +68,17 @@ def test_signs_are_taken_once_and_of_the_record_that_is_asked():
     assert record.signs is record.signs
     other = eqx.tree_at(lambda r: r.loss, record, 2 * record.loss)
     np.testing.assert_allclose(other.signs.chance, 2 * record.signs.chance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [optax.adam, optax.lion, optax.contrib.muon, lambda r: optax.sgd(r, momentum=0.9)])
+def test_a_first_step_is_known_by_moments_that_are_as_they_began(make):
+    """Muon keeps coefficients beside its moments; of what has no moments nothing is known."""
+    params = {"w": jnp.ones((3, 3)), "b": jnp.ones(3)}
+    optimizer = optax.with_extra_args_support(make(0.1))
+    state = optimizer.init(params)
+    _, later = optimizer.update(params, state, params)
+    given = Given(params, None, None, None, None, None, KEY)
+    assert _fresh(Walk(optimizer, state), given, params)
+    assert not _fresh(Walk(optimizer, later), given, params)
+    plain = optax.with_extra_args_support(optax.sgd(0.1))
+    assert not _fresh(Walk(plain, plain.init(params)), given, params)

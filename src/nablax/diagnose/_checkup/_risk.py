@@ -12,16 +12,19 @@ USUAL = 0.7
 
 # Printed by ``python -m benchmarks.checkup_rules fit``; the constant has no name.
 WEIGHTS: Mapping[str, float] = {
-    "": -6.862,
-    "level": 5.040,
-    "nothing known": 0.905,
-    "own fall, decades": -1.073,
-    "own fall": -1.997,
-    "fall, decades": -0.463,
-    "faster": 1.179,
-    "best rate": -0.142,
-    "cut": 3.555,
-    "dead": 1.416,
+    "": -5.953,
+    "level": 5.918,
+    "own fall, decades": -0.914,
+    "own fall": -3.027,
+    "fall, decades": -0.371,
+    "first step": -0.705,
+    "own fall, decades, at the first step": 0.143,
+    "at four times the rate": 1.656,
+    "short step": 0.530,
+    "model holds": -0.165,
+    "longest row": -1.405,
+    "cut": 3.710,
+    "dead": 1.731,
 }
 
 

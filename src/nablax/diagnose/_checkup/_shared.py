@@ -116,7 +116,7 @@ class Shared(NamedTuple):
         rule: of the optimiser.
         rates: of that rule.
         update: the step; None without.
-        fresh: whether the optimiser's moments are all zero.
+        fresh: whether the optimiser's moments are as before its first step.
         walk: what makes it and the steps to come; None where they are made by other means.
         decay: what decay adds to the diagonal of rate times Hessian; zeros without.
         curvature: in the optimiser's coordinates.
@@ -195,7 +195,7 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         rule=rule,
         rates=rates,
         update=update,
-        fresh=_fresh(stepped.walk, given),
+        fresh=_fresh(stepped.walk, given, point.tree(point.vector)),
         walk=stepped.walk,
         decay=decay,
         curvature=found,
@@ -212,11 +212,19 @@ def _kinds(state: PyTree) -> tuple[Any, list[Any]]:
     return tree, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
-def _fresh(walk: Walk | None, given: Given) -> Bool[Array, ""]:
-    """Whether there are moments and all of them are zero."""
-    state = given.opt_state if walk is None else walk.state
-    moments = [leaf for leaf in jax.tree.leaves(state) if eqx.is_inexact_array(leaf) and leaf.ndim > 0]
-    return jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in moments])) if moments else jnp.asarray(False)
+def _fresh(walk: Walk | None, given: Given, moving: PyTree) -> Bool[Array, ""]:
+    """Whether there are moments and all of them are as before the first step."""
+    if walk is None:
+        held = _arrays(given.opt_state)
+        pairs = [(leaf, jnp.zeros_like(leaf)) for leaf in held]
+    else:
+        # Constants may stand beside them, as Muon's coefficients do.
+        pairs = list(zip(_arrays(walk.state), _arrays(walk.transform.init(moving))))
+    return jnp.all(jnp.stack([jnp.all(now == start) for now, start in pairs])) if pairs else jnp.asarray(False)
+
+
+def _arrays(state: PyTree) -> list[Array]:
+    return [leaf for leaf in jax.tree.leaves(state) if eqx.is_inexact_array(leaf) and leaf.ndim > 0]
 
 
 def _felt(rates: Float[Array, " dim"], gradient: Float[Array, " dim"]) -> Float[Array, " dim"]:

@@ -15,9 +15,9 @@ class Thresholds(NamedTuple):
     """From where on something is said; the defaults were set on the making half of the bank of runs.
 
     Attributes:
-        fault: risk from which what is found is a fault.
-        first: the same before the optimiser's first step, when little can be told; between the two it is a note to ask
-            again.
+        fault: risk from which what is found is a fault; 0.65.
+        first: the same before the optimiser's first step, when little can be told; 0.85, and between the two a note to
+            ask again.
         cut: share of the elements that are to move without gradient from which the network is dead; 0.5.
         dead: share of a layer's units from which dead ones are more than a note; 0.5.
         saturated: loss over that of a model that knows nothing; 3.
@@ -32,8 +32,8 @@ class Thresholds(NamedTuple):
         lost: share of the step's elements lost in rounding; 0.5.
     """
 
-    fault: float = 0.6
-    first: float = 0.9
+    fault: float = 0.65
+    first: float = 0.85
     cut: float = 0.5
     dead: float = 0.5
     saturated: float = 3.0
