@@ -4,6 +4,8 @@ import statistics
 import time
 from pathlib import Path
 
+from ._checkup import timed
+
 TITLE = "whole check-up, 16.5k-parameter classifier, batch 512"
 PEER = "one training step of the same batch (ours)"
 UNIT = "ms"
@@ -48,23 +50,8 @@ def _setting():
 
 
 def ours(folder: Path) -> dict:
-    import jax
-
-    from nablax.diagnose import checkup
-
     model, state, batch, optimizer, loss, logits, _ = _setting()
-
-    def run(seed: int):
-        key = jax.random.key(seed)
-        return checkup(loss, model, batch, optimizer=optimizer, opt_state=state, key=key, logits=logits)
-
-    start = time.perf_counter()
-    run(0)
-    compile_time, values = time.perf_counter() - start, []
-    for round_ in range(ROUNDS):
-        start = time.perf_counter()
-        record = run(round_)
-        values.append(1e3 * (time.perf_counter() - start))
+    values, compile_time, record = timed(ROUNDS, loss, model, batch, optimizer, state, logits)
     ratio, noise = record.sharpness.ratio, record.noise
     found = noise.preconditioned
     scale = f"{found.value:.0f} ± {found.standard_error:.0f}" if noise.resolved else f"at least {noise.at_least:.0f}"

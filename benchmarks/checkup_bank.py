@@ -3,8 +3,8 @@
 ``python -m benchmarks.checkup_bank`` trains and writes ``checkup_bank.csv``; what stands in it is kept. Measures
 are stored, not judgements, so that rules are judged again without training (``benchmarks.checkup_rules``).
 
-In the file that is kept, loss over that of knowing nothing was taken for regressions on the 256 rows that outcomes are
-taken on; ``checkup`` takes it on its batch.
+In the file that is kept, loss over that of knowing nothing was taken, for regressions at constant rates, on the 256 rows
+that outcomes are taken on; ``checkup`` takes it on its batch.
 
 A run is a model, an optimiser and settings drawn by a seed, at one of nine rates over four decades. Runs of even seeds are
 for making rules, those of odd ones for judging them.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 FILE = Path(__file__).with_suffix(".csv")
 RATES, SEEDS = 9, 4
+SCHEDULES = ("constant", "warm-up", "cosine")
 CHECKED, HORIZONS, LAST = (0, 20, 200), (50, 200), 400
 # Model, optimiser, rate in the middle, rows of a batch.
 PROGRAMS = [
@@ -82,17 +83,24 @@ def optimizer_of(name):
     def free_first(free):
         return stateless(lambda us: {n: u * free.astype(u.dtype) if n == "w0" else u for n, u in us.items()})
 
-    def chain(learning_rate, decay, clip, free):
+    def chain(learning_rate, schedule, decay, clip, free):
         core = cores[name]()
+
+        # The optimiser's own schedule, as people have it, so that a check-up's rehearsal follows it.
+        def rate(step):
+            warm, cosine = jnp.minimum(1.0, (step + 1) / 20), 0.5 * (1 + jnp.cos(jnp.pi * step / LAST))
+            shares = {"constant": 1.0, "warm-up": warm, "cosine": cosine}
+            return -learning_rate * sum(jnp.where(schedule == SCHEDULES.index(n), s, 0.0) for n, s in shares.items())
+
         return optax.chain(
             clipped(clip),
             core,
             optax.add_decayed_weights(decay),
             free_first(free),
-            optax.scale_by_learning_rate(learning_rate),
+            optax.scale_by_schedule(rate),
         )
 
-    return optax.inject_hyperparams(chain)(learning_rate=0.1, decay=0.0, clip=1e30, free=1.0)
+    return optax.inject_hyperparams(chain)(learning_rate=0.1, schedule=0.0, decay=0.0, clip=1e30, free=1.0)
 
 
 def program(model_name, optimizer_name, middle, rows):
@@ -112,25 +120,20 @@ def program(model_name, optimizer_name, middle, rows):
         chosen = jax.random.randint(key, (rows,), 0, 1024)
         return jax.tree.map(lambda leaf: jnp.take(leaf, chosen, axis=0), arrays)
 
-    def rate_at(rate, step, schedule):
-        warm = jnp.minimum(1.0, (step + 1) / 20)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * step / LAST))
-        return rate * jnp.stack([jnp.ones(()), warm, cosine])[schedule]
-
-    def with_rate(state, rate, step, schedule):
-        now = rate_at(rate, step, schedule).astype(state.hyperparams["learning_rate"].dtype)
+    def with_rate(state, rate):
+        now = jnp.asarray(rate, state.hyperparams["learning_rate"].dtype)
         return state._replace(hyperparams={**state.hyperparams, "learning_rate": now})
 
-    def walk(params, state, rate, key, arrays, begin, end, schedule):
+    def walk(params, state, rate, key, arrays, begin, end):
         def step(i, carry):
             params, state = carry
             gradient = jax.grad(model.loss)(params, batch_at(key, arrays, i))
-            updates, state = optimizer.update(gradient, with_rate(state, rate, i, schedule), params)
+            updates, state = optimizer.update(gradient, state, params)
             return optax.apply_updates(params, updates), state
 
-        return jax.lax.fori_loop(begin, end, step, (params, state))
+        return jax.lax.fori_loop(begin, end, step, (params, with_rate(state, rate)))
 
-    together = jax.vmap(walk, in_axes=(0, 0, 0, None, None, None, None, None))
+    together = jax.vmap(walk, in_axes=(0, 0, 0, None, None, None, None))
     measured = jax.jit(jax.vmap(lambda p, arrays: model.loss(p, jax.tree.map(lambda a: a[:256], arrays)), (0, None)))
     return model, optimizer, jax.jit(together), measured, jax.jit(batch_at), with_rate
 
@@ -159,17 +162,17 @@ def family(made, index, seed, middle):
         params["b1"] = params["b1"].at[:count].set(-100.0)
     state = optimizer.init(params)
     hyper = {"decay": settings["weight_decay"], "clip": settings["clip"], "free": 1.0 - settings["frozen"]}
+    hyper["schedule"] = SCHEDULES.index(settings["schedule"])
     hyper = {name: jnp.asarray(value, state.hyperparams[name].dtype) for name, value in hyper.items()}
     state = state._replace(hyperparams={**state.hyperparams, **hyper})
     rates = jnp.asarray(middle * 10 ** (np.arange(RATES) / 2 - 2), jnp.float32)
-    schedule = jnp.asarray(["constant", "warm-up", "cosine"].index(settings["schedule"]))
     copies = lambda tree: jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * RATES), tree)  # noqa: E731
     at, states, losses = (copies(params), copies(state)), {}, {}
     marks = sorted({0, *CHECKED, *(c + h for c in CHECKED for h in HORIZONS)})
     for begin, end in zip(marks, [*marks[1:], None]):
         states[begin], losses[begin] = at, np.asarray(measured(at[0], arrays), float)
         if end is not None:
-            at = walk(*at, rates, key, arrays, begin, end, schedule)
+            at = walk(*at, rates, key, arrays, begin, end)
     found = []
     for step in CHECKED:
         batch, host = batch_at(key, arrays, step), jax.device_get(states[step])
@@ -179,7 +182,7 @@ def family(made, index, seed, middle):
             if not all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in jax.tree.leaves(params)):
                 records.append(None)
                 continue
-            state = jax.device_get(with_rate(state, rates[i], jnp.asarray(step), schedule))
+            state = jax.device_get(with_rate(state, rates[i]))
             record = checkup(
                 model.loss, params, batch, optimizer=optimizer, opt_state=state, key=jax.random.key(step),
                 logits=model.logits, losses=model.losses, chance=None if model.logits else chance,
@@ -190,7 +193,7 @@ def family(made, index, seed, middle):
         if np.any(best != 1):
             begin, other = step, states[step]
             for horizon in HORIZONS:
-                other = walk(*other, rates * best, key, arrays, begin, step + horizon, schedule)
+                other = walk(*other, rates * best, key, arrays, begin, step + horizon)
                 begin = step + horizon
                 advised[horizon] = np.where(best == 1, np.nan, np.asarray(measured(other[0], arrays), float))
         for i, record in enumerate(records):

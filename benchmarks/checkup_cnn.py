@@ -1,9 +1,9 @@
 """One check-up of a small convolutional network, in training steps of the same batch."""
 
-import time
 from pathlib import Path
 
 from . import _cnn
+from ._checkup import timed
 
 TITLE = "whole check-up, two-layer CNN, 8×8 digits, batch 128"
 PEER = "one training step of the same batch, native convolutions, called from Python (ours)"
@@ -31,24 +31,8 @@ def _setting():
 
 
 def ours(folder: Path) -> dict:
-    import jax
-
-    from nablax.diagnose import checkup
-
     model, state, batches, optimizer, loss, logits, _ = _setting()
-    batch = next(batches)
-
-    def run(seed: int):
-        key = jax.random.key(seed)
-        return checkup(loss, model, batch, optimizer=optimizer, opt_state=state, key=key, logits=logits)
-
-    start = time.perf_counter()
-    run(0)
-    compile_time, values = time.perf_counter() - start, []
-    for round_ in range(ROUNDS):
-        start = time.perf_counter()
-        record = run(round_)
-        values.append(1e3 * (time.perf_counter() - start))
+    values, compile_time, record = timed(ROUNDS, loss, model, next(batches), optimizer, state, logits)
     ratio = record.sharpness.ratio
     said = f"ratio {ratio.value:.3f} ± {ratio.standard_error:.3f}"
     return {"values": values, "compile": compile_time, "accuracy": said}

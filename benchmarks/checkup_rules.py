@@ -115,7 +115,17 @@ def figures(half, maker) -> dict[str, float]:
         "share that fails": float(base),
         "precision of any fault": half.precision(half.fault),
         "recall of any fault": half.recall(half.fault),
+        **{
+            f"recall of it at step {step}": float(half.fault[half.fails & (columns["step"] == step)].mean())
+            for step in (0, 20, 200)
+        },
+        "recall of any fault or warning": half.recall(said),
         "area under the curve of the risk": area(half.risk, half.fails),
+        **{
+            f"the same at step {step}": area(half.risk[at], half.fails[at])
+            for step in (0, 20, 200)
+            for at in (columns["step"] == step,)
+        },
         "area by the learning rate alone": area(by_rate(half, maker), half.fails),
         "Brier score of the risk": float(np.mean((half.risk - half.fails) ** 2)),
         "Brier score of the base rate": float(base * (1 - base)),

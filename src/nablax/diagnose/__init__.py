@@ -23,6 +23,7 @@ from ._checkup._signs import Signs
 from ._checkup._step import StepQuality, step_quality
 from ._checkup._subspace import Subspace, subspace
 from ._checkup._through_time import ThroughTime
+from ._checkup._torch import checkup_torch
 from ._checkup._update_rule import update_rule
 from ._checkup._verdict import Thresholds
 from ._checkup._watch import FaultFound, Watch, watch
@@ -110,6 +111,7 @@ __all__ = [
     "alignment",
     "box_margins",
     "checkup",
+    "checkup_torch",
     "class_sensitivity",
     "conflicts",
     "conservativity",

@@ -33,12 +33,12 @@ def test_the_halves_share_no_run(halves):
 @pytest.mark.parametrize(
     ("name", "least"),
     [
-        ("precision of any fault", 0.88),
-        ("recall of any fault", 0.75),
-        ("area under the curve of the risk", 0.885),
+        ("precision of any fault", 0.92),
+        ("recall of any fault", 0.745),
+        ("area under the curve of the risk", 0.92),
         ("suggested rate better or equal, of runs with a fault of the rate", 0.94),
         ("precision of no progress, by the watch at step 200", 0.97),
-        ("recall of it among the check-ups there", 0.91),
+        ("recall of it among the check-ups there", 0.89),
     ],
 )
 def test_what_was_reached_on_the_judging_half_stays(rules, halves, name, least):
@@ -49,16 +49,17 @@ def test_what_was_reached_on_the_judging_half_stays(rules, halves, name, least):
 def test_healthy_runs_stay_as_quiet_as_they_were(rules, halves):
     made, judged = halves
     found = rules.figures(judged, made)
-    assert found["healthy runs with a fault or a warning"] <= 0.165
-    assert found["healthy runs to which another rate is suggested"] <= 0.07
-    assert found["false faults at first steps of Adam and its kin"] <= 0.125
+    assert found["healthy runs with a fault or a warning"] <= 0.11
+    assert found["healthy runs to which another rate is suggested"] <= 0.05
+    assert found["false faults at first steps of Adam and its kin"] <= 0.06
+    assert found["false faults at first steps behind a head of zeros"] <= 0.1
 
 
 def test_the_risk_says_more_than_the_rate_and_than_the_base(rules, halves):
     made, judged = halves
     found = rules.figures(judged, made)
-    assert found["area under the curve of the risk"] > found["area by the learning rate alone"] + 0.05
-    assert found["Brier score of the risk"] < 0.6 * found["Brier score of the base rate"]
+    assert found["area under the curve of the risk"] > found["area by the learning rate alone"] + 0.09
+    assert found["Brier score of the risk"] < 0.5 * found["Brier score of the base rate"]
 
 
 def test_the_risk_is_the_fit_to_the_making_half(rules):

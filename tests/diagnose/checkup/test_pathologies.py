@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from nablax.diagnose import checkup
+from nablax.diagnose import checkup, layer_health
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -156,6 +156,29 @@ def test_small_weights_vanish_rather_than_explode():
     """C8: the last bias alone has a gradient of usual size."""
     record = examine(network(0.01))
     assert record.findings[0].topic == "vanishing" and not any("Exploding" in text for text in record.advice)
+
+
+def test_a_bias_that_a_normalisation_takes_out_again_is_silent():
+    """Its gradient is zero to rounding; a matrix with as small a gradient is named."""
+
+    def logits(params, batch):
+        hidden = batch[0] @ params["w0"] + params["b0"][None]
+        hidden = (hidden - hidden.mean(0, keepdims=True)) / jnp.sqrt(hidden.var(0, keepdims=True) + 1e-5)
+        hidden = jax.nn.relu(hidden) @ params["w1"] + params["b1"][None]
+        hidden = (hidden - hidden.mean(0, keepdims=True)) / jnp.sqrt(hidden.var(0, keepdims=True) + 1e-5)
+        return jax.nn.relu(hidden) @ params["w2"] + params["b2"][None]
+
+    def normalised(params, batch):
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, batch), batch[1]))
+
+    record = checkup(normalised, PARAMS, BATCH, optimizer=ADAMW, key=KEY, logits=logits, rows=0)
+    sizes = dict(zip(record.layers.names, record.layers.gradient))
+    assert 0 < sizes["b0"] < 1e-4 * sizes["w0"] and 0 < sizes["b1"] < 1e-4 * sizes["w1"]
+    assert record.layers.vanishing() == [] and not any("below the median" in text for text in record.advice)
+    faint = layer_health(
+        {n: jnp.ones((2, 2)) for n in "abc"}, {n: jnp.full((2, 2), s) for n, s in zip("abc", (1.0, 1.0, 1e-9))}
+    )
+    assert [name for name, _ in faint.vanishing()] == ["c"]
 
 
 def test_decay_that_forgets_the_weights_is_said():

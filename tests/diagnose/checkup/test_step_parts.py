@@ -183,7 +183,7 @@ def test_layers_by_hand():
     assert record.not_finite() == ["gradient of b (1 of 2)"]
     assert record.without_gradient() == [("b", -1, 2, 2), ("w", 1, 1, 2)]
     assert record.large_steps() == [("w", 1.0)]
-    sizes = {"a": 1.0, "c": 1.0, "d": 1e-6, "e": 1e5}
+    sizes = {"a": 1.0, "c": 1.0, "d": 1e-5, "e": 1e5, "rounding": 1e-7}
     record = layer_health({k: jnp.ones(2) for k in sizes}, {k: jnp.full(2, v) for k, v in sizes.items()})
     assert [n for n, _ in record.vanishing()] == ["d"] and [n for n, _ in record.exploding()] == ["e"]
     tiny = layer_health({"a": jnp.ones(2)}, {"a": jnp.full(2, 1e-30, jnp.float32)})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +133,17 @@ class Checkup(AbstractRecord):
                 "this step; go back to the last good state, and look at the first parameter named."
             )
             return [Finding("fault", "not finite", text)]
-        setting = self._setting()
+        setting = self._setting
         parts = self._parts(JUDGED)
         if self.step is not None and not np.isfinite(self.step.actual.value):
             parts.sort(key=lambda pair: pair[0] is not _step.PART)
         found = [finding for part, record in parts for finding in part.judge(record, setting)]
         if level := setting.levels.get("likely"):
-            text = (
-                f"Of runs that look like this one {percent(self.risk)} fail within 200 steps, and nothing measured "
-                "here says why: look again in a few steps, and keep this state."
-            )
+            text = f"Of runs that look like this one {percent(self.risk)} fail within 200 steps, "
+            if level == "fault":
+                text += "and nothing measured here says why: look again in a few steps, and keep this state."
+            else:
+                text += "but before a first step little can be told: ask again at step 20."
             found.append(Finding(level, "risk", text))
         if not setting.levels and all(finding.level == "note" for finding in found):
             found.insert(0, Finding("note", "step", "Nothing here needs mending."))
@@ -192,7 +194,7 @@ class Checkup(AbstractRecord):
         Raises:
             ImportError: matplotlib or Jinja2 is not installed; the message names the extra.
         """
-        setting = self._setting()
+        setting = self._setting
         cards = [part.card(record, setting) for part, record in self._parts(PARTS)]
         text = render(
             "checkup.html.jinja",
@@ -221,7 +223,7 @@ class Checkup(AbstractRecord):
     @property
     def suggested_learning_rate(self) -> float | None:
         """The rate at which the rehearsal went best; None where the rate in use is to stay, or is not known."""
-        advised, rate = self._setting().advised, float(self.sharpness.rule.learning_rate)
+        advised, rate = self._setting.advised, float(self.sharpness.rule.learning_rate)
         return None if advised is None or not np.isfinite(rate) else rate * advised
 
     def _broken(self) -> bool:
@@ -231,6 +233,7 @@ class Checkup(AbstractRecord):
         """Those parts that were measured, with their records."""
         return [(part, getattr(self, part.name)) for part in parts if getattr(self, part.name) is not None]
 
+    @cached_property
     def _setting(self) -> Setting:
         rows = None if self.noise is None else self.noise.rows
         signs, eigenvalues = self.signs, np.asarray(self.subspace.values)
@@ -239,7 +242,7 @@ class Checkup(AbstractRecord):
         advised = signs.best if grave and signs.best != 1 else None
         return Setting(float(self.loss), self.batch_size, rows, eigenvalues, signs, found, advised)
 
-    @property
+    @cached_property
     def signs(self) -> Signs:
         """The numbers without unit that levels and risk are judged from."""
         return signs_of(

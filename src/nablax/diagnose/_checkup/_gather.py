@@ -46,11 +46,8 @@ def signs_of(
     if rehearsal is not None:
         found["rise"], found["best"], found["gain"] = rehearsal.change(), rehearsal.best, rehearsal.gain
         found["slower"], found["faster"] = rehearsal.change(1), rehearsal.change(2)
-        losses, own = np.asarray(rehearsal.losses, float), np.asarray(rehearsal.own, float)
+        own = np.asarray(rehearsal.own, float)
         found["heart"] = (own[-1] - own[0]) / scale if math.isfinite(own[-1]) else math.inf
-        finite = bool(np.isfinite(losses).all())
-        found["peak"] = (float(losses.max()) - losses[0]) / scale if finite else math.inf
-        found["turn"] = (float(rehearsal.ends[0]) - float(losses.min())) / scale if finite else math.inf
     if noise is not None and batch_size is not None:
         rows = float(noise.preconditioned.value) if noise.resolved else noise.at_least
         found["noise"], found["tail"] = rows / batch_size, float(noise.tail)

@@ -15,6 +15,8 @@ from ._shared import Shared
 
 # Root-mean-square gradient of a parameter against the median over parameters.
 VANISHING = 1e-4
+# Of a vector, such roundings of the median are none: a bias before a normalisation that takes it out again.
+ROUNDINGS = 32
 EXPLODING = 1e3
 # Step against weight, of matrices and larger.
 LARGE_STEP = 0.3
@@ -89,8 +91,16 @@ class LayerHealth(AbstractRecord):
         return sizes / np.quantile(alive, 0.5, method=middle) if len(alive) else np.full_like(sizes, np.nan)
 
     def vanishing(self) -> list[Relative]:
-        """Parameters whose gradient is below 1e-4 of the median parameter's, with that ratio."""
-        return [Relative(n, float(r)) for n, r in zip(self.names, self._relative("higher")) if 0 < r < VANISHING]
+        """Parameters whose gradient is below 1e-4 of the median parameter's, with that ratio.
+
+        Vectors whose gradient is zero to rounding are left out: a bias before a normalisation moves nothing.
+        """
+        rounding = ROUNDINGS * float(jnp.finfo(self.gradient.dtype).eps)
+        return [
+            Relative(name, float(ratio))
+            for name, shape, ratio in zip(self.names, self.shapes, self._relative("higher"))
+            if (rounding if len(shape) < 2 else 0) < ratio < VANISHING
+        ]
 
     def exploding(self) -> list[Relative]:
         """Parameters whose gradient is above 1e3 times the median parameter's, with that ratio."""

@@ -15,7 +15,7 @@ from ..._pages import Card, Series, figure, markup, plot
 from ._layers import root_mean_squares
 from ._optimizer_state import emitted
 from ._part import Part, Setting
-from ._shared import Shared, Walk
+from ._shared import Shared, Walk, extra_arguments
 
 # Steps that are rehearsed, and how many of the last losses are averaged, since at the edge of stability they swing.
 STEPS, SETTLED = 16, 4
@@ -31,14 +31,14 @@ class Rehearsal(AbstractRecord):
     steps are on all of it.
 
     Attributes:
-        losses: of the batch, before each step and after the last; unit of the loss.
-        own: of the half that is stepped on.
+        losses: of the batch, before the first step and after each of the last four; unit of the loss.
+        own: of the half that is stepped on, before each step and after the last.
         multiples: of the rate that were tried: 1, 1/4, 4, and further the way that is better; NaN where none was.
         ends: the loss that each ends at, a mean over the last ones.
         gradient: afterwards, root mean square over elements by parameter, loss over params.
     """
 
-    losses: Float[Array, " steps"]
+    losses: Float[Array, " looks"]
     own: Float[Array, " steps"]
     multiples: Float[Array, " trials"]
     ends: Float[Array, " trials"]
@@ -69,7 +69,7 @@ class Rehearsal(AbstractRecord):
         """Lines of the table."""
         return [
             ("loss now", self.losses[0], "loss"),
-            (f"after {len(self.losses) - 1} steps, mean of the last", self.ends[0], "loss"),
+            (f"after {len(self.own) - 1} steps, mean of the last {len(self.losses) - 1}", self.ends[0], "loss"),
             ("at a quarter of the rate", self.ends[1], "loss"),
             ("at four times the rate", self.ends[2], "loss"),
             ("lowest among the rates tried at", self.best, "× rate"),
@@ -90,7 +90,7 @@ class _Search(NamedTuple):
     trials: Array
     multiple: Array
     going: Array
-    losses: Float[Array, " steps"]
+    losses: Float[Array, " looks"]
     own: Float[Array, " steps"]
     gradient: Float[Array, " parameters"]
     multiples: Float[Array, " rates"]
@@ -108,7 +108,7 @@ def measure(shared: Shared) -> Rehearsal | None:
         losses, own, gradient = _rehearsed(shared, walk, stepped, watched, at.multiple)
         first = at.trials == 0
         multiples = at.multiples.at[at.trials].set(at.multiple)
-        found = jnp.mean(losses[-SETTLED:]).astype(dtype)
+        found = jnp.mean(losses[1:]).astype(dtype)
         ends = at.ends.at[at.trials].set(jnp.where(jnp.isfinite(found), found, jnp.inf))
         start = jnp.where(first, losses, at.losses)[0]
         tried = jnp.where(jnp.isnan(ends), jnp.inf, ends)
@@ -158,34 +158,40 @@ def _halves(shared: Shared) -> tuple[Value, Value | None]:
 
 def _rehearsed(
     shared: Shared, walk: Walk, stepped: Value, watched: Value | None, multiple: Float[Array, ""]
-) -> tuple[Float[Array, " steps"], Float[Array, " steps"], Float[Array, " parameters"]]:
-    """Losses along the walk, of the batch and of the half that is stepped on, and sizes of the gradient at its end."""
+) -> tuple[Float[Array, " looks"], Float[Array, " steps"], Float[Array, " parameters"]]:
+    """Losses of the batch at both ends, of the half that is stepped on all along, and the last gradient's sizes."""
     point = shared.point
     moving, still = eqx.partition(walk.state, eqx.is_array)
 
-    def looked(vector: Array) -> tuple[Array, Array, Array]:
+    def looked(index: Array, vector: Array) -> tuple[Array, Array, Array]:
         loss, slope = jax.value_and_grad(stepped)(vector)
-        return loss, slope, loss if watched is None else (loss + watched(vector)) / 2
+        if watched is None:
+            return loss, slope, loss
+        # Where nobody looks, the other half's forward pass is saved.
+        due = (index == 0) | (index > STEPS - SETTLED)
+        other = jax.lax.cond(due, watched, lambda _: jnp.full_like(loss, jnp.nan), vector)
+        return loss, slope, (loss + other) / 2
 
-    def step(carry: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
+    def step(carry: tuple[Array, Any], index: Array) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
         vector, state = carry
-        loss, slope, seen = looked(vector)
+        loss, slope, seen = looked(index, vector)
         gradient, tree = point.tree(slope), point.tree(vector)
-        extra = {"value": loss, "grad": gradient, "value_fn": lambda tree: stepped(point.like(tree, "parameters"))}
+        extra = extra_arguments(lambda tree: stepped(point.like(tree, "parameters")), tree, loss, gradient)
         update, after = emitted(walk.transform, gradient, eqx.combine(state, still), tree, **extra)
         # Through the parameters' own type, in whose rounding short steps are lost.
         moved = jax.tree.map(lambda p, u: (p + multiple * u).astype(p.dtype), tree, update)
         return (point.like(moved, "parameters"), eqx.filter(after, eqx.is_array)), (seen, loss, slope)
 
     # One step more than is looked at, so that gradient and loss are compiled once.
-    def collected(carry: tuple, _: None) -> tuple[tuple, tuple[Array, Array]]:
+    def collected(carry: tuple, index: Array) -> tuple[tuple, tuple[Array, Array]]:
         inner, _ = carry
-        inner, (seen, loss, slope) = step(inner, None)
+        inner, (seen, loss, slope) = step(inner, index)
         return (inner, slope), (seen, loss)
 
     begin = ((point.vector, moving), jnp.zeros_like(point.vector))
-    (_, slope), (losses, own) = jax.lax.scan(collected, begin, None, length=STEPS + 1)
-    return losses, own, root_mean_squares(point.tree(slope))
+    (_, slope), (losses, own) = jax.lax.scan(collected, begin, jnp.arange(STEPS + 1))
+    looks = jnp.concatenate([losses[:1], losses[-SETTLED:]])
+    return looks, own, root_mean_squares(point.tree(slope))
 
 
 def judge(part: Rehearsal, setting: Setting) -> list[Finding]:
@@ -196,17 +202,17 @@ def judge(part: Rehearsal, setting: Setting) -> list[Finding]:
 def card(part: Rehearsal, setting: Setting) -> Card:
     """The loss along the rehearsal."""
     title = "The next steps, rehearsed"
-    losses = np.asarray(part.losses, float)
-    if not np.isfinite(losses).all():
+    own, start = np.asarray(part.own, float), float(part.losses[0])
+    if not np.isfinite(own).all():
         return Card(title, "–", "loss at the end", "The loss leaves the numbers on the way.")
     picture = plot(
-        [Series("loss", np.arange(len(losses)), losses, "both")],
+        [Series("loss", np.arange(len(own)), own, "both")],
         x_label="step",
-        y_label="loss",
-        horizontal=[(float(losses[0]), "where it starts")],
+        y_label="loss of the rows stepped on",
+        horizontal=[(float(own[0]), "where it starts")],
     )
-    said = "Loss of the batch, while this optimiser steps on one half of its rows."
-    return Card(title, figure(part.ends[0]), f"loss at the end, from {figure(losses[0])}", said, markup(picture))
+    said = "This optimiser steps on one half of the batch's rows; the number is of the whole batch."
+    return Card(title, figure(part.ends[0]), f"loss at the end, from {figure(start)}", said, markup(picture))
 
 
 PART = Part("rehearsal", measure, judge, card)

@@ -12,34 +12,43 @@ USUAL = 0.7
 
 # Printed by ``python -m benchmarks.checkup_rules fit``; the constant has no name.
 WEIGHTS: Mapping[str, float] = {
-    "": -6.862,
-    "level": 5.040,
-    "nothing known": 0.905,
-    "own fall, decades": -1.073,
-    "own fall": -1.997,
-    "fall, decades": -0.463,
-    "faster": 1.179,
-    "best rate": -0.142,
-    "cut": 3.555,
-    "dead": 1.416,
+    "": -5.953,
+    "level": 5.918,
+    "own fall, decades": -0.914,
+    "own fall": -3.027,
+    "fall, decades": -0.371,
+    "first step": -0.705,
+    "own fall, decades, at the first step": 0.143,
+    "at four times the rate": 1.656,
+    "short step": 0.530,
+    "model holds": -0.165,
+    "longest row": -1.405,
+    "cut": 3.710,
+    "dead": 1.731,
 }
 
 
 def features(s: Signs) -> dict[str, Any]:
     """What the logistic is of, by name; a sign that is not known has the value at which it says nothing."""
-    chance = _known(s.chance, USUAL)
-    own, whole = np.asarray(s.heart), np.asarray(s.rise)
+    own, whole, fresh = np.asarray(s.heart), np.asarray(s.rise), np.asarray(s.fresh, float)
+    decades = np.log10(np.clip(-own, 1e-3, 1))
     return {
-        # Loss over that of knowing nothing; and whether it is about one, as of a network that gives up.
-        "level": np.clip(chance, 0, 1.5),
-        "nothing known": np.exp(-(((chance - 1) / 0.15) ** 2)) * ~np.isnan(s.chance),
+        # Loss over that of knowing nothing.
+        "level": np.clip(_known(s.chance, USUAL), 0, 1.5),
         # Fall of the loss over the rehearsal, of the rows that are stepped on and of the batch: decades, and the share.
-        "own fall, decades": np.log10(np.clip(-own, 1e-3, 1)),
+        "own fall, decades": decades,
         "own fall": np.clip(-own, 0, 1),
         "fall, decades": np.log10(np.clip(-whole, 1e-3, 1)),
-        # What four times the rate would do beside this one; and how many times four the best rate is.
-        "faster": np.clip(_known(np.asarray(s.faster) - whole, 0.0), -1, 1),
-        "best rate": np.clip(np.log(_known(s.best, 1.0)) / np.log(4), -4, 4),
+        # Before the first step moments and metric are still to come, and a slow start says less.
+        "first step": fresh,
+        "own fall, decades, at the first step": fresh * decades,
+        # What becomes of the batch at four times the rate.
+        "at four times the rate": np.clip(_known(s.faster, 0.0), -1, 1),
+        # Decades by which the step is shorter than a hundredth of every matrix; how far its quadratic model holds.
+        "short step": np.clip(-np.log10(np.clip(_known(s.moved, 1e-2), 1e-5, 1e2)) - 2, 0, 3),
+        "model holds": np.log2(np.clip(_known(s.holds, 1.0), 1 / 16, 16)),
+        # Whether single rows lead.
+        "longest row": np.log10(np.clip(_known(s.tail, 2.0), 1, 1e3)),
         "cut": np.asarray(s.cut),
         "dead": np.asarray(s.dead),
     }

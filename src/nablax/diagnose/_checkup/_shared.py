@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, UpdateRule, check_like, check_optimizer, forward, given_rule, unknown_rule
+from ..._core import (
+    ExtraArguments,
+    Key,
+    UpdateRule,
+    check_like,
+    check_optimizer,
+    forward,
+    given_rule,
+    push_forward,
+    unknown_rule,
+)
 from ._along import Along, Moved, Point, directional, row_count
 from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
 from ._decay import decay_curvature
@@ -106,7 +116,7 @@ class Shared(NamedTuple):
         rule: of the optimiser.
         rates: of that rule.
         update: the step; None without.
-        fresh: whether the optimiser's moments are all zero.
+        fresh: whether the optimiser's moments are as before its first step.
         walk: what makes it and the steps to come; None where they are made by other means.
         decay: what decay adds to the diagonal of rate times Hessian; zeros without.
         curvature: in the optimiser's coordinates.
@@ -185,7 +195,7 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         rule=rule,
         rates=rates,
         update=update,
-        fresh=_fresh(stepped.walk, given),
+        fresh=_fresh(stepped.walk, given, point.tree(point.vector)),
         walk=stepped.walk,
         decay=decay,
         curvature=found,
@@ -202,11 +212,19 @@ def _kinds(state: PyTree) -> tuple[Any, list[Any]]:
     return tree, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
-def _fresh(walk: Walk | None, given: Given) -> Bool[Array, ""]:
-    """Whether there are moments and all of them are zero."""
-    state = given.opt_state if walk is None else walk.state
-    moments = [leaf for leaf in jax.tree.leaves(state) if eqx.is_inexact_array(leaf) and leaf.ndim > 0]
-    return jnp.all(jnp.stack([jnp.all(leaf == 0) for leaf in moments])) if moments else jnp.asarray(False)
+def _fresh(walk: Walk | None, given: Given, moving: PyTree) -> Bool[Array, ""]:
+    """Whether there are moments and all of them are as before the first step."""
+    if walk is None:
+        held = _arrays(given.opt_state)
+        pairs = [(leaf, jnp.zeros_like(leaf)) for leaf in held]
+    else:
+        # Constants may stand beside them, as Muon's coefficients do.
+        pairs = list(zip(_arrays(walk.state), _arrays(walk.transform.init(moving))))
+    return jnp.all(jnp.stack([jnp.all(now == start) for now, start in pairs])) if pairs else jnp.asarray(False)
+
+
+def _arrays(state: PyTree) -> list[Array]:
+    return [leaf for leaf in jax.tree.leaves(state) if eqx.is_inexact_array(leaf) and leaf.ndim > 0]
 
 
 def _felt(rates: Float[Array, " dim"], gradient: Float[Array, " dim"]) -> Float[Array, " dim"]:
@@ -214,6 +232,19 @@ def _felt(rates: Float[Array, " dim"], gradient: Float[Array, " dim"]) -> Float[
     felt = gradient != 0
     largest = jnp.max(rates, initial=0, where=felt)
     return jnp.where(~felt & (rates > largest) & jnp.any(felt), 0, rates)
+
+
+def extra_arguments(
+    value_fn: Callable[[PyTree], Float[Array, ""]], params: PyTree, value: Float[Array, ""], gradient: PyTree
+) -> ExtraArguments:
+    """What optimisers may ask for, as a training loop gives it; nothing is computed that none asks for."""
+    return ExtraArguments(
+        value=value,
+        grad=gradient,
+        value_fn=value_fn,
+        grad_fn=jax.value_and_grad(value_fn),
+        product_fn=lambda vector: push_forward(jax.grad(value_fn), params, vector)[1],
+    )
 
 
 class Stepped(NamedTuple):
@@ -236,7 +267,7 @@ def _stepped(asked: Asked, given: Given, point: Point, loss: Float[Array, ""], g
             state = transform.init(moving)
         check_like(state, start, what="opt_state", fix=OTHER_STATE)
         of_tree = lambda tree: asked.loss(point.whole(tree), given.batch)  # noqa: E731
-        extra = {"value": loss, "grad": gradient, "value_fn": of_tree}
+        extra = extra_arguments(of_tree, moving, loss, gradient)
         rule = update_rule(asked.optimizer, state, moving, gradient, **extra)
         decay = no_decay if rule.reason else decay_curvature(transform, state, moving, gradient, rule, **extra)
         if update is not None:

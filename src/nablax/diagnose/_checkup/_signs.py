@@ -17,8 +17,6 @@ class Signs(NamedTuple):
         heart: change of the loss of the rows that are stepped on, as a share of the loss.
         slower: change over the rehearsal at a quarter of the rate.
         faster: change over the rehearsal at four times the rate.
-        peak: highest loss of the rehearsal above its first, as a share.
-        turn: how far the loss ends above the lowest of the rehearsal, as a share.
         best: multiple of the rate that rehearses best.
         gain: by how much lower the loss ends there, as a share.
         noise: noise scale over batch size; its lower bound where noise hides it.
@@ -49,8 +47,6 @@ class Signs(NamedTuple):
     heart: float
     slower: float
     faster: float
-    peak: float
-    turn: float
     best: float
     gain: float
     noise: float

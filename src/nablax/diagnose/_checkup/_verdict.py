@@ -15,9 +15,9 @@ class Thresholds(NamedTuple):
     """From where on something is said; the defaults were set on the making half of the bank of runs.
 
     Attributes:
-        fault: risk from which what is found is a fault.
-        first: the same before the optimiser's first step, when little can be told from the loss; below it nothing is
-            said there.
+        fault: risk from which what is found is a fault; 0.65.
+        first: the same before the optimiser's first step, when little can be told; 0.85, and between the two a note to
+            ask again.
         cut: share of the elements that are to move without gradient from which the network is dead; 0.5.
         dead: share of a layer's units from which dead ones are more than a note; 0.5.
         saturated: loss over that of a model that knows nothing; 3.
@@ -32,7 +32,7 @@ class Thresholds(NamedTuple):
         lost: share of the step's elements lost in rounding; 0.5.
     """
 
-    fault: float = 0.55
+    fault: float = 0.65
     first: float = 0.85
     cut: float = 0.5
     dead: float = 0.5
@@ -159,9 +159,11 @@ def raised(signs: Signs, thresholds: Thresholds = DEFAULT) -> dict[str, dict[Lev
         for level in LEVELS:
             said = ((likely & (level == "fault")) | (rule.least == level)) & holds & ~above
             found[name][level], above = said, above | said
-    # Where it is likely to fail and nothing says why, that is said.
+    # Where it is likely to fail and nothing says why, that is said; before a first step, that it is to be asked again.
     faults = np.any([each["fault"] for each in found.values()], axis=0)
-    return found | {"likely": dict.fromkeys(LEVELS, np.zeros_like(faults)) | {"fault": likely & ~faults}}
+    early = fresh & (risk >= thresholds.fault) & ~likely & ~faults
+    said = {"fault": likely & ~faults, "note": early}
+    return found | {"likely": {level: said.get(level, np.zeros_like(faults)) for level in LEVELS}}
 
 
 def levels(signs: Signs, thresholds: Thresholds = DEFAULT) -> dict[str, Level]:

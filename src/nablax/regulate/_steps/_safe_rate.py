@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import check_count, check_like, check_optimizer, divide, fault, required, wide_dtype
+from ..._core import check_count, check_like, check_optimizer, divide, fault, register_rule, required, wide_dtype
 
 # Networks are killed in their first steps, when the loss bends most: each of these is measured.
 _FIRST = 20
@@ -39,6 +39,9 @@ class SafeRateState(NamedTuple):
     step: Int[Array, ""]
 
 
+register_rule(SafeRateState, unreadable="safe_rate: it holds its rate anew by the curvature along each step")
+
+
 def safe_rate(
     optimizer: optax.GradientTransformation, *, every: int = 10, limit: float = 1.0
 ) -> optax.GradientTransformationExtraArgs:
@@ -59,8 +62,8 @@ def safe_rate(
     whatever the rate; close below it a run that would have borne longer steps, and gained by them later, is slowed
     (plain gradient descent of a convolutional net at its best rate by a third of a nat in 200 steps). It is for rates
     that are not known, not for those that have been tuned. Of the loss that is differentiated alone it
-    knows: weight decay within the optimiser is part of u but not of H. A check-up is given the optimiser within, with
-    ``opt_state=state.inner``.
+    knows: weight decay within the optimiser is part of u but not of H. A check-up takes it as it is, held; how near the
+    edge the rate within is, it says of the optimiser within, with ``opt_state=state.inner``.
 
     Args:
         optimizer: any Optax transformation whose update is added to the parameters, the learning rate in it; chains

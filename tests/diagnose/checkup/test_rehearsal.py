@@ -1,0 +1,84 @@
+"""The rehearsal is what the optimiser would do: step by step by hand, with what a step may ask for."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nablax.diagnose import checkup
+from nablax.diagnose._checkup._shared import Given, Walk, _fresh
+from nablax.regulate import safe_rate
+
+KEY = jax.random.key(0)
+X = jax.random.normal(jax.random.key(1), (32, 3))
+Y = jnp.sin(X @ jnp.array([1.0, -2.0, 0.5]))
+START = jnp.array([0.5, -0.9, 0.2])
+
+
+def loss(params, batch):
+    return jnp.mean((jnp.tanh(batch[0] @ params) - batch[1]) ** 2)
+
+
+def by_hand(optimizer, multiple, steps=16, product=False):
+    """Losses of the rows stepped on, and of all rows, with the step times a multiple."""
+    half = (X[0::2], Y[0::2])
+    params, state, own, whole = START, optimizer.init(START), [], []
+    for _ in range(steps + 1):
+        own.append(float(loss(params, half)))
+        whole.append(float(loss(params, (X, Y))))
+        extra = {}
+        if product:
+            extra["product_fn"] = lambda v, at=params: jax.jvp(lambda p: jax.grad(loss)(p, half), (at,), (v,))[1]
+        update, state = optimizer.update(jax.grad(loss)(params, half), state, params, **extra)
+        params = params + multiple * update
+    return np.array(own), np.array(whole)
+
+
+def test_the_rehearsal_is_the_walk_by_hand():
+    """On every second row; the whole batch is looked at before the first step and after the last four."""
+    optimizer = optax.adam(optax.linear_schedule(0.002, 0.05, 10))
+    record = checkup(loss, START, (X, Y), optimizer=optimizer, key=KEY).rehearsal
+    own, whole = by_hand(optimizer, 1)
+    np.testing.assert_allclose(record.own, own, rtol=2e-5)
+    np.testing.assert_allclose(record.losses, [whole[0], *whole[-4:]], rtol=2e-5)
+    np.testing.assert_allclose(record.multiples[:3], [1, 0.25, 4])
+    for multiple, end in zip(record.multiples, record.ends):
+        if np.isfinite(multiple):
+            np.testing.assert_allclose(end, np.mean(by_hand(optimizer, float(multiple))[1][-4:]), rtol=1e-4)
+
+
+def test_a_safe_rate_is_checked_as_it_steps():
+    """It asks for products with the Hessian: at the step, and at every point of the rehearsal."""
+    optimizer, batch = safe_rate(optax.sgd(30.0)), (X, Y)
+    record = checkup(loss, START, batch, optimizer=optimizer, key=KEY)
+    product = lambda v: jax.jvp(lambda p: jax.grad(loss)(p, batch), (START,), (v,))[1]  # noqa: E731
+    update, state = optimizer.update(jax.grad(loss)(START, batch), optimizer.init(START), START, product_fn=product)
+    assert state.scale < 0.5  # it holds the step
+    np.testing.assert_allclose(
+        record.step.actual.value, loss(START + update, batch) - loss(START, batch), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(record.rehearsal.own, by_hand(optimizer, 1, product=True)[0], rtol=1e-4)
+    assert "holds its rate anew" in record.sharpness.rule.name()
+
+
+def test_signs_are_taken_once_and_of_the_record_that_is_asked():
+    record = checkup(loss, START, (X, Y), optimizer=optax.sgd(0.1), key=KEY, chance=1.0)
+    assert record.signs is record.signs
+    other = eqx.tree_at(lambda r: r.loss, record, 2 * record.loss)
+    np.testing.assert_allclose(other.signs.chance, 2 * record.signs.chance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [optax.adam, optax.lion, optax.contrib.muon, lambda r: optax.sgd(r, momentum=0.9)])
+def test_a_first_step_is_known_by_moments_that_are_as_they_began(make):
+    """Muon keeps coefficients beside its moments; of what has no moments nothing is known."""
+    params = {"w": jnp.ones((3, 3)), "b": jnp.ones(3)}
+    optimizer = optax.with_extra_args_support(make(0.1))
+    state = optimizer.init(params)
+    _, later = optimizer.update(params, state, params)
+    given = Given(params, None, None, None, None, None, KEY)
+    assert _fresh(Walk(optimizer, state), given, params)
+    assert not _fresh(Walk(optimizer, later), given, params)
+    plain = optax.with_extra_args_support(optax.sgd(0.1))
+    assert not _fresh(Walk(plain, plain.init(params)), given, params)
