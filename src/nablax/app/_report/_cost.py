@@ -6,6 +6,9 @@ import time
 from .._runs._run import Run
 
 _SHARE = 0.5  # of training's CPU seconds that a report may take
+# What it may take however short training was: what a small table's report takes, likelihood and all, is compiling, and
+# without a likelihood there is no verdict.
+_LEAST = 15.0
 
 
 class Allowance:
@@ -26,7 +29,7 @@ class Allowance:
 
     def covers(self, seconds: float) -> bool:
         """Whether so many CPU seconds more are within it."""
-        return self.training is None or self.spent + seconds <= _SHARE * self.training
+        return self.training is None or self.spent + seconds <= max(_SHARE * self.training, _LEAST)
 
 
 def training_seconds(run: Run) -> float | None:
