@@ -95,6 +95,7 @@ def draw(
         chunk = None if condition is None else filled(condition[start : start + size], size)
         args, part_key = model.arguments(chunk), jax.random.fold_in(key, number)
         if table:
+            assert args is not None  # the states of its cells are in them
             y = drawn_values(transport, args, jnp.asarray(steps), part_key)
         else:
             y = transport.sample(size, key=part_key, args=args, solver=solver or _IMAGES)

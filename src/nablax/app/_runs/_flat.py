@@ -43,7 +43,7 @@ class Flat(eqx.Module):
         shapes, tree = jax.tree.flatten(self.arrays)
         ends = np.cumsum([shape.size for shape in shapes])
         # Outside of a program each array's split would be compiled by itself.
-        split = jnp.split if isinstance(self.vector, jax.core.Tracer) else np.split
+        split: Any = jnp.split if isinstance(self.vector, jax.core.Tracer) else np.split
         parts = split(self.vector, ends[:-1])
         arrays = [part.reshape(shape.shape) for part, shape in zip(parts, shapes, strict=True)]
         return eqx.combine(jax.tree.unflatten(tree, arrays), self.rest)
