@@ -107,7 +107,7 @@ def learn(
     ] = None,
     encoding: Encoding = None,
     report: Annotated[
-        Report, typer.Option(help="standard takes at most half as long as training; full leaves nothing out.")
+        Report, typer.Option(help="standard takes about half as long as training at most; full leaves nothing out.")
     ] = Report.standard,
     coordinator: Annotated[str | None, typer.Option(help="HOST:PORT of process 0, on several hosts.")] = None,
     processes: Annotated[int | None, typer.Option(help="How many processes, on several hosts.")] = None,
@@ -228,7 +228,7 @@ def complete(
     folder: RunFolder,
     data: Annotated[str, typer.Argument(help="Rows with missing cells.")],
     draws: Annotated[
-        int | None, typer.Option(min=1, help="Write so many draws of every row.  [default: their middle, once]")
+        int | None, typer.Option(min=1, help="Write so many draws of every row.  [default: their centre, once]")
     ] = None,
     interval: Annotated[
         float | None, typer.Option(help="Such as 0.8: columns ..._low and ..._high that hold so much of the draws.")

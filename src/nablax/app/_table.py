@@ -200,7 +200,7 @@ class Table:
 
         Args:
             frame: a DataFrame with holes.
-            draws: give so many draws of every row, one below the other; by default their middle, once.
+            draws: give so many draws of every row, one below the other; by default their mean or most frequent, once.
             interval: such as 0.8: further columns ``..._low`` and ``..._high`` that hold so much of the draws.
             seed: the same seed gives the same completions.
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nablax.app._ask._complete import DRAWS, _middle, _of_one_type, _sure
+from nablax.app._ask._complete import DRAWS, _of_one_type, _sure
 from nablax.app._data._codec import fit_codec
 from nablax.app._data._sources import table
 
@@ -45,25 +45,38 @@ def kind_of(cells):
     return fit_codec(table(pl.DataFrame({"x": pl.concat([cells] * 40)}))).columns[0]
 
 
-def test_the_middle_is_a_draw_and_the_spread_in_the_columns_own_unit():
+def test_the_centre_keeps_the_columns_type_and_the_spread_is_in_its_own_unit():
     prices = [pl.Series("x", [Decimal(text)], dtype=pl.Decimal(10, 2)) for text in ("1.25", "1.75", "2.25")]
     kind = kind_of(pl.concat(prices))
-    middle = _middle(prices, kind)
+    middle = kind.centre(prices)
     assert middle.to_list() == [Decimal("1.75")]
     (spread,) = _sure(prices, middle, kind, None)
     assert spread.name == "x_spread" and spread.to_list() == pytest.approx([0.5])
     for unit in ("ms", "us", "ns"):
         moments = [pl.Series("x", [NOON + datetime.timedelta(days=k)], dtype=pl.Datetime(unit)) for k in (4, 0, 2)]
         kind = kind_of(pl.concat(moments))
-        middle = _middle(moments, kind)
+        middle = kind.centre(moments)
         assert middle.to_list() == [NOON + datetime.timedelta(days=2)] and middle.dtype == pl.Datetime(unit)
         np.testing.assert_allclose(_sure(moments, middle, kind, None)[0], [2.0])
+
+
+def test_a_number_is_filled_by_the_mean_of_its_draws_on_its_own_grid():
+    # Of skewed draws the mean is what has the least squared error; the median would be 0.
+    counts = [pl.Series("x", [n, 10 * n]) for n in (0, 0, 0, 1, 9)]
+    centre = kind_of(pl.Series("x", [*range(50), 90])).centre(counts)
+    assert centre.to_list() == [2, 20] and centre.dtype == pl.Int64
+    prices = [pl.Series("x", [price]) for price in (1.25, 1.5, 9.99)]
+    assert kind_of(pl.Series("x", [k / 100 for k in range(100, 1000, 7)])).centre(prices).to_list() == [
+        4.22
+    ]  # of 4.2467, in steps of 0.07 from 1
+    real = [pl.Series("x", [x]) for x in (0.1, 0.2, 0.9123456)]
+    assert kind_of(pl.Series("x", np.random.default_rng(0).random(60))).centre(real)[0] == pytest.approx(0.4041152)
 
 
 def test_a_category_is_filled_by_vote_with_its_share_of_the_votes():
     drawn = [pl.Series("x", ["a", "b"]), pl.Series("x", ["b", "b"]), pl.Series("x", ["a", "b"])]
     kind = kind_of(pl.Series("x", ["a", "b"]))
-    middle = _middle(drawn, kind)
+    middle = kind.centre(drawn)
     assert middle.to_list() == ["a", "b"]
     (share,) = _sure(drawn, middle, kind, None)
     assert share.name == "x_probability"
@@ -77,7 +90,7 @@ def test_an_interval_holds_its_share_of_fresh_draws():
     drawn = [pl.Series("x", column) for column in values[:, :-1].T]
     kind = kind_of(pl.Series("x", values[:50, 0]))
     for share in (0.5, 0.8, 0.9):
-        low, high = _sure(drawn, _middle(drawn, kind), kind, share)
+        low, high = _sure(drawn, kind.centre(drawn), kind, share)
         assert (low.name, high.name) == ("x_low", "x_high")
         inside = (low.to_numpy() <= values[:, -1]) & (values[:, -1] <= high.to_numpy())
         assert inside.mean() == pytest.approx(share, abs=0.01 + 3 * np.sqrt(share * (1 - share) / len(values)))

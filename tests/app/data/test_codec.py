@@ -163,8 +163,8 @@ def test_kinds_are_chosen_from_the_data():
         "size": ("category", False, False),
     }
     assert "'name'" in codec.notices[0] and dict(codec.dropped).keys() == {"name"}
-    assert [kind.states for kind in codec.modelled] == [2, 2, 1, 4, 2, 1, 1, 2, 3]
-    assert codec.column("visits").atoms == (0.0,)
+    assert [kind.states for kind in codec.modelled] == [2, 2, 1, 4, 2, 1, 1, 3, 3]
+    assert codec.column("visits").atoms == (0.0, 1.0)  # nearly a fifth of the cells, and narrower than a knot
     assert codec.columns[-1].categories == ("S", "M", "L")
 
 
@@ -497,3 +497,47 @@ def test_heaps_at_round_numbers_are_atoms_and_their_neighbours_are_not():
     kind = fit_codec(table(pl.DataFrame({"age": heaped}))).columns[0]
     assert set(kind.atoms) >= {25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 55.0}
     assert all(atom % 5 == 0 for atom in kind.atoms)
+
+
+def test_encoded_rows_come_back_as_the_cells_they_were():
+    frame = mixed()
+    codec = fit_codec(table(frame))
+    base, _ = codec.encode(frame)
+    back = codec.decode_base(base)
+    for kind in codec.modelled:
+        here, there = back[kind.name], frame[kind.name]
+        if kind.valued and not kind.counted:
+            np.testing.assert_allclose(here.to_numpy(), there.to_numpy(), rtol=1e-5, atol=1e-5)
+        else:
+            assert here.equals(there.cast(here.dtype)), kind.name
+    base[:3, :, 0] = -1
+    assert codec.decode_base(base)[:3].select([kind.name for kind in codec.modelled]).null_count().row(0) == (3,) * len(
+        codec.modelled
+    )
+
+
+def test_the_shoulders_of_a_heap_are_atoms_and_a_smooth_slope_is_none():
+    # Carats: people cut down to a round weight or a little above it, and nothing lies just below it.
+    random, n = np.random.default_rng(2), 12_000
+    smooth = 0.2 + random.exponential(0.5, n)
+    heaps = {0.5: 0.06, 0.51: 0.04, 0.7: 0.05, 0.71: 0.04, 1.0: 0.06, 1.01: 0.07, 1.02: 0.03, 1.5: 0.03}
+    chosen = random.choice([0.0, *heaps], n, p=[1 - sum(heaps.values()), *heaps.values()])
+    carat = np.round(np.where(chosen > 0, chosen, smooth), 2)
+    found = fit_codec(table(pl.DataFrame({"carat": carat}))).columns[0]
+    assert set(found.atoms) - {found.scale.low} == set(heaps)
+    for scale in (0.03, 0.1, 0.5):
+        slope = np.round(random.exponential(scale, n) + 0.2, 2)
+        assert set(atoms_of(slope)) <= ({slope.min()} if scale > 0.04 else set(np.unique(slope))), scale
+    for spread in (3, 6, 12):
+        assert atoms_of(np.round(random.normal(0, spread, n))) == ()
+
+
+def test_a_small_count_keeps_the_share_of_each_of_its_frequent_values():
+    # Narrower than the smooth part's knots: its frequent values are told apart.
+    counts = np.random.default_rng(3).negative_binomial(0.5, 0.2, 5000)
+    values, times = np.unique(counts, return_counts=True)
+    assert set(values[times > 0.1 * len(counts)]) <= set(atoms_of(counts))
+
+
+def atoms_of(values):
+    return fit_codec(table(pl.DataFrame({"x": values}))).columns[0].atoms

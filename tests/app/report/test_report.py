@@ -238,7 +238,9 @@ def test_dollars_in_a_column_name_are_no_formula():
 def test_few_validation_rows_are_gone_through_several_times():
     assert [repeats(rows) for rows in (0, 15, 144, 800, 5000)] == [8, 8, 8, 6, 1]
     rows = Rows(np.arange(6.0)[:, None], np.zeros((6, 0)), *map(np.array, ([0, 1], [2, 3, 4], [5])), resident=True)
-    assert rows.validating()["base"].tolist() == [[2.0], [3.0], [4.0]] * 8
+    # In whole batches: the last one is filled up from the first row on.
+    assert rows.validating(10)["base"].ravel().tolist() == [2.0, 3.0, 4.0] * 10
+    assert rows.validating(8)["base"].ravel().tolist() == [2.0, 3.0, 4.0] * 8
 
 
 def test_column_difference():

@@ -4,18 +4,21 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
 from ...follow import Solver
 from .._data._cells import block_size
 from .._data._codec import Codec
+from .._key import random_key
+from .._model._along import STEPS, drawn_values
 from .._runs._rows import filled
 from .._runs._run import Model
 from ._given import drawn_states, equal_rows
 
 _ROWS_AT_ONCE = 2048
-_SAMPLES = Solver(rtol=1e-4, atol=1e-4)
+_IMAGES = Solver(rtol=1e-4, atol=1e-4)
 # Where a number is a condition and others are not named, these come from the nearest tenth of the training rows.
 _SHARE, _FEWEST = 10, 20
 
@@ -64,7 +67,8 @@ def draw(
     seed: int = 0,
     condition: np.ndarray | None = None,
     scale: float = 1.0,
-    solver: Solver = _SAMPLES,
+    solver: Solver | None = None,
+    steps: int = STEPS,
 ) -> np.ndarray:
     """Draw encoded samples.
 
@@ -74,20 +78,27 @@ def draw(
         seed: the same seed gives the same samples.
         condition: condition vectors [count, c]; ignored when the model has none.
         scale: classifier-free guidance.
-        solver: adaptive by default.
+        solver: adaptive by default for images; tables have a method of their own, which compiles in a third of the
+            time.
+        steps: of that.
 
     Returns:
         float32 [count, ...].
     """
+    table = model.joint is not None and solver is None
     transport = model.guided(scale) if scale != 1.0 else model.transport
-    key = jax.random.key(seed)
+    key = random_key(seed)
     parts = []
     # Chunks of one size, the last one filled up, so that one compiled program serves them all.
     size = min(count, _ROWS_AT_ONCE)
     for number, start in enumerate(range(0, count, size)):
         chunk = None if condition is None else filled(condition[start : start + size], size)
-        args = model.arguments(chunk)
-        y = transport.sample(size, key=jax.random.fold_in(key, number), args=args, solver=solver)
+        args, part_key = model.arguments(chunk), jax.random.fold_in(key, number)
+        if table:
+            assert args is not None  # the states of its cells are in them
+            y = drawn_values(transport, args, jnp.asarray(steps), part_key)
+        else:
+            y = transport.sample(size, key=part_key, args=args, solver=solver or _IMAGES)
         parts.append(np.asarray(y)[: count - start])
     return np.concatenate(parts)
 

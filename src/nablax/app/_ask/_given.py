@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from ..._core import Key
 from .._data._codec import Codec
+from .._key import random_key
 from .._model._table import TableModel
 from .._runs._rows import filled
 from .._runs._run import Model
@@ -92,7 +93,7 @@ def drawn_states(model: Model, given: Given, *, seed: int, allowed: np.ndarray |
     codec = model.table("drawing states")
     assert model.joint is not None
     allowed = all_states(codec) if allowed is None else allowed
-    key = jax.random.key(seed)
+    key = random_key(seed)
     most = max(1, _NUMBERS_AT_ONCE // allowed.size)
     size = min(1 << (len(given.base) - 1).bit_length(), _ROWS_AT_ONCE, 1 << (most.bit_length() - 1))
     parts = []

@@ -11,6 +11,7 @@ import polars as pl
 from ...transport import Bounds, steer
 from .._data._codec import Codec
 from .._errors import UserError
+from .._key import random_key
 from .._kinds._category import Category
 from .._kinds._quantity import AbstractQuantity
 from .._kinds._types import numbers
@@ -71,7 +72,7 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
         vectors = drawn_states(model, given, seed=_seed(seed, number), allowed=allowed if steered else None)
         if not steered:
             return draw(model, pool, seed=_seed(seed, number), condition=vectors), vectors
-        key = jax.random.fold_in(jax.random.key(seed), number)
+        key = jax.random.fold_in(random_key(seed), number)
         args = model.arguments(vectors)
         return np.asarray(steer(model.transport, cost, pool, key=key, args=args, steps=_STEPS)[0]), vectors
 

@@ -17,6 +17,8 @@ from ..._core import Key
 from ...follow import Solver
 from .._data._codec import Codec
 from .._errors import UserError
+from .._key import random_key
+from .._model._along import STEPS, value_log_density
 from .._model._table import TableModel
 from .._runs._rows import filled
 from .._runs._run import Model
@@ -27,9 +29,8 @@ from ._unseen import unseen
 _NUMBERS_AT_ONCE = 2**24
 ROWS_AT_ONCE = 256
 _SOLVER = Solver(rtol=1e-4, atol=1e-4)
-# Steps that no other row of the batch has a say in: within 0.0005 nats (root mean square) of tolerances of 1e-6, a
-# tenth of what those of 1e-4 leave.
-_TABLES = Solver(steps=16, method=diffrax.Tsit5())
+_EXACT_UP_TO = 256  # columns with values; of more the trace of the Jacobian is estimated
+_MANY = Solver(steps=16, method=diffrax.Tsit5())  # for those, steps in which no other row of the batch has a say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,7 @@ def score(
     seed: int = 0,
     round_trip: bool = False,
     given: np.ndarray | None = None,
+    steps: int = STEPS,
 ) -> Scores:
     """Score encoded rows.
 
@@ -74,6 +76,7 @@ def score(
         seed: of the draws.
         round_trip: also send each row to noise and back, which costs a second solution.
         given: columns of a table [columns] that are given, not scored; none by default.
+        steps: of the solver along a table's trajectories.
 
     Returns:
         The scores. With dequantisation they are a lower bound in expectation: log p(row) ≥ E[log p(y) + c]. A row
@@ -89,12 +92,12 @@ def score(
     # Chunks of one size, a power of two where the rows are few, and filled up: few compiled programs serve all calls.
     size = max(1, min(ROWS_AT_ONCE, _NUMBERS_AT_ONCE // (dim * width), 1 << (len(base) - 1).bit_length()))
     vectors = np.zeros((len(base), codec.condition_dim), np.float32) if condition is None else condition
-    key = jax.random.key(seed)
+    key = random_key(seed)
     parts = []
     for number, start in enumerate(range(0, len(base), size)):
         chunk, beside = (jnp.asarray(filled(part[start : start + size], size)) for part in (base, vectors))
         results = [
-            _score_chunk(model, chunk, beside, columns, jax.random.fold_in(key, number * draws + i), round_trip)
+            _score_chunk(model, chunk, beside, columns, jax.random.fold_in(key, number * draws + i), round_trip, steps)
             for i in range(draws)
         ]
         values = np.stack([np.asarray(value, np.float64) for value, _, _ in results])
@@ -137,17 +140,20 @@ def dequantised(codec: Any, base: np.ndarray, key: Key) -> tuple[np.ndarray, np.
 
 
 def _score_chunk(
-    model: Model, base: Array, condition: Array, given: np.ndarray, key: Key, round_trip: bool
+    model: Model, base: Array, condition: Array, given: np.ndarray, key: Key, round_trip: bool, steps: int
 ) -> tuple[Array, Array, Array]:
     noise_key, probe_key = jax.random.split(key)
-    args: Array | None
-    if isinstance(model.codec, Codec):
+    if not isinstance(model.codec, Codec):
+        y, correction = _dequantise(model.codec, base, noise_key)
+        args: Array | None = model.arguments(condition)
+        solver = _SOLVER
+    else:
         assert model.joint is not None
         y, args, correction = _taken_apart(model.joint, model.codec, base, jnp.asarray(given), noise_key)
-        solver = _TABLES
-    else:
-        y, correction = _dequantise(model.codec, base, noise_key)
-        args, solver = model.arguments(condition), _SOLVER
+        if model.joint.values <= _EXACT_UP_TO:
+            value, gap = value_log_density(model.transport, y, args, jnp.asarray(steps), round_trip)
+            return value + correction, jnp.zeros_like(value), gap
+        solver = _MANY
     result = model.transport.log_prob(y, args, key=probe_key, solver=solver, round_trip=round_trip)
     return result.value + correction, result.standard_error, result.round_trip_error
 

@@ -119,7 +119,7 @@ class Codec:
     @property
     def noisy(self) -> bool:
         """Whether ``measure`` draws noise: where a number is counted on a grid."""
-        return any(_counted(kind) for kind in self.modelled)
+        return any(kind.counted for kind in self.modelled)
 
     @functools.cached_property
     def valued(self) -> tuple[int, ...]:
@@ -285,6 +285,14 @@ class Codec:
         coordinates = np.where(self.layout.value >= 0, points[:, self.layout.value], 0.0)
         return self.decode_cells(states, coordinates, condition)
 
+    def decode_base(self, base: np.ndarray) -> pl.DataFrame:
+        """Undo ``encode``: encoded rows [n, cells, 2] back to typed cells, null where one was missing or unseen."""
+        measured = [kind.standard(base[:, j, 1].astype(np.float64)) for j, kind in enumerate(self.modelled)]
+        states = base[..., 0].astype(np.int64)
+        # Past its levels a column holds what is missing.
+        states = np.where(states < 0, [kind.levels for kind in self.modelled], states)
+        return self.decode_cells(states, np.nan_to_num(np.stack(measured, axis=1)))
+
     def decode_cells(
         self, states: np.ndarray, coordinates: np.ndarray, condition: np.ndarray | None = None
     ) -> pl.DataFrame:
@@ -333,10 +341,6 @@ class Codec:
         fields = json.loads(text)
         columns = tuple(kind_from_json(column) for column in fields["columns"])
         return Codec(columns, tuple(fields["condition"]), tuple(fields["notices"]), tuple(fields["dropped"].items()))
-
-
-def _counted(kind: AbstractKind) -> bool:
-    return isinstance(kind, AbstractQuantity) and kind.scale.grid
 
 
 def fit_codec(source: "Source", *, condition: Sequence[str] = (), kinds: Mapping[str, str] | None = None) -> Codec:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -72,6 +73,11 @@ class AbstractKind(abc.ABC):
         return self.levels + self.missing if self.modelled else 0
 
     @property
+    def counted(self) -> bool:
+        """Whether its value is an index on a grid, which noise spreads over its cell."""
+        return False
+
+    @property
     def reason(self) -> str:
         """Why it is not modelled; empty for what is."""
         return ""
@@ -125,6 +131,21 @@ class AbstractKind(abc.ABC):
     def spell(self, cells: pl.Series) -> pl.Series:
         """Spell typed cells as the column's cells came: text where it was text."""
         return self.spelling.write(cells).alias(self.name)
+
+    def centre(self, drawn: Sequence[pl.Series]) -> pl.Series:
+        """What several draws of some cells come to, cell by cell: the most frequent of them, the first by order of two.
+
+        Args:
+            drawn: typed cells, one series a draw.
+        """
+        votes = [pl.Series(row).mode().sort()[0] for row in zip(*(series.to_list() for series in drawn))]
+        return pl.Series(self.name, votes, dtype=drawn[0].dtype)
+
+    def features(self, state: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Encoded cells as numbers that distances make sense of [n, features]; NaN where missing or unseen."""
+        indicators = (state[:, None] == np.arange(self.levels)).astype(np.float64)
+        gone = (state < 0) | (state >= self.levels)
+        return np.where(gone[:, None], np.nan, indicators)
 
     def standard(self, value: np.ndarray) -> np.ndarray:
         """Encoded values [n] as standardised coordinates; nothing to standardise where no state carries one."""

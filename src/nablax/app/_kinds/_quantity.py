@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -44,6 +45,11 @@ class AbstractQuantity(AbstractKind, abc.ABC):
         """The unit of its numbers."""
         return f"unit of {self.name}"
 
+    @property
+    def counted(self) -> bool:
+        """Whether its smooth part lies on a grid."""
+        return self.scale.grid
+
     def value_of(self, value: object) -> float:
         """A number in the column's own unit, given as text or typed.
 
@@ -71,12 +77,17 @@ class AbstractQuantity(AbstractKind, abc.ABC):
         with np.errstate(invalid="ignore", over="ignore"):
             return state, np.where(state == 0, self.scale.measure(value), np.nan)
 
-    def place(self, state: np.ndarray, value: np.ndarray) -> np.ndarray:
+    def centre(self, drawn: Sequence[pl.Series]) -> pl.Series:
+        """The mean of the draws of each cell, on the column's own grid: what has the least mean squared error."""
+        mean = np.mean([numbers(series) for series in drawn], axis=0)
+        return self.scale.series(self.name, drawn[0].dtype, mean, np.ones(len(mean), bool))
+
+    def features(self, state: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Encoded cells as one number each, an atom where its own number lies; NaN where there is none."""
         placed = np.where(state == 0, value, np.nan)
         for number, atom in enumerate(self.scale.measure(np.array(self.atoms)), start=1):
             placed[state == number] = atom
-        return placed
+        return placed[:, None]
 
     def decode(self, state: np.ndarray, coordinate: np.ndarray) -> pl.Series:
         """Cells of states and coordinates, within the observed range; null where missing."""

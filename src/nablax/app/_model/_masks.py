@@ -20,9 +20,9 @@ def given_cells(key: Key, rows: int, cells: int) -> Bool[Array, "rows cells"]:
     Returns:
         True where a cell is given.
     """
-    none_key, share_key, cell_key = jax.random.split(key, 3)
-    share = jax.random.uniform(share_key, (rows, 1)) * jax.random.bernoulli(none_key, 1 - _NOTHING_GIVEN, (rows, 1))
-    return jax.random.uniform(cell_key, (rows, cells)) < share
+    # One draw of them all: each by itself would be compiled by itself.
+    none, share, drawn = jnp.split(jax.random.uniform(key, (rows, cells + 2)), [1, 2], axis=1)
+    return drawn < jnp.where(none < _NOTHING_GIVEN, 0.0, share)
 
 
 def drawn_before(key: Key, given: Bool[Array, "rows columns"]) -> tuple[Bool[Array, "rows columns"], ...]:

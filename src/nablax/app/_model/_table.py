@@ -131,7 +131,7 @@ class TableModel(eqx.Module):
         columns = len(self.network.code.sizes)
         states, free, given = np.split(vectors, [columns, columns + self.values], axis=1)
         coordinates = np.zeros((len(points), columns))
-        found = self.normal_scores.inverse(jnp.asarray(np.where(free > 0.5, points, given)))
+        found = _inverse(self.normal_scores, jnp.asarray(np.where(free > 0.5, points, given)))
         coordinates[:, list(self.valued)] = np.asarray(found, np.float64)[:, : len(self.valued)]
         return np.rint(states).astype(np.int64), coordinates
 
@@ -199,15 +199,13 @@ class TableModel(eqx.Module):
         columns = jnp.arange(given.shape[1])
 
         def step(states: Array, place: Array) -> tuple[Array, None]:
-            def row(states: Array, scores: Array, shown: Array, given: Array, allowed: Array, key: Key) -> Array:
+            def row(states: Array, scores: Array, shown: Array, given: Array, allowed: Array) -> Array:
                 hidden = self.network.hidden(states, given | (columns < place), scores, shown)
-                logits = jnp.where(allowed[place], self.network.column(hidden, place), -jnp.inf)
-                drawn = jax.random.categorical(key, logits).astype(states.dtype)
-                return jnp.where(given[place], states[place], drawn)
+                return jnp.where(allowed[place], self.network.column(hidden, place), -jnp.inf)
 
-            keys = jax.random.split(jax.random.fold_in(key, place), len(states))
-            drawn = jax.vmap(row)(states, cells.scores, shown, given, allowed, keys)
-            return states.at[:, place].set(drawn), None
+            logits = jax.vmap(row)(states, cells.scores, shown, given, allowed)
+            drawn = jax.random.categorical(jax.random.fold_in(key, place), logits).astype(states.dtype)
+            return states.at[:, place].set(jnp.where(given[:, place], states[:, place], drawn)), None
 
         return jax.lax.scan(step, jnp.where(given, cells.states, 0), columns)[0]
 
@@ -222,6 +220,11 @@ class TableModel(eqx.Module):
         if not self.valued:
             return condition(states, marks, scores)
         return condition(states, (states[:, np.array(self.valued)] == 0) & ~marks, scores)
+
+
+@eqx.filter_jit
+def _inverse(scores: NormalScores, z: Array) -> Array:
+    return scores.inverse(z)
 
 
 __all__ = ["PATH", "Cells", "Measure", "TableModel"]

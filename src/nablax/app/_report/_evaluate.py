@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
@@ -19,6 +18,7 @@ from .._ask._write import write_frame
 from .._data._plain_text import TextOptions
 from .._data._sources import read
 from .._errors import UserError
+from .._key import random_key
 from .._runs._rows import Rows, encode
 from .._runs._run import Model, Run, load
 from ._cost import Allowance
@@ -147,8 +147,8 @@ def _evaluate(
 
     stage("drawing samples", 0.0)
     count = len(base) if images else max(len(base), _SAMPLES)
-    drawn_condition = conditions_for(model, count, {}, seed)
     before = allowance.spent
+    drawn_condition = conditions_for(model, count, {}, seed)
     y, solver = drawn_twice(model, drawn_condition, seed)
     of_drawing = allowance.spent - before
     drawn = model.decode(y, drawn_condition if conditional or model.joint else None)
@@ -166,9 +166,10 @@ def _evaluate(
     else:
         missing["two_sample"] = f"it takes {FEWEST} rows, and there are {len(base)}"
 
-    # The density takes about half as long again as the sampler, most of it compiling; then there are the pictures.
+    # The density takes about as long as the sampler, most of it compiling; of images half as long again. Then there are
+    # the pictures.
     scored: Scored | None = None
-    if full or allowance.covers(1.5 * of_drawing + _PICTURES):
+    if full or allowance.covers((1.5 if images else 1.0) * of_drawing + _PICTURES):
         stage("scoring held-out rows", 0.4)
         train_rows = rows.take(rows.train[: min(_TRAIN, len(base))])
         scored = scores_of(model, base, condition, train_rows["base"], seed, round_trip=full)
@@ -231,7 +232,9 @@ def _evaluate(
 
 
 def _decode(model: Model, base: np.ndarray, condition: np.ndarray) -> pl.DataFrame:
-    y, args = model.points(jnp.asarray(base), jnp.asarray(condition), jax.random.key(0))
+    if model.joint is not None:
+        return model.table("report").decode_base(base)
+    y, args = model.points(jnp.asarray(base), jnp.asarray(condition), random_key(0))
     return model.decode(np.asarray(y), args)
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from ... import diagnose
 from ...follow import Solver
 from .._ask._draw import draw
+from .._key import random_key
+from .._model._along import STEPS
 from .._runs._run import Model
 from ._evidence import ConservativityCurve, PathEnergy, SolverCurve
 
@@ -18,7 +20,10 @@ _TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 def drawn_twice(model: Model, condition: np.ndarray, seed: int) -> tuple[np.ndarray, SolverCurve]:
-    """Samples, and what they are off by for want of solver steps: the same noise at a tenth of the tolerances.
+    """Samples, and what they are off by for want of solver steps, from the same noise.
+
+    Those of images are compared with finer ones, at a tenth of the tolerances; those of a table with coarser ones, of
+    half as many steps, which differ by more than the samples are off.
 
     Args:
         model: the opened run.
@@ -36,18 +41,29 @@ def drawn_twice(model: Model, condition: np.ndarray, seed: int) -> tuple[np.ndar
         solver = Solver(rtol=tolerances, atol=tolerances)
         return draw(model, len(condition), seed=seed, condition=condition, scale=scale, solver=solver)
 
-    y, finer = at(_TOLERANCE), at(_TOLERANCE / 10)
-    error = float(np.sqrt(np.mean(np.square(y - finer))) / np.std(finer))
+    if model.joint is None:
+        y, other = at(_TOLERANCE), at(_TOLERANCE / 10)
+    else:
+        y, other = (
+            draw(model, len(condition), seed=seed, condition=condition, steps=steps) for steps in (STEPS, STEPS // 2)
+        )
+    error = float(np.sqrt(np.mean(np.square(y - other))) / np.std(other))
     return y, SolverCurve(np.zeros(0, int), np.zeros(0), chosen=None, chosen_error=error)
 
 
 def solver_curve(model: Model, condition: np.ndarray, seed: int) -> SolverCurve:
-    """Error against evaluations of the field: Heun's method from the same noise, beside a much finer solution."""
+    """Error against evaluations of the field, from the same noise, beside a much finer solution.
+
+    By Heun's method for images, and by the method that draws a table's samples for tables.
+    """
     count = min(len(condition), 256)
-    given = condition[:count]
+    given, table = condition[:count], model.joint is not None
+    every = 4 if table else 2  # evaluations in a step
 
     def by_steps(steps: int) -> np.ndarray:
         # As an array, so that one compiled program takes any number of steps.
+        if table:
+            return draw(model, count, seed=seed, condition=given, steps=steps)
         return draw(model, count, seed=seed, condition=given, solver=Solver(steps=jnp.asarray(steps)))
 
     reference = by_steps(_REFERENCE_STEPS)
@@ -56,16 +72,15 @@ def solver_curve(model: Model, condition: np.ndarray, seed: int) -> SolverCurve:
     def error(samples: np.ndarray) -> float:
         return float(np.sqrt(np.mean(np.square(samples - reference))) / scale)
 
-    errors = [error(by_steps(steps)) for steps in _SOLVER_STEPS]
-    adaptive = error(draw(model, count, seed=seed, condition=given))
-    return SolverCurve(
-        evaluations=2 * np.array(_SOLVER_STEPS), error=np.array(errors), chosen=None, chosen_error=adaptive
-    )
+    steps = [2 * number // every for number in _SOLVER_STEPS]
+    errors = [error(by_steps(number)) for number in steps]
+    chosen = error(draw(model, count, seed=seed, condition=given))
+    return SolverCurve(evaluations=every * np.array(steps), error=np.array(errors), chosen=None, chosen_error=chosen)
 
 
 def conservativity(model: Model, base: np.ndarray, condition: np.ndarray, seed: int) -> ConservativityCurve:
     """Antisymmetry of the velocity's Jacobian and loop integrals, where the path's states are."""
-    path, key = model.transport.path, jax.random.key(seed)
+    path, key = model.transport.path, random_key(seed)
     y, args = model.points(jnp.asarray(base[:_FIELD]), jnp.asarray(condition[:_FIELD]), key)
     noise = jax.random.normal(jax.random.fold_in(key, 1), y.shape, y.dtype)
     ratios, errors, loops, loop_errors = [], [], [], []
@@ -90,7 +105,7 @@ def conservativity(model: Model, base: np.ndarray, condition: np.ndarray, seed: 
 def path_energy(model: Model, condition: np.ndarray, seed: int) -> PathEnergy:
     """How far and how straight the field carries noise to samples."""
     transport = model.transport
-    keys = jax.random.split(jax.random.key(seed + 1), min(_FIELD, len(condition)))
+    keys = jax.random.split(random_key(seed + 1), min(_FIELD, len(condition)))
     y0s = jax.vmap(transport.prior.sample)(keys)
     args = model.arguments(condition[: len(keys)])
     first, last = transport.path.times

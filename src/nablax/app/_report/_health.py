@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import diagnose
+from .._key import random_key
 from .._runs._run import Model
 
 _FOLLOWED = 64  # trajectories
@@ -26,7 +27,7 @@ def field_health(model: Model, condition: np.ndarray, seed: int) -> str:
         The tables of `diagnose.field_health`.
     """
     transport, (first, last) = model.transport, model.transport.path.times
-    key = jax.random.key(seed)
+    key = random_key(seed)
     args = model.arguments(condition[:_FOLLOWED])
     count = _FOLLOWED if args is None else len(args)
     starts = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
@@ -48,7 +49,7 @@ def shifted(model: Model, held_out: np.ndarray, others: np.ndarray, seed: int) -
         One line that sums up, and one for each of the most shifted columns; or one that says why there are none.
     """
     transport, codec = model.transport, model.codec
-    noise_key, order_key = jax.random.split(jax.random.key(seed))
+    noise_key, order_key = jax.random.split(random_key(seed))
 
     def noisy(base: np.ndarray, key: jax.Array) -> jax.Array:
         first, second = jax.random.split(key)

@@ -19,6 +19,7 @@ from ...transport import flow_matching
 from .._data._plain_text import AS_IT_IS, TextOptions
 from .._data._sources import read
 from .._data._spool import remove_leftovers
+from .._key import random_key
 from ._config import (
     Choices,
     Config,
@@ -181,7 +182,7 @@ def _train(
             steps=steps,
             batch_size=chosen["batch_size"],
             key=key,
-            validation=rows.validating(),
+            validation=rows.validating(chosen["batch_size"]),
             validate_every=max(1, steps // 50),
             patience=chosen["patience"] or None,
             ema=EMA(chosen["ema"]) if chosen["ema"] else None,
@@ -201,7 +202,7 @@ def _train(
             notice(f"training{of} stopped early at step {trained.step}: no better validation since step {best}")
         return trained
 
-    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    init_key, fit_key = jax.random.split(random_key(config.seed))
     if not isinstance(codec, ImageCodec):
         table, found = learn_table(config, codec, rows, init_key, fitting)
         return {"table": table}, found

@@ -11,9 +11,11 @@ from jaxtyping import Array
 
 from ..._core import Key
 from ...follow import Fit
+from .._key import random_key
 from .._model._normal_scores import NormalScores, fit_normal_scores
 from .._model._table import TableModel
 from ._config import Config
+from ._flat import Flat
 from ._rows import Rows
 from ._run import build_table
 
@@ -53,19 +55,21 @@ def learn_table(
     found: dict[str, Fit] = {}
 
     def loss_of(part: Callable[..., Array]) -> Callable[..., Array]:
-        def loss(trained: Any, batch: dict[str, Array], *, key: Key) -> Array:
+        def loss(trained: Flat, batch: dict[str, Array], *, key: Key) -> Array:
             place_key, mask_key = jax.random.split(key)
-            return part(trained, model.cells(batch["base"], codec.measure, place_key), mask_key)
+            return part(trained.whole(), model.cells(batch["base"], codec.measure, place_key), mask_key)
 
         return loss
 
     if any(kind.states > 1 for kind in codec.modelled):
         fewer = max(1, round(_STEPS * steps))
-        found["states"] = fitting(loss_of(model.state_loss), model.network, fewer, _RATE * rate, state_key, "states")
-        model = eqx.tree_at(lambda model: model.network, model, found["states"].model)
+        found["states"] = fitting(
+            loss_of(model.state_loss), Flat.of(model.network), fewer, _RATE * rate, state_key, "states"
+        )
+        model = eqx.tree_at(lambda model: model.network, model, found["states"].model.whole())
     if codec.valued:
-        found["values"] = fitting(loss_of(model.value_loss), model.field, steps, rate, value_key, "values")
-        model = eqx.tree_at(lambda model: model.field, model, found["values"].model)
+        found["values"] = fitting(loss_of(model.value_loss), Flat.of(model.field), steps, rate, value_key, "values")
+        model = eqx.tree_at(lambda model: model.field, model, found["values"].model.whole())
     return model, found
 
 
@@ -75,7 +79,7 @@ def normal_scores(codec: "Codec", rows: Rows) -> NormalScores:
     there = (base[..., 0] == 0) & np.isfinite(base[..., 1])
     values = jnp.asarray(np.where(there, base[..., 1], 0.0))
     measure = jax.jit(codec.measure)
-    placed = [np.asarray(measure(values, jax.random.key(k))[0]) for k in range(_PLACED if codec.noisy else 1)]
+    placed = [np.asarray(measure(values, random_key(k))[0]) for k in range(_PLACED if codec.noisy else 1)]
     return fit_normal_scores(
         [np.concatenate([y[there[:, j], j] for y in placed]) for j in range(len(codec.valued))], len(placed)
     )

@@ -51,9 +51,11 @@ class Rows:
         """What `fit` draws its batches from: the rows themselves, or a reader of the mapped file."""
         return self.take(self.train) if self.resident else self._reader(batch_size, seed)
 
-    def validating(self) -> dict[str, np.ndarray]:
-        """The validation rows, few of them several times."""
-        return self.take(np.tile(self.validation, repeats(len(self.validation))))
+    def validating(self, batch_size: int) -> dict[str, np.ndarray]:
+        """The validation rows; few of them several times, in whole batches: a rest would be a second program."""
+        times = repeats(len(self.validation))
+        count = times * len(self.validation)
+        return self.take(np.resize(self.validation, count if times == 1 else -(-count // batch_size) * batch_size))
 
     def conditions(self) -> np.ndarray:
         """Condition vectors of some training rows, to draw conditions from later."""

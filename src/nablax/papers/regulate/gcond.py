@@ -96,14 +96,15 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
 def _training(rule: _Rule, steps: int) -> Run:
     def run(rate: Float[Array, ""], key: Key) -> dict[str, Float[Array, ""]]:
-        weights, _ = _trained(rule(rate), steps, key)
+        weights, _ = _trained(rule(rate), steps, key, steps)
         left, right = jnp.stack([_loss(weights, _pairs(_TRAIN, None, 4096, key), side) for side in (0, 1)])
         return {"left": left, "right": right, "both": (left + right) / 2}
 
     return run
 
 
-def _trained(chain: optax.GradientTransformation, steps: int, key: Key, every: int | None = None) -> tuple:
+def _trained(chain: optax.GradientTransformation, steps: int, key: Key, every: int) -> tuple[PyTree, PyTree]:
+    """The weights at the end, and at every so many steps."""
     start_key, data_key = jax.random.split(key)
     return trained(
         _losses,
@@ -114,7 +115,8 @@ def _trained(chain: optax.GradientTransformation, steps: int, key: Key, every: i
         steps,
         key=data_key,
         value_and_grad=regulate.multi_value_and_grad,
-        **({} if every is None else {"record": lambda weights, state, values: weights, "every": every}),
+        record=lambda weights, state, values: weights,
+        every=every,
     )
 
 
