@@ -8,6 +8,7 @@ Chambers:
 
 - ``_composition``: backpropagation put together from parts: lenses, learners, circuits of bits.
 - ``_discrete``: through binary and categorical draws, signs and spikes.
+- ``_equilibrium``: networks that settle: by how they move when nudged, or by the condition of rest.
 - ``_layers``: layers and losses whose backward pass is another than their own.
 - ``_local``: local in time: what the weights have done to a recurrent state is carried along.
 - ``_nested``: through what a program solves for, by the condition that the solution satisfies.
@@ -22,6 +23,9 @@ from ._discrete._categorical import categorical_straight_through, gumbel, reinma
 from ._discrete._reste import rectified_order, rectified_straight_through
 from ._discrete._score_function import score_function
 from ._discrete._surrogate import Surrogate, spike
+from ._equilibrium._asymmetry import asymmetry_penalty
+from ._equilibrium._equilibrium import Equilibrium, equilibrium_state
+from ._equilibrium._equilibrium_gradient import equilibrium_gradient
 from ._layers._metric import metric_loss
 from ._layers._randomised_linear import RandomisedLinear
 from ._local._real_time import RealTime, RealTimeState, real_time
@@ -33,6 +37,7 @@ from ._perturbation._guesses import guessed_gradient
 from ._perturbation._seed_replay import SeededGradient, seed_replay
 
 __all__ = [
+    "Equilibrium",
     "Learner",
     "Lens",
     "RandomisedLinear",
@@ -40,9 +45,12 @@ __all__ = [
     "RealTimeState",
     "SeededGradient",
     "Surrogate",
+    "asymmetry_penalty",
     "average",
     "boolean_lens",
     "categorical_straight_through",
+    "equilibrium_gradient",
+    "equilibrium_state",
     "forward_gradient",
     "gaussian_smoothing",
     "guessed_gradient",
