@@ -13,6 +13,8 @@ Chambers:
 - ``_local``: local in time: what the weights have done to a recurrent state is carried along.
 - ``_nested``: through what a program solves for, by the condition that the solution satisfies.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
+- ``_projection``: training as the search for a point that all constraints share.
+- ``_text``: feedback in words on texts, and texts rewritten by it.
 """
 
 from ._composition._boolean import boolean_lens
@@ -23,6 +25,7 @@ from ._discrete._categorical import categorical_straight_through, gumbel, reinma
 from ._discrete._reste import rectified_order, rectified_straight_through
 from ._discrete._score_function import score_function
 from ._discrete._surrogate import Surrogate, spike
+from ._discrete._vector_quantiser import Quantised, VectorQuantiser
 from ._equilibrium._asymmetry import asymmetry_penalty
 from ._equilibrium._equilibrium import Equilibrium, equilibrium_state
 from ._equilibrium._equilibrium_gradient import equilibrium_gradient
@@ -35,22 +38,34 @@ from ._perturbation._finite_differences import gaussian_smoothing, spsa
 from ._perturbation._forward_gradient import forward_gradient
 from ._perturbation._guesses import guessed_gradient
 from ._perturbation._seed_replay import SeededGradient, seed_replay
+from ._projection._feasibility import feasibility
+from ._text._chat import chat_engine
+from ._text._textual_descent import TextualDescent, TextualDescentState, textual_descent
+from ._text._textual_gradient import textual_gradient
+from ._text._variable import TextVariable
 
 __all__ = [
     "Equilibrium",
     "Learner",
     "Lens",
+    "Quantised",
     "RandomisedLinear",
     "RealTime",
     "RealTimeState",
     "SeededGradient",
     "Surrogate",
+    "TextVariable",
+    "TextualDescent",
+    "TextualDescentState",
+    "VectorQuantiser",
     "asymmetry_penalty",
     "average",
     "boolean_lens",
     "categorical_straight_through",
+    "chat_engine",
     "equilibrium_gradient",
     "equilibrium_state",
+    "feasibility",
     "forward_gradient",
     "gaussian_smoothing",
     "guessed_gradient",
@@ -70,4 +85,6 @@ __all__ = [
     "spike",
     "spsa",
     "straight_through",
+    "textual_descent",
+    "textual_gradient",
 ]

@@ -19,7 +19,8 @@ def asymmetry_penalty(
         \quad \varepsilon\sim\mathcal N(0,I)
 
     with D units in all. J is taken in the activations, not in the state, whose slopes :math:`\rho'` would make
-    symmetric weights look asymmetric. The equilibrium is held: the gradient is that of the penalty at this place, and local.
+    symmetric weights look asymmetric. The equilibrium is held: the gradient is that of the penalty at this place, and
+    local.
 
     Args:
         net: the network.
