@@ -25,7 +25,7 @@ def equilibrium_gradient(
     points: int = 2,
     mode: Literal["energy", "field"] | None = None,
     steps: int | None = None,
-    homeostasis: float = 0.0,
+    homeostasis: float | Array = 0.0,
 ) -> ValueAndGrad:
     r"""Equilibrium propagation: no backward pass, the network settles again with its output pulled towards the target.
 
@@ -91,7 +91,8 @@ def equilibrium_gradient(
         raise fault(expected="a nudge that is finite and not 0", got=nudge, fix="Pass nudge=0.5.")
     if mode not in (None, "energy", "field"):
         raise fault(expected='mode "energy" or "field"', got=repr(mode), fix="Leave it out for the network's own.")
-    if not homeostasis >= 0:
+    penalised = isinstance(homeostasis, jax.core.Tracer) or homeostasis != 0
+    if not isinstance(homeostasis, jax.core.Tracer) and not homeostasis >= 0:  # what is traced cannot be looked at
         raise fault(expected="homeostasis of 0 or more", got=homeostasis, fix="Pass homeostasis=1.0, for one.")
 
     def value_and_grad(net: Equilibrium, batch: PyTree, *args: Any, key: Key | None = None) -> tuple[Any, PyTree]:
@@ -121,7 +122,7 @@ def equilibrium_gradient(
         response = _energy_response if form == "energy" else _field_response
         grads = response(trained, others, inputs, rest, moved, weights / nudges)
         grads = jax.tree.map(lambda indirect, direct: direct - indirect / len(inputs), grads, direct)
-        if homeostasis:
+        if penalised:
             drawn = required_key(key, by="homeostasis")
             asymmetry = jax.grad(lambda t: asymmetry_penalty(eqx.combine(t, others), inputs, rest, key=drawn))(trained)
             grads = jax.tree.map(lambda g, a: g + homeostasis * a, grads, asymmetry)

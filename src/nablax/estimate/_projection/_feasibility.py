@@ -36,7 +36,8 @@ def feasibility(
     method: Literal["douglas-rachford", "alternating"] = "douglas-rachford",
     steps: int = 50,
     relaxation: float = 0.5,
-    strength: float = 5.0,
+    strength: float | Float[Array, ""] = 5.0,
+    level: float = 1.0,
 ) -> Callable[[Sequence[eqx.nn.Linear], Float[Array, "rows inputs"], Int[Array, " rows"]], tuple[Layers, Array]]:
     r"""Train a classifier of dense layers by projections onto its parts, each of them local; no gradient is taken.
 
@@ -57,6 +58,8 @@ def feasibility(
         steps: on each batch, 50 by default (the authors').
         relaxation: λ, 0.5 by default (the authors'), above 0 and at most 1.
         strength: of the step towards the label, 5 by default (the authors').
+        level: hidden units of signs are ±level, 1 by default. A unit changes its sign when its copies have gone as far
+            as 0, which large weights above and small levels make easy.
 
     Returns:
         ``update(layers, inputs, labels) -> (layers, gap)``: dense layers, the last one's outputs the logits, after the
@@ -83,10 +86,10 @@ def feasibility(
     Cost: a step takes some twenty passes over rows × outputs × inputs numbers of each layer, which are held twice.
 
     References:
-        - Bergmeister et al., "A projection-based framework for gradient-free and parallel learning", 2025,
-          https://arxiv.org/abs/2506.05878, and its code PJAX (constraints, method, defaults; there outputs with several
-          consumers count once, here each copy does, which makes projections orthogonal, and the equation of a product
-          is solved without a bracket)
+        - Bergmeister, Lal, Jegelka and Sra, "A projection-based framework for gradient-free and parallel learning",
+          2025, https://arxiv.org/abs/2506.05878, and its code PJAX (constraints, method, defaults; there outputs with
+          several consumers count once, here each copy does, which makes projections orthogonal, and the equation of a
+          product is solved without a bracket)
     """
     if activation not in ("relu", "sign"):
         raise fault(expected='activation "relu" or "sign"', got=repr(activation), fix="Choose one of them.")
@@ -95,15 +98,17 @@ def feasibility(
     check_count(steps, what="steps")
     if not 0 < relaxation <= 1:
         raise fault(expected="a relaxation above 0 and at most 1", got=relaxation, fix="Pass relaxation=0.5.")
-    if not strength > 0:
+    if not isinstance(strength, jax.core.Tracer) and not strength > 0:  # what is traced cannot be looked at
         raise fault(expected="a strength above 0", got=strength, fix="Pass strength=5.0.")
+    if not level > 0:
+        raise fault(expected="a level above 0", got=level, fix="Pass level=1.0.")
 
     def update(layers: Sequence[eqx.nn.Linear], inputs: Array, labels: Array) -> tuple[Layers, Array]:
         layers = _checked(layers, inputs, labels)
         target = jax.nn.one_hot(labels, layers[-1].weight.shape[0], dtype=inputs.dtype)
 
         def onto_units(x: tuple[Sought, ...]) -> tuple[Sought, ...]:
-            return _onto_units(x, inputs, target, activation, strength)
+            return _onto_units(x, inputs, target, activation, strength, level)
 
         def step(x: tuple[Sought, ...], _: None) -> tuple[tuple[Sought, ...], Array]:
             if method == "alternating":
@@ -114,14 +119,14 @@ def feasibility(
             moved = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), x, new)
             return new, sum(jax.tree.leaves(moved)) / sum(leaf.size for leaf in jax.tree.leaves(x))
 
-        found, gaps = jax.lax.scan(step, _values(layers, inputs, activation), length=steps)
+        found, gaps = jax.lax.scan(step, _values(layers, inputs, activation, level), length=steps)
         agreed = onto_units(found)
         return tuple(_put(layer, copies) for layer, copies in zip(layers, agreed)), gaps[-1]
 
     return update
 
 
-def _values(layers: Layers, inputs: Array, activation: str) -> tuple[Sought, ...]:
+def _values(layers: Layers, inputs: Array, activation: str, level: float = 1.0) -> tuple[Sought, ...]:
     """The copies that agree with the network on a batch: a point of all constraints but the labels'."""
     rows, found, lower = len(inputs), [], inputs
     for layer in layers:
@@ -132,7 +137,7 @@ def _values(layers: Layers, inputs: Array, activation: str) -> tuple[Sought, ...
             Sought(jnp.broadcast_to(layer.weight, copies), jnp.broadcast_to(lower[:, None], copies), product, bias)
         )
         drive = product if bias is None else product + bias
-        lower = jax.nn.relu(drive) if activation == "relu" else jnp.where(drive > 0, 1.0, -1.0).astype(drive.dtype)
+        lower = jax.nn.relu(drive) if activation == "relu" else jnp.where(drive > 0, level, -level).astype(drive.dtype)
     return tuple(found)
 
 
@@ -146,7 +151,7 @@ def _onto_products(x: tuple[Sought, ...]) -> tuple[Sought, ...]:
 
 
 def _onto_units(
-    x: tuple[Sought, ...], inputs: Array, target: Array, activation: str, strength: float
+    x: tuple[Sought, ...], inputs: Array, target: Array, activation: str, strength: float | Array, level: float = 1.0
 ) -> tuple[Sought, ...]:
     """B: each unit by itself, the data, the labels, and the weights' copies agree."""
     found = []
@@ -161,7 +166,7 @@ def _onto_units(
             move = (approach_label(logits, target, count * strength) - logits) / count
             drive, upper = drive + move[..., None], None
         else:
-            drive, copies = project_unit(drive, jnp.swapaxes(above.lower, 1, 2), activation)
+            drive, copies = project_unit(drive, jnp.swapaxes(above.lower, 1, 2), activation, level)
             upper = jnp.swapaxes(copies, 1, 2)
         bias = None if part.bias is None else drive[..., 1]
         found.append(Sought(_agreed(part.weight), lower, drive[..., 0], bias))

@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 
 from ..._core import nonzero
 
-
 # Of Newton's method, which doubles its figures with each once it is near.
 _STEPS = {"float32": 10, "float64": 16}
 
@@ -48,7 +47,9 @@ def project_product(
     return (a + t[..., None] * b) / rest, (b + t[..., None] * a) / rest, z - t
 
 
-def project_unit(inputs: Float[Array, "*batch k"], outputs: Float[Array, "*batch m"], kind: str) -> tuple[Array, Array]:
+def project_unit(
+    inputs: Float[Array, "*batch k"], outputs: Float[Array, "*batch m"], kind: str, level: float = 1.0
+) -> tuple[Array, Array]:
     r"""The nearest point where m copies of one output are the activation of the sum of k inputs.
 
     All inputs move by the same, all outputs become one: with s the sum, :math:`\bar h` the mean of the outputs and
@@ -57,7 +58,8 @@ def project_unit(inputs: Float[Array, "*batch k"], outputs: Float[Array, "*batch
     Args:
         inputs: of each unit.
         outputs: copies that its consumers hold.
-        kind: "relu", "sign" (−1 or 1, both at 0) or "identity".
+        kind: "relu", "sign" (both at 0) or "identity".
+        level: the size of a sign.
     """
     count, copies = inputs.shape[-1], outputs.shape[-1]
     before, mean = jnp.sum(inputs, axis=-1), jnp.mean(outputs, axis=-1)
@@ -66,7 +68,7 @@ def project_unit(inputs: Float[Array, "*batch k"], outputs: Float[Array, "*batch
     branches: dict[str, list[tuple[Array, Array]]] = {
         "identity": [(along, along)],
         "relu": [(jnp.minimum(before, 0), still), (jnp.maximum(along, 0), jnp.maximum(along, 0))],
-        "sign": [(jnp.minimum(before, 0), still - 1), (jnp.maximum(before, 0), still + 1)],
+        "sign": [(jnp.minimum(before, 0), still - level), (jnp.maximum(before, 0), still + level)],
     }
     best, *others = branches[kind]
 
@@ -79,24 +81,6 @@ def project_unit(inputs: Float[Array, "*batch k"], outputs: Float[Array, "*batch
     after, output = best
     moved = inputs + ((after - before) / count)[..., None]
     return moved, jnp.broadcast_to(output[..., None], outputs.shape)
-
-
-def project_maximum(a: Float[Array, " n"], z: Float[Array, ""]) -> tuple[Array, Array]:
-    r"""The nearest point with :math:`z=\max a`: some of the largest entries and z become their common mean.
-
-    With j entries drawn level, :math:`z_j=(z+a_{(1)}+\dots+a_{(j)})/(j+1)`; of the j whose level no other entry
-    exceeds, the nearest.
-    """
-    order = jnp.argsort(-a)
-    ranked = a[order]
-    count = jnp.arange(1, len(a) + 1)
-    level = (z + jnp.cumsum(ranked)) / (count + 1)
-    chosen = count[:, None] > jnp.arange(len(a))[None]
-    put = jnp.where(chosen, level[:, None], ranked[None])
-    far = jnp.sum((put - ranked[None]) ** 2, axis=1) + (level - z) ** 2
-    allowed = jnp.max(put, axis=1) <= level
-    best = jnp.argmin(jnp.where(allowed, far, jnp.inf))
-    return jnp.zeros_like(a).at[order].set(put[best]), level[best]
 
 
 def approach_label(
@@ -131,4 +115,4 @@ def reflect(project: Callable[[tuple], tuple], x: tuple) -> tuple:
     return jax.tree.map(lambda nearest, here: 2 * nearest - here, project(x), x)
 
 
-__all__ = ["approach_label", "project_maximum", "project_product", "project_unit", "reflect"]
+__all__ = ["approach_label", "project_product", "project_unit", "reflect"]
