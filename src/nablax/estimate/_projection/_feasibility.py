@@ -154,8 +154,8 @@ def _onto_units(
     x: tuple[Sought, ...], inputs: Array, target: Array, activation: str, strength: float | Array, level: float = 1.0
 ) -> tuple[Sought, ...]:
     """B: each unit by itself, the data, the labels, and the weights' copies agree."""
-    found = []
-    lower = jnp.broadcast_to(inputs[:, None], x[0].lower.shape)
+    found: list[Sought] = []
+    lowers = [jnp.broadcast_to(inputs[:, None], x[0].lower.shape)]
     for part, above in zip(x, (*x[1:], None)):
         drive = part.product[..., None]
         drive = drive if part.bias is None else jnp.stack([part.product, part.bias], axis=-1)
@@ -164,13 +164,12 @@ def _onto_units(
             count = drive.shape[-1]
             logits = jnp.sum(drive, axis=-1)
             move = (approach_label(logits, target, count * strength) - logits) / count
-            drive, upper = drive + move[..., None], None
+            drive = drive + move[..., None]
         else:
             drive, copies = project_unit(drive, jnp.swapaxes(above.lower, 1, 2), activation, level)
-            upper = jnp.swapaxes(copies, 1, 2)
+            lowers.append(jnp.swapaxes(copies, 1, 2))
         bias = None if part.bias is None else drive[..., 1]
-        found.append(Sought(_agreed(part.weight), lower, drive[..., 0], bias))
-        lower = upper
+        found.append(Sought(_agreed(part.weight), lowers[len(found)], drive[..., 0], bias))
     return tuple(found)
 
 

@@ -1,9 +1,11 @@
 """Equilibrium propagation: the second phase's contrast is a gradient, and as few updates train a network of digits.
 
-Digits averaged over blocks of 2 × 2 pixels; one hidden layer, hard sigmoids, 20 free updates and 4 nudged, as the paper
-has it for one layer, at a nudge of one half. The two-sided nudge is of a later paper (Laborieux et al., 2020).
+Digits averaged over blocks of 2 × 2 pixels; one hidden layer, 20 free updates and 4 nudged, as the paper has
+it for one layer, at a nudge of one half; sigmoids in place of the paper's hard ones, whose units at a bound leave
+backpropagation without a gradient (it ended 30 points below both nudges). The two-sided nudge is of a later paper (Laborieux et al., 2020).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -33,8 +35,8 @@ PAPER = Paper(
     read="text",
 )
 
-_NUDGE, _NUDGED, _BATCH, _TRAIN = 0.5, 4, 32, 1400
-_RATES = [0.03, 0.1, 0.3, 1.0, 3.0]
+_NUDGE, _SMALL, _NUDGED, _BATCH, _TRAIN = 0.5, 0.1, 4, 32, 1400
+_RATES = [0.1, 0.3, 1.0, 3.0, 10.0]
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -42,7 +44,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     Args:
         key: of all randomness.
-        full: all pixels, 64 hidden units and ten times the steps, in place of 16, 32 and 300. The paper's MNIST and its
+        full: all pixels, 64 hidden units and ten times the steps, in place of 16, 32 and 200. The paper's MNIST and its
             nets of two and three hidden layers are not run.
 
     Returns:
@@ -51,7 +53,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     images, labels = pooled_digits(full)
     order = jax.random.permutation(jax.random.key(3), len(images))
     data = images[order], jax.nn.one_hot(labels[order], 10)
-    sizes, steps = ((64, 64, 10), 3000) if full else ((16, 32, 10), 300)
+    sizes, steps = ((64, 64, 10), 3000) if full else ((16, 32, 10), 200)
     roads: dict[str, Callable[..., Any]] = {
         "symmetric": functools.partial(equilibrium_gradient, nudge=_NUDGE, steps=_NUDGED),
         "one-sided": functools.partial(equilibrium_gradient, nudge=_NUDGE, points=1, steps=_NUDGED),
@@ -73,7 +75,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "stated in words (theorem 1)",
             contrasts=Contrast(
                 "share of the gradient that is missed, best length",
-                {name: np.asarray(share) for name, share in missed.items()},
+                {name: np.asarray(missed[name]) for name in (f"equilibrium propagation, nudge {_SMALL}", "clamped")},
                 "lower",
                 threshold=0.05,
             ),
@@ -95,7 +97,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 def _network(key: Key, sizes: tuple[int, ...]) -> Equilibrium:
     keys = jax.random.split(key, len(sizes) - 1)
     layers = [eqx.nn.Linear(a, b, key=k) for a, b, k in zip(sizes, sizes[1:], keys)]
-    return Equilibrium(layers, activation="hard sigmoid", steps=20)
+    return Equilibrium(layers, activation="sigmoid", steps=20)
 
 
 def _loss(net: Equilibrium, batch: tuple[Array, Array]) -> Float[Array, ""]:
@@ -122,7 +124,7 @@ def _run(
 
 def _missed(key: Key, data: tuple[Array, Array], sizes: tuple[int, ...]) -> dict[str, Array]:
     """Share of the gradient off the line of each contrast, which leaves its length to the learning rate."""
-    net = Equilibrium(_network(key, sizes).layers, activation="sigmoid", steps=200)
+    net = dataclasses.replace(_network(key, sizes), steps=200)
     batch = jax.tree.map(lambda part: part[:64], data)
 
     def relaxed(net: Equilibrium, top: Array | None) -> tuple[Array, ...]:
@@ -144,8 +146,8 @@ def _missed(key: Key, data: tuple[Array, Array], sizes: tuple[int, ...]) -> dict
 
     exact = _flat(jax.grad(_loss)(net, batch))
     found = {
-        "equilibrium propagation, nudge 0.1": equilibrium_gradient(_loss, nudge=0.1, points=1)(net, batch)[1],
-        "contrastive Hebbian learning": jax.grad(contrast)(net),
+        f"equilibrium propagation, nudge {_SMALL}": equilibrium_gradient(_loss, nudge=_SMALL, points=1)(net, batch)[1],
+        "clamped": jax.grad(contrast)(net),
     }
 
     def off(grads: PyTree) -> Array:

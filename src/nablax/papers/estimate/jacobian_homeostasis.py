@@ -70,7 +70,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "For differentiable networks the finite nudge is no problem: Cauchy's integral over six points takes its "
             "error away, at a nudge at which two points and one still have it.",
             "stated in words (abstract)",
-            contrasts=Contrast("share of the symmetric network's gradient that is missed", errors, "lower", ratio=0.1),
+            contrasts=Contrast(
+                "share of the symmetric network's gradient that is missed",
+                {name: errors[name] for name in ("six points", "two points", "one point")},
+                "lower",
+                ratio=0.1,
+            ),
         ),
         Check(
             "The penalty aligns the estimate with the gradient.",

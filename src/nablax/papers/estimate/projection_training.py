@@ -118,7 +118,7 @@ def _run(
 
     def run(setting: Array, key: Key) -> Array:
         keys = jax.random.split(key, 3)
-        layers = (
+        layers: Layers = (
             eqx.nn.Linear(data[0].shape[1], hidden, key=keys[0]),
             eqx.nn.Linear(hidden, 10, key=keys[1]),
         )

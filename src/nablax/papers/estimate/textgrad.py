@@ -1,9 +1,9 @@
 """TextGrad: feedback handed down a chain of texts reaches what feedback on the end alone does not.
 
 No language model is at hand: the engines are functions. A writer is told words and, by its prompt, to write each
-backwards; a checker names one word of a wanted list that the writing lacks. The critic takes back what a prompt says was
-done to the text, and the editor adds the words that the feedback names and does nothing else. The paper's own figures
-are of GPT-4o.
+backwards; a checker names one word of a wanted list that the writing lacks. The critic takes back what a prompt says
+was done to the text, and the editor adds the words that the feedback names and does nothing else. The paper's own
+figures are of GPT-4o.
 """
 
 import re
@@ -27,38 +27,11 @@ PAPER = Paper(
     read="code",
 )
 
-_WORDS = [
-    *(
-        "amber",
-        "basil",
-        "cedar",
-        "delta",
-        "ember",
-        "fjord",
-        "grove",
-        "haven",
-        "inlet",
-        "jetty",
-        "knoll",
-        "lemon",
-        "maple",
-    ),
-    *(
-        "night",
-        "ocean",
-        "pearl",
-        "quilt",
-        "river",
-        "stone",
-        "tulip",
-        "umber",
-        "vapor",
-        "wheat",
-        "xenon",
-        "yield",
-        "zebra",
-    ),
-]
+_VOCABULARY = (
+    "amber basil cedar delta ember fjord grove haven inlet jetty knoll lemon maple night ocean pearl quilt river stone "
+    "tulip umber vapor wheat xenon yield zebra"
+)
+_WORDS = _VOCABULARY.split()
 _WANTED = 6
 
 
