@@ -1,8 +1,9 @@
 """Equilibrium propagation: the second phase's contrast is a gradient, and as few updates train a network of digits.
 
-Digits averaged over blocks of 2 × 2 pixels; one hidden layer, 20 free updates and 4 nudged, as the paper has
-it for one layer, at a nudge of one half; sigmoids in place of the paper's hard ones, whose units at a bound leave
-backpropagation without a gradient (it ended 30 points below both nudges). The two-sided nudge is of a later paper (Laborieux et al., 2020).
+Digits averaged over blocks of 2 × 2 pixels; one hidden layer, 20 free updates and 4 nudged, as the paper has it for one
+layer, at a nudge of one half; sigmoids in place of the paper's hard ones, whose units at a bound leave backpropagation
+without a gradient (it ended 30 points below both nudges). The two-sided nudge is of a later paper (Laborieux et al.,
+2020).
 """
 
 import dataclasses
