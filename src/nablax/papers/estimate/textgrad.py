@@ -3,7 +3,7 @@
 No language model is at hand: the engines are functions. A writer is told words and, by its prompt, to write each
 backwards; a checker names one word of a wanted list that the writing lacks. The critic takes back what a prompt says
 was done to the text, and the editor adds the words that the feedback names and does nothing else. The paper's own
-figures are of GPT-4o.
+figures, 51 to 55 % on GPQA for one, are of GPT-4o, and out of reach.
 """
 
 import re
@@ -43,7 +43,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         full: a hundred lists of words, in place of 20.
 
     Returns:
-        Two checks.
+        One check.
     """
     draws = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     lists = [list(draws.permutation(_WORDS)) for _ in range(100 if full else 20)]
@@ -58,17 +58,6 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "feedback on the last of them, at equal calls.",
             "stated in words: feedback is backpropagated to individual components",
             contrasts=Contrast("share of wanted words in the writing", found, "higher", threshold=1.0),
-        ),
-        Check(
-            "It raises the zero-shot accuracy of GPT-4o on GPQA, and solutions of LeetCode-Hard.",
-            "51 to 55 %, and 20 % relative (abstract)",
-            measured="not run",
-            criterion="accuracy of 55 % or more on GPQA",
-            holds=False,
-            baseline="not run",
-            expected=False,
-            tried="Nothing: no such model is at hand.",
-            why="protocol out of reach",
         ),
     ]
 
