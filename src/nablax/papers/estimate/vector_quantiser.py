@@ -61,8 +61,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "the repository's own order: plain, then k-means start, synced, affine",
             contrasts=runs.contrast("squared error a pixel at the end", "lower", of="error"),
             expected=False,
-            tried="Four keys of 600 steps of 64 images, with the synced layer alone as a third baseline: 0.0058 against "
-            "0.0062 of the synced, 0.0066 of the plain and 0.0077 of the one started on the data; the order is the "
+            tried="Four keys of 600 steps of 64 images, with the synced layer alone as a third baseline: 0.0058 "
+            "against 0.0062 of the synced, 0.0066 of the plain and 0.0077 of the one started on the data; the order is the "
             "repository's but for the start on the data, and the differences are within two errors.",
         ),
         Check(
@@ -70,8 +70,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "stated in words: the codes that no vector chooses follow too",
             contrasts=runs.contrast("share of codes in use at the end", "higher", of="used"),
             expected=False,
-            tried="The same: 0.89, against 0.69 of the synced, 0.65 of the plain and 0.95 of the one started on the data, "
-            "which keeps its codes in use and reconstructs worst.",
+            tried="The same: 0.89, against 0.69 of the synced, 0.65 of the plain and 0.95 of the one started on the "
+            "data, which keeps its codes in use and reconstructs worst.",
         ),
     ]
 
