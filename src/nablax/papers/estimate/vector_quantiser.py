@@ -62,8 +62,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             contrasts=runs.contrast("squared error a pixel at the end", "lower", of="error"),
             expected=False,
             tried="Four keys of 600 steps of 64 images, with the synced layer alone as a third baseline: 0.0058 "
-            "against 0.0062 of the synced, 0.0066 of the plain and 0.0077 of the one started on the data; the order is the "
-            "repository's but for the start on the data, and the differences are within two errors.",
+            "against 0.0062 of the synced, 0.0066 of the plain and 0.0077 of the one started on the data; the order is "
+            "the repository's but for the start on the data, and the differences are within two errors.",
         ),
         Check(
             "More of the codes are in use.",
