@@ -93,8 +93,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             ),
             expected=False,
             tried="300 steps of hard sigmoids: 31 ± 12 points above backpropagation and 5 ± 19 below. With one hidden "
-            "layer and so few steps the one-sided nudge is no worse; deep networks, in which its bias adds up, and long "
-            "training were not run.",
+            "layer and so few steps the one-sided nudge is no worse; deeper networks, in which its bias adds up, and "
+            "longer training were not run.",
         ),
     ]
 
