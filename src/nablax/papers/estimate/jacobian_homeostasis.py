@@ -33,7 +33,7 @@ PAPER = Paper(
 
 _NUDGE, _NUDGED, _BATCH, _TRAIN = 0.05, 15, 32, 1400
 _WIDTHS = (24, 24, 24)
-_RATES = [0.03, 0.1, 0.3, 1.0]
+_RATES = [0.1, 0.3, 1.0, 3.0]
 _WEIGHTS = [1.0, 10.0, 100.0]
 # As many settings without a weight.
 _MORE_RATES = [0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5]
@@ -96,6 +96,8 @@ def _network(key: Key, inputs: int, *, symmetric: bool) -> Equilibrium:
     sizes = (inputs, *_WIDTHS)
     layers = [eqx.nn.Linear(a, b, key=next(keys)) for a, b in zip(sizes, sizes[1:])]
     back = [eqx.nn.Linear(a, b, use_bias=False, key=next(keys)) for a, b in zip(_WIDTHS, _WIDTHS[1:])]
+    # At full size layers and feedback hold one another up: with several equilibria, and slow to come to rest.
+    layers[1:], back = jax.tree.map(lambda leaf: leaf / 2, (layers[1:], back))
     readout = eqx.nn.Linear(_WIDTHS[-1], 10, key=next(keys))
     return Equilibrium(layers, readout, feedback=None if symmetric else back, steps=40)
 
