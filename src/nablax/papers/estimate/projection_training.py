@@ -49,7 +49,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             Shakespeare and CIFAR are not run.
 
     Returns:
-        Three checks.
+        Four checks.
     """
     images, labels = pooled_digits(full)
     order = jax.random.permutation(jax.random.key(3), len(images))
@@ -85,14 +85,18 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             contrasts=signs.contrast(metric, "higher", against=("Adam, by the gradient",), margin=5.0),
         ),
         Check(
-            "It is an alternative to training by gradients: as many batches take it as far as Adam.",
-            "stated in words: a compelling alternative",
+            f"It is an alternative to training by gradients: as many batches, each of {steps} projections in place of "
+            "one gradient, take it further than Adam.",
+            "stated in words: a compelling alternative (abstract)",
             contrasts=rectified.contrast(metric, "higher", against=("Adam",)),
         ),
         Check(
-            "And for signs as far as the gradient that is handed straight through.",
-            "not compared there",
+            "It has the advantage where operations are not differentiable, over gradients handed straight through.",
+            "stated in words: clear advantages in the ability to handle them (abstract)",
             contrasts=signs.contrast(metric, "higher", against=("Adam, straight through",)),
+            expected=False,
+            tried="Signs of size 0.1, where they are ±1 no hidden unit ever changes its own. 40 batches of 30 steps of "
+            "64 whole images, 32 units: 89 % at 0.1, 77 % at 0.3, 69 % at 1.",
         ),
     ]
 
