@@ -198,23 +198,26 @@ def equilibrium_state(
         >>> bool(jnp.allclose(state[0], jnp.tanh(jax.vmap(net.layers[0])(jnp.ones((5, 3))))))
         True
 
-    Cost: the updates, all rows together until the last is at rest; for a derivative one linear solve.
+    Cost: the updates, all rows together until the last is at rest; for a derivative one linear solve a row.
 
     References: those of `Equilibrium`.
     """
     start = initial_state(net, inputs)
 
-    def condition(u: State, net: Equilibrium, inputs: Array) -> State:
-        return jax.tree.map(jnp.subtract, _driven(net, u, inputs), u)
-
     if net.steps is not None:
-        u = settled(net, inputs, start)
-    else:
-        at_rest = implicit(
-            lambda start, net, inputs: settled(net, inputs, start), condition, linear_solver=linear_solver
-        )
-        u = at_rest(start, net, inputs)
-    return net.activate(u)
+        return net.activate(settled(net, inputs, start))
+
+    def solve(start: State, net: Equilibrium, x: Array) -> State:
+        u = settled(net, x[None], jax.tree.map(lambda part: part[None], start))
+        return jax.tree.map(lambda part: part[0], u)
+
+    def condition(u: State, net: Equilibrium, x: Array) -> State:
+        net, x = cast((net, x), u[0].dtype)
+        return jax.tree.map(jnp.subtract, net.drive(net.activate(u), x), u)
+
+    # Row by row: a linear system each, of as many unknowns as units, in place of one of all rows.
+    at_rest = implicit(solve, condition, linear_solver=linear_solver)
+    return net.activate(jax.vmap(lambda start, x: at_rest(start, net, x))(start, inputs))
 
 
 def initial_state(net: Equilibrium, inputs: Float[Array, "rows ..."]) -> State:
