@@ -202,7 +202,7 @@ def equilibrium_state(
 
     References: those of `Equilibrium`.
     """
-    start = initial_state(net, inputs)
+    start, inputs = initial_state(net, inputs), jnp.asarray(inputs)
 
     if net.steps is not None:
         return net.activate(settled(net, inputs, start))
