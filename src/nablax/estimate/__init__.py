@@ -8,11 +8,14 @@ Chambers:
 
 - ``_composition``: backpropagation put together from parts: lenses, learners, circuits of bits.
 - ``_discrete``: through binary and categorical draws, signs and spikes.
+- ``_equilibrium``: networks that settle: by how they move when nudged, or by the condition of rest.
 - ``_layers``: layers and losses whose backward pass is another than their own.
 - ``_local``: local in time or space: what the weights have done to a recurrent state is carried along; errors that come
   back by other ways than the weights, or do not come back at all.
 - ``_nested``: through what a program solves for, by the condition that the solution satisfies, and through a training.
 - ``_perturbation``: directions drawn at random: forward mode, differences, guesses.
+- ``_projection``: training as the search for a point that all constraints share.
+- ``_text``: feedback in words on texts, and texts rewritten by it.
 """
 
 from ._composition._boolean import boolean_lens
@@ -23,6 +26,10 @@ from ._discrete._categorical import categorical_straight_through, gumbel, reinma
 from ._discrete._reste import rectified_order, rectified_straight_through
 from ._discrete._score_function import score_function
 from ._discrete._surrogate import Surrogate, spike
+from ._discrete._vector_quantiser import Quantised, VectorQuantiser
+from ._equilibrium._asymmetry import asymmetry_penalty
+from ._equilibrium._equilibrium import Equilibrium, equilibrium_state
+from ._equilibrium._equilibrium_gradient import equilibrium_gradient
 from ._layers._metric import metric_loss
 from ._layers._randomised_linear import RandomisedLinear
 from ._local._bidirectional import Bidirectional
@@ -43,9 +50,15 @@ from ._perturbation._finite_differences import gaussian_smoothing, spsa
 from ._perturbation._forward_gradient import forward_gradient
 from ._perturbation._guesses import guessed_gradient
 from ._perturbation._seed_replay import SeededGradient, seed_replay
+from ._projection._feasibility import feasibility
+from ._text._chat import chat_engine
+from ._text._textual_descent import TextualDescent, TextualDescentState, textual_descent
+from ._text._textual_gradient import textual_gradient
+from ._text._variable import TextVariable
 
 __all__ = [
     "Bidirectional",
+    "Equilibrium",
     "HypergradientError",
     "Knowledge",
     "KnowledgeState",
@@ -53,17 +66,27 @@ __all__ = [
     "Learner",
     "Lens",
     "NoProp",
+    "Quantised",
     "RandomisedLinear",
     "RealTime",
     "RealTimeState",
     "SeededGradient",
     "Smoothness",
     "Surrogate",
+    "TextVariable",
+    "TextualDescent",
+    "TextualDescentState",
+    "VectorQuantiser",
     "VirtualNodes",
+    "asymmetry_penalty",
     "average",
     "boolean_lens",
     "categorical_straight_through",
+    "chat_engine",
     "direct_feedback_alignment",
+    "equilibrium_gradient",
+    "equilibrium_state",
+    "feasibility",
     "feedback_alignment",
     "forward_forward",
     "forward_gradient",
@@ -95,5 +118,7 @@ __all__ = [
     "spike",
     "spsa",
     "straight_through",
+    "textual_descent",
+    "textual_gradient",
     "virtual_nodes",
 ]
