@@ -30,7 +30,8 @@ PAPER = Paper(
     read="code",
 )
 
-_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+_RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
+_ENDS = {10.0: "of the last layer alone; beyond it a softmax is a maximum already"}
 _WAYS = ("single forward", "backpropagation", "last layer alone")
 _WIDTH, _TRAINED, _NEIGHBOURS = 32, 0.2, 8
 _DEEP = 6  # layers, where memory is measured
@@ -50,7 +51,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     checks = []
     for name, graph in (("block model", _block_model), ("neighbouring digits", _neighbours)):
         methods = {way: _run(way, graph, nodes, steps) for way in _WAYS}
-        runs = tuned(methods, _RATES, "higher", key=key, keys=keys)
+        runs = tuned(methods, _RATES, "higher", key=key, keys=keys, ends=_ENDS)
         ways = ("single forward", "last layer alone")
         checks.append(
             Check(

@@ -35,6 +35,10 @@ _NUDGE, _NUDGED, _BATCH, _TRAIN = 0.05, 15, 32, 1400
 _WIDTHS = (24, 24, 24)
 _RATES = [0.1, 0.3, 1.0, 3.0]
 _WEIGHTS = [1.0, 10.0, 100.0]
+_TRIED = (
+    "weights of 1, 10 and 100 of the penalty, twelve settings for either; three layers of 24 units and digits of 4 × 4 "
+    "pixels, where after 200 steps neither network has learnt much"
+)
 # As many settings without a weight.
 _MORE_RATES = [0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5]
 
@@ -82,11 +86,15 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "The penalty aligns the estimate with the gradient.",
             "stated in words (abstract)",
             contrasts=runs.contrast("cosine to the gradient after training", "higher", of="cosine", margin=0.05),
+            expected=False,
+            tried=_TRIED,
         ),
         Check(
             "And so improves what the network learns.",
             "stated in words (abstract: dramatically, on ImageNet 32 × 32)",
             contrasts=runs.contrast("test accuracy, %", "higher", of="accuracy"),
+            expected=False,
+            tried=_TRIED,
         ),
     ]
 

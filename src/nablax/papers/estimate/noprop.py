@@ -27,7 +27,8 @@ PAPER = Paper(
     read="abstract",
 )
 
-_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_RATES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_ENDS = dict.fromkeys((1e-4, 1e-1), "blocks as drawn tell the last layer nothing, at whatever rate")
 _TRAIN, _BATCH, _BLOCKS, _HIDDEN = 1200, 32, 5, 32
 _WAYS = ("NoProp", "end to end", "blocks as drawn")
 
@@ -43,13 +44,16 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Two checks.
     """
     keys, steps = (8, 3200) if full else (4, 300)
-    runs = tuned({way: _run(way, steps) for way in _WAYS}, _RATES, "higher", key=key, keys=keys)
+    runs = tuned({way: _run(way, steps) for way in _WAYS}, _RATES, "higher", key=key, keys=keys, ends=_ENDS)
     behind = {way: runs.results["end to end"] - np.asarray(runs.results[way]) for way in ("NoProp", "blocks as drawn")}
     return [
         Check(
             "Blocks that never see one another make an accurate classifier.",
             "99.5 % on MNIST in discrete time, from memory; superior to other methods without backpropagation",
             contrasts=runs.contrast("test accuracy, %", "higher", against=("blocks as drawn",), threshold=95.0),
+            expected=False,
+            tried="five blocks of 32 units, 300 steps of 32 digits, rates from 0.0001 to 0.1; the 95 % are ours, for "
+            "digits of 8 × 8 pixels",
         ),
         Check(
             "It is as accurate as the same blocks trained end to end.",
