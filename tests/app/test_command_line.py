@@ -349,14 +349,14 @@ def test_programs_hold_no_host_callback_and_are_found_again(folder, tmp_path, mo
         jax.monitoring.unregister_event_listener(count)
         jax.monitoring.unregister_event_duration_listener(count)
     programs = {path.name: path.read_text() for path in (tmp_path / "programs").iterdir()}
-    for name in ("sample", "log_prob", "drawn", "steer", "follow"):  # the last one is check's
+    for name in ("drawn_values", "value_log_density", "drawn", "steer", "follow"):  # the last one is check's
         assert any(f"jit_{name}" in file or f"jit__{name}" in file for file in programs), (name, sorted(programs))
     for program in programs.values():
         assert not [line for line in program.splitlines() if "custom_call" in line and "callback" in line]
 
 
-def test_a_guard_that_fires_says_what_it_says_in_the_library(folder, tmp_path):
-    """Weights that throw the field out of every bound: the solver gives up."""
+def test_weights_that_throw_the_field_out_of_every_bound_are_refused_by_every_verb(folder, tmp_path):
+    """The library's solver gives up under a jit; the fixed steps of the verbs do not, and look at what came of them."""
     import shutil
 
     from safetensors.numpy import load_file, save_file
@@ -368,21 +368,14 @@ def test_a_guard_that_fires_says_what_it_says_in_the_library(folder, tmp_path):
     model = load(tmp_path / "run")
     columns, values = model.codec.cells, len(model.codec.valued)
     args = jnp.zeros((5, columns + 2 * values)).at[:, columns : columns + values].set(1.0)  # all free
-    # Under a jit of the caller's own the guard is in the program.
-    with pytest.raises(eqx.EquinoxRuntimeError) as error:
+    with pytest.raises(eqx.EquinoxRuntimeError, match="maximum number of solver steps"):
         eqx.filter_jit(lambda model: model.sample(5, key=jax.random.key(0), args=args))(model.transport)
-    words = next(line for line in str(error.value).splitlines() if "EquinoxRuntimeError: " in line)
-    assert "maximum number of solver steps" in words
     mixed(5, seed=9).write_csv(tmp_path / "rows.csv")
     mixed(5, seed=9).with_columns(length=pl.lit(None)).write_csv(tmp_path / "holes.csv")
-    for verb, arguments, said in (
-        ("sample", ["-n", "5"], words),
-        ("score", [str(tmp_path / "rows.csv")], "cannot be followed"),
-        ("complete", [str(tmp_path / "holes.csv")], words),
-    ):
+    rows, holes = (str(tmp_path / f"{name}.csv") for name in ("rows", "holes"))
+    for verb, arguments in (("sample", ["-n", "5"]), ("score", [rows]), ("complete", [holes])):
         result = CliRunner().invoke(app, [verb, str(tmp_path / "run"), *arguments])
-        assert isinstance(result.exception, (eqx.EquinoxRuntimeError, UserError)), (verb, result.output)
-        assert said in str(result.exception), verb
+        assert isinstance(result.exception, UserError) and "cannot be followed" in str(result.exception), verb
 
 
 def test_weights_that_are_damaged_are_refused(folder, tmp_path):

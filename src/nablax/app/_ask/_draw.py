@@ -11,6 +11,7 @@ import polars as pl
 from ...follow import Solver
 from .._data._cells import block_size
 from .._data._codec import Codec
+from .._errors import UserError
 from .._key import random_key
 from .._model._along import STEPS, drawn_values
 from .._runs._rows import filled
@@ -84,6 +85,9 @@ def draw(
 
     Returns:
         float32 [count, ...].
+
+    Raises:
+        UserError: a table's samples are not finite.
     """
     table = model.joint is not None and solver is None
     transport = model.guided(scale) if scale != 1.0 else model.transport
@@ -96,10 +100,13 @@ def draw(
         args, part_key = model.arguments(chunk), jax.random.fold_in(key, number)
         if table:
             assert args is not None  # the states of its cells are in them
-            y = drawn_values(transport, args, jnp.asarray(steps), part_key)
+            y = np.asarray(drawn_values(transport, args, jnp.asarray(steps), part_key))
+            # A fixed number of steps does not give up by itself.
+            if not np.isfinite(y).all():
+                raise UserError("the samples cannot be followed from the prior: the run's weights are no good")
         else:
-            y = transport.sample(size, key=part_key, args=args, solver=solver or _IMAGES)
-        parts.append(np.asarray(y)[: count - start])
+            y = np.asarray(transport.sample(size, key=part_key, args=args, solver=solver or _IMAGES))
+        parts.append(y[: count - start])
     return np.concatenate(parts)
 
 
