@@ -2,7 +2,9 @@
 
 Every estimator is ``estimate.X(loss, *, has_aux=False, ...)(params, *args, key=key) -> (value, grads)``. ``value`` is
 the loss at ``params``; ``grads`` have the structure and dtypes of its inexact leaves. `nablax.follow.fit` and
-`nablax.follow.train_step` take one as ``value_and_grad=``.
+`nablax.follow.train_step` take one as ``value_and_grad=``. Where a layer's own way back is another (feedback alignment,
+straight-through kinds, a quantiser) what comes out is a model or a function to be put in the loss; where layers learn
+alone, a loss for `jax.grad`.
 
 Chambers:
 
