@@ -66,6 +66,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 ),
                 moved_from="the same against forward-forward with labels among the features, which stayed at chance "
                 "on the block model",
+                expected=False,
+                tried="two layers of 32 units, a fifth of 240 nodes labelled, 60 steps, rates from 0.003 to 10: five "
+                "to nine points behind backpropagation, more than the last layer alone",
             )
         )
     checks.append(
