@@ -28,7 +28,7 @@ PAPER = Paper(
 )
 
 _IMAGES = 50
-_INNER, _OUTER, _TERMS = 5, 2000, 5
+_INNER, _OUTER, _TERMS = 5, 3000, 5
 _RATE = 0.15  # of the classifier: pixels from 0 to 1, whose loss has curvatures of at most some six
 _STRENGTHS = [1e-6, 1e-4, 1e-3, 1e-2, 1e-1]
 _RATES = [0.001, 0.003, 0.01, 0.03, 0.1]
