@@ -37,7 +37,7 @@ PAPER = Paper(
 )
 
 _NUDGE, _SMALL, _NUDGED, _BATCH, _TRAIN = 0.5, 0.1, 4, 32, 1400
-_RATES = [1.0, 3.0, 10.0, 30.0, 100.0]
+_RATES = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:

@@ -30,7 +30,7 @@ PAPER = Paper(
 )
 
 _BATCH, _TRAIN, _WIDTH = 64, 1200, 48
-_RATES = [1e-3, 3e-3, 1e-2, 3e-2]
+_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
 _METHODS = ("ReSTE, order from 1 to 3", "straight-through, cut at 1", "straight-through, cut at 1.5")
 
 
