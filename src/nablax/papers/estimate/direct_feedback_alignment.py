@@ -97,8 +97,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             ],
             moved_from="the same with two units, which cost backpropagation 42 points as well; the cosine was as asked",
             expected=False,
-            tried="four units and two, nine rates: the cosine below falls to a half and to a fifth, and the accuracy lost "
-            "is 17 points where backpropagation's is 12, not resolved over four networks",
+            tried="four units and two, nine rates: the cosine below falls to a half and to a fifth, and the accuracy "
+            "lost is 17 points where backpropagation's is 12, not resolved over four networks",
         ),
         Check(
             "Feedback of a size that does not depend on a layer's width aligns better than standard normal entries.",

@@ -59,8 +59,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "stated in words: validation accuracy 100 % of 50 images with as many hyperparameters as weights",
             contrasts=runs.contrast("validation accuracy, %", "higher", threshold=99.5),
             expected=False,
-            tried="twelve draws of images at three keys: all fifty in ten of them, 47 and 49 in two, where four rates were "
-            "tuned on two other draws; one strength gets 80 %",
+            tried="twelve draws of images at three keys: all fifty in ten of them, 47 and 49 in two, where four rates "
+            "were tuned on two other draws; one strength gets 80 %",
         )
     ]
 
