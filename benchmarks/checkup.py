@@ -1,10 +1,9 @@
 """A whole check-up against one training step at the same batch; the peer is our own training step."""
 
 import statistics
-import time
 from pathlib import Path
 
-from ._checkup import timed
+from ._checkup import timed, timed_steps
 
 TITLE = "whole check-up, 16.5k-parameter classifier, batch 512"
 PEER = "one training step of the same batch (ours)"
@@ -60,16 +59,6 @@ def ours(folder: Path) -> dict:
 
 
 def peer(folder: Path) -> dict:
-    import jax
-
     model, state, batch, *_, step = _setting()
-    start, values = time.perf_counter(), []
-    jax.block_until_ready(step(model, state, batch))
-    first = time.perf_counter() - start
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        for _ in range(STEPS // ROUNDS):
-            model, state = step(model, state, batch)
-        jax.block_until_ready(model)
-        values.append(1e3 * (time.perf_counter() - start) / (STEPS // ROUNDS))
+    values, first = timed_steps(ROUNDS, STEPS // ROUNDS, step, model, state, batch)
     return {"values": values, "compile": first, "accuracy": f"median {statistics.median(values):.3g} ms"}

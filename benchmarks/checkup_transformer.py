@@ -1,10 +1,9 @@
 """One check-up of a small causal transformer, in training steps of the same batch."""
 
 import statistics
-import time
 from pathlib import Path
 
-from ._checkup import timed
+from ._checkup import timed, timed_steps
 
 TITLE = "whole check-up, two-block transformer of width 64, 32 sequences of 32 bytes"
 PEER = "one training step of the same batch (ours)"
@@ -78,16 +77,6 @@ def ours(folder: Path) -> dict:
 
 
 def peer(folder: Path) -> dict:
-    import jax
-
     model, state, batch, *_, step = _setting()
-    start, values = time.perf_counter(), []
-    jax.block_until_ready(step(model, state, batch))
-    first = time.perf_counter() - start
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        for _ in range(STEPS):
-            model, state = step(model, state, batch)
-        jax.block_until_ready(model)
-        values.append(1e3 * (time.perf_counter() - start) / STEPS)
+    values, first = timed_steps(ROUNDS, STEPS, step, model, state, batch)
     return {"values": values, "compile": first, "accuracy": f"median {statistics.median(values):.3g} ms"}
