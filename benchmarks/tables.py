@@ -15,7 +15,6 @@ import csv
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -203,14 +202,9 @@ def capped(command: list[str], environment: dict[str, str], cap: int) -> dict:
     Raises:
         Stopped: it was ended at the limit, or printed none.
     """
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (cap, cap + 5)),
-    )
+    # The shell sets the limit: Python code between fork and exec is not safe beside JAX's threads.
+    limited = ["sh", "-c", 'ulimit -t "$0" && exec "$@"', str(cap), *command]
+    done = subprocess.run(limited, capture_output=True, text=True, cwd=ROOT, env=environment)
     for line in reversed(done.stdout.splitlines()):
         if line.startswith("RESULT "):
             return json.loads(line.removeprefix("RESULT "))
