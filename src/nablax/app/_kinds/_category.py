@@ -1,6 +1,7 @@
 """Categories: a few values, each a state of its own."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -9,10 +10,10 @@ import polars as pl
 from .._errors import UserError
 from .._quoting import quoted
 from ._kind import UNSEEN, AbstractKind
-from ._summary import Summary
+from ._summary import DISTINCT_CAP, Summary
 from ._types import dtype_from_json, family
 
-MAXIMUM_CATEGORIES = 1_000
+MAXIMUM_CATEGORIES = DISTINCT_CAP  # past it distinct values are not counted
 _LABELS = 32
 
 
@@ -65,11 +66,20 @@ class Category(AbstractKind):
 
     def _code(self, value: object) -> int:
         # Exactly first: categories may differ by nothing but their case.
-        for code, category in enumerate(self.categories):
-            if value == category or str(value) == str(category):
-                return code
+        code = self._exact.get(value, self._exact.get(str(value)))
+        if code is not None:
+            return code
         alike = [code for code, category in enumerate(self.categories) if _alike(value, category)]
         return alike[0] if len(alike) == 1 else UNSEEN
+
+    @functools.cached_property
+    def _exact(self) -> dict[Any, int]:
+        """Codes by the value itself and by its text; the first where two are spelled the same."""
+        found: dict[Any, int] = {}
+        for code, category in enumerate(self.categories):
+            found.setdefault(category, code)
+            found.setdefault(str(category), code)
+        return found
 
     def parse(self, cells: pl.Series) -> tuple[pl.Series, np.ndarray]:
         """Numbers are read; words stay as they came, null where missing: what is meant is found in encoding."""
