@@ -46,11 +46,11 @@ ABSENT = {
     "answers with no gradient of these weights": """feasibility knowledge_accumulation textual_gradient textual_descent
         TextualDescent TextVariable chat_engine boolean_lens Knowledge""",
     "asks for a net or a loss of its own": """NoProp single_forward single_forward_classes virtual_nodes VirtualNodes
-        metric_loss""",
-    "is part of another, or what one returns": """Equilibrium HypergradientError KnowledgeState KnowledgeStep Learner Lens
-        Quantised RealTime RealTimeState SeededGradient Smoothness Surrogate TextualDescentState asymmetry_penalty
-        equilibrium_state goodness identity_lens init_direct_feedback init_feedback learner rectified_order
-       """,
+        metric_loss reparametrised_gradient""",
+    "is part of another, or what one returns": """Equilibrium HypergradientError KnowledgeState KnowledgeStep
+        LocationScale Learner Lens Quantised RealTime RealTimeState SeededGradient Smoothness Surrogate
+        TextualDescentState asymmetry_penalty equilibrium_state goodness identity_lens init_direct_feedback
+        init_feedback learner rectified_order""",
 }
 
 
@@ -67,12 +67,14 @@ def net() -> eqx.nn.MLP:
         eqx.nn.MLP(64, 10, UNITS, depth=2, activation=jnp.tanh, key=jax.random.key(SEED)), eqx.is_inexact_array
     )
     optimizer = optax.adam(1e-2)
-    step = jax.jit(
-        follow.train_step(lambda w, x, y: surprise(jax.vmap(eqx.combine(w, rest))(x), y), optimizer),
-    )
+
+    def loss(weights: PyTree, batch: tuple[Array, Array]) -> Array:
+        return surprise(jax.vmap(eqx.combine(weights, rest))(batch[0]), batch[1])
+
+    step = jax.jit(follow.train_step(loss, optimizer))
     state = optimizer.init(weights)
     for _ in range(30):
-        weights, state, _ = step(weights, state, *digits())
+        weights, state, _ = step(weights, state, digits())
     return eqx.combine(weights, rest)
 
 
