@@ -60,7 +60,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             ),
         ),
         Check(
-            "Also with a nonlinear scale the variance grows no faster than the square of the distance from the optimum.",
+            "With a nonlinear scale, too, the variance grows no faster than the distance from the optimum squared.",
             "stated in words: the bound generalises to nonlinear covariance parameterisations in use",
             contrasts=Contrast(
                 "power of the distance with which the gradient's variance grows",
