@@ -320,13 +320,13 @@ def resting() -> Setting:
     def loss(weights: PyTree, x: Array, y: Array) -> Array:
         return surprise(eqx.combine(weights, rest)(x), y)
 
-    def nudged(points: int) -> Callable[..., Any]:
+    def nudged(points: int, nudge: float) -> Callable[..., Any]:
         def made(_: Any) -> Callable[..., Any]:
             def cost(network: estimate.Equilibrium, batch: tuple[Array, Array]) -> Array:
                 shares = jax.nn.log_softmax(network(batch[0]))
                 return -jnp.mean(jnp.take_along_axis(shares, batch[1][:, None], axis=1))
 
-            estimator = estimate.equilibrium_gradient(cost, points=points)
+            estimator = estimate.equilibrium_gradient(cost, points=points, nudge=nudge)
             return lambda weights, x, y: estimator(eqx.combine(weights, rest), (x, y))
 
         return made
@@ -335,7 +335,10 @@ def resting() -> Setting:
         "of the cross-entropy of the net at rest, by the condition of rest",
         loss,
         weights,
-        {f"`equilibrium_gradient`, {points} point{'s' * (points > 1)}": nudged(points) for points in (1, 2, 4)},
+        {
+            f"`equilibrium_gradient`, {points} points, β = {nudge}": nudged(points, nudge)
+            for points, nudge in ((1, 0.05), (2, 0.5), (2, 0.05), (4, 0.05))
+        },
     )
 
 

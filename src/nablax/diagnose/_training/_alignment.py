@@ -79,7 +79,7 @@ class Alignment(AbstractRecord):
         lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
         for name, one in self.estimators.items():
             measured = map(_shown, (one.cosine, one.slope, one.relative_bias, one.relative_variance))
-            cost = [f"{one.passes:.2g}", f"{1e3 * one.seconds:.2g}", f"{one.bytes / 1e6:.2g}", str(one.draws)]
+            cost = [*map(_plain, (one.passes, 1e3 * one.seconds, one.bytes / 1e6)), str(one.draws)]
             lines.append("| " + " | ".join([name, *measured, *cost]) + " |")
             if layers:
                 lines += [
@@ -253,6 +253,11 @@ def _shown(estimate: Estimate) -> str:
         return "0" if abs(value) < 1e-9 else f"{value:.3g}"
     places = 1 - math.floor(math.log10(error))
     return f"{round(value, places):.{max(places, 0)}f} ± {round(error, places):.{max(places, 0)}f}"
+
+
+def _plain(number: float) -> str:
+    """Two digits, and no powers of ten where there are more before the point."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _wide(tree: PyTree) -> list[Array]:
