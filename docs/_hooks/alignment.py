@@ -336,8 +336,13 @@ def resting() -> Setting:
         loss,
         weights,
         {
-            f"`equilibrium_gradient`, {points} points, β = {nudge}": nudged(points, nudge)
-            for points, nudge in ((1, 0.05), (2, 0.5), (2, 0.05), (4, 0.05))
+            f"`equilibrium_gradient`, {words}, β = {nudge}": nudged(points, nudge)
+            for points, words, nudge in (
+                (1, "one point", 0.05),
+                (2, "2 points", 0.5),
+                (2, "2 points", 0.05),
+                (4, "4 points", 0.05),
+            )
         },
     )
 
@@ -477,7 +482,7 @@ def trained() -> Setting:
         "of the other half's cross-entropy after 64 steps, in the rate of each",
         loss,
         rates,
-        {"backpropagation": lambda loss: jax.value_and_grad(loss), "`metagradient`": replayed},
+        {"`metagradient`": replayed},
     )
 
 
