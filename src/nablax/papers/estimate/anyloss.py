@@ -28,7 +28,7 @@ PAPER = Paper(
 )
 
 _TRAIN, _TEST, _DIM, _SHARE = 1000, 4000, 10, 0.05
-_RATES = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0, 100.0]
+_RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0]
 _METHODS = ("F1 as loss", "cross-entropy", "weighted cross-entropy", "cross-entropy, tuned threshold")
 
 

@@ -31,7 +31,7 @@ PAPER = Paper(
     read="code",
 )
 
-_RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _TRAIN, _BATCH, _WIDTH, _NARROW = 1200, 32, 64, 4
 _WAYS = ("direct feedback", "backpropagation", "last layer alone", "feedback not normalised")
 
