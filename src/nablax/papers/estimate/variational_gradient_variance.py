@@ -48,7 +48,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     keys = jax.random.split(key, 8 if full else 4)
     found = [{name: np.asarray(v) for name, v in _by_family(d)(keys).items()} for d in dimensions]
     by_dimension = {name: np.log10(np.stack([one[name] for one in found], axis=1)) for name in _FAMILIES}
-    wide = {name: np.log10(np.asarray(_by_width(name)(keys))) for name in _CONDITIONERS}
+    wide: dict[str, np.ndarray] = {name: np.log10(np.asarray(_by_width(name)(keys))) for name in _CONDITIONERS}
     return [
         Check(
             "Mean field's gradient grows noisier with the dimension more slowly than that of a full scale.",
