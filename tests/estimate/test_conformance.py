@@ -27,6 +27,19 @@ class Signs:
         return value_and_grad if callable(loss) else estimate.rule_flipped(loss, jnp.ones(2), **options)
 
 
+class Replayed:
+    """The gradient that a seed stands for, as a tree."""
+
+    def __call__(self, loss, **options):
+        seeded = estimate.seed_replay(loss, **options)
+
+        def value_and_grad(params, *args, key=None):
+            value, gradient = seeded(params, *args, key=key)
+            return value, gradient.tree(params)
+
+        return value_and_grad
+
+
 ESTIMATORS = {
     "forward_gradient": estimate.forward_gradient,
     "forward_gradient, signs": functools.partial(estimate.forward_gradient, directions="rademacher", probes=2),
@@ -34,6 +47,7 @@ ESTIMATORS = {
     "forward_gradient, orthogonal": functools.partial(estimate.forward_gradient, directions="orthogonal", probes=3),
     "spsa": estimate.spsa,
     "gaussian_smoothing": functools.partial(estimate.gaussian_smoothing, probes=2),
+    "seed_replay": Replayed(),
     "guessed_gradient": functools.partial(estimate.guessed_gradient, guess=the_gradient),
     "rule_flipped": Signs(),
     "average": lambda loss, has_aux=False: estimate.average(estimate.spsa(loss, has_aux=has_aux), probes=3),
@@ -109,7 +123,7 @@ def test_auxiliary_values_and_leaves_that_are_not_trained(name):
 @pytest.mark.parametrize("scale", [1e-15, 1e15])
 def test_gradients_of_any_scale(name, scale):
     # Differences have the rounding of the values, relative to them the same at any scale.
-    tolerance = 0.2 if name in ("spsa", "gaussian_smoothing", "average") else 1e-3
+    tolerance = 0.2 if name in ("spsa", "gaussian_smoothing", "seed_replay", "average") else 1e-3
 
     def grown(params, x):
         return scale * loss(params, x)
@@ -168,3 +182,121 @@ def test_bad_input_is_refused_in_words(name, call, words):
         return
     with pytest.raises(ValueError, match=words):
         call(ESTIMATORS[name])
+
+
+NET = eqx.nn.MLP(2, 3, width_size=4, depth=1, key=KEY)
+LAYERS = list(NET.layers)
+RESTING = estimate.Equilibrium(LAYERS)
+BATCH = jnp.ones((5, 2)), jnp.zeros((5, 3))
+FAMILY = estimate.LocationScale(jnp.zeros(2), jnp.zeros(2))
+COUNTED = jnp.arange(3)
+
+
+class Odd(eqx.Module):
+    """A layer of no known kind."""
+
+    weight: jax.Array
+
+    def __call__(self, x, *, key=None):
+        return self.weight @ x
+
+
+ODD = eqx.nn.Sequential([Odd(jnp.ones((3, 2)))])
+
+
+def vector(*args, **kwargs):
+    return jnp.ones(3)
+
+
+def square(*args):
+    return sum(jnp.sum(leaf * 1.0) ** 2 for leaf in jax.tree.leaves(args))
+
+
+def identity(state, *args):
+    return state
+
+
+REAL_TIME = functools.partial(estimate.real_time, lambda p, x, u: x + jnp.sum(p) + u)
+# What the other ways to a gradient refuse: of each, the layer it cannot serve, a loss with several numbers, weights of
+# whole numbers, a missing key, where it could be given one.
+REFUSED = {
+    "hypergradient, vector": (
+        lambda: estimate.hypergradient(vector, square)(jnp.ones(2), jnp.ones(3)),
+        "one real number",
+    ),
+    "hypergradient, vector below": (
+        lambda: estimate.hypergradient(square, vector)(jnp.ones(2), jnp.ones(3)),
+        "one real number",
+    ),
+    "hypergradient, integers": (lambda: estimate.hypergradient(square, square)(COUNTED, jnp.ones(3)), "floating-point"),
+    "metagradient, vector": (
+        lambda: estimate.metagradient(identity, vector, steps=2)(jnp.ones(2), jnp.ones(3)),
+        "one real number",
+    ),
+    "metagradient, integers": (
+        lambda: estimate.metagradient(identity, square, steps=2)(COUNTED, jnp.ones(3)),
+        "floating-point",
+    ),
+    "implicit, integers": (
+        lambda: estimate.implicit(identity, lambda x, a: x - a)(jnp.arange(2), jnp.ones(2)),
+        "floating-point",
+    ),
+    "equilibrium_gradient, vector": (lambda: estimate.equilibrium_gradient(vector)(RESTING, BATCH), "one real number"),
+    "equilibrium_gradient, another net": (lambda: estimate.equilibrium_gradient(square)(NET, BATCH), "Equilibrium"),
+    "equilibrium_gradient, key": (
+        lambda: estimate.equilibrium_gradient(lambda net, b: jnp.sum(net(b[0])), homeostasis=1.0)(RESTING, BATCH),
+        "key",
+    ),
+    "reparametrised_gradient, vector": (
+        lambda: estimate.reparametrised_gradient(vector)(FAMILY, key=KEY),
+        "one real number",
+    ),
+    "reparametrised_gradient, key": (lambda: estimate.reparametrised_gradient(square)(FAMILY), "a key for"),
+    "feedback_alignment, layer": (lambda: estimate.feedback_alignment(ODD, ()), "Linear"),
+    "kolen_pollack, layer": (lambda: estimate.kolen_pollack(ODD, ()), "Linear"),
+    "init_feedback, key": (lambda: estimate.init_feedback(NET, key=0), "key"),
+    "direct_feedback_alignment, layer": (lambda: estimate.direct_feedback_alignment(ODD, ()), "Odd"),
+    "init_direct_feedback, key": (lambda: estimate.init_direct_feedback(NET, X, key=0), "key"),
+    "feasibility, layer": (
+        lambda: estimate.feasibility()([Odd(jnp.ones((3, 2)))], BATCH[0], jnp.zeros(5, int)),
+        "Linear",
+    ),
+    "Bidirectional, net": (lambda: estimate.Bidirectional(ODD), "MLP"),
+    "forward_forward, layer": (lambda: estimate.forward_forward([3], BATCH[0], BATCH[0]), "layer"),
+    "RandomisedLinear, key": (lambda: estimate.RandomisedLinear(2, 3, share=0.5, key=KEY)(BATCH[0], key=0), "key"),
+    "NoProp, key": (lambda: estimate.NoProp((vector,), jnp.eye(3), key=KEY).loss(X, 1, key=0), "key"),
+    "real_time, vector": (
+        lambda: (one := REAL_TIME(vector)).update(jnp.ones(2), one.init(jnp.ones(2), jnp.zeros(1)), 1.0),
+        "one real number",
+    ),
+    "real_time, integers": (lambda: REAL_TIME(square).init(COUNTED, jnp.zeros(1)), "floating-point"),
+    "real_time, key": (lambda: REAL_TIME(square, mode="rank one").init(jnp.ones(2), jnp.zeros(1)), "a key for"),
+    "score_function, vector": (lambda: estimate.score_function(vector, X, key=KEY), "one real number"),
+    "score_function, integers": (lambda: estimate.score_function(square, COUNTED, key=KEY), "floating-point"),
+    "score_function, key": (lambda: estimate.score_function(square, X, key=0), "key"),
+    **{
+        f"{unit.__name__}, {what}": (functools.partial(unit, found, key=key), words)
+        for unit in (
+            estimate.straight_through,
+            estimate.smooth_times_stochastic,
+            estimate.categorical_straight_through,
+            estimate.gumbel,
+            estimate.reinmax,
+        )
+        for what, found, key, words in (("integers", COUNTED, KEY, "floating-point"), ("key", X, 0, "key"))
+    },
+    "spike, integers": (lambda: estimate.spike(COUNTED), "floating-point"),
+    "rectified_straight_through, integers": (lambda: estimate.rectified_straight_through(COUNTED), "floating-point"),
+    "VectorQuantiser, integers": (
+        lambda: estimate.VectorQuantiser(3, 4, key=KEY)(jnp.ones((2, 3), int)),
+        "floating-point",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_rule_cannot_serve_is_refused_in_words(name):
+    call, words = REFUSED[name]
+    with pytest.raises(ValueError, match=words) as refusal:
+        call()
+    assert all(word in str(refusal.value) for word in ("expected", "got")), str(refusal.value)

@@ -51,6 +51,7 @@ from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
 from ._perturbation._forward_gradient import forward_gradient
 from ._perturbation._guesses import guessed_gradient
+from ._perturbation._reparametrised import LocationScale, reparametrised_gradient
 from ._perturbation._seed_replay import SeededGradient, seed_replay
 from ._projection._feasibility import feasibility
 from ._text._chat import chat_engine
@@ -67,6 +68,7 @@ __all__ = [
     "KnowledgeStep",
     "Learner",
     "Lens",
+    "LocationScale",
     "NoProp",
     "Quantised",
     "RandomisedLinear",
@@ -110,6 +112,7 @@ __all__ = [
     "rectified_order",
     "rectified_straight_through",
     "reinmax",
+    "reparametrised_gradient",
     "reverse_lens",
     "rule_flipped",
     "score_function",

@@ -1,5 +1,6 @@
 """How good an estimate of the gradient is: bias, variance and direction, per layer, and what it costs."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -70,17 +71,19 @@ class Alignment(AbstractRecord):
             layers: a row for each layer below each estimator's.
 
         Returns:
-            One row per estimator: cosine, slope, bias and variance with standard errors, passes, milliseconds, bytes.
+            One row per estimator: cosine, slope, bias² and variance (over ‖g‖², no unit) with standard errors, none
+            where all draws are one; cost in passes of the loss, time, memory, and the number of draws.
         """
-        head = ("estimator", "cosine", "slope", "bias²", "variance", "passes", "ms", "MB")
+        relative = ("cosine", "slope", "bias², ‖g‖²", "variance, ‖g‖²")
+        head = ("estimator", *relative, "cost, passes", "time, ms", "memory, MB", "draws")
         lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
         for name, one in self.estimators.items():
-            measured = [str(one.cosine), str(one.slope), str(one.relative_bias), str(one.relative_variance)]
-            cost = [f"{one.passes:.1f}", f"{1e3 * one.seconds:.3g}", f"{one.bytes / 1e6:.3g}"]
+            measured = map(_shown, (one.cosine, one.slope, one.relative_bias, one.relative_variance))
+            cost = [*map(_plain, (one.passes, 1e3 * one.seconds, one.bytes / 1e6)), str(one.draws)]
             lines.append("| " + " | ".join([name, *measured, *cost]) + " |")
             if layers:
                 lines += [
-                    "| " + " | ".join([f"· {path}", *map(str, numbers), "", "", ""]) + " |"
+                    "| " + " | ".join([f"· {path}", *map(_shown, numbers), "", "", "", ""]) + " |"
                     for path, numbers in one.layers.items()
                 ]
         return "\n".join(lines)
@@ -213,6 +216,11 @@ def _numbers(rows: list[np.ndarray], truth: list[np.ndarray]) -> tuple[Estimate,
     centred = [part - part.mean(axis=0) for part in rows]
     spread = np.sum([np.sum(part**2, axis=1) for part in centred], axis=0) / square
     count = len(products)
+    if not any(np.ptp(part, axis=0).any() for part in rows):
+        # Draws that are all one have no errors, and no noise that is to be taken out.
+        exact = (cosines[0], products[0] / square, gram[0, 0], 0.0)
+        cosine, slope, bias, variance = (Estimate(jnp.asarray(number), jnp.zeros(())) for number in exact)
+        return cosine, slope, bias, variance
     variance = Estimate(
         jnp.asarray(spread.sum() / (count - 1)), jnp.asarray(spread.std(ddof=1) * np.sqrt(count) / (count - 1))
     )
@@ -235,6 +243,21 @@ def _pairs(gram: np.ndarray) -> Estimate:
     pairs = off[~np.eye(count, dtype=bool)].var() / (count - 1)
     square = 4 * max(rows.var(ddof=1) - pairs, 0.0) / count + 2 * pairs / count
     return Estimate(jnp.asarray(rows.mean()), jnp.asarray(np.sqrt(square)))
+
+
+def _shown(estimate: Estimate) -> str:
+    """Rounded to two digits of the error, both alike; three digits where there is none."""
+    value, error = float(estimate.value), float(estimate.standard_error)
+    if not error > 0:
+        # What rounding leaves of a bias is none.
+        return "0" if abs(value) < 1e-9 else f"{value:.3g}"
+    places = 1 - math.floor(math.log10(error))
+    return f"{round(value, places):.{max(places, 0)}f} ± {round(error, places):.{max(places, 0)}f}"
+
+
+def _plain(number: float) -> str:
+    """Two digits, and no powers of ten where there are more before the point."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _wide(tree: PyTree) -> list[Array]:

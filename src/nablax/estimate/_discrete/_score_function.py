@@ -25,8 +25,11 @@ def score_function(
         \hat g_i = \frac1m\sum_{k}(h_{ki}-\sigma(a_i))\,(L(h_k)-c_{ki})
 
     is unbiased for any loss, whatever its form, while :math:`c_{ki}` does not depend on :math:`h_k`. Here it is taken
-    from the other draws: their mean loss, or unit by unit the one of least variance,
-    :math:`c_i=\operatorname{E}[(h_i-\sigma_i)^2L]/\operatorname{E}[(h_i-\sigma_i)^2]`.
+    from the other draws: their mean loss, or, unit by unit, towards the constant of least variance,
+    :math:`c_i=\operatorname{E}[(h_i-\sigma_i)^2L]/\operatorname{E}[(h_i-\sigma_i)^2]`. Of a unit that is mostly on or
+    off few draws say much about :math:`c_i`, so that from the mean it goes the share
+    :math:`\frac{m-1}{m-1+n}` of the way, n the number of units: the least error where each unit has its part in the
+    loss's variance, and with many draws all of the way.
 
     Args:
         loss: ``loss(h) -> scalar`` of binary units shaped like the logits; parameters that it closes over get their own
@@ -54,7 +57,9 @@ def score_function(
 
     References:
         - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (the best constant, unit by unit; that
-          it is taken from the other draws, so that no bias is left, is ours)
+          it is taken from the other draws, so that no bias is left, is ours, and so is the share, derived: for a loss
+          that is a sum over units the square of the best's distance from the mean is 1/n, and the variance of its
+          estimate 1/(m - 1), of one and the same number)
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     check_key(key)
@@ -75,11 +80,18 @@ def _less_baseline(values: Float[Array, " draws"], scores: Float[Array, "draws .
     spread = jnp.reshape(values, (-1, *[1] * (scores.ndim - 1)))
     if baseline == "none":
         return jnp.broadcast_to(spread, scores.shape)
-    squares = jnp.square(scores) if baseline == "best" else jnp.ones_like(scores)
-    # Without the draw's own part, on which its baseline must not depend.
-    others = jnp.sum(squares * spread, axis=0, keepdims=True) - squares * spread
-    weight = jnp.sum(squares, axis=0, keepdims=True) - squares
-    return spread - divide(others, weight)
+    mean = _of_others(spread, jnp.ones_like(scores))
+    if baseline == "mean":
+        return spread - mean
+    count, units = len(values), scores[0].size
+    share = (count - 1) / (count - 1 + units)
+    return spread - mean - share * (_of_others(spread, jnp.square(scores)) - mean)
+
+
+def _of_others(spread: Array, weights: Float[Array, "draws ..."]) -> Array:
+    """Weighted mean of the losses of all draws but one, on which that one's baseline must not depend."""
+    others = jnp.sum(weights * spread, axis=0, keepdims=True) - weights * spread
+    return divide(others, jnp.sum(weights, axis=0, keepdims=True) - weights)
 
 
 __all__ = ["score_function"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_callable, check_key, check_shape, divide, exact, fault, norm, space
+from ..._core import Key, check_callable, check_key, check_loss, check_shape, divide, exact, fault, norm, space
 
 Mode = Literal["exact", "sparse", "rank one"]
 
@@ -71,7 +71,7 @@ def real_time(
 
     Raises:
         ValueError: an argument makes no sense; when called: the state is no vector, parameters without real floating
-            leaves, or no key for rank one.
+            leaves, a loss that is no scalar, or no key for rank one.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -127,9 +127,11 @@ def real_time(
             x, influence = _rank_one(moved, vectors.flat, state.x, influence, now)
         else:
             x, influence = _dense(moved, vectors.flat, state.x, influence, sparse=mode == "sparse")
-        value, (direct, back) = jax.value_and_grad(lambda flat, x: loss(vectors.tree(flat), x, *args), argnums=(0, 1))(
-            vectors.flat, x
-        )
+
+        def cost(flat: Array, x: Array) -> Array:
+            return check_loss(loss(vectors.tree(flat), x, *args))
+
+        value, (direct, back) = jax.value_and_grad(cost, argnums=(0, 1))(vectors.flat, x)
         through = jnp.vdot(back, influence[0]) * influence[1] if mode == "rank one" else back @ influence
         return value, vectors.tree(direct + through), RealTimeState(x, influence, key)
 

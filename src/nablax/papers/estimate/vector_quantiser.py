@@ -32,7 +32,7 @@ PAPER = Paper(
 )
 
 _SIZE, _VECTORS, _CODES, _BATCH = 4, 4, 64, 32
-_RATES = [1e-3, 3e-3, 1e-2, 3e-2]
+_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 _METHODS: dict[str, dict[str, Any]] = {
     "affine and synced": {"affine_rate": 2.0, "synced": 2.0},
     "plain, started on the data": {},
