@@ -17,7 +17,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2107.06929",
     rooms=("diagnose",),
     row=127,
-    read="text",
+    read="code",
 )
 
 _SENSORS = 10

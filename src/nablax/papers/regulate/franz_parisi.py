@@ -26,7 +26,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2212.02846",
     rooms=("regulate",),
     row=18,
-    read="abstract",
+    read="code",
 )
 
 _SIZE, _SAMPLES = 100, 300  # weights, and samples of a task

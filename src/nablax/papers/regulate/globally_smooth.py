@@ -23,7 +23,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2210.00301",
     rooms=("regulate",),
     row=136,
-    read="abstract",
+    read="code",
 )
 
 _MANY, _FEW, _WIDTH, _LEVEL = 64, 16, 0.06, 0.0025

@@ -22,7 +22,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2001.06782",
     rooms=("regulate",),
     row=135,
-    read="text",
+    read="code",
 )
 
 _FLOOR = 5e-6

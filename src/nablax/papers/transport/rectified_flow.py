@@ -35,7 +35,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2209.03003",
     rooms=("transport", "diagnose"),
     row=58,
-    read="text",
+    read="code",
 )
 
 _BATCH, _EULER, _POOL = 256, 50, 250
