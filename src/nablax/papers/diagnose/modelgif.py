@@ -74,8 +74,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "in words: superior to competitors; AUC 1 for every kind of copy in the authors' log, for larger networks",
             contrasts=contrast(0),
             expected=False,
-            tried="three keys: copies stand out, and farther than by the correlation of outputs; but as far by the share "
-            "of mixed images that are read differently",
+            tried="three keys: copies stand out, and farther than by the correlation of outputs; but as far by the "
+            "share of mixed images that are read differently",
             moved_from="at most 1, which 1 − cosine of the weights misses, with the first model's label for both, from "
             "the mean image, and samples as they come",
         ),
