@@ -123,9 +123,9 @@ def manifold_smoothness(
         - Cerviño, Chamon, Haeffele, Vidal and Ribeiro, "Learning Globally Smooth Functions on Manifolds", 2023,
           https://arxiv.org/abs/2210.00301 (read in the abstract and a review: the constraints, the weighted Laplacian
           and dual ascent), and the authors' code, https://github.com/JuanCervino/smoothbench. That penalises
-          :math:`f^\top\operatorname{diag}(\lambda)Lf` with a symmetric Laplacian L, which agrees with the sum here where
-          λ is even; raises each weight by the largest quotient :math:`|f_i-f_j|/d_{ij}` at its point, which is no square,
-          and divides by their sum; and holds μ to at most 1 or 2. The squared gradients, which are the constraints'
+          :math:`f^\top\operatorname{diag}(\lambda)Lf` with a symmetric Laplacian L, which agrees with the sum here for
+          even λ; raises each weight by the largest quotient :math:`|f_i-f_j|/d_{ij}` at its point, which is no
+          square, and divides by their sum; and holds μ to at most 1 or 2. The squared gradients, the constraints'
           own, and the projection on the simplex, ascent on the Lagrangian, are ours
     """
     if affinity.ndim != 2 or affinity.shape[0] != affinity.shape[1]:

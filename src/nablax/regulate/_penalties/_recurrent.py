@@ -129,7 +129,7 @@ def vanishing_gradient(step: Step, weight: float, *, threshold: float = 0.0) -> 
         - Pascanu, Mikolov and Bengio, "On the difficulty of training Recurrent Neural Networks", 2013,
           https://arxiv.org/abs/1211.5063 (the penalty, and clipping beside it), and the authors' code,
           https://github.com/pascanur/trainingRNNs, which compares squared norms, takes the mean over steps, as here,
-          and gives the penalty a weight of 2; its states come after the nonlinearity, whose derivative it takes as given
+          and gives the penalty a weight of 2; its states come after the nonlinearity, whose slope it takes as given
     """
     if threshold < 0:
         raise fault(expected="a threshold ≥ 0", got=str(threshold), fix="0 leaves out vanished errors only.")
