@@ -73,8 +73,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 runs.contrast(worse, "lower", of="worse", against=["no prior"]),
             ],
             expected=False,
-            tried="at one rate for both, ten, the first task's error is 29 % with the prior and 40 % without; but steps "
-            "a hundred times as slow without it forget as little",
+            tried="at one rate for both, ten, the first task's error is 29 % with the prior and 40 % without; but "
+            "steps a hundred times as slow without it forget as little",
             moved_from="the first task's error lower and the mean of both no higher; then of means of the weights, not "
             "of binary ones, at one rate for both",
         ),
