@@ -58,7 +58,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "Clipping the gradient's norm lets descent pass the wall that an exploding gradient throws it off.",
             "shown for one unit and 50 steps (figure 6)",
             contrasts=wall.contrast("starts that end with an error below 1e-3, %", "higher"),
-            moved_from="at least 90 %, which descent without clipping at the same rate of 0.05 misses, of a grid of starts",
+            moved_from="at least 90 %, which descent at the same rate of 0.05 without clipping misses; of a grid",
         ),
         Check(
             "The regulariser keeps errors from vanishing on their way back through time.",
