@@ -67,15 +67,15 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "The score statistic detects a broken feature and names it.",
             "stated in words",
             contrasts=Contrast("share of attacks detected at 5 % and named", named, "higher"),
-            moved_from="at least 0.9, on an open chain of sensors, where the end that breaks changes its neighbour more; "
-            "then on a ring of coupling 0.45, where residuals of a regression name every one too",
+            moved_from="at least 0.9, on an open chain of sensors, where the end that breaks changes its neighbour "
+            "more; then on a ring of coupling 0.45, where residuals of a regression name every one too",
         ),
         Check(
             "It stays silent where nothing is broken, and only there.",
             "stated in words",
             contrasts=Contrast("attacks detected, less alarms on clean sets, shares", right, "higher"),
-            moved_from="alarms on at most 20 % of clean sets and 10 % of attacks missed, against every feature by itself "
-            "alone, which this attack leaves as it was, at a coupling of 0.45",
+            moved_from="alarms on at most 20 % of clean sets and 10 % of attacks missed, against every feature by "
+            "itself alone, which this attack leaves as it was, at a coupling of 0.45",
         ),
     ]
 

@@ -59,7 +59,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "shown for one unit and 50 steps (figure 6)",
             contrasts=wall.contrast("starts that end with an error below 1e-3, %", "higher"),
             expected=False,
-            tried="three keys: plain descent at its best rate misses from one start in six, but Adam from one in a hundred",
+            tried="three keys: plain descent at its best rate misses from one start in six, but Adam from one in "
+            "a hundred",
             moved_from="at least 90 %, which descent at the same rate of 0.05 without clipping misses; of a grid",
         ),
         Check(
