@@ -44,16 +44,16 @@ _BATCH, _EULER, _POOL = 256, 50, 250
 def checks(key: Key, *, full: bool = False) -> list[Check]:
     """Train a flow from noise to moons and one from a ring to moons, reflow the first, and compare.
 
-    Reflow trains twice; the flows beside it, on independent pairs and on optimal pairs of batches, have as many steps.
+    Reflow trains twice; the flow on optimal pairs of batches beside it has as many steps as both together.
 
     Args:
         key: of all randomness.
-        full: eight times the points and the steps. The paper's image experiments are not run at either scale.
+        full: five times the points and the steps. The paper's image experiments are not run at either scale.
 
     Returns:
         Five checks.
     """
-    points, steps = (5000, 10_000) if full else (600, 1200)
+    points, steps = (5000, 10_000) if full else (1000, 2000)
     keys = jax.random.split(key, 5)
     generator = np.random.default_rng(int(jax.random.bits(keys[0])))
     train, test = moons(generator, 10 * points), moons(generator, points)
@@ -69,17 +69,16 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     (second,) = learn([together(pairs, _BATCH, key=keys[0])], key=keys[1], batch_size=_BATCH, steps=steps)
 
     optimal = coupled(train, optimal_coupling, _BATCH, key=keys[2], pool=_POOL)
-    longer = dict(
-        zip(
-            ("flow on independent pairs", "flow on optimal pairs of batches"),
-            learn([sources[0], optimal], key=keys[4], batch_size=_BATCH, steps=2 * steps),
-        )
-    )
+    (paired,) = learn([optimal], key=keys[4], batch_size=_BATCH, steps=2 * steps)
 
     ends = follow_euler(first, starts, _EULER)
     floor = wasserstein(moons(generator, points), test)
     w_first, w_second = wasserstein(ends, test), wasserstein(follow_euler(second, starts, _EULER), test)
-    straightened = {"after reflow": second} | longer
+    straightened = {
+        "after reflow": second,
+        "flow on independent pairs": first,
+        "flow on optimal pairs of batches": paired,
+    }
     bends = {name: bend(field, starts[:500], _EULER) for name, field in straightened.items()}
     hops = {name: wasserstein(follow_euler(field, starts, 1), test) - w_first for name, field in straightened.items()}
     moved = follow_euler(transfer, clusters[:points], _EULER)
@@ -95,7 +94,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "reflow makes the paths straighter",
             "stated in words",
             contrasts=Contrast("straightness / path energy", bends, "lower", ratio=0.5),
-            moved_from="at most 0.05, which the flow on independent pairs misses",
+            moved_from="at most 0.05, which the flow on independent pairs misses, with no other beside it",
             figure=lambda axes: draw_clouds(
                 axes,
                 {"data": test},
@@ -114,7 +113,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 "lower",
                 ratio=0.5,
             ),
-            moved_from="at most 0.3, which the flow on independent pairs misses",
+            moved_from="at most 0.3, which the flow on independent pairs misses, with no other beside it",
         ),
         Check(
             "rectification keeps the marginals, once and again",
@@ -152,7 +151,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 ("a map regressed on optimal pairs of batches", wasserstein(mapped, test) - floor),
                 threshold=0.25,
             ),
-            moved_from="the same against the ring as it is, of 1000 points after 2000 steps",
+            expected=False,
+            tried="the flow comes as near as asked (0.23), the map regressed on optimal pairs nearer: in the plane that is "
+            "the easier problem",
+            moved_from="the same against the ring as it is",
             figure=lambda axes: draw_clouds(
                 axes,
                 {"moons": test, "ring": clusters[:points]},
