@@ -152,8 +152,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 threshold=0.25,
             ),
             expected=False,
-            tried="the flow comes as near as asked (0.23), the map regressed on optimal pairs nearer: in the plane that "
-            "is the easier problem",
+            tried="the flow comes as near as asked (0.23), the map regressed on optimal pairs nearer: in the plane "
+            "that is the easier problem",
             moved_from="the same against the ring as it is",
             figure=lambda axes: draw_clouds(
                 axes,
