@@ -66,8 +66,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 threshold=0.2,
             ),
             expected=False,
-            tried="the estimate is as near as asked; but the same slopes of the function with uniform weights tell its "
-            "own constant too, and nearer",
+            tried="the estimate is as near as asked; but the same slopes of the function with uniform weights tell "
+            "its own constant too, and nearer",
             moved_from="10 %, missed by 4 %; then against the average slope of uniform weights, no estimate of a largest",
         ),
     ]
