@@ -68,7 +68,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             expected=False,
             tried="the estimate is as near as asked; but the same slopes of the function with uniform weights tell "
             "its own constant too, and nearer",
-            moved_from="10 %, missed by 4 %; then against the average slope of uniform weights, no estimate of a largest",
+            moved_from="10 %, missed by 4 %; then against the average slope, no estimate of a largest one",
         ),
     ]
 
