@@ -33,8 +33,8 @@ PAPER = Paper(
 _SIZE, _SAMPLES = 100, 300  # weights, and samples of a task
 _OVERLAP = 0.4  # of the teachers
 _STEPS = 500
-# Fifteen settings each: of the rate, or of a strength, the authors' of the prior being 1. The prior's rate has converged;
-# of metaplasticity, a lower rate asks for a lower strength and does as well.
+# Fifteen settings each: of the rate, or of a strength, the authors' of the prior being 1. The prior's rate has
+# converged; of metaplasticity, a lower rate asks for a lower strength and does as well.
 _GRIDS: dict[str, Grid] = {
     "prior": ([10.0], list(np.geomspace(0.1, 1000.0, 15))),
     "no prior": (list(np.geomspace(0.003, 30.0, 15)), [0.0]),
