@@ -49,8 +49,8 @@ def taylor_coefficients(
 
     References:
         - Kaspschak and Meißner, "A Neural Network Perturbation Theory Based on the Born Series", 2020,
-          https://arxiv.org/abs/2009.03192 (why coefficients beyond the first are wanted; there they are summed
-          over diagrams, here series are propagated)
+          https://arxiv.org/abs/2009.03192 (after the abstract: why coefficients beyond the first are wanted;
+          there they are summed over diagrams, here series are propagated)
         - Griewank and Walther, "Evaluating Derivatives", 2008, https://doi.org/10.1137/1.9780898717761 (Taylor
           arithmetic)
     """

@@ -45,7 +45,7 @@ from ._model._latent_field import (
     latent_field,
     trajectory_score,
 )
-from ._model._model_distance import ModelDistance, model_distance
+from ._model._model_distance import ModelDistance, distinguishing_samples, model_distance
 from ._model._normgrad import NormGrad, class_sensitivity, normgrad
 from ._model._sensitivity import Sensitivity, sensitivity
 from ._model._smoothgrad import SmoothGrad, smoothgrad
@@ -118,6 +118,7 @@ __all__ = [
     "continuity",
     "deform",
     "discretisation_drift",
+    "distinguishing_samples",
     "feature_shift",
     "field_health",
     "fixed_points",

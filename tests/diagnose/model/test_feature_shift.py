@@ -48,15 +48,31 @@ def test_statistics_are_those_of_brute_force(x64, key):
     np.testing.assert_allclose(together.statistic[0], sum(expected), rtol=1e-8)
 
 
+def test_the_excess_is_that_of_brute_force_and_knows_no_units(x64, key):
+    x, y = np.asarray(draw(key, 30)), np.asarray(broken(key, 20, 2))
+    both, chance = np.concatenate([x, y]), []
+    for one in jax.random.split(key, 19):
+        mixed = both[np.asarray(jax.random.permutation(one, 50))]
+        first, second = (-(both - part.mean(0)) @ np.linalg.inv(np.cov(part.T)) for part in (mixed[:30], mixed[30:]))
+        chance.append(np.mean((first - second) ** 2, axis=0))
+    found = feature_shift(x, y, key=key, permutations=19)
+    np.testing.assert_allclose(found.excess, (found.statistic - np.mean(chance, 0)) / np.std(chance, 0), rtol=1e-8)
+    units = np.array([[1.0, 1e-3, 1e3, 1.0, 1.0]])
+    other = feature_shift(x * units, y * units, key=key, permutations=19)
+    np.testing.assert_allclose(other.excess, found.excess, rtol=1e-6)
+    # The statistic's largest is that of the smallest unit, whatever is broken.
+    assert int(jnp.argmax(other.statistic)) == 1 and int(jnp.argmax(other.excess)) == 2
+
+
 @pytest.mark.parametrize("modelled", [False, True])
 def test_the_broken_feature_is_named_and_without_one_nothing_is(key, modelled):
     precision = jnp.asarray(np.linalg.inv(CHAIN), jnp.float32)
     score = (lambda v: -precision @ v) if modelled else None
     x = draw(key, 300)
     found = feature_shift(x, broken(jax.random.fold_in(key, 1), 300, 3), key=key, permutations=99, score=score)
-    assert int(jnp.argmax(found.statistic)) == 3 and float(found.adjusted_p_value[3]) == pytest.approx(0.01)
+    assert int(jnp.argmax(found.excess)) == 3 and float(found.adjusted_p_value[3]) == pytest.approx(0.01)
     lines = [line for line in found.table().splitlines() if "p-value" in line]
-    assert len(lines) == 5 and "feature 3" in lines[0]
+    assert len(lines) == 5 and "feature 3" in lines[0] and "above chance" in found.table()
     # The least adjusted p-value of sets of one law is uniform: mean 1/2 ± 0.29/√24.
     least = [
         feature_shift(*draw(k, 80).reshape(2, 40, 5), key=k, permutations=39, score=score).adjusted_p_value.min()

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax.diagnose import model_distance
+from nablax.diagnose import distinguishing_samples, model_distance
 
 
 def test_linear_models_differ_by_the_angle_of_their_weights(x64, key):
@@ -38,16 +38,34 @@ def test_what_the_function_leaves_alone(key):
         return outer @ jnp.tanh(inner @ x)
 
     def shuffled(x):
-        return 1e-12 * (outer[:, order] @ jnp.tanh(inner[order] @ x)) + 3
+        return 1e-12 * (outer[:, order] @ jnp.tanh(inner[order] @ x))
 
     xs = jax.random.normal(key, (5, 3))
     same = model_distance(model, shuffled, xs, jnp.zeros(3))
     np.testing.assert_allclose(same.each, 0, atol=1e-5)
     assert same.distance.value.dtype == jnp.float32 and "whole paths only" in same.table()
-    opposite = model_distance(model, lambda x: -model(x), xs, jnp.zeros(3))
+    last = jnp.argmin(jax.vmap(model)(xs), axis=1)
+    opposite = model_distance(model, lambda x: -model(x), xs, jnp.zeros(3), last)
     np.testing.assert_allclose(opposite.distance.value, 2, rtol=1e-5)
-    given = model_distance(model, shuffled, xs, jnp.zeros(3), jnp.argmin(jax.vmap(model)(xs), axis=1))
+    # So large a constant hides which output is highest.
+    given = model_distance(model, lambda x: shuffled(x) + 3, xs, jnp.zeros(3), last)
     np.testing.assert_allclose(given.distance.value, 0, atol=1e-5)
+
+
+def test_each_model_is_followed_where_it_scores_highest(x64, key):
+    # Of linear classifiers the field is the move times the row of the class.
+    weights = jax.random.normal(key, (4, 5, 3))
+    xs, reference = jax.random.normal(jax.random.key(1), (30, 3)), jnp.array([0.1, -0.2, 0.3])
+    models = [lambda x, w=w: w @ x for w in weights]
+    rows = [np.asarray(w)[np.argmax(np.asarray(xs) @ np.asarray(w).T, axis=1)] for w in weights]
+    fields = [(np.asarray(xs) - np.asarray(reference)) * row for row in rows]
+    fields = [field / np.linalg.norm(field, axis=1, keepdims=True) for field in fields]
+    apart = [1 - np.sum(fields[0] * field, axis=1) for field in fields[1:]]
+    record = model_distance(models[0], models[1], xs, reference, steps=2)
+    assert np.any(np.argmax(xs @ weights[0].T, axis=1) != np.argmax(xs @ weights[1].T, axis=1))
+    np.testing.assert_allclose(record.each, apart[0], rtol=1e-9)
+    chosen = distinguishing_samples(models[0], models[1:], xs, reference, 7, steps=2)
+    np.testing.assert_array_equal(chosen, np.argsort(-np.mean(apart, axis=0))[:7])
 
 
 def test_edges():
@@ -60,3 +78,6 @@ def test_edges():
         model_distance(jnp.sum, lambda x: x, xs, jnp.zeros(3))
     with pytest.raises(ValueError, match="steps as a whole number, at least 1"):
         model_distance(jnp.sum, jnp.sum, xs, jnp.zeros(3), steps=0)
+    for others, count in (([], 1), ([jnp.sum], 3)):
+        with pytest.raises(ValueError, match="at least one unrelated model, and no more samples"):
+            distinguishing_samples(jnp.sum, others, xs, jnp.zeros(3), count)

@@ -87,9 +87,9 @@ def sensitivity(
         For each sample and feature three nested JVPs, some eight forward passes.
 
     References:
-        - Faroz, "Sensitivity Analysis On Loss Landscape", 2024, https://arxiv.org/abs/2403.01128 (derivatives of
-          the loss up to the third as sensitivities; that they are taken along the inputs, and their averages, are
-          our reading)
+        - Faroz, "Sensitivity Analysis On Loss Landscape", 2024, https://arxiv.org/abs/2403.01128 (after the
+          abstract: derivatives of the loss up to the third as sensitivities; that they are taken along the inputs, and
+          their averages, are our reading)
     """
     if xs.ndim != 2 or (names is not None and len(names) != xs.shape[1]):
         raise fault(

@@ -174,7 +174,7 @@ def learning_flow(
 
     References:
         - Tanaka and Kunin, "Noether's Learning Dynamics: Role of Symmetry Breaking in Neural Networks", 2021,
-          https://arxiv.org/abs/2105.02716 (the constants are derived here)
+          https://arxiv.org/abs/2105.02716 (after the abstract; the constants are derived here)
     """
     mass, friction = _constants(learning_rate, momentum)
 
@@ -245,8 +245,8 @@ def noether(
 
     References:
         - Tanaka and Kunin, "Noether's Learning Dynamics: Role of Symmetry Breaking in Neural Networks", 2021,
-          https://arxiv.org/abs/2105.02716 (the charges' motion in the Euclidean metric; written here for a
-          generator that need not be linear)
+          https://arxiv.org/abs/2105.02716 (after the abstract: the charges' motion in the Euclidean metric, derived
+          here for a generator that need not be linear)
     """
     loss = checked_loss(loss, fix="It is loss(params, *args): take its mean.")
     check_like(velocity, params, what="a velocity that", fix="Give one number for each parameter, in the same tree.")

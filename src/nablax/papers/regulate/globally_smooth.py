@@ -23,7 +23,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2210.00301",
     rooms=("regulate",),
     row=136,
-    read="abstract",
+    read="code",
 )
 
 _MANY, _FEW, _WIDTH, _LEVEL = 64, 16, 0.06, 0.0025
@@ -41,9 +41,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Two checks.
     """
-    steep, estimate, average, loss = (np.asarray(x) for x in _learn(key, 96_000 if full else 24_000))
+    steep, estimate, loss = (np.asarray(x) for x in _learn(key, 96_000 if full else 24_000))
     misses = np.maximum(steep / _STEEP, loss / _LOSS)
-    off = {"the multipliers' estimate": estimate[0] / steep[0], "average slope, uniform weights": average[1] / steep[1]}
+    off = {"adapted weights": estimate[0] / steep[0], "uniform weights, at the steepest point": estimate[1] / steep[1]}
     return [
         Check(
             "Adapted weights give the smallest Lipschitz constant (to 25 %) at the loss allowed (to 20 %).",
@@ -65,13 +65,16 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 "lower",
                 threshold=0.2,
             ),
-            moved_from="10 %, missed by 4 %",
+            expected=False,
+            tried="the estimate is as near as asked; but the same slopes of the function with uniform weights tell "
+            "its own constant too, and nearer",
+            moved_from="10 %, missed by 4 %; then against the average slope, no estimate of a largest one",
         ),
     ]
 
 
 def _learn(key: Key, steps: int) -> tuple[Float[Array, "2"], ...]:
-    """Steepest slope, its estimate and the average one, in mean slopes, and the loss: weights adapted, and uniform."""
+    """Steepest slope and its estimate, in mean slopes, and the loss: weights adapted, and uniform."""
     half = [jnp.linspace(0, 0.5, _MANY, endpoint=False), jnp.linspace(0.5, 1, _FEW)]
     place = jnp.concatenate(half)  # along an arc of length one, bent by one radian
     affinity = manifold_affinity(jnp.stack([jnp.cos(place), jnp.sin(place)], axis=1), _WIDTH)
@@ -96,7 +99,6 @@ def _learn(key: Key, steps: int) -> tuple[Float[Array, "2"], ...]:
         rise = values[-1] - values[0]
         ends = jnp.linspace(0, 0.9, 91)
         slopes = (jnp.interp(ends + 0.1, place, values) - jnp.interp(ends, place, values)) / 0.1
-        average = jnp.sqrt(jnp.mean(jnp.sum(affinity * jnp.square(values[:, None] - values[None]), axis=1)))
-        return jnp.max(jnp.abs(slopes)) / rise, lipschitz / rise, average / rise, loss(values, None)
+        return jnp.max(jnp.abs(slopes)) / rise, lipschitz / rise, loss(values, None)
 
     return jax.jit(jax.vmap(run))(jnp.array([2e-4, 0.0]))

@@ -1,5 +1,6 @@
 """On the difficulty of training recurrent networks: a wall in the error, and errors that vanish in time."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -12,6 +13,7 @@ from ...regulate import Unrolled, unrolled_value_and_grad, vanishing_gradient
 from .._contrast import Contrast
 from .._problems._batches import accompanied
 from .._problems._training import trained
+from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -25,6 +27,13 @@ PAPER = Paper(
 )
 
 _HIDDEN, _BATCH, _CLASSES = 50, 20, 4
+# For the wall; the norm that is allowed is the authors'.
+_RATES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
+_RULES: dict[str, Callable[[Array], optax.GradientTransformation]] = {
+    "clipped": lambda rate: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(rate)),
+    "unclipped": lambda rate: optax.sgd(rate),
+    "Adam": lambda rate: optax.adam(rate),
+}
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -40,6 +49,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """
     length, steps, seeds = (100, 20_000, 5) if full else (20, 400, 1)
     methods = {"with the regulariser": 2.0, "clipping alone": 0.0}
+    wall = tuned({name: _wall(name) for name in _RULES}, _RATES, "higher", key=jax.random.fold_in(key, 1), keys=6)
     run = jax.jit(jax.vmap(partial(_order, length=length, steps=steps), in_axes=(0, None)))
     # One compiled program for both.
     vanished = {name: run(jax.random.split(key, seeds), weight) for name, weight in methods.items()}
@@ -47,7 +57,11 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "Clipping the gradient's norm lets descent pass the wall that an exploding gradient throws it off.",
             "shown for one unit and 50 steps (figure 6)",
-            contrasts=Contrast("starts that end with an error below 1e-3, %", _wall(), "higher", threshold=90.0),
+            contrasts=wall.contrast("starts that end with an error below 1e-3, %", "higher"),
+            expected=False,
+            tried="three keys: plain descent at its best rate misses from one start in six, but Adam from one in "
+            "a hundred",
+            moved_from="at least 90 %, which descent at the same rate of 0.05 without clipping misses; of a grid",
         ),
         Check(
             "The regulariser keeps errors from vanishing on their way back through time.",
@@ -62,8 +76,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ]
 
 
-def _wall() -> dict[str, Array]:
-    """Starts that reach the goal: one sigmoid unit, 50 steps from 0.5 to a goal of 0.7."""
+def _wall(name: str) -> Run:
+    """Starts that reach the goal, %: one sigmoid unit, 50 steps from 0.5 to a goal of 0.7."""
 
     def cost(params: Array, _: None = None) -> Array:
         def step(state: Array, _: None) -> tuple[Array, None]:
@@ -73,15 +87,16 @@ def _wall() -> dict[str, Array]:
         end, _ = jax.lax.scan(step, jnp.array(0.5), None, length=50)
         return jnp.square(jax.nn.sigmoid(end) - 0.7)
 
-    def run(optimizer: optax.GradientTransformation, start: Array) -> Array:
-        return cost(trained(cost, start, optimizer, lambda step, key: None, 2000, key=jax.random.key(0))[0])
+    def run(rate: Array, key: Key) -> Array:
+        def descend(start: Array) -> Array:
+            rule = _RULES[name](rate)
+            return cost(trained(cost, start, rule, lambda step, key: None, 1000, key=jax.random.key(0))[0])
 
-    # Both sides of the wall, in the window of the paper's figure.
-    weights, biases = jnp.meshgrid(jnp.linspace(4.0, 6.5, 8), jnp.linspace(-3.0, -2.0, 8))
-    starts = jnp.stack([weights.ravel(), biases.ravel()], axis=1)
-    methods = {"clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05)), "unclipped": optax.sgd(0.05)}
-    ends = {name: jax.jit(jax.vmap(partial(run, optimizer)))(starts) for name, optimizer in methods.items()}
-    return {name: 100 * jnp.mean(costs < 1e-3) for name, costs in ends.items()}
+        # Both sides of the wall, in the window of the paper's figure.
+        starts = jax.random.uniform(key, (16, 2), minval=jnp.array([4.0, -3.0]), maxval=jnp.array([6.5, -2.0]))
+        return 100 * jnp.mean(jax.vmap(descend)(starts) < 1e-3)
+
+    return run
 
 
 def _sequences(key: Key, length: int) -> tuple[Float[Array, "time batch symbols"], Float[Array, "batch classes"]]:
@@ -128,7 +143,9 @@ def _order(key: Key, weight: float, *, length: int, steps: int) -> Float[Array, 
         lambda params, batch: gradient(params, batch)[0],
         start,
         optax.chain(
-            accompanied(vanishing_gradient(_step, weight), "unrolled"), optax.clip_by_global_norm(1.0), optax.sgd(0.1)
+            accompanied(vanishing_gradient(_step, weight, threshold=1e-10), "unrolled"),
+            optax.clip_by_global_norm(1.0),
+            optax.sgd(0.1),
         ),
         lambda step, key: _sequences(key, length),
         steps,

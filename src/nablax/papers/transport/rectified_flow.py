@@ -35,7 +35,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2209.03003",
     rooms=("transport", "diagnose"),
     row=58,
-    read="text",
+    read="code",
 )
 
 _BATCH, _EULER, _POOL = 256, 50, 250
@@ -43,6 +43,8 @@ _BATCH, _EULER, _POOL = 256, 50, 250
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
     """Train a flow from noise to moons and one from a ring to moons, reflow the first, and compare.
+
+    Reflow trains twice; the flow on optimal pairs of batches beside it has as many steps as both together.
 
     Args:
         key: of all randomness.
@@ -66,13 +68,23 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     pairs = reflow(transport, 10 * points, key=keys[4], solver=Solver(steps=_EULER))
     (second,) = learn([together(pairs, _BATCH, key=keys[0])], key=keys[1], batch_size=_BATCH, steps=steps)
 
+    optimal = coupled(train, optimal_coupling, _BATCH, key=keys[2], pool=_POOL)
+    (paired,) = learn([optimal], key=keys[4], batch_size=_BATCH, steps=2 * steps)
+
     ends = follow_euler(first, starts, _EULER)
     floor = wasserstein(moons(generator, points), test)
     w_first, w_second = wasserstein(ends, test), wasserstein(follow_euler(second, starts, _EULER), test)
-    hop_first, hop_second = (wasserstein(follow_euler(field, starts, 1), test) for field in (first, second))
+    straightened = {
+        "after reflow": second,
+        "flow on independent pairs": first,
+        "flow on optimal pairs of batches": paired,
+    }
+    bends = {name: bend(field, starts[:500], _EULER) for name, field in straightened.items()}
+    hops = {name: wasserstein(follow_euler(field, starts, 1), test) - w_first for name, field in straightened.items()}
     moved = follow_euler(transfer, clusters[:points], _EULER)
-    paired = coupled(train, optimal_coupling, _BATCH, key=keys[2], pool=_POOL)
-    static = _static_map(paired, starts, key=keys[4], steps=steps)
+    static = _static_map(optimal, starts, key=keys[4], steps=steps)
+    across = coupled(train, optimal_coupling, _BATCH, key=keys[2], noise=clusters, pool=_POOL)
+    mapped = _static_map(across, clusters[:points], key=keys[4], steps=steps)
 
     def contrast(metric: str, ours: tuple[str, float], theirs: tuple[str, float], threshold: float) -> Contrast:
         return Contrast(metric, dict([ours, theirs]), "lower", threshold=threshold)
@@ -81,12 +93,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "reflow makes the paths straighter",
             "stated in words",
-            contrasts=contrast(
-                "straightness / path energy",
-                ("after reflow", bend(second, starts[:500], _EULER)),
-                ("flow on independent pairs", bend(first, starts[:500], _EULER)),
-                threshold=0.05,
-            ),
+            contrasts=Contrast("straightness / path energy", bends, "lower", ratio=0.5),
+            moved_from="at most 0.05, which the flow on independent pairs misses, with no other beside it",
             figure=lambda axes: draw_clouds(
                 axes,
                 {"data": test},
@@ -99,12 +107,13 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "after reflow one Euler step generates",
             "stated in words (figures are given for images only)",
-            contrasts=contrast(
+            contrasts=Contrast(
                 f"W2 to fresh data of one step, above that of {_EULER} steps of the first flow",
-                ("after reflow", hop_second - w_first),
-                ("flow on independent pairs", hop_first - w_first),
-                threshold=0.3,
+                hops,
+                "lower",
+                ratio=0.5,
             ),
+            moved_from="at most 0.3, which the flow on independent pairs misses, with no other beside it",
         ),
         Check(
             "rectification keeps the marginals, once and again",
@@ -139,9 +148,13 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             contrasts=contrast(
                 "W2 from a ring to fresh moons, above that of two samples of the moons",
                 ("flow", wasserstein(moved, test) - floor),
-                ("the ring as it is", wasserstein(clusters[:points], test) - floor),
+                ("a map regressed on optimal pairs of batches", wasserstein(mapped, test) - floor),
                 threshold=0.25,
             ),
+            expected=False,
+            tried="the flow comes as near as asked (0.23), the map regressed on optimal pairs nearer: in the plane "
+            "that is the easier problem",
+            moved_from="the same against the ring as it is",
             figure=lambda axes: draw_clouds(
                 axes,
                 {"moons": test, "ring": clusters[:points]},

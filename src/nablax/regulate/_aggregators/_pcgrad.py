@@ -70,7 +70,9 @@ def pcgrad(*, key: Key, objectives: int | None = None, throw: bool = True) -> op
 
     References:
         - Yu, Kumar, Gupta, Levine, Hausman and Finn, "Gradient Surgery for Multi-Task Learning", 2020,
-          https://arxiv.org/abs/2001.06782 (algorithm 1; done here in weights, on the Gramian alone)
+          https://arxiv.org/abs/2001.06782 (algorithm 1; done here in weights, on the Gramian alone). The authors' code,
+          https://github.com/tianheyu927/PCGrad, adds the corrected gradients up too; it shuffles the losses and then
+          does not use the shuffled ones, so that its order is the one given
     """
 
     def weigh(cosines: Array, norms: Array, carried: Key) -> tuple[Weights, Key]:

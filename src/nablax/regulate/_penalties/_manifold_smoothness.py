@@ -122,7 +122,11 @@ def manifold_smoothness(
     References:
         - Cerviño, Chamon, Haeffele, Vidal and Ribeiro, "Learning Globally Smooth Functions on Manifolds", 2023,
           https://arxiv.org/abs/2210.00301 (read in the abstract and a review: the constraints, the weighted Laplacian
-          and dual ascent; the projection on the simplex in place of descent in ρ is ours)
+          and dual ascent), and the authors' code, https://github.com/JuanCervino/smoothbench. That penalises
+          :math:`f^\top\operatorname{diag}(\lambda)Lf` with a symmetric Laplacian L, which agrees with the sum here for
+          even λ; raises each weight by the largest quotient :math:`|f_i-f_j|/d_{ij}` at its point, which is no
+          square, and divides by their sum; and holds μ to at most 1 or 2. The squared gradients, the constraints'
+          own, and the projection on the simplex, ascent on the Lagrangian, are ours
     """
     if affinity.ndim != 2 or affinity.shape[0] != affinity.shape[1]:
         raise fault(expected="a square affinity", got=f"shape {affinity.shape}", fix="manifold_affinity makes one.")

@@ -101,7 +101,8 @@ def vanishing_gradient(step: Step, weight: float, *, threshold: float = 0.0) -> 
         step: ``step(params, state, input) -> state`` for a batch.
         weight: of the penalty, no unit.
         threshold: steps with a smaller :math:`\lVert\delta_{k+1}\rVert` are left out, in units of loss per state; 0 by
-            default, which leaves out only vanished ones.
+            default, which leaves out only vanished ones. The authors' is 1e-10, against overflow, which does not occur
+            here and would make the penalty depend on the loss's unit.
 
     Returns:
         The regulator. ``update(grads, state, params, unrolled=...)`` needs the parameters and the `Unrolled` that
@@ -126,9 +127,9 @@ def vanishing_gradient(step: Step, weight: float, *, threshold: float = 0.0) -> 
 
     References:
         - Pascanu, Mikolov and Bengio, "On the difficulty of training Recurrent Neural Networks", 2013,
-          https://arxiv.org/abs/1211.5063 (the penalty, and clipping beside it; the authors' code compares squared norms
-          and leaves steps with a small error out, which is here the threshold; the mean over steps in place of their
-          sum, so that the weight does not depend on the length, is that code's too)
+          https://arxiv.org/abs/1211.5063 (the penalty, and clipping beside it), and the authors' code,
+          https://github.com/pascanur/trainingRNNs, which compares squared norms, takes the mean over steps, as here,
+          and gives the penalty a weight of 2; its states come after the nonlinearity, whose slope it takes as given
     """
     if threshold < 0:
         raise fault(expected="a threshold ≥ 0", got=str(threshold), fix="0 leaves out vanished errors only.")

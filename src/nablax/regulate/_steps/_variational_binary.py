@@ -34,7 +34,8 @@ def variational_binary(strength: float | Float[Array, ""] = 1.0) -> optax.Gradie
     where g is the gradient of the mean loss and the second term that of the divergence, exactly. The uncertainty
     $1 - m_i^2$ of each weight decides how far it still learns.
 
-    Where one task ends and the next begins, make the fields the new prior: ``state._replace(prior=params)``.
+    Where one task ends and the next begins, make the fields the new prior: ``state._replace(prior=params)``. Done after
+    every step, that is the authors' rule for networks of several layers: the pull is then along the last step.
 
     Args:
         strength: the weight λ, in units of the loss over nats; 1 over the number of samples where the loss is their
@@ -59,7 +60,10 @@ def variational_binary(strength: float | Float[Array, ""] = 1.0) -> optax.Gradie
 
     References:
         - Li, Huang, Zou and Huang, "Statistical mechanics of continual learning: variational principle and mean-field
-          potential", 2022, https://arxiv.org/abs/2212.02846
+          potential", 2022, https://arxiv.org/abs/2212.02846, and the authors' code, https://github.com/Chan-Li/VCL (the
+          same gradient. For one layer λ is 1 over the number of samples, fields start from a normal, which is the first
+          task's prior, and Adam decays them by 5e-4; for several λ is 1 for a loss summed over 64 samples, the prior is
+          renewed after every step, and the fields have an inverse temperature that rises to 10: scale them for that)
     """
     if isinstance(strength, float | int) and strength < 0:
         raise fault(expected="a strength of 0 or more", got=strength, fix="1/samples goes with a mean loss.")
