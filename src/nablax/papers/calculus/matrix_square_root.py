@@ -62,7 +62,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     found = [
         Check(
-            "The Padé approximant is more accurate than a Taylor polynomial of degree 10, at less than half its products, four against nine.",
+            "The Padé approximant is more accurate than a Taylor polynomial of degree 10, at four products against nine.",
             "stated in words and a figure",
             contrasts=error("root", roots, "Taylor"),
         ),

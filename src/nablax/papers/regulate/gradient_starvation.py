@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, require
+from ..._core import Key
 from ...regulate import spectral_decoupling
 from .._contrast import Contrast
 from .._problems._training import trained
