@@ -62,7 +62,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     found = [
         Check(
-            "The Padé approximant is more accurate than a Taylor polynomial of degree 10, at four products against nine.",
+            "The Padé approximant is more accurate than a Taylor polynomial of degree 10, at 4 products for 9.",
             "stated in words and a figure",
             contrasts=error("root", roots, "Taylor"),
         ),
