@@ -4,6 +4,7 @@ Denoising autoencoders of the digits, trained on few images, on more and on many
 some forty codes, those of many at a handful.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -93,14 +94,14 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         return jnp.min(jnp.linalg.norm(jax.vmap(encode)(xs)[:, None] - codes[None], axis=-1), axis=1)
 
     # Jitted, so that each test set is one program, not one for each operation.
-    scores = {f"trajectory of {steps}": partial(score, steps=steps) for steps in (1, 5, 20)}
+    scores: dict[str, Callable[[Array], Array]] = {f"trajectory of {k}": partial(score, steps=k) for k in (1, 5, 20)}
     scores |= {"reconstruction error": error, "distance to the nearest code": distance}
     told = {}
     for name, f in scores.items():
         of = jax.jit(f)
         usual = of(test)
         told[name] = float(np.mean([_told(usual, of(xs)) for xs in _strange(test, keys[2])]))
-    # The length that the paper's text leaves open is the one that suits the method best, in hindsight.
+    # How many steps to follow is left to whoever uses it: here what suits the method best, in hindsight.
     best = max(told.pop(name) for name in list(told) if name.startswith("trajectory"))
     told = {"trajectory, of the best of three lengths": best, **told}
     return [

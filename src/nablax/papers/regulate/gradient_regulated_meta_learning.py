@@ -8,6 +8,7 @@ supports and queries from different domains.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ]
 
 
-def _regulated(meta: MetaRegulation, support: tuple, rate: Array) -> Array:
+def _regulated(meta: MetaRegulation, support: tuple, rate: Any) -> Array:
     return meta_adapt(_loss, steps=_STEPS, learning_rate=rate)(meta, support)
 
 
