@@ -60,7 +60,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         return jnp.min(jax.jit(over)(jnp.array(_RATES), jax.random.split(wide_key, keys))["accuracy"], axis=1)
 
     methods = sgd | {"plain weights, Adam": _run(optax.adam, steps, lambda weights: weights)}
-    grids: dict[str, Sequence[float]] = dict.fromkeys(sgd, _GRID) | {"plain weights, Adam": _ADAM}
+    grids: dict[str, Sequence[float]] = dict.fromkeys(sgd, _GRID)
+    grids["plain weights, Adam"] = _ADAM
     runs = tuned(methods, grids, "lower", key=tune_key, keys=keys, of="reached")
     return [
         Check(
