@@ -35,7 +35,7 @@ PAPER = Paper(
 _SHARED, _DOMAIN = 8, 8  # features
 _SHOTS, _QUERIES = 8, 64  # samples of a task
 _STEPS = 5
-_RATES = (0.05, 0.15, 0.5, 1.5, 5.0)
+_RATES = (0.1, 0.5, 2.5, 12.5, 62.5)
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
