@@ -27,7 +27,7 @@ PAPER = Paper(
 )
 
 _SIZES = (64, 64, 64, 10)
-_RATES = (0.5, 2.0, 5.0)
+_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _GRID = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ADAM = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 _TRAIN, _BATCH, _EVERY, _UNEVEN = 1200, 64, 10, 1.0
@@ -55,9 +55,11 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "plain weights": _run(optax.sgd, steps, lambda weights: weights),
     }
 
-    def worst(run: Run) -> Array:
+    def decades(run: Run) -> Array:
+        """Rates are half a decade apart."""
         over = jax.vmap(jax.vmap(run, (0, None)), (None, 0))
-        return jnp.min(jax.jit(over)(jnp.array(_RATES), jax.random.split(wide_key, keys))["accuracy"], axis=1)
+        found = jax.jit(over)(jnp.array(_RATES), jax.random.split(wide_key, keys // 2))["accuracy"]
+        return jnp.sum(found >= 90, axis=1) / 2
 
     methods = sgd | {"plain weights, Adam": _run(optax.adam, steps, lambda weights: weights)}
     grids: dict[str, Sequence[float]] = dict.fromkeys(sgd, _GRID)
@@ -73,12 +75,13 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "Training converges over a wide range of rates.",
             "stated in words (a smoother loss landscape, stronger convergence)",
             contrasts=Contrast(
-                f"worst test accuracy over rates {_RATES}, %",
-                {name: worst(run) for name, run in sgd.items()},
+                f"decades of rates from {_RATES[0]} to {_RATES[-1]} with a test accuracy of 90 %",
+                {name: decades(run) for name, run in sgd.items()},
                 "higher",
-                threshold=90.0,
+                margin=0.5,
             ),
-            moved_from="the same beside plain weights alone",
+            moved_from="worst accuracy over rates of 0.5, 2 and 5, which lie where conditioned weights do best, beside "
+            "plain weights alone",
         ),
         Check(
             "Training is faster, and its matrices end better conditioned, than with plain weights.",
