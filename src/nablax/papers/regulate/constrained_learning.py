@@ -28,10 +28,10 @@ PAPER = Paper(
 
 _POINTS, _LEVELS, _BOUND = 4, (2, 257), 0.15
 _BOUNDS = (0.01, 0.03, 0.1)  # on the divergence, nats
-_FEATURES, _SAMPLES, _STEPS = 6, 200, 600
-_ASCENT = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-_SHARES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_FEATURES, _SAMPLES, _STEPS = 6, 200, 1500
+_ASCENT = (0.1, 1.0, 3.0, 10.0, 100.0)
+_WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
+_SHARES = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -47,7 +47,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Two checks.
     """
-    problems, seeds = (160, 28) if full else (20, 7)
+    problems, seeds = (160, 20) if full else (20, 5)
     first, second = jax.random.split(key)
     poor, rich = np.asarray(jax.jit(jax.vmap(_quantised))(jax.random.split(first, problems))).T
     methods = {
@@ -82,7 +82,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 threshold=1.1,
             ),
             moved_from="violation of a bound of 0.03 nats on half of the digits, against a weight of one, where both "
-            "losses went to zero and the bound bound nothing; and before it of 0.05, which a weight of one met",
+            "losses went to zero and the bound bound nothing; before it of 0.05, which a weight of one met; the same after "
+            "600 steps, when dual ascent had not settled (a factor of 1.24 against 3.7)",
         ),
     ]
 
