@@ -61,12 +61,12 @@ def _learn(z: Float[Array, "2"], times: int = 1) -> Float[Array, "times 2"]:
 
 
 @jax.jit
-def _ridden(starts: Float[Array, "starts 2"], key: Key) -> tuple[dict[str, Array], Array]:
-    """How far from both solutions each way of branching ends, and where the method's begin, for each start."""
+def _ridden(starts: Float[Array, "starts 2"], key: Key) -> tuple[tuple[Array, ...], Array]:
+    """How far from both solutions the method ends, the original one, and branches at the start; where its own begin."""
     # Neighbours part slowly near the border: over fewer steps the exponent is largest well inside one basin.
     horizon, offset = 40, 0.5
 
-    def one(start: Array) -> tuple[dict[str, Array], Array]:
+    def one(start: Array) -> tuple[tuple[Array, ...], Array]:
         found = ridge_rider(
             _field,
             start,
@@ -86,11 +86,7 @@ def _ridden(starts: Float[Array, "starts 2"], key: Key) -> tuple[dict[str, Array
             return _miss(jax.vmap(_learn)(point[None] + offset * jnp.stack([vectors[0], -vectors[0]]))[:, -1])
 
         branches = found.start[None] + offset * jnp.stack([found.directions[0], -found.directions[0]])
-        return {
-            "branching at the largest exponent": _miss(found.ends),
-            "ridge rider: at the slowest point that is found": branched(_slowest(start)),
-            "as far along the top direction at the start": branched(start),
-        }, branches
+        return (_miss(found.ends), branched(_slowest(start)), branched(start)), branches
 
     return jax.vmap(one)(starts)
 
@@ -137,12 +133,14 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     start_key, search_key, tune_key, scatter_key = jax.random.split(key, 4)
     # Nobody much inclined to cooperate: plain learning ends in mutual defection.
     starts = jax.random.uniform(start_key, (count, 2), minval=-0.9, maxval=-0.4)
-    misses, branches = _ridden(starts, search_key)
+    found, branches = _ridden(starts, search_key)
     # Two random starts cost as much as two branches; how far to draw them is chosen on draws of their own.
-    spreads = jnp.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0])
+    spreads = jnp.array([0.5, 1.0, 2.0, 4.0, 8.0])
     tries = jax.random.uniform(tune_key, (64, 2), minval=-0.9, maxval=-0.4)
     best = jnp.argmin(jnp.mean(_scattered(tries, spreads, tune_key), axis=1))
-    misses["two random starts about it"] = _scattered(starts, spreads[best][None], scatter_key)[0]
+    scattered = _scattered(jnp.repeat(starts, 32, axis=0), spreads[best][None], scatter_key)[0]
+    names = "branching at the largest exponent", "ridge rider, at a stationary point", "branching at the start"
+    misses = dict(zip(names, found)) | {"two random starts, mean of 32": jnp.mean(scattered.reshape(count, 32), axis=1)}
     return [
         Check(
             "Branching at the largest exponent finds both solutions of the iterated prisoners' dilemma: one branch "
@@ -151,6 +149,11 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             contrasts=Contrast("largest miss of both from a start, tolerances", misses, "lower", threshold=1.0),
             figure=lambda axes: _draw(axes, starts, np.asarray(branches)),
             moved_from="the same beside branching at the start alone",
+            expected=False,
+            tried="in this game the border of the basins passes through a saddle, which is the stationary point that "
+            "a search by speed comes to from nearly every start, so that the original method does as well. Mixed with "
+            "matching pennies, in shares of 0.05 to 0.25 as in a later extension, it keeps its saddle or loses one of "
+            "its two solutions",
         )
     ]
 
