@@ -82,7 +82,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 threshold=1.1,
             ),
             moved_from="violation of a bound of 0.03 nats on half of the digits, against a weight of one, where both "
-            "losses went to zero and the bound bound nothing; before it of 0.05, which a weight of one met; and the same "
+            "losses went to zero and nothing was bound; before of 0.05, which a weight of one met; and the same "
             "after 600 steps, when dual ascent had not settled (a factor of 1.24 against 3.7)",
         ),
     ]

@@ -33,7 +33,7 @@ PAPER = Paper(
 
 _BATCH = 64
 _RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
-_SIZES = (64, 96, 96, 10)
+_SIZES = (64, 64, 64, 10)
 _SHARES = (0.9, 0.9, 0.9)  # protected energy of inputs and of sensitivities, layer by layer
 _RADIUS = 0.2  # of the attack, in standard deviations of a pixel
 _SMOOTHING = 1.0
@@ -50,7 +50,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Two checks.
     """
-    seeds, tasks, epochs = (10, 5, 30) if full else (5, 3, 6)
+    seeds, tasks, epochs = (10, 5, 20) if full else (5, 3, 4)
     # What is protected besides nothing: inputs, their Jacobians, and sensitivities, on the other side.
     methods = {
         "inputs and their Jacobians": (True, True, False),
@@ -64,6 +64,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "higher",
         key=key,
         keys=seeds,
+        tuning=2 if full else 1,
         of="end",
     )
     baselines = ["gradient projection memory", "plain descent"]
