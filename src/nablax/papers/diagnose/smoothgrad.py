@@ -77,7 +77,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "So it does where maps are multiplied with the image.",
             "stated in words: it serves other maps made of gradients too",
-            contrasts=Contrast("AUROC of the pattern's pixels, mean over images", with_image, "higher"),
+            contrasts=Contrast("AUROC of the pattern's pixels, mean over images", with_image, "higher", margin=0.02),
         ),
         Check(
             "The smoothed map holds still where the gradient fluctuates.",
