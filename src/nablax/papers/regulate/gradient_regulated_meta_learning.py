@@ -70,7 +70,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             moved_from="the same against the start alone, at one inner rate for both",
             expected=False,
             tried="fifteen points above the start alone, which is what the abstract sets it against, and one or two "
-            "below Meta-SGD, whose rates may change sign where our gains may not: the regulator's elementwise form is ours",
+            "below Meta-SGD, whose rates may change sign where our gains may not: its elementwise form is ours",
         ),
         Check(
             "Adaptation no longer costs generality: what is learnt from few samples carries over.",
