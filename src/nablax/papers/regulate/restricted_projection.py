@@ -2,7 +2,7 @@
 
 The paper's tasks are permuted MNIST, split CIFAR-100 and split miniImageNet. Here the 8 by 8 digits are permuted, ten
 classes a task, one head for all, on three dense layers without biases as in the authors' code for permuted MNIST. Over
-the first four tasks the protected span leaves room enough and relaxing it changes nothing, so that eight are learnt.
+the first tasks the protected span leaves room enough and relaxing it changes little, so that six are learnt.
 """
 
 from functools import partial
@@ -31,7 +31,7 @@ PAPER = Paper(
     read="code",
 )
 
-_BATCH = 32
+_BATCH = 64
 _RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 # Of the authors' code for permuted MNIST: energy of the inputs that is protected, and of the gradient's span.
 _THRESHOLDS, _ENERGIES = (0.95, 0.99, 0.99), (0.97, 0.99, 0.99)
@@ -50,7 +50,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Three checks.
     """
-    seeds, tasks, epochs = (10, 10, 20) if full else (5, 8, 5)
+    seeds, tasks, epochs = (10, 10, 20) if full else (5, 6, 5)
     methods = {"relaxed": (True, True), "hard projection": (True, False), "plain descent": (False, False)}
     runs = tuned(
         {name: partial(_learn, *parts, tasks, epochs) for name, parts in methods.items()},
@@ -58,6 +58,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "higher",
         key=key,
         keys=seeds,
+        tuning=2 if full else 1,
         of="end",
     )
     return [
