@@ -59,6 +59,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "higher",
         key=key,
         keys=seeds,
+        ends={_DECAYS[0]: "less decay is none, which stands beside it"},
     )
     return [
         Check(
