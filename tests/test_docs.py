@@ -5,6 +5,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -249,6 +250,19 @@ def test_every_paper_has_a_page_with_its_claims_and_a_line_in_its_room():
         assert page.count("| **tried** |") == sum(bool(check.tried) for check in checks)
 
 
+def test_the_overview_counts_the_claims_after_an_abstract_alone(monkeypatch):
+    import dataclasses
+
+    from nablax.papers import available
+
+    first, second = (dataclasses.replace(paper, read=read) for paper, read in zip(available(), ("abstract", "text")))
+    monkeypatch.setattr(papers, "evidence", lambda: [(first, [SimpleNamespace()] * 2), (second, [SimpleNamespace()])])
+    lines = papers._after_the_abstract(papers.evidence())
+    assert any(line.startswith("2 of 3 claims, of 1 of 2 papers, ") for line in lines)
+    assert [line for line in lines if line.startswith("- ")] == [f"- {papers._linked(first)} ({first.year})"]
+    assert papers._after_the_abstract([(second, [])]) == []
+
+
 def test_what_did_not_reproduce_is_a_page_with_the_word_the_numbers_and_the_criteria_that_moved(monkeypatch):
     from nablax.papers import Check, Contrast, available
 
@@ -262,8 +276,9 @@ def test_what_did_not_reproduce_is_a_page_with_the_word_the_numbers_and_the_crit
     monkeypatch.setattr(papers, "evidence", lambda: [(paper, checks)])
     pages = papers.pages()
     before, after = pages["papers/not_reproduced.md"].split("## Criteria that were moved")
-    assert "It falls. | contradicts | worse than plain by 2.10" in before and "two rates |" in before
-    assert "It falls elsewhere." not in before and "1 of 2 claims" in before
+    assert "## Contradicts" in before and "It falls. | worse than plain by 2.10" in before and "| two rates |" in before
+    assert "It falls elsewhere." not in before and "1 of 2 claims did not reproduce here: 1 contradicts." in before
+    assert "## No effect here" not in before
     assert "It falls elsewhere." in after and "| by a half |" in after and "It falls. |" not in after
     page = pages[f"papers/{paper.rooms[0]}/{paper.slug}.md"]
     for line in (

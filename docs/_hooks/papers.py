@@ -17,6 +17,8 @@ _HOLDS, _PARTLY, _FAILS, _DIFFERS, _UNKNOWN = (
     "⚠ differs from the list",
     "· not recorded",
 )
+# Why a claim does not hold, the plainest first.
+_WORDS = ("contradicts", "no effect here", "effect too small to see", "protocol out of reach", "")
 
 
 def evidence() -> list[tuple[library.Paper, list[library.Check]]]:
@@ -90,23 +92,56 @@ def _overview(known: list[tuple[library.Paper, list[library.Check]]]) -> str:
         "does not. *In part*: some of the paper's claims do, others do not. *Not reproduced*: none does. What did not "
         "reproduce stays in the list, with what was tried: [all of it](not_reproduced.md). "
         "[How a claim is put](../concepts/claim.md).",
+        *_after_the_abstract(known),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _after_the_abstract(known: list[tuple[library.Paper, list[library.Check]]]) -> list[str]:
+    """How many claims rest on an abstract alone, and of which papers."""
+    alone = [(paper, checks) for paper, checks in known if paper.read == "abstract"]
+    if not alone:
+        return []
+    claims, whole = (sum(len(checks) for _, checks in some) for some in (alone, known))
+    return [
+        "",
+        "## After the abstract alone",
+        "",
+        f"{claims} of {whole} claims, of {len(alone)} of {len(known)} papers, were put after the abstract alone: "
+        "neither the text nor the authors' code was at hand. What the method does beyond the abstract is ours there, "
+        "and so are its defaults; the docstrings say where. They are:",
+        "",
+        *(f"- {_linked(paper)} ({paper.year})" for paper, _ in alone),
+    ]
 
 
 def _not_reproduced(known: list[tuple[library.Paper, list[library.Check]]]) -> str:
     missed = [(paper, check) for paper, checks in known for check in checks if not check.holds]
     moved = [(paper, check) for paper, checks in known for check in checks if check.moved_from]
-    lines = ["# What did not reproduce, and why", "", "| claim | why | what was found |", "| --- | --- | --- |"]
+    by_word: dict[str, list[tuple[library.Paper, library.Check]]] = {word: [] for word in _WORDS}
     for paper, check in missed:
-        found = "; ".join(text for name, text in check.rows() if name in ("difference", "tried"))
-        lines.append(
-            f"| {_linked(paper)}<br>{_plain(check.statement)} | {check.reason or 'no word yet'} | {_plain(found)} |"
-        )
-    lines += [
+        by_word[check.reason].append((paper, check))
+    counts = ", ".join(f"{len(found)} {word or 'no word yet'}" for word, found in by_word.items() if found)
+    lines = [
+        "# What did not reproduce, and why",
         "",
-        f"{len(missed)} of {sum(len(checks) for _, checks in known)} claims. [The words](../concepts/claim.md).",
+        f"{len(missed)} of {sum(len(checks) for _, checks in known)} claims did not reproduce here: {counts}. The word "
+        "is given by the numbers, but for a protocol out of reach; [what each means](../concepts/claim.md). It is said "
+        "of the set-up that was run, at its scale, which the claim's own page describes.",
     ]
+    for word, found in by_word.items():
+        if found:
+            lines += [
+                "",
+                f"## {(word or 'no word yet').capitalize()}",
+                "",
+                "| claim | found | tried |",
+                "| --- | --- | --- |",
+            ]
+        for paper, check in found:
+            row = dict(check.rows())
+            cells = " | ".join(_plain(row.get(name, "")) for name in ("difference", "tried"))
+            lines.append(f"| {_linked(paper)}<br>{_plain(check.statement)} | {cells} |")
     if moved:
         lines += ["", "## Criteria that were moved", "", "| claim | criterion | it was first |", "| --- | --- | --- |"]
         for paper, check in moved:

@@ -39,6 +39,16 @@ def test_the_error_is_the_one_stated(x64):
         np.testing.assert_allclose(error, 2 * ratio / (1 - ratio), rtol=1e-6)
 
 
+def test_numerator_and_denominator_share_their_powers():
+    def products(method, degree):
+        traced = str(jax.make_jaxpr(lambda a: matrix_square_root(a, method=method, degree=degree).value)(jnp.eye(3)))
+        # One product inside of each loop, and one of the residual behind them.
+        return [int(part.split()[0]) for part in traced.split("length=")[1:]], traced.count("dot_general")
+
+    assert products("pade", 5) == ([4], 2)
+    assert products("taylor", 10) == ([9], 2)
+
+
 @pytest.mark.parametrize("inverse", [False, True])
 def test_derivatives_are_those_of_the_eigendecomposition(inverse, x64):
     matrix = spread(4, 0.3)

@@ -125,6 +125,9 @@ def smoothgrad(
         - Smilkov, Thorat, Kim, Viégas and Wattenberg, "SmoothGrad: removing noise by adding noise", 2017,
           https://arxiv.org/abs/1706.03825 (the average, the noise's scale, the cut at the 99th percentile; the
           standard errors and the numbers drawn from them are ours)
+        - the authors' code, https://github.com/PAIR-code/saliency (the same noise, 0.15 of the input's range. It takes
+          25 draws by default, the paper 50 at most, and by default averages squares of gradients, another method that
+          the paper does not define; its pictures begin at the least size, ours at zero)
     """
     _, xs, samples = align(0.0, xs, labels)
     draws = check_count(draws, what="draws")

@@ -1,6 +1,7 @@
 """Learning Rates as a Function of Batch Size: a batch's Hessian is steeper; Lanczos sets the rate."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ PAPER = Paper(
 _SIZES = (1, 4, 8, 32, 64, 128, 256)
 _CLASSES = 10
 _RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_ADAM = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -58,21 +60,31 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         i, j = _SIZES.index(low), _SIZES.index(high)
         return float(np.log(curvature[i].mean() / curvature[j].mean()) / np.log(high / low))
 
-    ours, *fixed = np.asarray(_race(key, hidden, full), float).T
-    grid = np.stack(fixed, axis=1)
-    best = grid.min(1)
-    steepness = {"batches of 8": largest[eight], "along the whole's eigenvector": along[eight]}
-    steepness["the whole"] = np.full(batches, whole)
+    ours, fixed, adam = (np.asarray(ends, float) for ends in _race(key, hidden, full))
+    best = fixed.min(1)
+
+    def one_for_all(ends: np.ndarray) -> float:
+        """What the best setting for all scales of the loss gives at the worst of them."""
+        return float((ends / best[:, None]).max(0).min())
+
+    # Batches of one network are no independent repetitions of it.
+    steepness = {"batches of 8": largest[eight].mean(), "along the whole's eigenvector": along[eight].mean()}
+    steepness["the whole"] = whole
     falls = {"measured": abs(power + 1), "power of −1/2, as a standard error": 0.5}
     small = {"largest eigenvalue": growth(largest, 1, 4), "along the whole's eigenvector": growth(along, 1, 4)}
     large = {"largest eigenvalue": growth(largest, 64, 256), "linear growth": 1.0}
-    race = {"Lanczos, untuned": (ours / best).max(), "the best fixed rate for all": (grid / best[:, None]).max(0).min()}
+    race = {
+        "Lanczos, untuned": one_for_all(ours),
+        "the best fixed rate for all": one_for_all(fixed),
+        "the best rate of Adam for all": one_for_all(adam),
+    }
     return [
         Check(
             "a batch's Hessian is steeper than the whole's, by an amount inverse in the batch size",
             "proved: the excess is proportional to one over the batch size",
+            moved_from="steeper by whatever is resolved over the batches of one network, which are no repetitions",
             contrasts=[
-                Contrast("largest curvature found, batch by batch", steepness, "higher"),
+                Contrast("largest curvature found, mean over batches", steepness, "higher", ratio=1.2),
                 Contrast("distance from −1 of the power as which the excess falls", falls, "lower", threshold=0.4),
             ],
         ),
@@ -98,7 +110,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 "lower",
                 threshold=2.0,
             ),
-            moved_from="1.5",
+            moved_from="1.5; and a ratio of 2 with descent at one rate as the only baseline",
+            expected=False,
+            tried="descent at the best one rate for all ends at some five times the least loss, and what Lanczos sets, "
+            "untuned, at 1.3 to 1.7 times; but Adam at the best one rate of eight ends below them all",
         ),
     ]
 
@@ -145,30 +160,37 @@ def _batch_curvature(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _race(key: Key, hidden: int, full: bool) -> Float[Array, "scales runs"]:
-    """Final loss, at most that at the start, of the learner, then of each fixed rate, for three scales of the loss."""
+def _race(
+    key: Key, hidden: int, full: bool
+) -> tuple[Float[Array, "scales 1"], Float[Array, "scales rates"], Float[Array, "scales rates"]]:
+    """Final loss, at most that at the start: the learner, each fixed rate, and Adam, for three scales of the loss."""
     images, labels = pooled_digits(full)
     start, later = jax.random.split(key)
     begin = network(start, (images.shape[1], hidden, _CLASSES))
 
-    def end(scale: Array, fixed: Array) -> Array:
+    def end(optimizer: optax.GradientTransformation, scale: Array) -> Array:
         params, _ = trained(
             lambda params, rows: scale * loss(params, images[rows], labels[rows]),
             begin,
-            _by_lanczos(fixed, key),
+            optimizer,
             lambda step, key: jax.random.choice(key, len(images), (128,)),
             400,
             key=later,
         )
         return jnp.fmin(loss(params, images, labels), loss(begin, images, labels))
 
-    runs, scales = jnp.array([0.0, *_RATES]), jnp.array([0.1, 1.0, 10.0])
-    return jax.lax.map(lambda scale: jax.lax.map(lambda fixed: end(scale, fixed), runs), scales)
+    def ends(optimizer: Callable[[Array], optax.GradientTransformation], settings: Array) -> Array:
+        over = jax.vmap(jax.vmap(lambda setting, scale: end(optimizer(setting), scale), (0, None)), (None, 0))
+        return over(settings, jnp.array([0.1, 1.0, 10.0]))
+
+    learner, rates = jnp.zeros(1), jnp.array(_RATES)
+    momentum = functools.partial(optax.sgd, momentum=0.9)
+    return ends(lambda _: _by_lanczos(key), learner), ends(momentum, rates), ends(optax.adam, jnp.array(_ADAM))
 
 
-def _by_lanczos(fixed: Array, key: Key) -> optax.GradientTransformationExtraArgs:
-    """Heavy ball whose rate and momentum the Hessian of every 25th batch sets; with a fixed rate if that is above 0."""
-    ball = optax.inject_hyperparams(optax.sgd)(learning_rate=fixed, momentum=0.9)
+def _by_lanczos(key: Key) -> optax.GradientTransformationExtraArgs:
+    """Heavy ball whose rate and momentum the Hessian of every 25th batch sets."""
+    ball = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0, momentum=0.9)
 
     def update(gradient: PyTree, state: Any, params: PyTree, *, product_fn: Any, **_: Any) -> tuple[PyTree, Any]:
         def measured() -> dict[str, Array]:
@@ -177,7 +199,7 @@ def _by_lanczos(fixed: Array, key: Key) -> optax.GradientTransformationExtraArgs
             return {"learning_rate": rate, "momentum": momentum}
 
         kept = state.hyperparams
-        now = jax.lax.cond((fixed == 0) & (state.count % 25 == 0), measured, lambda: kept)
+        now = jax.lax.cond(state.count % 25 == 0, measured, lambda: kept)
         return ball.update(gradient, state._replace(hyperparams=now), params)
 
     return optax.GradientTransformationExtraArgs(ball.init, update)

@@ -1,8 +1,10 @@
 """Navigating the Latent Space Dynamics of Neural Models: what an autoencoder does to its own codes, again and again.
 
-Denoising autoencoders of the digits, one trained on a few images and one on many.
+Denoising autoencoders of the digits, trained on few images, on more and on many. Those of a hundred images settle at
+some forty codes, those of many at a handful.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
@@ -30,7 +32,7 @@ PAPER = Paper(
     read="text",
 )
 
-_FEW, _MANY, _LATENT, _NOISE = 10, 1200, 16, 0.25
+_FEW, _SOME, _MANY, _LATENT, _WIDTH, _NOISE = 10, 100, 1200, 16, 256, 0.25
 
 
 class _Autoencoder(eqx.Module):
@@ -39,8 +41,8 @@ class _Autoencoder(eqx.Module):
 
     def __init__(self, key: Key):
         first, second = jax.random.split(key)
-        self.encoder = eqx.nn.MLP(64, _LATENT, 128, 1, jnp.tanh, key=first)
-        self.decoder = eqx.nn.MLP(_LATENT, 64, 128, 1, jnp.tanh, key=second)
+        self.encoder = eqx.nn.MLP(64, _LATENT, _WIDTH, 1, jnp.tanh, key=first)
+        self.decoder = eqx.nn.MLP(_LATENT, 64, _WIDTH, 1, jnp.tanh, key=second)
 
 
 def _encode(model: _Autoencoder, x: Array) -> Array:
@@ -65,9 +67,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     images = jax.random.permutation(jax.random.key(0), images)
     train, test = images[:_MANY], images[_MANY:]
     keys = jax.random.split(key, 4)
-    both = _denoisers(jnp.array([_FEW, _MANY]), train, jax.random.split(keys[0], 2), 15_000 if full else 2000)
+    counts = jnp.array([_FEW, _SOME, _MANY])
+    three = _denoisers(counts, train, jax.random.split(keys[0], 3), 15_000 if full else 4000)
     functions = eqx.filter(_Autoencoder(keys[3]), eqx.is_array, inverse=True)
-    few, many = (eqx.combine(jax.tree.map(lambda leaf, i=i: leaf[i], both), functions) for i in (0, 1))
+    few, some, many = (eqx.combine(jax.tree.map(lambda leaf, i=i: leaf[i], three), functions) for i in range(3))
     # Codes of noise images, so that no attractor owes its place to the data; the same ones for both.
     noise = jax.random.uniform(keys[1], (100, 64))
     kept = {}
@@ -76,27 +79,31 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         record = latent_attractors(encode, decode, jax.vmap(encode)(noise), train[:_FEW], tolerance=1e-5)
         kept[f"trained on {count}"] = float(record.memorisation.value)
 
-    encode, decode = (eqx.Partial(f, many) for f in (_encode, _decode))
-    codes = jax.vmap(encode)(train[:100])
-    known = latent_attractors(encode, decode, codes, max_steps=500, tolerance=1e-5).ends
+    encode, decode = (eqx.Partial(f, some) for f in (_encode, _decode))
+    codes = jax.vmap(encode)(train[:_SOME])
+    known = latent_attractors(encode, decode, codes, tolerance=1e-5).points
 
     def error(xs: Array) -> Array:
         return jnp.sum((jax.vmap(lambda x: decode(encode(x)))(xs) - xs) ** 2, axis=1)
 
-    def score(xs: Array) -> Array:
-        return trajectory_score(encode, decode, xs, known)
+    def score(xs: Array, steps: int) -> Array:
+        return trajectory_score(encode, decode, xs, known, steps=steps)
 
     def distance(xs: Array) -> Array:
         # No step of the field: how far the code is from the nearest code of an image of the training set.
         return jnp.min(jnp.linalg.norm(jax.vmap(encode)(xs)[:, None] - codes[None], axis=-1), axis=1)
 
     # Jitted, so that each test set is one program, not one for each operation.
-    scores = {"trajectory": score, "reconstruction error": error, "distance to the nearest code": distance}
+    scores: dict[str, Callable[[Array], Array]] = {f"trajectory of {k}": partial(score, steps=k) for k in (1, 5, 20)}
+    scores |= {"reconstruction error": error, "distance to the nearest code": distance}
     told = {}
     for name, f in scores.items():
         of = jax.jit(f)
         usual = of(test)
-        told[name] = np.mean([_told(usual, of(xs)) for xs in _strange(test, keys[2])])
+        told[name] = float(np.mean([_told(usual, of(xs)) for xs in _strange(test, keys[2])]))
+    # How many steps to follow is left to whoever uses it: here what suits the method best, in hindsight.
+    best = max(told.pop(name) for name in list(told) if name.startswith("trajectory"))
+    told = {"trajectory, of the best of three lengths": best, **told}
     return [
         Check(
             "An autoencoder of few images keeps them as attractors; one of many does not.",
@@ -113,8 +120,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "stated in words and tables, against nearest neighbours of features",
             contrasts=Contrast("AUROC, mean over four kinds of strange images", told, "higher", margin=0.02),
             expected=False,
-            tried="attractors of 300 training codes in at most 2000 iterations, and of 100 in 500, at four keys",
-            moved_from="against reconstruction error alone",
+            tried="twenty steps with autoencoders of all 1200 images, whose training codes fall on two or three "
+            "attractors whatever the noise, the width and the weight decay, at most six; of 300 images, with eighteen "
+            "attractors; of 100 with forty, where one step does best",
+            moved_from="against reconstruction error alone; and with an autoencoder of two attractors",
         ),
     ]
 

@@ -1,6 +1,6 @@
-"""Dual ascent: Lagrangian minimisers of growing richness, and a network with a loss that it must keep."""
+"""Dual ascent: Lagrangian minimisers of growing richness, and a network that must not heed an attribute."""
 
-from functools import partial
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import Key
 from ...regulate import dual_ascent, multi_value_and_grad
 from .._contrast import Contrast
-from .._problems._classifier import cross_entropy, digits, logits, network
+from .._problems._classifier import logits, network
 from .._problems._training import trained
+from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -26,38 +27,41 @@ PAPER = Paper(
 )
 
 _POINTS, _LEVELS, _BOUND = 4, (2, 257), 0.15
-_CLASSES, _KEPT, _STEPS = 10, 0.03, 400
+_BOUNDS = (0.01, 0.03, 0.1)  # on the divergence, nats
+_FEATURES, _SAMPLES, _STEPS = 6, 200, 1500
+_ASCENT = (0.1, 1.0, 3.0, 10.0, 100.0)
+_WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
+_SHARES = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
-    """Minimise Lagrangians exactly over quantised predictors, and train a network on five digits with five to keep.
+    """Minimise Lagrangians exactly over quantised predictors, and train a network under bounds that it would exceed.
+
+    The second is the paper's counterfactual fairness on drawn data: a network that foretells labels from features and
+    an attribute may change its answer by so much, and no more, when the attribute is flipped.
 
     Args:
         key: of all randomness.
-        full: eight times the problems and the seeds. The paper's fair classification of its tables is not run.
+        full: eight times the problems and four times the seeds. The paper's table of recidivism is not used.
 
     Returns:
         Two checks.
     """
-    problems, seeds = (160, 24) if full else (20, 3)
+    problems, seeds = (160, 20) if full else (20, 5)
     first, second = jax.random.split(key)
     poor, rich = np.asarray(jax.jit(jax.vmap(_quantised))(jax.random.split(first, problems))).T
-    images, labels = digits()
-    data = images[:800], labels[:800]
-    starts = jax.jit(jax.vmap(lambda k: network(k, (64, 32, _CLASSES))))(jax.random.split(second, seeds))
-
-    @jax.jit
-    @jax.vmap
-    def fixed(weight: Array) -> Array:
-        rule = optax.stateless(lambda grads, params: jax.tree.map(lambda g: g[0] + weight * g[1], grads))
-        return jax.vmap(partial(_violation, optax.chain(rule, optax.sgd(0.2)), data))(starts)
-
-    # Half the baselines' rate, for multipliers make the Lagrangian steeper than the losses.
-    ours = optax.chain(dual_ascent(0.2, jnp.array([_KEPT])), optax.sgd(0.1))
-    violations = {
-        "dual ascent": jax.jit(jax.vmap(partial(_violation, ours, data)))(starts),
-        **dict(zip(("no constraint", "equal weights"), fixed(jnp.array([0.0, 1.0])))),
+    methods = {
+        "dual ascent": lambda rate, bound: dual_ascent(rate, bound[None]),
+        "one weight for all bounds": lambda weight, bound: _weighed(weight),
+        "a weight inverse to the bound": lambda share, bound: _weighed(share / bound),
     }
+    fair = tuned(
+        {name: _run(rule) for name, rule in methods.items()},
+        dict(zip(methods, (_ASCENT, _WEIGHTS, _SHARES))),
+        "lower",
+        key=second,
+        keys=seeds,
+    )
     return [
         Check(
             "Rich parametrisations make the last iterates nearly feasible.",
@@ -70,13 +74,23 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             ),
         ),
         Check(
-            "The last iterate of a network trained by dual ascent is feasible.",
+            "The last iterate of a network trained by dual ascent nearly keeps its bound, and gives nothing away.",
             "shown for fair learning (figures)",
-            contrasts=Contrast(f"violation of a bound of {_KEPT} nats, nats", violations, "lower", threshold=0.005),
-            moved_from="the same for a bound of 0.05 nats, which equal weights met; at the baselines' rate, where "
-            "dual ascent diverged from one start of fifteen",
+            contrasts=fair.contrast(
+                f"factor from the divergence to its bound, up or down, worst of the bounds {_BOUNDS} nats",
+                "lower",
+                threshold=1.1,
+            ),
+            moved_from="violation of a bound of 0.03 nats on half of the digits, against a weight of one, where both "
+            "losses went to zero and nothing was bound; before of 0.05, which a weight of one met; and the same "
+            "after 600 steps, when dual ascent had not settled (a factor of 1.24 against 3.7)",
         ),
     ]
+
+
+def _weighed(weight: Float[Array, ""]) -> optax.GradientTransformation:
+    """The loss and a penalty of fixed weight."""
+    return optax.stateless(lambda grads, params: jax.tree.map(lambda g: g[0] + weight * g[1], grads))
 
 
 def _quantised(key: Key) -> Float[Array, " levels"]:
@@ -105,22 +119,39 @@ def _quantised(key: Key) -> Float[Array, " levels"]:
     return jax.vmap(run)(jnp.array(_LEVELS))
 
 
-def _violation(optimizer: optax.GradientTransformation, data: tuple[Array, Array], start: PyTree) -> Float[Array, ""]:
-    """Of the last iterate, of the bound on the loss of digits below five, while the others' is minimised."""
-    images, labels = data
-    low = labels < _CLASSES // 2
+def _run(rule: Callable[[Array, Array], optax.GradientTransformation]) -> Run:
+    """Factor between the divergence at the end and its bound, the worst over bounds."""
 
-    def losses(params: PyTree, batch: None) -> Float[Array, "2"]:
-        nats = jax.vmap(cross_entropy)(logits(params, images)[:, None], labels[:, None])
-        return jnp.stack([jnp.mean(nats, where=~low), jnp.mean(nats, where=low)])
+    def run(setting: Float[Array, ""], key: Key) -> Float[Array, ""]:
+        draw, flip, label, start = jax.random.split(key, 4)
+        features = jax.random.normal(draw, (_SAMPLES, _FEATURES))
+        attribute = jnp.where(jax.random.bernoulli(flip, 0.5, (_SAMPLES, 1)), 1.0, -1.0)
+        chance = jax.nn.sigmoid(features[:, :1] - features[:, 1:2] + 1.5 * attribute)
+        signs = jnp.where(jax.random.uniform(label, chance.shape) < chance, 1.0, -1.0)
+        seen, turned = (jnp.concatenate([features, a], axis=1) for a in (attribute, -attribute))
 
-    params, _ = trained(
-        losses,
-        start,
-        optimizer,
-        lambda step, key: None,
-        _STEPS,
-        key=jax.random.key(0),  # nothing is drawn
-        value_and_grad=multi_value_and_grad,
-    )
-    return losses(params, None)[1] - _KEPT
+        def losses(params: PyTree, batch: None) -> Float[Array, "2"]:
+            here, there = logits(params, seen), logits(params, turned)
+            # The Kullback-Leibler divergences of the two answers from each other, halved.
+            divergence = 0.5 * (jax.nn.sigmoid(here) - jax.nn.sigmoid(there)) * (here - there)
+            return jnp.stack([jnp.mean(jax.nn.softplus(-signs * here)), jnp.mean(divergence)])
+
+        def factor(bound: Float[Array, ""]) -> Float[Array, ""]:
+            params, _ = trained(
+                losses,
+                network(start, (_FEATURES + 1, 16, 1)),
+                optax.chain(rule(setting, bound), optax.adam(optax.cosine_decay_schedule(0.02, _STEPS))),
+                lambda step, key: None,
+                _STEPS,
+                key=key,
+                value_and_grad=multi_value_and_grad,
+            )
+            found = jnp.log(losses(params, None)[1] / bound)
+            return jnp.exp(jnp.minimum(jnp.abs(found), 10.0))
+
+        return jnp.max(jax.vmap(factor)(jnp.array(_BOUNDS)))
+
+    return run
+
+
+__all__ = ["PAPER", "checks"]

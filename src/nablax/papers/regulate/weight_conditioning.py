@@ -1,6 +1,7 @@
 """Weight conditioning of a small network of the digits: rates that it trains at, speed, and condition numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,9 @@ PAPER = Paper(
 )
 
 _SIZES = (64, 64, 64, 10)
-_RATES = (0.5, 2.0, 5.0)
-_GRID = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-_ADAM = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_GRID = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_ADAM = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 _TRAIN, _BATCH, _EVERY, _UNEVEN = 1200, 64, 10, 1.0
 _HALF = 0.301  # half the condition number, in powers of ten
 
@@ -48,14 +49,21 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     matrix_key, wide_key, tune_key = jax.random.split(key, 3)
     raw = jax.vmap(lambda k: _draw(k, _UNEVEN))(jax.random.split(matrix_key, keys))
     uneven = {"conditioned": jax.vmap(_conditioned)(raw), "plain weights": jax.vmap(_condition)(raw)}
-    sgd = {"conditioned": _run(optax.sgd, steps, True), "plain weights": _run(optax.sgd, steps, False)}
+    sgd = {
+        "conditioned": _run(optax.sgd, steps, weight_conditioning),
+        "weight normalisation": _run(optax.sgd, steps, _normalised, start=_with_gains),
+        "plain weights": _run(optax.sgd, steps, lambda weights: weights),
+    }
 
-    def worst(run: Run) -> Array:
+    def decades(run: Run) -> Array:
+        """Rates are half a decade apart."""
         over = jax.vmap(jax.vmap(run, (0, None)), (None, 0))
-        return jnp.min(jax.jit(over)(jnp.array(_RATES), jax.random.split(wide_key, keys))["accuracy"], axis=1)
+        found = jax.jit(over)(jnp.array(_RATES), jax.random.split(wide_key, keys // 2))["accuracy"]
+        return jnp.sum(found >= 90, axis=1) / 2
 
-    methods = sgd | {"plain weights, Adam": _run(optax.adam, steps, False)}
-    grids = dict.fromkeys(sgd, _GRID) | {"plain weights, Adam": _ADAM}
+    methods = sgd | {"plain weights, Adam": _run(optax.adam, steps, lambda weights: weights)}
+    grids: dict[str, Sequence[float]] = dict.fromkeys(sgd, _GRID)
+    grids["plain weights, Adam"] = _ADAM
     runs = tuned(methods, grids, "lower", key=tune_key, keys=keys, of="reached")
     return [
         Check(
@@ -67,11 +75,13 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "Training converges over a wide range of rates.",
             "stated in words (a smoother loss landscape, stronger convergence)",
             contrasts=Contrast(
-                f"worst test accuracy over rates {_RATES}, %",
-                {name: worst(run) for name, run in sgd.items()},
+                f"decades of rates from {_RATES[0]} to {_RATES[-1]} with a test accuracy of 90 %",
+                {name: decades(run) for name, run in sgd.items()},
                 "higher",
-                threshold=90.0,
+                margin=0.5,
             ),
+            moved_from="worst accuracy over rates of 0.5, 2 and 5, which lie where conditioned weights do best, beside "
+            "plain weights alone",
         ),
         Check(
             "Training is faster, and its matrices end better conditioned, than with plain weights.",
@@ -86,7 +96,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             tried="rates from 0.05 to 5, rows even and uneven at the start: at equal rates plain weights lower the "
             "training loss faster up to rate 1; a square matrix's condition number is that of its smallest singular "
             "value, which scaling rows hardly moves. The text was read in the abstract only",
-            moved_from="the same at the best of three rates on the judging keys, one order of the images for all",
+            moved_from="the same at the best of three rates on the judging keys, one order of the images for all; and "
+            "without weight normalisation, which the paper names, beside it",
         ),
     ]
 
@@ -115,11 +126,23 @@ def _conditioned(params: list[Array]) -> Float[Array, ""]:
     return _condition(weight_conditioning(params))
 
 
-def _run(optimiser: Callable[[Array], optax.GradientTransformation], steps: int, ours: bool) -> Run:
-    """Steps to the goal, all of them where it is not reached; the last accuracy in percent, and condition number."""
+def _with_gains(weights: list[Array]) -> list[tuple[Array, Array]]:
+    """What weight normalisation trains, beginning with the same weights: directions of rows, and their norms."""
+    return [(weight, jnp.linalg.norm(weight, axis=1, keepdims=True)) for weight in weights]
 
-    def used(params: list[Array]) -> list[Array]:
-        return weight_conditioning(params) if ours else params
+
+def _normalised(params: list[tuple[Array, Array]]) -> list[Array]:
+    return [gain * weight for (_, gain), weight in zip(params, weight_conditioning([w for w, _ in params]))]
+
+
+def _run(
+    optimiser: Callable[[Array], optax.GradientTransformation],
+    steps: int,
+    used: Callable[[Any], list[Array]],
+    *,
+    start: Callable[[list[Array]], Any] = list,
+) -> Run:
+    """Steps to the goal, all of them where it is not reached; the last accuracy in percent, and condition number."""
 
     def run(rate: Float[Array, ""], key: Key) -> dict[str, Array]:
         order_key, start_key, batch_key = jax.random.split(key, 3)
@@ -127,13 +150,13 @@ def _run(optimiser: Callable[[Array], optax.GradientTransformation], steps: int,
         order = jax.random.permutation(order_key, len(images))
         x, y = images[order] - 0.3, labels[order]
 
-        def right(params: list[Array], *_: object) -> Array:
+        def right(params: Any, *_: object) -> Array:
             answers = jnp.argmax(_network(used(params), x[_TRAIN:]), axis=1)
             return 100 * jnp.mean((answers == y[_TRAIN:]).astype(jnp.float32))
 
         params, accuracies = trained(
             lambda params, rows: cross_entropy(_network(used(params), x[rows]), y[rows]),
-            _draw(start_key, 0.0),
+            start(_draw(start_key, 0.0)),
             optimiser(rate),
             lambda step, key: jax.random.randint(key, (_BATCH,), 0, _TRAIN),
             steps,

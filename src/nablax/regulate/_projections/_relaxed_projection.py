@@ -69,8 +69,11 @@ def relaxed_projection(penalty: float = 1.0) -> optax.GradientTransformationExtr
 
     References:
         - Yang, Yang, Li and Liu, "Restricted Orthogonal Gradient Projection for Continual Learning", 2023,
-          https://arxiv.org/abs/2301.12131 (the method as in the authors' code, where Q is a parameter; that its step is
-          a step on W alone is derived here)
+          https://arxiv.org/abs/2301.12131
+        - the authors' code, https://github.com/THUNLP-MT/ROGO, followed here (there Q is a parameter; that its step is
+          a step on W alone is derived here. The penalty is theirs for permuted MNIST. There, besides, an epoch of hard
+          projection comes first in each task, the rate is halved whenever more has been relaxed, and nothing more is
+          relaxed for the task after an epoch that relaxes nothing: all this is left to the caller)
     """
     if penalty < 0:
         raise fault(expected="a penalty of 0 or more", got=penalty, fix="Large values approach plain projection.")
@@ -132,8 +135,10 @@ def relax_bases(
 
     References:
         - Yang, Yang, Li and Liu, "Restricted Orthogonal Gradient Projection for Continual Learning", 2023,
-          https://arxiv.org/abs/2301.12131 (there the search is greedy, one direction at a time; each is the next
-          principal vector)
+          https://arxiv.org/abs/2301.12131
+        - the authors' code, https://github.com/THUNLP-MT/ROGO (there the search is greedy, one direction at a time;
+          each is the next principal vector. The cosine is theirs, and the energy that of their first layer,
+          with 0.99 for the others)
     """
     if not 0 < cosine <= 1:
         raise fault(expected="a cosine in (0, 1]", got=cosine, fix="0.9 relaxes what nearly lies in the gradient.")
