@@ -17,8 +17,9 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 def unrolled(key: Key) -> Key:
     """The same key, of the same draws, whose hash is written out.
 
-    On CPUs JAX runs the twenty rounds of Threefry in a loop of five, which XLA cannot fuse: 11 ns for each number, where
-    written out it is 2.5 (one core), and more than twice the time to compile. Keys of other generators stay as they are.
+    On CPUs JAX runs the twenty rounds of Threefry in a loop of five, which XLA cannot fuse: 11 ns for each number,
+    where written out it is 2.5 (one core), and more than twice the time to compile. Keys of other generators stay as
+    they are.
     """
     if str(jax.random.key_impl(key)) != jax.extend.random.threefry_prng_impl.name:
         return key
