@@ -81,7 +81,7 @@ def ours(folder: Path) -> dict:
     if found:
         np.save(ends, np.array("; ".join(f"p = {power:g}: {_words(found, power)}" for power in POWERS)))
     words = f"after {STEPS} steps, p = 2: {_words(early, 2.0)}; after {ROUNDS * STEPS}, "
-    return {"values": (1e3 * times / STEPS).tolist(), "compile": compiling, "accuracy": words + str(np.load(ends))}
+    return {"values": [1e3 * min(times) / STEPS], "compile": compiling, "accuracy": words + str(np.load(ends))}
 
 
 def peer(folder: Path) -> dict:
@@ -118,4 +118,4 @@ def peer(folder: Path) -> dict:
         times += _one_thread.seconds(lambda method=method, ends=ends: ends.append(train(method, STEPS)), TIMED)
         early[name, 2.0] = float(np.mean([_expected(share.astype(np.float64), 2.0) for share in ends]))
     words = f"after {STEPS} steps, p = 2: {_words(early, 2.0)}"
-    return {"values": (1e3 * times / STEPS).tolist(), "compile": first, "accuracy": words}
+    return {"values": [1e3 * min(times) / STEPS], "compile": first, "accuracy": words}

@@ -29,7 +29,7 @@ def unrolled(key: Key) -> Key:
 def _bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:
     size = math.prod(shape)
     plain = jax.extend.random.threefry_prng_impl.random_bits
-    if bit_width != 32 or size >= 2**32 or not jax.config.jax_threefry_partitionable:
+    if bit_width != 32 or size >= 2**32 or not _partitionable():
         return plain(key, bit_width, shape)
     first, second = _threefry(key, jnp.zeros(shape, jnp.uint32), jnp.arange(size, dtype=jnp.uint32).reshape(shape))
     return first ^ second
@@ -45,6 +45,10 @@ def _threefry(key: UInt32[Array, "2"], x: Array, y: Array) -> tuple[Array, Array
             y = x ^ ((y << jnp.uint32(places)) | (y >> jnp.uint32(32 - places)))
         x, y = x + keys[(turn + 1) % 3], y + keys[(turn + 2) % 3] + jnp.uint32(turn + 1)
     return x, y
+
+
+def _partitionable() -> bool:
+    return bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
 
 
 @functools.cache
