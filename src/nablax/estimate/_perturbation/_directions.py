@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import Key, check_count, exact, fault, space, unit_vector, wide_dtype
+from .._draws import unrolled
 
 Directions = Literal["gaussian", "rademacher", "sphere", "orthogonal"]
 KINDS: tuple[str, ...] = ("gaussian", "rademacher", "sphere", "orthogonal")
@@ -41,7 +42,7 @@ def draw(kind: str, key: Key, like: PyTree) -> PyTree:
 def draw_leaf(kind: str, key: Key, number: int | Array, leaf: Array) -> Array:
     """The leaf of that number of what `draw` draws."""
     sample = jax.random.normal if kind == "gaussian" else jax.random.rademacher
-    return sample(jax.random.fold_in(key, number), leaf.shape, wide_dtype(leaf))
+    return sample(unrolled(jax.random.fold_in(key, number)), leaf.shape, wide_dtype(leaf))
 
 
 def directions(kind: str, key: Key, like: PyTree, probes: int) -> PyTree:
@@ -63,7 +64,7 @@ def directions(kind: str, key: Key, like: PyTree, probes: int) -> PyTree:
             got=probes,
             fix="Average over keys for more: nablax.estimate.average.",
         )
-    block = jax.random.normal(key, (dim, probes), vectors.flat.dtype)
+    block = jax.random.normal(unrolled(key), (dim, probes), vectors.flat.dtype)
     return vectors.rows(jnp.sqrt(jnp.asarray(dim, block.dtype)) * _normalised(kind, block).T)
 
 
