@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,8 @@ from .._quoting import assignment
 from . import _dequantise
 from ._cells import block_size, cells_of, condition_vector, decode_conditions, encode_conditions
 from ._columns import choose_columns
+from ._kept import broken, computed
+from ._relations import AbstractComputed, AbstractRelation, Order, relation_from_json
 
 if TYPE_CHECKING:
     from ._sources import Source
@@ -38,6 +40,8 @@ class Codec:
         condition: names of those that condition the model; the others are modelled.
         notices: one line for each thing to know of the columns.
         dropped: name of each column that is not modelled, and why.
+        relations: exact relations between columns that were found; the target of one that is kept is not modelled but
+            worked out from the others.
 
     Example:
         >>> import jax, polars as pl
@@ -58,11 +62,28 @@ class Codec:
     condition: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     dropped: tuple[tuple[str, str], ...] = ()
+    relations: tuple[AbstractRelation, ...] = ()
 
     @functools.cached_property
     def modelled(self) -> tuple[AbstractKind, ...]:
         """The columns that the model draws."""
-        return tuple(kind for kind in self.columns if kind.modelled and kind.name not in self.condition)
+        left = {*self.condition, *self.computed}
+        return tuple(kind for kind in self.columns if kind.modelled and kind.name not in left)
+
+    @functools.cached_property
+    def computed(self) -> dict[str, AbstractComputed]:
+        """The columns that are worked out from others, by name, each after those that it needs."""
+        return {r.target: r for r in self.relations if r.kept and isinstance(r, AbstractComputed)}
+
+    @functools.cached_property
+    def orders(self) -> tuple[Order, ...]:
+        """The orders that are kept."""
+        return tuple(r for r in self.relations if r.kept and isinstance(r, Order))
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, AbstractKind]:
+        """The columns, by name."""
+        return {kind.name: kind for kind in self.columns}
 
     @functools.cached_property
     def carried(self) -> tuple[AbstractKind, ...]:
@@ -141,6 +162,12 @@ class Codec:
         kind = self.column(name)
         if name in self.condition:
             raise UserError(f"column '{name}' is a condition: set it with --condition {assignment(name, 'VALUE')}")
+        if name in self.computed:
+            relation = self.computed[name]
+            raise UserError(
+                f"column '{name}' is kept as {relation.formula} and not modelled: it follows from "
+                f"{' and '.join(relation.inputs)}, which can be given; rows by their '{name}' take a --guide"
+            )
         if kind not in self.modelled:
             raise UserError(f"column '{name}' is not modelled: {kind.reason}")
         return self.modelled.index(kind)
@@ -311,7 +338,26 @@ class Codec:
         made |= {kind.name: kind.decode(nothing, nothing.astype(np.float64)) for kind in self.carried}
         if condition is not None:
             made |= {series.name: series for series in decode_conditions(self.conditioned, condition)}
-        return pl.DataFrame([made[kind.name] for kind in self.columns if kind.name in made])
+        frame = self.work_out(pl.DataFrame(list(made.values())))
+        return frame.select(kind.name for kind in self.columns if kind.name in frame.columns)
+
+    def work_out(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Typed rows with the columns that are kept as formulas of others worked out from them, on their own grids."""
+        return computed(self.by_name, self.relations, frame)
+
+    def broken(self, frame: pl.DataFrame) -> dict[AbstractRelation, np.ndarray]:
+        """Relations that are kept, and which rows [n] break them."""
+        return broken(self.by_name, [relation for relation in self.relations if relation.kept], frame)
+
+    def obeys(self, frame: pl.DataFrame) -> np.ndarray:
+        """Drawn rows [n] in which the orders hold, and what is worked out can be."""
+        holds = np.ones(len(frame), bool)
+        for breaks in broken(self.by_name, self.orders, frame).values():
+            holds &= ~breaks
+        for name, relation in self.computed.items():
+            given = pl.all_horizontal(pl.col(*relation.inputs).is_not_null())
+            holds &= ~frame.select(given & pl.col(name).is_null()).to_series().to_numpy()
+        return holds
 
     def spell(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Typed cells as the table's own came: text where it was text."""
@@ -332,7 +378,9 @@ class Codec:
     def to_json(self) -> str:
         """The codec as JSON text."""
         fields = {"columns": [kind.to_json() for kind in self.columns]}
-        rest = {"condition": self.condition, "notices": self.notices, "dropped": dict(self.dropped)}
+        rest: dict[str, Any] = {"condition": self.condition, "notices": self.notices, "dropped": dict(self.dropped)}
+        if self.relations:
+            rest["relations"] = [relation.to_json() for relation in self.relations]
         return json.dumps({"kind": "table", **fields, **rest})
 
     @staticmethod
@@ -340,7 +388,9 @@ class Codec:
         """Undo ``to_json``."""
         fields = json.loads(text)
         columns = tuple(kind_from_json(column) for column in fields["columns"])
-        return Codec(columns, tuple(fields["condition"]), tuple(fields["notices"]), tuple(fields["dropped"].items()))
+        relations = tuple(relation_from_json(relation) for relation in fields.get("relations", ()))
+        texts = tuple(fields["condition"]), tuple(fields["notices"]), tuple(fields["dropped"].items())
+        return Codec(columns, *texts, relations)
 
 
 def fit_codec(source: "Source", *, condition: Sequence[str] = (), kinds: Mapping[str, str] | None = None) -> Codec:

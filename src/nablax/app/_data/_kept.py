@@ -1,0 +1,141 @@
+"""Relations that are kept: columns worked out instead of modelled, and rows that break what they say."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from .._kinds._kind import AbstractKind
+from .._kinds._quantity import AbstractQuantity
+from .._kinds._types import dtype_from_json, family
+from ._cells import cells_of
+from ._readings import cells_as_numbers, cells_as_states, halves_for
+from ._relations import AbstractComputed, AbstractRelation, Formula, Lookup, Order, percent
+
+_UNFOUNDED = 0.01  # share of the rows whose target is there for nothing that it follows from
+_LAST_DAY = 2.9e6  # days since 1970 that a date can be
+_EXACT = 2.0**53  # beyond which whole numbers are no longer told apart
+
+
+def keep(relations: Sequence[AbstractRelation]) -> tuple[AbstractRelation, ...]:
+    """The relations, those that can be kept marked so.
+
+    A column that is there in many rows where what it follows from is missing says more than the relation: it stays
+    modelled.
+    """
+    return tuple(dataclasses.replace(relation, kept=not why_not(relation)) for relation in relations)
+
+
+def why_not(relation: AbstractRelation) -> str:
+    """Why a relation cannot be kept; empty where it can."""
+    if not isinstance(relation, AbstractComputed):
+        return ""
+    if relation.unfounded <= _UNFOUNDED * (relation.rows + relation.unfounded):
+        return ""
+    return f"{relation.target} is there in {relation.unfounded} rows where what it follows from is missing"
+
+
+def lines(relations: Sequence[AbstractRelation], *, kept: bool, most: int) -> Iterator[str]:
+    """What ``learn`` says of the relations found: one line each, and how to keep them.
+
+    Args:
+        relations: found.
+        kept: whether they were asked to be kept.
+        most: lines of them at most.
+    """
+    for relation in relations[:most]:
+        line = f"relation: {relation} in {percent(relation.share)} of {relation.rows} rows"
+        if isinstance(relation, Order):
+            line = f"relation: {relation}, in any of {relation.rows} rows"
+        if relation.broken:
+            shown = ", ".join(str(row + 1) for row in relation.examples)
+            line += f"; not in {relation.broken}, such as row {shown}"
+        if relation.kept and isinstance(relation, AbstractComputed):
+            line += f"; {relation.target} is worked out, not modelled"
+            if relation.silent:
+                line += f", though {relation.silent} rows leave it empty"
+        elif relation.kept:
+            line += "; kept by drawing rows anew"
+        elif kept and (why := why_not(relation)):
+            line += f"; not kept: {why}"
+        yield line
+    if len(relations) > most:
+        yield f"and {len(relations) - most} more relations, in the report"
+    if relations and not kept:
+        yield "samples keep these nearly; --keep-relations keeps them exactly"
+
+
+def computed(
+    kinds: Mapping[str, AbstractKind], relations: Sequence[AbstractRelation], frame: pl.DataFrame
+) -> pl.DataFrame:
+    """Typed rows with the columns that follow from others worked out anew, each on its own grid.
+
+    Args:
+        kinds: every column, by name.
+        relations: kept; the others count for nothing.
+        frame: typed cells, the inputs among them.
+
+    Returns:
+        The rows. A column is empty where one of its inputs is, or where it cannot be worked out.
+    """
+    for relation in relations:
+        if isinstance(relation, AbstractComputed) and relation.kept and set(relation.inputs) <= set(frame.columns):
+            frame = frame.with_columns(_column(kinds, relation, frame))
+    return frame
+
+
+def _column(kinds: Mapping[str, AbstractKind], relation: AbstractComputed, frame: pl.DataFrame) -> pl.Series:
+    kind = kinds[relation.target]
+    if isinstance(relation, Lookup):
+        state = relation.states(cells_as_states(kinds[relation.source], frame))
+        return kind.decode(np.where(state < 0, kind.levels, state), np.zeros(len(state)))
+    assert isinstance(relation, Formula) and isinstance(kind, AbstractQuantity)
+    x = {name: cells_as_numbers(kinds[name], frame) for name in relation.inputs}
+    return on_grid(kind, relation.value(x))
+
+
+def on_grid(kind: AbstractQuantity, value: np.ndarray) -> pl.Series:
+    """Numbers as cells of a column, on its grid; null where they are none that it can hold."""
+    dtype = dtype_from_json(kind.dtype)
+    most = _LAST_DAY if family(dtype) == "time" else _EXACT / kind.scale.denominator
+    there = np.isfinite(value) & (np.abs(np.nan_to_num(value)) < most)
+    return kind.scale.series(kind.name, dtype, np.where(there, value, kind.scale.low), there)
+
+
+def broken(
+    kinds: Mapping[str, AbstractKind], relations: Sequence[AbstractRelation], frame: pl.DataFrame
+) -> dict[AbstractRelation, np.ndarray]:
+    """Rows that break relations, as they were read or typed.
+
+    Args:
+        kinds: every column, by name.
+        relations: those to look at.
+        frame: the rows; a relation with a column that is absent counts for nothing.
+
+    Returns:
+        Relation to booleans [n]: its columns are there, and it does not hold.
+    """
+    found: dict[AbstractRelation, np.ndarray] = {}
+    for relation in relations:
+        if not set(relation.names) <= set(frame.columns):
+            continue
+        if isinstance(relation, Lookup):
+            source, target = (cells_as_states(kinds[name], frame) for name in (relation.source, relation.target))
+            # A target that was never seen is no state, and is none that the source says.
+            there = ~cells_of(kinds[relation.target], frame)[0].is_null().to_numpy()
+            found[relation] = (source >= 0) & there & (relation.states(source) != target)
+            continue
+        x = {name: cells_as_numbers(kinds[name], frame) for name in relation.names}
+        assert isinstance(relation, Formula | Order)
+        rounding = halves_for(relation.target, list(kinds.values())) if isinstance(relation, Formula) else {}
+        found[relation] = relation.breaks(x, rounding)
+    return found
+
+
+def there(kinds: Mapping[str, AbstractKind], relation: AbstractRelation, frame: pl.DataFrame) -> np.ndarray:
+    """Rows [n] in which all columns of a relation are there."""
+    return np.all([~cells_of(kinds[name], frame)[0].is_null().to_numpy() for name in relation.names], axis=0)
+
+
+__all__ = ["broken", "computed", "keep", "lines", "on_grid", "there", "why_not"]
