@@ -63,7 +63,7 @@ def with_values(codec: Codec, frame: pl.DataFrame, values: Mapping[str, object])
         codec.column(name).one(value).gather(np.zeros(len(frame), np.uint32)).alias(name)
         for name, value in values.items()
     ]
-    return frame.with_columns([cells.cast(frame[cells.name].dtype) for cells in exact])
+    return codec.work_out(frame.with_columns([cells.cast(frame[cells.name].dtype) for cells in exact]))
 
 
 def all_states(codec: Codec) -> np.ndarray:

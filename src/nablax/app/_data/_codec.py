@@ -19,7 +19,7 @@ from .._quoting import assignment
 from . import _dequantise
 from ._cells import block_size, cells_of, condition_vector, decode_conditions, encode_conditions
 from ._columns import choose_columns
-from ._kept import broken, computed
+from ._kept import broken, computed, solved
 from ._relations import AbstractComputed, AbstractRelation, Order, relation_from_json
 
 if TYPE_CHECKING:
@@ -344,6 +344,12 @@ class Codec:
     def work_out(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Typed rows with the columns that are kept as formulas of others worked out from them, on their own grids."""
         return computed(self.by_name, self.relations, frame)
+
+    def solved(
+        self, frame: pl.DataFrame, holes: Mapping[str, np.ndarray]
+    ) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+        """Typed rows with those holes [n] filled that follow from the row's other cells, and which those are."""
+        return solved(self.by_name, self.relations, frame, holes)
 
     def broken(self, frame: pl.DataFrame) -> dict[AbstractRelation, np.ndarray]:
         """Relations that are kept, and which rows [n] break them."""

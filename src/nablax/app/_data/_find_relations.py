@@ -249,9 +249,8 @@ def _proved(
             else:
                 known = {name: np.isfinite(x[name]) for name in relation.names}
                 assert isinstance(relation, Formula | Order)
-                broken = (
-                    relation.breaks(x, halves[relation.target]) if isinstance(relation, Formula) else relation.breaks(x)
-                )
+                rounding = halves[relation.target] if isinstance(relation, Formula) else {}
+                broken = relation.breaks(x, rounding)
             tally.add(relation, known, broken, at)
         at += len(batch)
     told = [tally.told(relation) for relation, tally in zip(candidates, tallies)]

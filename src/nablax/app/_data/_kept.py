@@ -133,9 +133,62 @@ def broken(
     return found
 
 
+def solved(
+    kinds: Mapping[str, AbstractKind],
+    relations: Sequence[AbstractRelation],
+    frame: pl.DataFrame,
+    holes: Mapping[str, np.ndarray],
+) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+    """Typed rows with the holes filled that relations leave no choice in.
+
+    A target is worked out where all its inputs are there; an input that alone is missing is solved for where it stands
+    by itself in the formula, times a number.
+
+    Args:
+        kinds: every column, by name.
+        relations: kept; the others count for nothing.
+        frame: typed cells.
+        holes: which cells [n] are to be filled, by column.
+
+    Returns:
+        The rows, and which cells [n] were filled, by column.
+    """
+    filled = {name: np.zeros(len(frame), bool) for name in holes}
+    before = -1
+    while (now := sum(int(part.sum()) for part in filled.values())) > before:
+        before = now
+        for relation in relations:
+            if not (isinstance(relation, AbstractComputed) and relation.kept):
+                continue
+            for name in relation.names:
+                left = holes[name] & frame[name].is_null().to_numpy()
+                if not left.any():
+                    continue
+                found = (
+                    _column(kinds, relation, frame) if name == relation.target else _input(kinds, relation, frame, name)
+                )
+                if found is None:
+                    continue
+                here = left & found.is_not_null().to_numpy()
+                frame = frame.with_columns(pl.when(pl.Series(here)).then(found).otherwise(frame[name]).alias(name))
+                filled[name] |= here
+    return frame, filled
+
+
+def _input(
+    kinds: Mapping[str, AbstractKind], relation: AbstractComputed, frame: pl.DataFrame, name: str
+) -> pl.Series | None:
+    """An input worked out from the target and the other inputs; None where it does not follow from them."""
+    kind = kinds[name]
+    if not (isinstance(relation, Formula) and isinstance(kind, AbstractQuantity)):
+        return None
+    value = relation.solved({other: cells_as_numbers(kinds[other], frame) for other in relation.names}, name)
+    return None if value is None else on_grid(kind, value)
+
+
 def there(kinds: Mapping[str, AbstractKind], relation: AbstractRelation, frame: pl.DataFrame) -> np.ndarray:
     """Rows [n] in which all columns of a relation are there."""
     return np.all([~cells_of(kinds[name], frame)[0].is_null().to_numpy() for name in relation.names], axis=0)
 
 
-__all__ = ["broken", "computed", "keep", "lines", "on_grid", "there", "why_not"]
+__all__ = ["broken", "computed", "keep", "lines", "on_grid", "solved", "there", "why_not"]

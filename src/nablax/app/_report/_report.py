@@ -12,6 +12,7 @@ from ._pictures import pictures
 from ._verdict import Verdict, verdict
 
 GIVEN_AWAY = 5  # columns named in the printed lines
+RELATIONS = 8  # between columns, in the same
 
 
 def write_report(path: str | Path, evidence: Evidence) -> Verdict:
@@ -72,6 +73,8 @@ def headline(evidence: Evidence) -> dict[str, str]:
             numbers["given away by"] = f"{', '.join(shown)} (points of accuracy lost when shuffled)"
         elif test.columns:
             numbers["given away by"] = "no one column"
+    for relation in evidence.relations[:RELATIONS]:
+        numbers[f"relation {relation.text}"] = relation.sentence.removeprefix(f"{relation.text} ")
     if (found := evidence.memorised) is not None:
         numbers["samples near a training row"] = (
             f"{found.share_close:.1%} (fresh rows: {found.expected_share:.1%}, p = {found.p_value:.2g})"
