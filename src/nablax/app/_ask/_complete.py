@@ -12,14 +12,15 @@ from .._kinds._kind import AbstractKind
 from .._kinds._types import numbers
 from .._runs._run import Model
 from ._draw import draw
-from ._follow import certain, put_right, said, whole, worked
+from ._follow import certain, nearest, odd, put_right, said, tied
 from ._given import Given, drawn_states, present
 from ._names import free_name
-from ._obey import ruled
 from ._score import encode_frame
 
 DRAWS = 64  # behind each filled cell: its quantiles are then good to a twentieth of the probability
 _CELLS_AT_ONCE = 2**20  # rows times draws
+_POOL = 8  # draws of which one is kept where a target is known that they should come to
+_CHUNK = 2048  # rows that are drawn by one program
 _AGAIN = 30  # times that draws which break an order are drawn anew
 _NUMBER = "completion"  # the column that numbers the draws of a long table
 
@@ -108,8 +109,8 @@ def complete(
     centre = {name: codec.column(name).centre([table[name] for table in filled]).alias(name) for name in holes}
     if known is not None:
         # What follows from other cells does so from those that are filled in.
-        follow = [name for name in holes if name in codec.computed]
-        centre |= worked(codec, pl.DataFrame(list(centre.values())), known, follow)
+        put = put_right(codec, pl.DataFrame(list(centre.values())), known)
+        centre = {name: put[name] for name in centre}
     found = _with(codec, frame, _some(gone), rows, pl.DataFrame(list(centre.values())))
     columns: list[pl.Series] = []
     for name in found.columns:
@@ -133,8 +134,8 @@ def completions(
         base: encoded rows [rows, columns, 2]; a state of NaN is unknown.
         draws: how many of each row.
         seed: of the draws.
-        known: where relations are kept, the rows' typed cells, null where unknown: draws that break an order with them
-            are drawn anew, thirty times at most, and what follows from other cells does so from these.
+        known: where relations are kept, the rows' typed cells, null where unknown. What follows from other cells does
+            so from these; draws that break a relation with them are drawn anew, thirty times at most.
 
     Returns:
         One table a draw.
@@ -150,27 +151,39 @@ def completions(
         cells = _drawn(model, every, seed, start, 0)
         if known is not None:
             beside = known[np.repeat(np.arange(len(known)), count)]
+            bound = np.flatnonzero(tied(codec, known))
+            if len(bound):
+                pool = _drawn(model, given.at(bound).repeated(_POOL * count), seed, start, _AGAIN, like=len(cells))
+                near = nearest(codec, pool, known[bound], count)
+                cells = _replaced(cells, (bound[:, None] * count + np.arange(count)).ravel(), pool[near.ravel()])
             cells = put_right(codec, cells, beside)
             for again in range(1, _AGAIN):
-                odd = np.flatnonzero(~codec.obeys(whole(cells, beside)))
-                if not len(odd):
+                wrong = np.flatnonzero(odd(codec, cells, beside))
+                if not len(wrong):
                     break
-                # Padded to a power of two, for few compiled programs.
-                pick = np.resize(odd, 1 << (len(odd) - 1).bit_length())
-                anew = _drawn(model, Given(every.base[pick], every.cells[pick]), seed, start, again)[: len(odd)]
-                place = np.arange(len(cells))
-                place[odd] = len(cells) + np.arange(len(odd))
-                cells = pl.concat([cells, put_right(codec, anew, beside[odd])])[place]
+                anew = _drawn(model, every.at(wrong), seed, start, again, like=len(cells))
+                cells = _replaced(cells, wrong, put_right(codec, anew, beside[wrong]))
         tables += [cells[np.arange(k, len(cells), count)] for k in range(count)]
     return tables
 
 
-def _drawn(model: Model, given: Given, seed: int, start: int, again: int) -> pl.DataFrame:
-    """The rows with what is not given drawn."""
+def _drawn(model: Model, given: Given, seed: int, start: int, again: int, *, like: int = 0) -> pl.DataFrame:
+    """The rows with what is not given drawn; in chunks of the size that so many rows are drawn in, one program's."""
+    rows = len(given.base)
+    # A chunk that is filled up draws its last row several times: these draws are left aside.
+    more = rows + -rows % min(max(like, 1), _CHUNK)
+    padded = given.at(np.minimum(np.arange(more), rows - 1))
     allowed = present(model.table("complete"))
-    vectors = drawn_states(model, given, seed=_seed(seed, start, 2 * again), allowed=allowed)
+    vectors = drawn_states(model, padded, seed=_seed(seed, start, 2 * again), allowed=allowed)
     y = draw(model, len(vectors), seed=_seed(seed, start, 2 * again + 1), condition=vectors)
-    return model.decode(y, vectors)
+    return model.decode(y, vectors)[:rows]
+
+
+def _replaced(cells: pl.DataFrame, rows: np.ndarray, by: pl.DataFrame) -> pl.DataFrame:
+    """Rows of which some stand for others."""
+    place = np.arange(len(cells))
+    place[rows] = len(cells) + np.arange(len(rows))
+    return pl.concat([cells, by])[place]
 
 
 def _some(cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -183,12 +196,10 @@ def _left_over(
 ) -> list[str]:
     """Say what no draw could put right."""
     lines = []
-    broken = sum(int(np.sum(~codec.obeys(whole(table, known)))) for table in filled) if len(rows) else 0
+    broken = sum(int(np.sum(odd(codec, table, known))) for table in filled) if len(rows) else 0
     if broken:
         of = f"{broken} of {len(filled) * len(rows)} draws"
-        lines.append(
-            f"{of} break {ruled(codec)} however often they are drawn: the cells that are there hardly allow it"
-        )
+        lines.append(f"{of} break a relation that is kept, however often drawn: the cells there hardly allow it")
     for name in codec.computed:
         empty = int(gone[name].sum() - gone[name][rows].sum())
         if empty:

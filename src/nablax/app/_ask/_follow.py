@@ -1,12 +1,16 @@
 """Cells that follow from others, in rows that are being completed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
 
 from .._data._codec import Codec
+from .._data._readings import half_unit
+from .._data._relations import Formula
 from .._kinds._kind import AbstractKind
+from .._kinds._quantity import AbstractQuantity
+from .._kinds._types import numbers
 
 
 def whole(drawn: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
@@ -23,15 +27,83 @@ def whole(drawn: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def worked(codec: Codec, drawn: pl.DataFrame, known: pl.DataFrame, names: Sequence[str]) -> dict[str, pl.Series]:
-    """The columns of these names that follow from others, worked out from known cells and drawn ones."""
-    rows = codec.work_out(whole(drawn, known))
-    return {name: rows[name] for name in names}
-
-
 def put_right(codec: Codec, drawn: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Drawn rows in which what follows from other cells does so from the known ones."""
-    return drawn.with_columns(list(worked(codec, drawn, known, list(codec.computed)).values()))
+    """Drawn rows in which what follows from other cells does.
+
+    Where a target is known and several of its inputs are not, the last of these that can be is solved for.
+
+    Args:
+        codec: of the table.
+        drawn: typed rows, of some of the columns.
+        known: the same rows of all columns, null where unknown.
+    """
+    rows = whole(drawn, known)
+    for name, relation in codec.computed.items():
+        left = known[name].is_not_null()
+        for other in reversed(relation.inputs):
+            here = left & known[other].is_null()
+            if other not in drawn.columns or other in codec.computed or not here.any():
+                continue
+            found = codec.solved_input(relation, rows, other)
+            if found is not None:
+                rows = rows.with_columns(pl.when(here).then(found).otherwise(rows[other]).alias(other))
+                left &= ~here
+    rows = codec.work_out(rows)
+    return drawn.with_columns(rows[name].cast(drawn[name].dtype) for name in drawn.columns if name in rows.columns)
+
+
+def tied(codec: Codec, known: pl.DataFrame) -> np.ndarray:
+    """Rows [n] in which a target is known and an input that could be drawn is not."""
+    found = np.zeros(len(known), bool)
+    for name, relation in codec.computed.items():
+        drawn = [other for other in relation.inputs if other not in codec.computed]
+        if isinstance(relation, Formula) and drawn:
+            holes = pl.any_horizontal(pl.col(*drawn).is_null())
+            found |= known.select(pl.col(name).is_not_null() & holes).to_series().to_numpy()
+    return found
+
+
+def nearest(codec: Codec, pool: pl.DataFrame, known: pl.DataFrame, count: int) -> np.ndarray:
+    """Of several draws of each row those whose worked-out targets lie nearest to the known ones.
+
+    Args:
+        codec: of the table.
+        pool: typed draws of some columns, those of a row one after the other.
+        known: the rows' cells, one row for each.
+        count: draws wanted of each row.
+
+    Returns:
+        Places [rows, count] in the pool, rising.
+    """
+    times = len(pool) // len(known)
+    beside = known[np.repeat(np.arange(len(known)), times)]
+    rows = codec.work_out(whole(pool, beside))
+    off = np.zeros(len(pool))
+    for name, relation in codec.computed.items():
+        kind = codec.column(name)
+        if isinstance(relation, Formula) and isinstance(kind, AbstractQuantity):
+            # Of a row whose inputs are all there every draw is as far off.
+            off += np.abs(
+                np.nan_to_num((numbers(rows[name]) - numbers(beside[name])) / (kind.scale.high - kind.scale.low))
+            )
+    near = np.argsort(off.reshape(len(known), times), axis=1, kind="stable")[:, :count]
+    return np.sort(near, axis=1) + times * np.arange(len(known))[:, None]
+
+
+def odd(codec: Codec, drawn: pl.DataFrame, known: pl.DataFrame) -> np.ndarray:
+    """Drawn rows [n] that break a relation, or hold a number out of its column's range, and not for what is known."""
+    rows = whole(drawn, known)
+    found = ~codec.obeys(rows)
+    for breaks in codec.broken(rows).values():
+        found |= breaks
+    for kind in codec.modelled:
+        if codec.computed and isinstance(kind, AbstractQuantity):
+            value = numbers(rows[kind.name])
+            beyond = (value < kind.scale.low - half_unit(kind)) | (value > kind.scale.high + half_unit(kind))
+            found |= beyond & known[kind.name].is_null().to_numpy()
+    for breaks in codec.broken(known).values():
+        found &= ~breaks
+    return found
 
 
 def said(codec: Codec, frame: pl.DataFrame, follows: Mapping[str, np.ndarray]) -> list[str]:
@@ -43,15 +115,15 @@ def said(codec: Codec, frame: pl.DataFrame, follows: Mapping[str, np.ndarray]) -
         follows: the cells [n] that were worked out, by column.
     """
     lines = [
-        f"{int(cells.sum())} cells of {name} follow from their rows: worked out, not drawn"
+        f"cells of {name} that follow from their rows, worked out and not drawn: {int(cells.sum())}"
         for name, cells in follows.items()
         if cells.any()
     ]
     for relation, breaks in codec.broken(frame).items():
-        odd = np.flatnonzero(breaks)
-        if len(odd):
-            more = f" and {len(odd) - 1} more rows break" if len(odd) > 1 else " breaks"
-            lines.append(f"row {odd[0] + 1}{more} '{relation}': their cells stay as they are")
+        rows = np.flatnonzero(breaks)
+        if len(rows):
+            more = f" and {len(rows) - 1} more break" if len(rows) > 1 else " breaks"
+            lines.append(f"row {rows[0] + 1}{more} '{relation}': left as it is")
     return lines
 
 
@@ -62,4 +134,4 @@ def certain(kind: AbstractKind, cells: pl.Series, beside: pl.Series) -> pl.Serie
     return pl.Series([0.0 if kind.valued else 1.0] * len(cells), dtype=pl.Float64)
 
 
-__all__ = ["certain", "put_right", "said", "whole", "worked"]
+__all__ = ["certain", "nearest", "odd", "put_right", "said", "tied"]

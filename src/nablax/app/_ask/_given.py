@@ -33,6 +33,10 @@ class Given:
     base: np.ndarray
     cells: np.ndarray
 
+    def at(self, rows: np.ndarray) -> "Given":
+        """The rows at these places."""
+        return Given(self.base[rows], self.cells[rows])
+
     def repeated(self, times: int) -> "Given":
         """Every row so many times, one after the other."""
         return Given(np.repeat(self.base, times, axis=0), np.repeat(self.cells, times, axis=0))

@@ -19,7 +19,7 @@ from .._quoting import assignment
 from . import _dequantise
 from ._cells import block_size, cells_of, condition_vector, decode_conditions, encode_conditions
 from ._columns import choose_columns
-from ._kept import broken, computed, solved
+from ._kept import broken, computed, solved, solved_input
 from ._relations import AbstractComputed, AbstractRelation, Order, relation_from_json
 
 if TYPE_CHECKING:
@@ -350,6 +350,10 @@ class Codec:
     ) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
         """Typed rows with those holes [n] filled that follow from the row's other cells, and which those are."""
         return solved(self.by_name, self.relations, frame, holes)
+
+    def solved_input(self, relation: AbstractComputed, frame: pl.DataFrame, name: str) -> pl.Series | None:
+        """An input of a relation worked out from its target and the other inputs; None where it does not follow."""
+        return solved_input(self.by_name, relation, frame, name)
 
     def broken(self, frame: pl.DataFrame) -> dict[AbstractRelation, np.ndarray]:
         """Relations that are kept, and which rows [n] break them."""

@@ -10,10 +10,11 @@ from .._kinds._kind import AbstractKind
 from .._kinds._quantity import AbstractQuantity
 from .._kinds._types import dtype_from_json, family
 from ._cells import cells_of
-from ._readings import cells_as_numbers, cells_as_states, halves_for
-from ._relations import AbstractComputed, AbstractRelation, Formula, Lookup, Order, percent
+from ._readings import cells_as_numbers, cells_as_states, half_unit, halves_for
+from ._relations import EQUAL, AbstractComputed, AbstractRelation, Formula, Lookup, Order, percent
 
 _UNFOUNDED = 0.01  # share of the rows whose target is there for nothing that it follows from
+_OPEN = 3.0  # halves of its unit by which rounding may leave a cell open that is solved for
 _LAST_DAY = 2.9e6  # days since 1970 that a date can be
 _EXACT = 2.0**53  # beyond which whole numbers are no longer told apart
 
@@ -142,7 +143,8 @@ def solved(
     """Typed rows with the holes filled that relations leave no choice in.
 
     A target is worked out where all its inputs are there; an input that alone is missing is solved for where it stands
-    by itself in the formula, times a number.
+    in one place of the formula, and the rounding of the other cells leaves it open by no more than three halves of its
+    unit.
 
     Args:
         kinds: every column, by name.
@@ -164,21 +166,23 @@ def solved(
                 left = holes[name] & frame[name].is_null().to_numpy()
                 if not left.any():
                     continue
-                found = (
-                    _column(kinds, relation, frame) if name == relation.target else _input(kinds, relation, frame, name)
-                )
+                found: pl.Series | None
+                if name == relation.target:
+                    found, sure = _column(kinds, relation, frame), left
+                else:
+                    found, sure = solved_input(kinds, relation, frame, name), _surely(kinds, relation, frame, name)
                 if found is None:
                     continue
-                here = left & found.is_not_null().to_numpy()
+                here = left & sure & found.is_not_null().to_numpy()
                 frame = frame.with_columns(pl.when(pl.Series(here)).then(found).otherwise(frame[name]).alias(name))
                 filled[name] |= here
     return frame, filled
 
 
-def _input(
+def solved_input(
     kinds: Mapping[str, AbstractKind], relation: AbstractComputed, frame: pl.DataFrame, name: str
 ) -> pl.Series | None:
-    """An input worked out from the target and the other inputs; None where it does not follow from them."""
+    """An input worked out from the target and the other inputs, on its grid; None where it does not follow."""
     kind = kinds[name]
     if not (isinstance(relation, Formula) and isinstance(kind, AbstractQuantity)):
         return None
@@ -186,9 +190,25 @@ def _input(
     return None if value is None else on_grid(kind, value)
 
 
+def _surely(
+    kinds: Mapping[str, AbstractKind], relation: AbstractComputed, frame: pl.DataFrame, name: str
+) -> np.ndarray:
+    """Rows [n] in which rounding hardly leaves open what an input is."""
+    kind = kinds[name]
+    if not (isinstance(relation, Formula) and isinstance(kind, AbstractQuantity)):
+        return np.zeros(len(frame), bool)
+    x = {other: cells_as_numbers(kinds[other], frame) for other in relation.names}
+    size = relation.solved(x, name)
+    if size is None:
+        return np.zeros(len(frame), bool)
+    error = relation.solving_error(x, name, halves_for(relation.target, list(kinds.values())))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(error <= _OPEN * half_unit(kind) + 10.0 * EQUAL * np.abs(size))
+
+
 def there(kinds: Mapping[str, AbstractKind], relation: AbstractRelation, frame: pl.DataFrame) -> np.ndarray:
     """Rows [n] in which all columns of a relation are there."""
     return np.all([~cells_of(kinds[name], frame)[0].is_null().to_numpy() for name in relation.names], axis=0)
 
 
-__all__ = ["broken", "computed", "keep", "lines", "on_grid", "solved", "there", "why_not"]
+__all__ = ["broken", "computed", "keep", "lines", "on_grid", "solved", "solved_input", "there", "why_not"]

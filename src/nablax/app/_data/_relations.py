@@ -183,14 +183,31 @@ class Formula(AbstractComputed):
         return known & ~holds
 
     def solved(self, columns: Columns, name: str) -> np.ndarray | None:
-        """A column by itself to the first power, worked out from the others; None where it is not such a one."""
-        if name not in self.inputs:
+        """An input worked out from the target and the other inputs; None where it stands in more than one place.
+
+        Of two roots it is the positive one: powers are found among positive columns.
+        """
+        places = [(term, factor) for term in self.terms for factor in term.factors if name in factor.names]
+        if len(places) != 1:
             return None
-        mine = [term for term in self.terms if any(name in factor.names for factor in term.factors)]
-        if len(mine) != 1 or mine[0].factors != (Factor(names=(name,)),):
-            return None
-        rest = dataclasses.replace(self, terms=tuple(term for term in self.terms if term is not mine[0]))
-        return (columns[self.target] - rest.value(columns)) / mine[0].coefficient
+        term, factor = places[0]
+        rest = dataclasses.replace(self, terms=tuple(other for other in self.terms if other is not term))
+        beside = dataclasses.replace(term, factors=tuple(other for other in term.factors if other is not factor))
+        with np.errstate(all="ignore"):
+            base = (columns[self.target] - rest.value(columns)) / beside(columns)
+            total = np.exp(base) if factor.logarithm else base if factor.power == 1.0 else base ** (1.0 / factor.power)
+            return np.asarray(total - sum(columns[other] for other in factor.names if other != name))
+
+    def solving_error(self, columns: Columns, name: str, halves: Mapping[str, float]) -> np.ndarray:
+        """How far the rounding of the other columns may move what `solved` gives, in each row."""
+        here = self.solved(columns, name)
+        error = np.zeros(())
+        for other in self.names:
+            if here is not None and other != name:
+                moved = self.solved({**columns, other: columns[other] + halves[other]}, name)
+                with np.errstate(invalid="ignore"):
+                    error = error + np.abs(moved - here)
+        return error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
