@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from .._data._codec import Codec
+from .._data._kept import solved
 from .._errors import UserError
 from .._kinds._kind import AbstractKind
 from .._kinds._types import numbers
@@ -82,7 +83,7 @@ def complete(
         raise UserError("there is nothing to fill: no cell is missing")
     notices = [f"not in the table, so filled throughout: {', '.join(absent)}"] if absent else []
     typed = pl.DataFrame([kind.parse(frame[kind.name])[0] for kind in kinds])
-    typed, follows = codec.solved(typed, gone)
+    typed, follows = solved(codec.by_name, codec.relations, typed, gone)
     notices += said(codec, frame, follows)
     frame = _with(codec, frame, _some(follows), np.arange(len(frame)), typed)
     gone = {name: missing & ~follows[name] for name, missing in gone.items()}
@@ -169,14 +170,16 @@ def completions(
 
 def _drawn(model: Model, given: Given, seed: int, start: int, again: int, *, like: int = 0) -> pl.DataFrame:
     """The rows with what is not given drawn; in chunks of the size that so many rows are drawn in, one program's."""
-    rows = len(given.base)
-    # A chunk that is filled up draws its last row several times: these draws are left aside.
-    more = rows + -rows % min(max(like, 1), _CHUNK)
-    padded = given.at(np.minimum(np.arange(more), rows - 1))
+    rows, parts = len(given.base), []
+    size = like if 0 < like < _CHUNK else rows
     allowed = present(model.table("complete"))
-    vectors = drawn_states(model, padded, seed=_seed(seed, start, 2 * again), allowed=allowed)
-    y = draw(model, len(vectors), seed=_seed(seed, start, 2 * again + 1), condition=vectors)
-    return model.decode(y, vectors)[:rows]
+    for number, at in enumerate(range(0, rows, size)):
+        # A chunk that is filled up draws its last row several times: these draws are left aside.
+        chunk = given.at(np.minimum(np.arange(at, at + size), rows - 1))
+        vectors = drawn_states(model, chunk, seed=_seed(seed, start, 2 * again, number), allowed=allowed)
+        y = draw(model, size, seed=_seed(seed, start, 2 * again + 1, number), condition=vectors)
+        parts.append(model.decode(y, vectors)[: rows - at])
+    return pl.concat(parts)
 
 
 def _replaced(cells: pl.DataFrame, rows: np.ndarray, by: pl.DataFrame) -> pl.DataFrame:
@@ -207,8 +210,9 @@ def _left_over(
     return lines
 
 
-def _seed(seed: int, start: int, which: int) -> int:
-    return int(np.random.default_rng([seed, 3, start, which]).integers(2**31))
+def _seed(seed: int, start: int, which: int, number: int) -> int:
+    more = [number] if number else []
+    return int(np.random.default_rng([seed, 3, start, which, *more]).integers(2**31))
 
 
 def _beside(kind: AbstractKind, interval: float | None) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from .._data._codec import Codec
+from .._data._kept import solved_input
 from .._data._readings import half_unit
 from .._data._relations import Formula
 from .._kinds._kind import AbstractKind
@@ -44,7 +45,7 @@ def put_right(codec: Codec, drawn: pl.DataFrame, known: pl.DataFrame) -> pl.Data
             here = left & known[other].is_null()
             if other not in drawn.columns or other in codec.computed or not here.any():
                 continue
-            found = codec.solved_input(relation, rows, other)
+            found = solved_input(codec.by_name, relation, rows, other)
             if found is not None:
                 rows = rows.with_columns(pl.when(here).then(found).otherwise(rows[other]).alias(other))
                 left &= ~here

@@ -19,7 +19,7 @@ from .._quoting import assignment
 from . import _dequantise
 from ._cells import block_size, cells_of, condition_vector, decode_conditions, encode_conditions
 from ._columns import choose_columns
-from ._kept import broken, computed, solved, solved_input
+from ._kept import broken, computed, obeys
 from ._relations import AbstractComputed, AbstractRelation, Order, relation_from_json
 
 if TYPE_CHECKING:
@@ -345,29 +345,13 @@ class Codec:
         """Typed rows with the columns that are kept as formulas of others worked out from them, on their own grids."""
         return computed(self.by_name, self.relations, frame)
 
-    def solved(
-        self, frame: pl.DataFrame, holes: Mapping[str, np.ndarray]
-    ) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
-        """Typed rows with those holes [n] filled that follow from the row's other cells, and which those are."""
-        return solved(self.by_name, self.relations, frame, holes)
-
-    def solved_input(self, relation: AbstractComputed, frame: pl.DataFrame, name: str) -> pl.Series | None:
-        """An input of a relation worked out from its target and the other inputs; None where it does not follow."""
-        return solved_input(self.by_name, relation, frame, name)
-
     def broken(self, frame: pl.DataFrame) -> dict[AbstractRelation, np.ndarray]:
         """Relations that are kept, and which rows [n] break them."""
         return broken(self.by_name, [relation for relation in self.relations if relation.kept], frame)
 
     def obeys(self, frame: pl.DataFrame) -> np.ndarray:
-        """Drawn rows [n] in which the orders hold, and what is worked out can be."""
-        holds = np.ones(len(frame), bool)
-        for breaks in broken(self.by_name, self.orders, frame).values():
-            holds &= ~breaks
-        for name, relation in self.computed.items():
-            given = pl.all_horizontal(pl.col(*relation.inputs).is_not_null())
-            holds &= ~frame.select(given & pl.col(name).is_null()).to_series().to_numpy()
-        return holds
+        """Drawn rows [n] in which the orders hold that are kept, and what is worked out can be."""
+        return obeys(self.by_name, self.relations, frame)
 
     def spell(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Typed cells as the table's own came: text where it was text."""

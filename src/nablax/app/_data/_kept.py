@@ -206,9 +206,21 @@ def _surely(
         return np.asarray(error <= _OPEN * half_unit(kind) + 10.0 * EQUAL * np.abs(size))
 
 
+def obeys(kinds: Mapping[str, AbstractKind], relations: Sequence[AbstractRelation], frame: pl.DataFrame) -> np.ndarray:
+    """Drawn rows [n] in which the orders hold that are kept, and what is kept as a formula of others has a value."""
+    holds = np.ones(len(frame), bool)
+    for breaks in broken(kinds, [r for r in relations if r.kept and isinstance(r, Order)], frame).values():
+        holds &= ~breaks
+    for relation in relations:
+        if relation.kept and isinstance(relation, AbstractComputed):
+            given = pl.all_horizontal(pl.col(*relation.inputs).is_not_null())
+            holds &= ~frame.select(given & pl.col(relation.target).is_null()).to_series().to_numpy()
+    return holds
+
+
 def there(kinds: Mapping[str, AbstractKind], relation: AbstractRelation, frame: pl.DataFrame) -> np.ndarray:
     """Rows [n] in which all columns of a relation are there."""
     return np.all([~cells_of(kinds[name], frame)[0].is_null().to_numpy() for name in relation.names], axis=0)
 
 
-__all__ = ["broken", "computed", "keep", "lines", "on_grid", "solved", "solved_input", "there", "why_not"]
+__all__ = ["broken", "computed", "keep", "lines", "obeys", "on_grid", "solved", "solved_input", "there", "why_not"]
