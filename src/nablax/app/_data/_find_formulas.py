@@ -13,6 +13,7 @@ _MOST_INPUTS = 4
 _PRODUCT_COLUMNS = 24  # products of sums are looked for among so many columns at most
 _ELIMINATED = 60  # sums of three and four among so many
 _POWERS = (-3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0)
+_LARGEST = 1e50
 _FLOOR = 1e-11  # of a share of variance: what float64 leaves of nothing
 _LOOSE = 3.0  # times the variance of rounding, in a handful of rows
 _HANDFUL = 30  # rows that products are looked for in: fewer hold fewer exceptions
@@ -51,7 +52,9 @@ def shapes(values: np.ndarray, own: np.ndarray, halves: np.ndarray) -> Iterator[
     Cost:
         O(columns³) regressions of two numbers, and with at most 24 columns O(columns⁴) differences of a few rows.
     """
-    varies = np.flatnonzero(np.ptp(values, axis=0) > 1e-12 * np.abs(values).max(axis=0))
+    peak = np.abs(values).max(axis=0)
+    # Squares and fourth powers of what is larger or smaller than any count or measure leave float64.
+    varies = np.flatnonzero((np.ptp(values, axis=0) > 1e-12 * peak) & (peak < _LARGEST) & (peak > 1.0 / _LARGEST))
     if len(varies) < 2:
         return
     x = values[:, varies]

@@ -81,9 +81,10 @@ def _formulas(kinds: Sequence[AbstractQuantity], columns: dict[str, np.ndarray])
     found: dict[Shape, np.ndarray] = {}
     for _ in range(_TRIES):
         handful = random.permutation(rows)[: max(40, 2 * len(places) + 20)]
-        for shape in shapes(values[np.ix_(handful, places)], own, given):
-            if len(found) < _CANDIDATES:
-                found.setdefault(shape, handful)
+        with np.errstate(all="ignore"):  # what overflows fits nothing
+            for shape in shapes(values[np.ix_(handful, places)], own, given):
+                if len(found) < _CANDIDATES:
+                    found.setdefault(shape, handful)
         if len(handful) == len(rows):
             break
     names = [kinds[k].name for k in places]
@@ -150,6 +151,8 @@ def _fitted(
     to_the_digit = typical > coarse * float(x[target][inside].std())
     formula = _shortened(formula, x, inside, 0.0 if to_the_digit else typical)
     off = np.abs(x[target] - formula.value(x))
+    cell = off <= halves[target] * (1.0 + 1e-6) + EQUAL * np.abs(x[target])
+    formula = dataclasses.replace(formula, to_the_digit=float(cell.mean()))
     if to_the_digit:
         same = off <= 2e-6 * halves[target] + EQUAL * np.abs(x[target])
         return formula if same.mean() >= EXACT - 0.005 else None
@@ -327,7 +330,8 @@ def _cost(relation: AbstractComputed) -> tuple[float, ...]:
     odd += sum(factor.logarithm for term in relation.terms for factor in term.factors)
     digits = sum(len(f"{abs(term.coefficient):.10g}") for term in relation.terms if abs(term.coefficient) != 1.0)
     constant = 2 * bool(relation.constant)
-    return (len(relation.inputs), 2.0 * crooked + minus + odd + constant + 0.1 * digits, -relation.share)
+    lost = 1.5 * (1.0 - relation.to_the_digit)  # so that the column that was rounded most follows from the others
+    return (len(relation.inputs), 2.0 * crooked + minus + odd + constant + 0.1 * digits + lost, -relation.share)
 
 
 __all__ = ["find_relations"]

@@ -127,10 +127,12 @@ class Formula(AbstractComputed):
     Attributes:
         terms: of the inputs.
         constant: added to them, in the target's own unit.
+        to_the_digit: share of rows in which it gives the very cell, once rounded like the target.
     """
 
     terms: tuple[Term, ...]
     constant: float = 0.0
+    to_the_digit: float = 1.0
 
     word: ClassVar[str] = "formula"
 
