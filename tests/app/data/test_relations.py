@@ -9,12 +9,12 @@ import pytest
 
 from nablax.app._data._codec import Codec, fit_codec
 from nablax.app._data._find_relations import find_relations
-from nablax.app._data._kept import keep, lines, solved, why_not
+from nablax.app._data._kept import keep, lines, on_grid, solved, why_not
 from nablax.app._data._relations import Factor, Formula, Lookup, Order, Term, percent
 from nablax.app._data._sources import table
 from nablax.app._errors import UserError
 
-NEW_YEAR = datetime.date(2020, 1, 1)
+from ..tables_at_hand import bills, days
 
 
 def found(frame, **kinds):
@@ -24,29 +24,6 @@ def found(frame, **kinds):
 
 def said(frame, **kinds):
     return sorted(map(str, found(frame, **kinds)))
-
-
-def days(numbers):
-    return [NEW_YEAR + datetime.timedelta(days=int(k)) for k in numbers]
-
-
-def bills(rows=300, seed=0):
-    """Bills: what they come to, what share is tax, when they were sent and paid, and where to."""
-    random = np.random.default_rng(seed)
-    net, tax = np.round(random.gamma(3.0, 20.0, rows), 2), np.round(random.gamma(2.0, 9.0, rows), 2)
-    sent, late, town = random.integers(0, 700, rows), random.integers(0, 90, rows), random.integers(0, 12, rows)
-    return pl.DataFrame(
-        {
-            "net": net,
-            "tax": tax,
-            "total": np.round(net + tax, 2),
-            "percent": np.round(100.0 * tax / np.round(net + tax, 2), 1),
-            "sent": days(sent),
-            "paid": days(sent + late),
-            "postcode": [f"P{k}" for k in town],
-            "town": [f"T{k // 3}" for k in town],
-        }
-    )
 
 
 def test_only_what_does_not_follow_from_the_rest_is_listed_what_is_needed_first():
@@ -191,6 +168,35 @@ def test_a_level_that_occurs_once_says_nothing():
     assert said(pl.DataFrame({"street": names, "side": side}), street="category") == []
     frame = pl.DataFrame({"street": [f"s{k}" for k in street % 10], "side": np.where(street % 10 < 4, "left", "right")})
     assert said(frame) == ["street says side"]
+
+
+def test_levels_that_no_row_looked_at_had_are_learnt_from_all_rows():
+    # Of 9,000 rows every second one is looked at; the rare postcodes stand in the others.
+    rows = np.arange(9000)
+    place = np.where((rows % 2 == 1) & (rows < 200), 100 + rows // 20, rows % 97)
+    town = np.where(rows == 4001, 3, place % 5)
+    (lookup,) = found(pl.DataFrame({"postcode": [f"P{k}" for k in place], "town": [f"T{k}" for k in town]}))
+    assert isinstance(lookup, Lookup) and len(lookup.said) == len(np.unique(place))
+    assert (lookup.rows, lookup.broken, lookup.examples) == (9000, 1, (4001,))
+
+
+@pytest.mark.parametrize(
+    ("cells", "value", "cell"),
+    [
+        (pl.Series("x", [1, 2, 100], dtype=pl.Int8), [99.6, 300.0, -128.0], [100, None, None]),
+        (pl.Series("x", [1, 2, 100], dtype=pl.UInt16), [-1.0, 65535.0, 65536.0], [None, 65535, None]),
+        (
+            pl.Series("x", [datetime.time(6), datetime.time(7), datetime.time(23)]),
+            [0.5, 1.0, -0.1],
+            [datetime.time(12), None, None],
+        ),
+        (pl.Series("x", days([0, 1, 9])), [18262.4, 1e9, np.inf], [datetime.date(2020, 1, 1), None, None]),
+        (pl.Series("x", [0.1, 0.2, 0.5]), [0.3400001, np.nan, 1e300], [0.3, None, None]),
+    ],
+)
+def test_a_number_that_a_column_cannot_hold_leaves_its_cell_empty(cells, value, cell):
+    (kind,) = fit_codec(table(pl.DataFrame([pl.concat([cells] * 20)]))).columns
+    assert on_grid(kind, np.array(value)).to_list() == cell
 
 
 def kept_codec(frame):

@@ -9,7 +9,9 @@ from .._data._codec import Codec
 from .._errors import UserError
 from ._draw import Samples
 
-_ROUNDS = 100  # times that the rows asked for are drawn at most
+_ROUNDS = 100  # times that rows are drawn at most
+_HOPELESS = 20  # of which so many without a single row that obeys are enough
+AT_LEAST = 256  # rows drawn anew at once
 
 
 def obeying(codec: Codec, count: int, drawn: Callable[[int], Samples]) -> Samples:
@@ -21,13 +23,13 @@ def obeying(codec: Codec, count: int, drawn: Callable[[int], Samples]) -> Sample
     Args:
         codec: of the table.
         count: rows wanted.
-        drawn: so many rows, drawn anew for each number.
+        drawn: rows drawn anew for each number: the count for 0, and at least 256 for the others.
 
     Returns:
         Exactly ``count`` rows, and how many were drawn for them.
 
     Raises:
-        UserError: after a hundred times the rows there are still too few.
+        UserError: after a hundred rounds the rows are still too few, or after twenty there is none.
     """
     kept: list[Samples] = []
     found = tried = 0
@@ -36,7 +38,7 @@ def obeying(codec: Codec, count: int, drawn: Callable[[int], Samples]) -> Sample
         keep = np.flatnonzero(codec.obeys(rows.frame))
         kept.append(Samples(rows.frame[keep], rows.y[keep], rows.condition[keep]))
         found, tried = found + len(keep), tried + len(rows.frame)
-        if found >= count:
+        if found >= count or (not found and number + 1 >= _HOPELESS):
             break
     if found < count:
         raise UserError(
@@ -57,4 +59,4 @@ def ruled(codec: Codec) -> str:
     return "; ".join(map(str, codec.orders or codec.computed.values()))
 
 
-__all__ = ["obeying", "ruled"]
+__all__ = ["AT_LEAST", "obeying", "ruled"]

@@ -9,7 +9,7 @@ from .._runs._run import Model
 from ._draw import Samples, conditions_for, draw
 from ._given import with_values
 from ._guide import guided
-from ._obey import obeying
+from ._obey import AT_LEAST, obeying
 
 
 def sample(
@@ -50,8 +50,9 @@ def sample(
 
     def drawn(number: int) -> Samples:
         again = seed if number == 0 else int(np.random.default_rng([seed, 4, number]).integers(2**31))
-        vectors = conditions_for(model, count, given, again)
-        y = draw(model, count, seed=again, condition=vectors, scale=scale)
+        rows = count if number == 0 else max(count, AT_LEAST)
+        vectors = conditions_for(model, rows, given, again)
+        y = draw(model, rows, seed=again, condition=vectors, scale=scale)
         if model.joint is None:
             return Samples(model.decode(y, vectors if model.codec.condition_dim else None), y, vectors)
         return Samples(with_values(model.table("--condition"), model.decode(y, vectors), given), y, vectors)

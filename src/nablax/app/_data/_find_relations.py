@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -247,8 +248,11 @@ def _proved(
         for relation, tally in zip(candidates, tallies):
             if isinstance(relation, Lookup):
                 known = {name: x[name] >= 0 for name in relation.names}
+                both = known[relation.source] & known[relation.target]
                 found = relation.states(x[relation.source])
-                broken = known[relation.source] & known[relation.target] & (found != x[relation.target])
+                # Levels that no row looked at had are learnt here.
+                broken = both & (found != x[relation.target]) & (found >= 0)
+                tally.count(x[relation.source][both], x[relation.target][both])
             else:
                 known = {name: np.isfinite(x[name]) for name in relation.names}
                 assert isinstance(relation, Formula | Order)
@@ -274,6 +278,12 @@ class _Tally:
     silent: int = 0
     unfounded: int = 0
     examples: tuple[int, ...] = ()
+    pairs: Counter[tuple[int, int]] = dataclasses.field(default_factory=Counter)
+
+    def count(self, source: np.ndarray, target: np.ndarray) -> None:
+        """Take in pairs of states."""
+        found, counts = np.unique(np.stack([source, target], axis=1), axis=0, return_counts=True)
+        self.pairs.update({(int(a), int(b)): int(count) for (a, b), count in zip(found, counts)})
 
     def add(self, relation: AbstractRelation, known: dict[str, np.ndarray], broken: np.ndarray, at: int) -> None:
         every = np.all(list(known.values()), axis=0)
@@ -288,6 +298,12 @@ class _Tally:
     def told(self, relation: AbstractRelation) -> AbstractRelation:
         if isinstance(relation, AbstractComputed):
             relation = dataclasses.replace(relation, silent=self.silent, unfounded=self.unfounded)
+        if isinstance(relation, Lookup):
+            said: dict[int, int] = {}
+            for (source, target), _ in sorted(self.pairs.items(), key=lambda pair: (-pair[1], pair[0])):
+                said.setdefault(source, target)
+            self.broken = self.rows - sum(self.pairs[pair] for pair in said.items())
+            relation = dataclasses.replace(relation, said=tuple(sorted(said.items())))
         return dataclasses.replace(relation, rows=self.rows, broken=self.broken, examples=self.examples)
 
 

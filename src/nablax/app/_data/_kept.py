@@ -99,9 +99,25 @@ def _column(kinds: Mapping[str, AbstractKind], relation: AbstractComputed, frame
 def on_grid(kind: AbstractQuantity, value: np.ndarray) -> pl.Series:
     """Numbers as cells of a column, on its grid; null where they are none that it can hold."""
     dtype = dtype_from_json(kind.dtype)
-    most = _LAST_DAY if family(dtype) == "time" else _EXACT / kind.scale.denominator
-    there = np.isfinite(value) & (np.abs(np.nan_to_num(value)) < most)
+    least, most = _range(dtype, kind.scale.denominator)
+    there = np.isfinite(value) & (np.nan_to_num(value) >= least) & (np.nan_to_num(value) <= most)
     return kind.scale.series(kind.name, dtype, np.where(there, value, kind.scale.low), there)
+
+
+def _range(dtype: pl.DataType, denominator: int) -> tuple[float, float]:
+    """The least and the greatest number that cells of a type can hold and tell apart, in the column's own unit."""
+    if isinstance(dtype, pl.Time):
+        return 0.0, 1.0 - 1.0 / denominator
+    if family(dtype) == "time":
+        return -_LAST_DAY, _LAST_DAY
+    most = _EXACT / denominator
+    if isinstance(dtype, pl.Decimal):
+        most = min(most, 10.0 ** ((dtype.precision or 38) - dtype.scale) - 1.0)
+    if family(dtype) == "integer" and type(dtype).__name__ not in ("Int64", "Int128", "UInt64", "UInt128"):
+        bits = int("".join(c for c in type(dtype).__name__ if c.isdigit()))
+        most = 2.0 ** (bits - 1) - 1.0 if dtype.is_signed_integer() else 2.0**bits - 1.0
+    signed = family(dtype) != "integer" or dtype.is_signed_integer()
+    return (-most if signed else 0.0), most
 
 
 def broken(

@@ -157,6 +157,7 @@ def _evaluate(
     if not images:
         table = model.table("report")
         obeys = table.obeys(drawn)
+        obeys |= not obeys.any()  # a model that draws no row that does is looked at as it is
         drawn, y, drawn_condition = drawn.filter(pl.Series(obeys)), y[obeys], drawn_condition[obeys]
         relations = relations_kept(table, drawn)
     drawn_base, _ = encode_frame(model, drawn)
