@@ -11,7 +11,10 @@ from nablax.app._ask._complete import complete
 from nablax.app._ask._sample import sample
 from nablax.app._ask._score import scored_frame
 from nablax.app._errors import UserError
+from nablax.app._report._evidence import Evidence
 from nablax.app._report._relations_kept import Kept, judged, relations_kept
+from nablax.app._report._report import headline
+from nablax.app._report._verdict import verdict
 from nablax.app._runs._config import Choices
 from nablax.app._runs._learn import configure, learn, notices_of
 from nablax.app._runs._run import codec_of, load
@@ -113,7 +116,9 @@ def test_the_report_counts_samples_that_keep_each_relation(file):
     broken = rows.with_columns(total=pl.when(pl.int_range(100) < 97).then(1.0).otherwise("total"))
     told = {kept.text: kept for kept in relations_kept(codec, broken)}
     assert told["total is net + tax"].sentence == "total is net + tax in 100 % of rows; samples keep it in 3 %"
-    (finding,) = judged(list(told.values()))
+    evidence = Evidence("bills", 100, 7, "", "", data={}, samples={}, relations=list(told.values()))
+    (finding,) = (finding for finding in verdict(evidence).findings if finding.topic == "Relations")
+    assert headline(evidence)["relation total is net + tax"] == "in 100 % of rows; samples keep it in 3 %"
     assert finding.level == "warning" and "break 1 of 3 exact relations" in finding.text
     assert "--keep-relations" in finding.fix
     (finding,) = judged(relations_kept(codec, rows))

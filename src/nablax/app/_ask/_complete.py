@@ -153,10 +153,12 @@ def completions(
         if known is not None:
             beside = known[np.repeat(np.arange(len(known)), count)]
             bound = np.flatnonzero(tied(codec, known))
-            if len(bound):
-                pool = _drawn(model, given.at(bound).repeated(_POOL * count), seed, start, _AGAIN, like=len(cells))
-                near = nearest(codec, pool, known[bound], count)
-                cells = _replaced(cells, (bound[:, None] * count + np.arange(count)).ravel(), pool[near.ravel()])
+            most = max(1, _CELLS_AT_ONCE // (_POOL * count))
+            for number, part in enumerate(bound[at : at + most] for at in range(0, len(bound), most)):
+                many = given.at(part).repeated(_POOL * count)
+                pool = _drawn(model, many, seed, start, _AGAIN + number, like=len(cells))
+                near = nearest(codec, pool, known[part], count)
+                cells = _replaced(cells, (part[:, None] * count + np.arange(count)).ravel(), pool[near.ravel()])
             cells = put_right(codec, cells, beside)
             for again in range(1, _AGAIN):
                 wrong = np.flatnonzero(odd(codec, cells, beside))

@@ -27,7 +27,15 @@ _CANDIDATES = 200
 _FEWEST = 20
 _EXAMPLES = 5
 _LIKE_ROUNDING = 1.5  # times the spread that rounding gives: more is noise
-_SHORTER = (1e-2, 3e-3, 1e-3, 1e-4, 1e-6, 1e-9)  # how far a coefficient may be moved to a shorter one, as its share
+_SHORTER = (
+    1e-2,
+    3e-3,
+    1e-3,
+    1e-4,
+    1e-6,
+    1e-9,
+    1e-12,
+)  # of a coefficient, that it may be moved by to be shorter
 
 
 def find_relations(source: "Source", kinds: Sequence[AbstractKind]) -> tuple[AbstractRelation, ...]:
@@ -190,14 +198,14 @@ def _with(formula: Formula, coefficients: np.ndarray, constant: float) -> Formul
 def _shortened(formula: Formula, x: dict[str, np.ndarray], rows: np.ndarray, rounding: float) -> Formula:
     """The same with shorter numbers, where these leave no more, but for a tenth of what rounding does."""
     x = {name: cells[rows] for name, cells in x.items()}
-    spread = float(x[formula.target].std())
 
     def left(tried: Formula) -> float:
         return float(np.sqrt(np.mean(np.square(x[formula.target] - tried.value(x)))))
 
     best = left(formula)
-    bound = float(np.hypot(best, 0.1 * rounding)) + 1e-10 * spread
-    near = 0.1 * max(best, rounding) + 1e-9 * spread
+    nothing = 0.1 * EQUAL * float(np.sqrt(np.mean(np.square(x[formula.target]))))
+    bound = float(np.hypot(best, 0.1 * rounding)) + nothing
+    near = 0.1 * max(best, rounding) + nothing
     given = np.array([term.coefficient for term in formula.terms])
     for share in _SHORTER:
         shorter = _with(formula, np.array([_short(c, share * abs(c)) for c in given]), 0.0)

@@ -6,8 +6,11 @@ import numpy as np
 import polars as pl
 
 from .._kinds._kind import AbstractKind
+from .._kinds._number_text import NumberText
 from .._kinds._quantity import AbstractQuantity
 from .._kinds._types import dtype_from_json, family, numbers
+
+_DECIMALS = 12  # more are what floats print, and no rounding
 
 
 def cells_as_numbers(kind: AbstractKind, frame: pl.DataFrame) -> np.ndarray:
@@ -25,6 +28,8 @@ def half_unit(kind: AbstractQuantity) -> float:
     """How far rounding may have moved a cell of a column, in its own unit."""
     if kind.scale.step_ticks:
         return 0.5 * kind.scale.step_ticks / kind.scale.denominator
+    if isinstance(kind.spelling, NumberText) and 0 < kind.spelling.decimals <= _DECIMALS and not kind.spelling.powers:
+        return 0.5 * 10.0**-kind.spelling.decimals
     single = kind.dtype == "Float32"
     return 2.0**-24 * max(abs(kind.scale.low), abs(kind.scale.high)) if single else 0.0
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-EQUAL = 1e-9  # of a number: what arithmetic in float64 may leave between two that are the same
+EQUAL = 1e-11  # of a number: what arithmetic in float64 may leave between two that are the same
 Columns = Mapping[str, np.ndarray]  # by name, in the column's own unit, NaN where missing
 
 
