@@ -50,7 +50,10 @@ def put_right(codec: Codec, drawn: pl.DataFrame, known: pl.DataFrame) -> pl.Data
                 rows = rows.with_columns(pl.when(here).then(found).otherwise(rows[other]).alias(other))
                 left &= ~here
     rows = codec.work_out(rows)
-    return drawn.with_columns(rows[name].cast(drawn[name].dtype) for name in drawn.columns if name in rows.columns)
+    # A known cell that the column's type does not hold stands in the table already.
+    return drawn.with_columns(
+        rows[name].cast(drawn[name].dtype, strict=False) for name in drawn.columns if name in rows.columns
+    )
 
 
 def tied(codec: Codec, known: pl.DataFrame) -> np.ndarray:
