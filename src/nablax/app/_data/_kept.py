@@ -64,7 +64,7 @@ def lines(relations: Sequence[AbstractRelation], *, kept: bool, most: int) -> It
     if len(relations) > most:
         yield f"and {len(relations) - most} more relations, in the report"
     if relations and not kept:
-        yield "samples keep these nearly; --keep-relations keeps them exactly"
+        yield "samples keep these as well as they are learnt; --keep-relations keeps them exactly"
 
 
 def computed(
