@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from .._quoting import assignment
 from . import _dequantise
 from ._cells import block_size, cells_of, condition_vector, decode_conditions, encode_conditions
 from ._columns import choose_columns
-from ._kept import broken, computed, obeys
+from ._kept import broken, computed, instead, obeys
 from ._relations import AbstractComputed, AbstractRelation, Order, relation_from_json
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class Codec:
         condition: names of those that condition the model; the others are modelled.
         notices: one line for each thing to know of the columns.
         dropped: name of each column that is not modelled, and why.
-        relations: exact relations between columns that were found; the target of one that is kept is not modelled but
-            worked out from the others.
+        relations: between columns, found; the target of one that is kept is worked out and not modelled.
 
     Example:
         >>> import jax, polars as pl
@@ -131,9 +130,8 @@ class Codec:
         Raises:
             UserError: there is none.
         """
-        for kind in self.columns:
-            if kind.name == name:
-                return kind
+        if name in self.by_name:
+            return self.by_name[name]
         known = ", ".join(kind.name for kind in self.columns)
         raise UserError(f"no column '{name}'; the columns are {known}")
 
@@ -163,11 +161,7 @@ class Codec:
         if name in self.condition:
             raise UserError(f"column '{name}' is a condition: set it with --condition {assignment(name, 'VALUE')}")
         if name in self.computed:
-            relation = self.computed[name]
-            raise UserError(
-                f"column '{name}' is kept as {relation.formula} and not modelled: it follows from "
-                f"{' and '.join(relation.inputs)}, which can be given; rows by their '{name}' take a --guide"
-            )
+            raise UserError(instead(self.computed[name]))
         if kind not in self.modelled:
             raise UserError(f"column '{name}' is not modelled: {kind.reason}")
         return self.modelled.index(kind)
@@ -372,10 +366,9 @@ class Codec:
     def to_json(self) -> str:
         """The codec as JSON text."""
         fields = {"columns": [kind.to_json() for kind in self.columns]}
-        rest: dict[str, Any] = {"condition": self.condition, "notices": self.notices, "dropped": dict(self.dropped)}
-        if self.relations:
-            rest["relations"] = [relation.to_json() for relation in self.relations]
-        return json.dumps({"kind": "table", **fields, **rest})
+        rest = {"condition": self.condition, "notices": self.notices, "dropped": dict(self.dropped)}
+        found = {"relations": [relation.to_json() for relation in self.relations]} if self.relations else {}
+        return json.dumps({"kind": "table", **fields, **rest, **found})
 
     @staticmethod
     def from_json(text: str) -> "Codec":
@@ -383,8 +376,8 @@ class Codec:
         fields = json.loads(text)
         columns = tuple(kind_from_json(column) for column in fields["columns"])
         relations = tuple(relation_from_json(relation) for relation in fields.get("relations", ()))
-        texts = tuple(fields["condition"]), tuple(fields["notices"]), tuple(fields["dropped"].items())
-        return Codec(columns, *texts, relations)
+        dropped = tuple(fields["dropped"].items())
+        return Codec(columns, tuple(fields["condition"]), tuple(fields["notices"]), dropped, relations)
 
 
 def fit_codec(source: "Source", *, condition: Sequence[str] = (), kinds: Mapping[str, str] | None = None) -> Codec:

@@ -37,6 +37,14 @@ def why_not(relation: AbstractRelation) -> str:
     return f"{relation.target} is there in {relation.unfounded} rows where what it follows from is missing"
 
 
+def instead(relation: AbstractComputed) -> str:
+    """What to say to somebody who gives a column that follows from others."""
+    return (
+        f"column '{relation.target}' is kept as {relation.formula} and not modelled: it follows from "
+        f"{' and '.join(relation.inputs)}, which can be given; rows by their '{relation.target}' take a --guide"
+    )
+
+
 def lines(relations: Sequence[AbstractRelation], *, kept: bool, most: int) -> Iterator[str]:
     """What ``learn`` says of the relations found: one line each, and how to keep them.
 
@@ -239,4 +247,16 @@ def there(kinds: Mapping[str, AbstractKind], relation: AbstractRelation, frame: 
     return np.all([~cells_of(kinds[name], frame)[0].is_null().to_numpy() for name in relation.names], axis=0)
 
 
-__all__ = ["broken", "computed", "keep", "lines", "obeys", "on_grid", "solved", "solved_input", "there", "why_not"]
+__all__ = [
+    "broken",
+    "computed",
+    "instead",
+    "keep",
+    "lines",
+    "obeys",
+    "on_grid",
+    "solved",
+    "solved_input",
+    "there",
+    "why_not",
+]
