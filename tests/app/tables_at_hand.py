@@ -29,3 +29,26 @@ def mixed(n=400, seed=0, missing=0.1):
         for name in ("length", "count", "colour")
     ]
     return frame.with_columns(holes) if missing else frame
+
+
+def days(numbers):
+    return [datetime.date(2020, 1, 1) + datetime.timedelta(days=int(k)) for k in numbers]
+
+
+def bills(rows=300, seed=0):
+    """Bills: what they come to, what share is tax, when they were sent and paid, and where to."""
+    random = np.random.default_rng(seed)
+    net, tax = np.round(random.gamma(3.0, 20.0, rows), 2), np.round(random.gamma(2.0, 9.0, rows), 2)
+    sent, late, town = random.integers(0, 700, rows), random.integers(0, 90, rows), random.integers(0, 12, rows)
+    return pl.DataFrame(
+        {
+            "net": net,
+            "tax": tax,
+            "total": np.round(net + tax, 2),
+            "percent": np.round(100.0 * tax / np.round(net + tax, 2), 1),
+            "sent": days(sent),
+            "paid": days(sent + late),
+            "postcode": [f"P{k}" for k in town],
+            "town": [f"T{k // 3}" for k in town],
+        }
+    )

@@ -106,6 +106,9 @@ def learn(
         bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
     ] = None,
     encoding: Encoding = None,
+    keep_relations: Annotated[
+        bool, typer.Option("--keep-relations", help="Have samples obey the exact relations between columns.")
+    ] = False,
     report: Annotated[
         Report, typer.Option(help="standard takes about half as long as training at most; full leaves nothing out.")
     ] = Report.standard,
@@ -118,7 +121,7 @@ def learn(
     from ._interrupt import gently
     from ._progress_bar import progress_bar, stage_bar
     from ._runs._config import Choices
-    from ._runs._learn import configure, learn
+    from ._runs._learn import configure, learn, notices_of
     from ._runs._place import at_work
 
     first = _join(coordinator, processes, process)
@@ -147,9 +150,10 @@ def learn(
         image_size=image_size,
         memory_limit=None if memory_limit is None else int(memory_limit * 2**20),
         text=TextOptions(decimal=decimal, dates=dates, missing=missing_values, encoding=encoding, header=header),
+        keep_relations=keep_relations,
     )
     folder = out or Path("runs") / config.name
-    for line in (*opened.notices, *config.codec.get("notices", ())):
+    for line in (*opened.notices, *notices_of(config, keep_relations=keep_relations)):
         say(line)
     with at_work(folder, config, alone=first):
         with progress_bar(console, "learning", visible=first) as progress, gently(progress, say) as told:

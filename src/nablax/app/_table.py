@@ -89,6 +89,7 @@ class Table:
         out: Path | str | None = None,
         seed: int = 0,
         kinds: Mapping[str, str] | None = None,
+        keep_relations: bool = False,
         report: Literal["none", "standard", "full"] = "standard",
         quiet: bool = False,
         **choices: Any,
@@ -101,6 +102,8 @@ class Table:
             out: run folder. Default: a new temporary one, which the system may delete; move it to keep it.
             seed: of all randomness.
             kinds: column to kind, where that is not to be chosen from the data, as ``--kind`` has them.
+            keep_relations: have samples obey the exact relations between columns that are found: a column that follows
+                from others is worked out from them and not modelled. Default: they are reported.
             report: "standard" takes at most half as long as training, "full" leaves nothing out.
             quiet: print nothing.
             **choices: any of the numbers that ``nablax learn`` has flags for: ``steps``, ``width``, ``patience``, ….
@@ -121,7 +124,7 @@ class Table:
         from ._frames import is_pandas
         from ._progress_bar import progress_bar, stage_bar
         from ._report._evaluate import evaluate
-        from ._runs._learn import configure, learn
+        from ._runs._learn import configure, learn, notices_of
         from ._runs._place import at_work
         from ._runs._run import load
 
@@ -131,9 +134,16 @@ class Table:
         folder = Path(tempfile.mkdtemp(prefix="nablax-")) if out is None else Path(out)
         asked = _choices(choices)
         with _source(frame, folder) as source:
-            config, opened = configure(str(source), condition=tuple(condition), seed=seed, kinds=kinds, choices=asked)
+            config, opened = configure(
+                str(source),
+                condition=tuple(condition),
+                seed=seed,
+                kinds=kinds,
+                choices=asked,
+                keep_relations=keep_relations,
+            )
         config = dataclasses.replace(config, name=folder.name)
-        for line in (*opened.notices, *config.codec.get("notices", ())):
+        for line in (*opened.notices, *notices_of(config, keep_relations=keep_relations)):
             say(line)
         console = Console(highlight=False)
         with at_work(folder, config):

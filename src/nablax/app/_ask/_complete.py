@@ -7,17 +7,22 @@ import numpy as np
 import polars as pl
 
 from .._data._codec import Codec
+from .._data._kept import solved
 from .._errors import UserError
 from .._kinds._kind import AbstractKind
 from .._kinds._types import numbers
 from .._runs._run import Model
 from ._draw import draw
+from ._follow import certain, nearest, odd, put_right, said, tied
 from ._given import Given, drawn_states, present
 from ._names import free_name
 from ._score import encode_frame
 
 DRAWS = 64  # behind each filled cell: its quantiles are then good to a twentieth of the probability
 _CELLS_AT_ONCE = 2**20  # rows times draws
+_POOL = 8  # draws of which one is kept where a target is known that they should come to
+_CHUNK = 2048  # rows that are drawn by one program
+_AGAIN = 30  # times that draws which break an order are drawn anew
 _NUMBER = "completion"  # the column that numbers the draws of a long table
 
 
@@ -44,7 +49,9 @@ def complete(
 
     A number becomes the mean of the draws, on its column's own grid, for that is off by least (in mean squares: of a
     skewed column the median is far off); another cell becomes the most frequent one. What was there is left untouched,
-    and so is its column's type where that can hold what is filled in.
+    and so is its column's type where that can hold what is filled in. Where relations are kept, a cell that follows
+    from the others of its row is worked out, and so is one that alone is missing in a sum; the rest of the row is drawn
+    given these.
 
     Args:
         model: the opened run of a table.
@@ -67,44 +74,60 @@ def complete(
         raise UserError(f"--draws should be at least 1, not {draws}")
     if interval is not None and not 0.0 < interval < 1.0:
         raise UserError(f"--interval should lie between 0 and 1, such as 0.8, not {interval:g}")
-    modelled = [kind.name for kind in codec.modelled]
-    absent = [name for name in modelled if name not in frame.columns]
+    kinds = [kind for kind in codec.columns if kind in codec.modelled or kind.name in codec.computed]
+    absent = [kind.name for kind in kinds if kind.name not in frame.columns]
     frame = frame.with_columns([pl.lit(None, pl.String).alias(name) for name in absent])
-    gone = {kind.name: kind.spelling.absent(frame[kind.name]) for kind in codec.modelled}
+    gone = {kind.name: kind.spelling.absent(frame[kind.name]) for kind in kinds}
     holes = {name: missing for name, missing in gone.items() if missing.any()}
     if not holes:
         raise UserError("there is nothing to fill: no cell is missing")
-    rows = np.flatnonzero(np.any(list(holes.values()), axis=0))
-    base, _ = encode_frame(model, frame[rows], True)
-    filled = completions(model, base, draws or DRAWS, seed)
     notices = [f"not in the table, so filled throughout: {', '.join(absent)}"] if absent else []
+    typed = pl.DataFrame([kind.parse(frame[kind.name])[0] for kind in kinds])
+    typed, follows = solved(codec.by_name, codec.relations, typed, gone)
+    notices += said(codec, frame, follows)
+    frame = _with(codec, frame, _some(follows), np.arange(len(frame)), typed)
+    gone = {name: missing & ~follows[name] for name, missing in gone.items()}
+    rows = np.flatnonzero(np.any([gone[kind.name] for kind in codec.modelled], axis=0))
+    known = typed[rows] if codec.computed or codec.orders else None
+    filled = [typed[rows]] * (draws or DRAWS)
+    if len(rows):
+        base, _ = encode_frame(model, frame[rows], True)
+        filled = completions(model, base, draws or DRAWS, seed, known=known)
+    if known is not None:
+        notices += _left_over(codec, filled, known, gone, rows)
     if draws:
         number = free_name(_NUMBER, frame.columns)
-        whole = [
-            _with(codec, frame, holes, rows, table).with_columns(pl.lit(k + 1).alias(number))
+        tables = [
+            _with(codec, frame, _some(gone), rows, table).with_columns(pl.lit(k + 1).alias(number))
             for k, table in enumerate(filled)
         ]
-        said = f"filled {len(rows)} rows, {draws} draws of each; the column {number} numbers them"
-        return Completed(pl.concat(whole), (said, *notices))
-    centre = {name: codec.column(name).centre([table[name] for table in filled]) for name in holes}
-    said = (
+        line = f"filled {len(rows)} rows, {draws} draws of each; the column {number} numbers them"
+        return Completed(pl.concat(tables), (line, *notices))
+    line = (
         f"filled {len(rows)} rows from {DRAWS} draws each, numbers by their mean and other cells by the most frequent; "
     )
-    said += "the columns beside say how sure that is"
-    found = _with(codec, frame, holes, rows, pl.DataFrame([series.alias(name) for name, series in centre.items()]))
+    line += "the columns beside say how sure that is"
+    centre = {name: codec.column(name).centre([table[name] for table in filled]).alias(name) for name in holes}
+    if known is not None:
+        # What follows from other cells does so from those that are filled in.
+        put = put_right(codec, pl.DataFrame(list(centre.values())), known)
+        centre = {name: put[name] for name in centre}
+    found = _with(codec, frame, _some(gone), rows, pl.DataFrame(list(centre.values())))
     columns: list[pl.Series] = []
     for name in found.columns:
         columns.append(found[name])
         if name in holes:
-            here = holes[name][rows]
-            beside = _sure([table[name] for table in filled], centre[name], codec.column(name), interval)
-            for series in beside:
-                sure = _at(len(frame), rows[here], series.filter(pl.Series(here)))
+            here, kind, exact = gone[name][rows], codec.column(name), np.flatnonzero(follows[name])
+            for series in _sure([table[name] for table in filled], centre[name], kind, interval):
+                sure = _at(len(frame), rows[here], series.filter(pl.Series(here, dtype=pl.Boolean)))
+                sure = sure.scatter(exact, certain(kind, typed[name].gather(exact), sure))
                 columns.append(sure.alias(free_name(sure.name, frame.columns)))
-    return Completed(pl.DataFrame(columns), (said, *notices))
+    return Completed(pl.DataFrame(columns), (line, *notices) if len(rows) else tuple(notices))
 
 
-def completions(model: Model, base: np.ndarray, draws: int, seed: int) -> list[pl.DataFrame]:
+def completions(
+    model: Model, base: np.ndarray, draws: int, seed: int, *, known: pl.DataFrame | None = None
+) -> list[pl.DataFrame]:
     """Draw the unknown cells of encoded rows, none of them missing.
 
     Args:
@@ -112,26 +135,86 @@ def completions(model: Model, base: np.ndarray, draws: int, seed: int) -> list[p
         base: encoded rows [rows, columns, 2]; a state of NaN is unknown.
         draws: how many of each row.
         seed: of the draws.
+        known: where relations are kept, the rows' typed cells, null where unknown. What follows from other cells does
+            so from these; draws that break a relation with them are drawn anew, thirty times at most.
 
     Returns:
         One table a draw.
     """
     codec = model.table("complete")
     given = Given(base, ~np.isnan(base[..., 0]))
-    allowed, tables = present(codec), []
+    tables: list[pl.DataFrame] = []
     at_once = max(1, _CELLS_AT_ONCE // max(len(base), 1))
     for start in range(0, draws, at_once):
         count = min(at_once, draws - start)
         # All draws of a row side by side: the flow then carries rows that are alike together.
-        vectors = drawn_states(model, given.repeated(count), seed=_seed(seed, start, 0), allowed=allowed)
-        y = draw(model, len(vectors), seed=_seed(seed, start, 1), condition=vectors)
-        cells = model.decode(y, vectors)
+        every = given.repeated(count)
+        cells = _drawn(model, every, seed, start, 0)
+        if known is not None:
+            beside = known[np.repeat(np.arange(len(known)), count)]
+            bound = np.flatnonzero(tied(codec, known))
+            most = max(1, _CELLS_AT_ONCE // (_POOL * count))
+            for number, part in enumerate(bound[at : at + most] for at in range(0, len(bound), most)):
+                many = given.at(part).repeated(_POOL * count)
+                pool = _drawn(model, many, seed, start, _AGAIN + number, like=len(cells))
+                near = nearest(codec, pool, known[part], count)
+                cells = _replaced(cells, (part[:, None] * count + np.arange(count)).ravel(), pool[near.ravel()])
+            cells = put_right(codec, cells, beside)
+            for again in range(1, _AGAIN):
+                wrong = np.flatnonzero(odd(codec, cells, beside))
+                if not len(wrong):
+                    break
+                anew = _drawn(model, every.at(wrong), seed, start, again, like=len(cells))
+                cells = _replaced(cells, wrong, put_right(codec, anew, beside[wrong]))
         tables += [cells[np.arange(k, len(cells), count)] for k in range(count)]
     return tables
 
 
-def _seed(seed: int, start: int, which: int) -> int:
-    return int(np.random.default_rng([seed, 3, start, which]).integers(2**31))
+def _drawn(model: Model, given: Given, seed: int, start: int, again: int, *, like: int = 0) -> pl.DataFrame:
+    """The rows with what is not given drawn; in chunks of the size that so many rows are drawn in, one program's."""
+    rows, parts = len(given.base), []
+    size = like if 0 < like < _CHUNK else rows
+    allowed = present(model.table("complete"))
+    for number, at in enumerate(range(0, rows, size)):
+        # A chunk that is filled up draws its last row several times: these draws are left aside.
+        chunk = given.at(np.minimum(np.arange(at, at + size), rows - 1))
+        vectors = drawn_states(model, chunk, seed=_seed(seed, start, 2 * again, number), allowed=allowed)
+        y = draw(model, size, seed=_seed(seed, start, 2 * again + 1, number), condition=vectors)
+        parts.append(model.decode(y, vectors)[: rows - at])
+    return pl.concat(parts)
+
+
+def _replaced(cells: pl.DataFrame, rows: np.ndarray, by: pl.DataFrame) -> pl.DataFrame:
+    """Rows of which some stand for others."""
+    place = np.arange(len(cells))
+    place[rows] = len(cells) + np.arange(len(rows))
+    return pl.concat([cells, by])[place]
+
+
+def _some(cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns in which there are any."""
+    return {name: here for name, here in cells.items() if here.any()}
+
+
+def _left_over(
+    codec: Codec, filled: Sequence[pl.DataFrame], known: pl.DataFrame, gone: dict[str, np.ndarray], rows: np.ndarray
+) -> list[str]:
+    """Say what no draw could put right."""
+    lines = []
+    broken = sum(int(np.sum(odd(codec, table, known))) for table in filled) if len(rows) else 0
+    if broken:
+        of = f"{broken} of {len(filled) * len(rows)} draws"
+        lines.append(f"{of} break a relation that is kept, however often drawn: the cells there hardly allow it")
+    for name in codec.computed:
+        empty = int(gone[name].sum() - gone[name][rows].sum())
+        if empty:
+            lines.append(f"{empty} cells of {name} cannot be worked out from their rows, and stay empty")
+    return lines
+
+
+def _seed(seed: int, start: int, which: int, number: int) -> int:
+    more = [number] if number else []
+    return int(np.random.default_rng([seed, 3, start, which, *more]).integers(2**31))
 
 
 def _beside(kind: AbstractKind, interval: float | None) -> list[str]:

@@ -33,6 +33,10 @@ class Given:
     base: np.ndarray
     cells: np.ndarray
 
+    def at(self, rows: np.ndarray) -> "Given":
+        """The rows at these places."""
+        return Given(self.base[rows], self.cells[rows])
+
     def repeated(self, times: int) -> "Given":
         """Every row so many times, one after the other."""
         return Given(np.repeat(self.base, times, axis=0), np.repeat(self.cells, times, axis=0))
@@ -63,7 +67,7 @@ def with_values(codec: Codec, frame: pl.DataFrame, values: Mapping[str, object])
         codec.column(name).one(value).gather(np.zeros(len(frame), np.uint32)).alias(name)
         for name, value in values.items()
     ]
-    return frame.with_columns([cells.cast(frame[cells.name].dtype) for cells in exact])
+    return codec.work_out(frame.with_columns([cells.cast(frame[cells.name].dtype) for cells in exact]))
 
 
 def all_states(codec: Codec) -> np.ndarray:

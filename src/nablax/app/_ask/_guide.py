@@ -38,7 +38,7 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
     and those that satisfy them are exact draws given them. Where at least one in fifty does, more are simply drawn;
     else the rows are steered: states that the guide rules out are not drawn, and values descend towards where it
     holds (see `transport.steer`). That reaches what free rows hardly ever do, but is no draw from the conditional
-    distribution.
+    distribution. A column that is worked out from others is not steered: rows are drawn until it fits.
 
     Args:
         model: the opened run of a table.
@@ -55,11 +55,13 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
             it.
     """
     codec = model.table("--guide")
-    comparisons = parse_guide(guide, [column.name for column in codec.columns])
+    every = parse_guide(guide, [column.name for column in codec.columns])
+    comparisons, worked_out = _apart(codec, every)
     allowed = allowed_states(codec, comparisons)
     lower, upper = windows(codec, comparisons)
     known = {**values, **{name: value for name, symbol, value in comparisons if symbol == "=="}}
-    rest = [comparison for comparison in comparisons if comparison.operator != "=="]
+    steering = [comparison for comparison in comparisons if comparison.operator != "=="]
+    rest = [*steering, *worked_out]
     pool = max(count, _PROBED)
     given = equal_rows(codec, known, pool)
     never = ~allowed[np.arange(codec.cells), np.nan_to_num(given.base[0, :, 0]).astype(int)] & given.cells[0]
@@ -82,10 +84,10 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
         for number in range(rounds):
             y, vectors = propose(number, steered=steered)
             frame = with_values(codec, model.decode(y, vectors), known)
-            keep = np.flatnonzero(satisfies(codec, frame, rest))
+            keep = np.flatnonzero(satisfies(codec, frame, rest) & codec.obeys(frame))
             kept.append(Samples(frame[keep], y[keep], vectors[keep]))
             found, drawn = found + len(keep), drawn + pool
-            if found >= count or found < _LEAST_SHARE * drawn:
+            if found >= count or (steering and found < _LEAST_SHARE * drawn):
                 break
         return kept, found / drawn
 
@@ -93,7 +95,7 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
     notices = [f"{share:.1%} of free rows satisfy the guide; kept those: exact draws given it"]
     if known:
         notices.insert(0, f"given to the model: {', '.join(known)}")
-    steered = sum(len(part.y) for part in kept) < count
+    steered = bool(steering) and sum(len(part.y) for part in kept) < count
     if steered:
         kept, reached = gather(_ROUNDS, steered=True)
         notices[-1:] = [
@@ -113,6 +115,22 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
     if steered:
         notices += _pull(model, frame, given, seed)
     return Samples(frame, y, vectors, tuple(notices))
+
+
+def _apart(codec: Codec, comparisons: list[Comparison]) -> tuple[list[Comparison], list[Comparison]]:
+    """Comparisons of what the model draws, and of what is worked out from it.
+
+    Raises:
+        UserError: a category that is worked out is compared by anything but ==.
+    """
+    worked_out = [comparison for comparison in comparisons if comparison.column in codec.computed]
+    for name, symbol, value in worked_out:
+        kind = codec.column(name)
+        if isinstance(kind, Category):
+            if symbol != "==":
+                raise UserError(f"column '{name}' is a category: compare it with == and one of {kind.listed}")
+            kind.code_of(value)
+    return [comparison for comparison in comparisons if comparison not in worked_out], worked_out
 
 
 def _seed(seed: int, number: int) -> int:

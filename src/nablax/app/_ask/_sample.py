@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from .._errors import UserError
 from .._runs._run import Model
 from ._draw import Samples, conditions_for, draw
 from ._given import with_values
 from ._guide import guided
+from ._obey import AT_LEAST, obeying
 
 
 def sample(
@@ -29,10 +32,11 @@ def sample(
         scale: classifier-free guidance; 1 samples the learned conditional distribution; the run's own by default.
 
     Returns:
-        The rows; with a guide, only rows that satisfy it.
+        The rows; with a guide, only rows that satisfy it. All of them obey the relations that are kept.
 
     Raises:
-        UserError: an unknown column or value, or a guide that cannot be satisfied.
+        UserError: an unknown column or value, a column that follows from others, or a guide or a relation that cannot
+            be satisfied.
     """
     if count < 1:
         raise UserError(f"-n should be at least 1, not {count}")
@@ -42,8 +46,15 @@ def sample(
         raise UserError("--guidance-scale leans images towards their condition, and this model has none to lean to")
     if guide is not None:
         return guided(model, count, condition or {}, guide, seed=seed)
-    vectors = conditions_for(model, count, condition or {}, seed)
-    y = draw(model, count, seed=seed, condition=vectors, scale=scale)
-    if model.joint is None:
-        return Samples(model.decode(y, vectors if model.codec.condition_dim else None), y, vectors)
-    return Samples(with_values(model.table("--condition"), model.decode(y, vectors), condition or {}), y, vectors)
+    given = condition or {}
+
+    def drawn(number: int) -> Samples:
+        again = seed if number == 0 else int(np.random.default_rng([seed, 4, number]).integers(2**31))
+        rows = count if number == 0 else max(count, AT_LEAST)
+        vectors = conditions_for(model, rows, given, again)
+        y = draw(model, rows, seed=again, condition=vectors, scale=scale)
+        if model.joint is None:
+            return Samples(model.decode(y, vectors if model.codec.condition_dim else None), y, vectors)
+        return Samples(with_values(model.table("--condition"), model.decode(y, vectors), given), y, vectors)
+
+    return drawn(0) if model.joint is None else obeying(model.table("sample"), count, drawn)

@@ -23,7 +23,7 @@ from .._model._table import TableModel
 from .._runs._rows import filled
 from .._runs._run import Model
 from ._names import free_name
-from ._unseen import unseen
+from ._unseen import breaking, unseen
 
 # Activations of D Jacobian products a row: this many numbers of one layer at a time.
 _NUMBERS_AT_ONCE = 2**24
@@ -206,8 +206,9 @@ def scored_frame(
 
     Returns:
         The table with log_likelihood_nats (or bits_per_dimension), its ..._standard_error, and outlier_rank: 1 is the
-        least likely row. A row with a cell that the training data give no probability has a likelihood of -∞. Where
-        the table has columns of these names, the new ones are numbered.
+        least likely row. A row has a likelihood of -∞ with a cell that the training data give no probability, and where
+        it breaks a relation that is kept; else what is worked out adds nothing. Where the table has columns of these
+        names, the new ones are numbered.
 
     Raises:
         UserError: the table does not fit the model.
@@ -215,6 +216,12 @@ def scored_frame(
     base, condition = encode_frame(model, frame)
     columns = _given_columns(model, base, given) if given else None
     scores = score(model, base, condition, draws=draws, seed=seed, given=columns)
+    broken, lines = breaking(model, frame)
+    scores = dataclasses.replace(
+        scores,
+        log_likelihood=np.where(broken, -np.inf, scores.log_likelihood),
+        standard_error=np.where(broken, 0.0, scores.standard_error),
+    )
     value, error, name = scores.log_likelihood, scores.standard_error, "log_likelihood_nats"
     if bits:
         value, error = scores.bits_per_dimension(model.codec.cells - len(set(given)))
@@ -225,7 +232,7 @@ def scored_frame(
     new = {name: pl.Series(value), f"{name}_standard_error": pl.Series(error).fill_nan(None)}
     new |= {"outlier_rank": pl.Series(rank)}
     scored = plain.with_columns(**{free_name(name, plain.columns): series for name, series in new.items()})
-    return Scored(scored, tuple(unseen(model, frame, base)))
+    return Scored(scored, (*unseen(model, frame, base), *lines))
 
 
 def _given_columns(model: Model, base: np.ndarray, given: Sequence[str]) -> np.ndarray:

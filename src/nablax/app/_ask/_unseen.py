@@ -1,8 +1,10 @@
-"""Cells to which the training data give no probability, in words."""
+"""Cells and rows to which the model gives no probability, in words."""
 
 import numpy as np
 import polars as pl
 
+from .._data._codec import Codec
+from .._data._relations import AbstractComputed
 from .._runs._run import Model
 
 
@@ -28,3 +30,43 @@ def unseen(model: Model, frame: pl.DataFrame, base: np.ndarray) -> list[str]:
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             lines.append(f"likelihood -inf in row {odd[0] + 1}{more}: '{kind.name}' {told}")
     return lines
+
+
+def breaking(model: Model, frame: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Which rows break a relation that is kept, and say so.
+
+    Args:
+        model: the opened run.
+        frame: the rows, as they were read.
+
+    Returns:
+        Booleans [n], and one line for each relation that is broken, which shows the first row that does.
+    """
+    codec = model.codec
+    lines: list[str] = []
+    lost = np.zeros(len(frame), bool)
+    if not isinstance(codec, Codec):
+        return lost, lines
+    for relation, breaks in codec.broken(frame).items():
+        odd = np.flatnonzero(breaks)
+        if not len(odd):
+            continue
+        lost |= breaks
+        row = frame[int(odd[0])]
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        told = f"breaks '{relation}'"
+        if isinstance(relation, AbstractComputed):
+            typed = row.select(codec.column(name).parse(row[name])[0].alias(name) for name in relation.inputs)
+            said = codec.spell(codec.work_out(typed).select(relation.target))[relation.target][0]
+            gives = "nothing" if said is None else said
+            told = f"'{relation.target}' is {row[relation.target][0]}, and {relation.formula} gives {gives}"
+        lines.append(f"likelihood -inf in row {odd[0] + 1}{more}: {told}")
+    if codec.orders:
+        lines.append(
+            "rows that break an order are drawn anew; likelihoods are those before, which are too low by the logarithm "
+            "of the share that obeys"
+        )
+    return lost, lines
+
+
+__all__ = ["breaking", "unseen"]

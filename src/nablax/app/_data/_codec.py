@@ -19,6 +19,8 @@ from .._quoting import assignment
 from . import _dequantise
 from ._cells import block_size, cells_of, condition_vector, decode_conditions, encode_conditions
 from ._columns import choose_columns
+from ._kept import broken, computed, instead, obeys
+from ._relations import AbstractComputed, AbstractRelation, Order, relation_from_json
 
 if TYPE_CHECKING:
     from ._sources import Source
@@ -38,6 +40,7 @@ class Codec:
         condition: names of those that condition the model; the others are modelled.
         notices: one line for each thing to know of the columns.
         dropped: name of each column that is not modelled, and why.
+        relations: between columns, found; the target of one that is kept is worked out and not modelled.
 
     Example:
         >>> import jax, polars as pl
@@ -58,11 +61,28 @@ class Codec:
     condition: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     dropped: tuple[tuple[str, str], ...] = ()
+    relations: tuple[AbstractRelation, ...] = ()
 
     @functools.cached_property
     def modelled(self) -> tuple[AbstractKind, ...]:
         """The columns that the model draws."""
-        return tuple(kind for kind in self.columns if kind.modelled and kind.name not in self.condition)
+        left = {*self.condition, *self.computed}
+        return tuple(kind for kind in self.columns if kind.modelled and kind.name not in left)
+
+    @functools.cached_property
+    def computed(self) -> dict[str, AbstractComputed]:
+        """The columns that are worked out from others, by name, each after those that it needs."""
+        return {r.target: r for r in self.relations if r.kept and isinstance(r, AbstractComputed)}
+
+    @functools.cached_property
+    def orders(self) -> tuple[Order, ...]:
+        """The orders that are kept."""
+        return tuple(r for r in self.relations if r.kept and isinstance(r, Order))
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, AbstractKind]:
+        """The columns, by name."""
+        return {kind.name: kind for kind in self.columns}
 
     @functools.cached_property
     def carried(self) -> tuple[AbstractKind, ...]:
@@ -110,9 +130,8 @@ class Codec:
         Raises:
             UserError: there is none.
         """
-        for kind in self.columns:
-            if kind.name == name:
-                return kind
+        if name in self.by_name:
+            return self.by_name[name]
         known = ", ".join(kind.name for kind in self.columns)
         raise UserError(f"no column '{name}'; the columns are {known}")
 
@@ -141,6 +160,8 @@ class Codec:
         kind = self.column(name)
         if name in self.condition:
             raise UserError(f"column '{name}' is a condition: set it with --condition {assignment(name, 'VALUE')}")
+        if name in self.computed:
+            raise UserError(instead(self.computed[name]))
         if kind not in self.modelled:
             raise UserError(f"column '{name}' is not modelled: {kind.reason}")
         return self.modelled.index(kind)
@@ -311,7 +332,20 @@ class Codec:
         made |= {kind.name: kind.decode(nothing, nothing.astype(np.float64)) for kind in self.carried}
         if condition is not None:
             made |= {series.name: series for series in decode_conditions(self.conditioned, condition)}
-        return pl.DataFrame([made[kind.name] for kind in self.columns if kind.name in made])
+        frame = self.work_out(pl.DataFrame(list(made.values())))
+        return frame.select(kind.name for kind in self.columns if kind.name in frame.columns)
+
+    def work_out(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Typed rows with the columns that are kept as formulas of others worked out from them, on their own grids."""
+        return computed(self.by_name, self.relations, frame)
+
+    def broken(self, frame: pl.DataFrame) -> dict[AbstractRelation, np.ndarray]:
+        """Relations that are kept, and which rows [n] break them."""
+        return broken(self.by_name, [relation for relation in self.relations if relation.kept], frame)
+
+    def obeys(self, frame: pl.DataFrame) -> np.ndarray:
+        """Drawn rows [n] in which the orders hold that are kept, and what is worked out can be."""
+        return obeys(self.by_name, self.relations, frame)
 
     def spell(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Typed cells as the table's own came: text where it was text."""
@@ -333,14 +367,17 @@ class Codec:
         """The codec as JSON text."""
         fields = {"columns": [kind.to_json() for kind in self.columns]}
         rest = {"condition": self.condition, "notices": self.notices, "dropped": dict(self.dropped)}
-        return json.dumps({"kind": "table", **fields, **rest})
+        found = {"relations": [relation.to_json() for relation in self.relations]} if self.relations else {}
+        return json.dumps({"kind": "table", **fields, **rest, **found})
 
     @staticmethod
     def from_json(text: str) -> "Codec":
         """Undo ``to_json``."""
         fields = json.loads(text)
         columns = tuple(kind_from_json(column) for column in fields["columns"])
-        return Codec(columns, tuple(fields["condition"]), tuple(fields["notices"]), tuple(fields["dropped"].items()))
+        relations = tuple(relation_from_json(relation) for relation in fields.get("relations", ()))
+        dropped = tuple(fields["dropped"].items())
+        return Codec(columns, tuple(fields["condition"]), tuple(fields["notices"]), dropped, relations)
 
 
 def fit_codec(source: "Source", *, condition: Sequence[str] = (), kinds: Mapping[str, str] | None = None) -> Codec:

@@ -29,6 +29,7 @@ from ._material import commands_of, dates_of, shown, training_of
 from ._measures import Scored, feature_groups, features, likelihood_of, likelihoods, scores_of
 from ._memorised import memorised
 from ._privacy import by_samples, membership
+from ._relations_kept import Kept, relations_kept
 from ._report import headline, write_report
 from ._two_sample import FEWEST, two_sample
 
@@ -152,6 +153,13 @@ def _evaluate(
     y, solver = drawn_twice(model, drawn_condition, seed)
     of_drawing = allowance.spent - before
     drawn = model.decode(y, drawn_condition if conditional or model.joint else None)
+    relations: list[Kept] = []
+    if not images:
+        table = model.table("report")
+        obeys = table.obeys(drawn)
+        obeys |= not obeys.any()  # a model that draws no row that does is looked at as it is
+        drawn, y, drawn_condition = drawn.filter(pl.Series(obeys)), y[obeys], drawn_condition[obeys]
+        relations = relations_kept(table, drawn)
     drawn_base, _ = encode_frame(model, drawn)
     real = _decode(model, base, condition)
 
@@ -217,7 +225,8 @@ def _evaluate(
         round_trip_error=float(np.mean(scored.held_out.round_trip_error)) if scored is not None and full else None,
         choices=[Choice(name, value, config.reasons.get(name, "")) for name, value in config.choices.items()],
         dropped={} if images else dict(model.table("report").dropped),
-        notices=[*notices, *codec.notices],
+        relations=relations,
+        notices=[*notices, *codec.notices, *(f"Relation: {relation.sentence}." for relation in relations)],
         commands=commands_of(model),
     )
     if images:

@@ -9,6 +9,7 @@ import numpy as np
 from ._baselines import Likelihood
 from ._memorised import Memorised
 from ._privacy import Membership
+from ._relations_kept import Kept
 from ._two_sample import TwoSample
 
 
@@ -143,6 +144,7 @@ class Evidence:
         round_trip_error: largest or mean distance of rows carried to noise and back, standard deviations.
         choices: the whole configuration.
         dropped: name of each column that is not modelled, and why.
+        relations: exact relations between columns, and how often samples keep each.
         notices: sentences the user must see: what was left out, repaired, or shortened.
         commands: how to go on.
         why_missing: field name to the reason it was not computed.
@@ -178,6 +180,7 @@ class Evidence:
     round_trip_error: float | None = None
     choices: Sequence[Choice] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
+    relations: Sequence[Kept] = ()
     notices: Sequence[str] = ()
     commands: Sequence[Command] = ()
     why_missing: Mapping[str, str] = field(default_factory=dict)

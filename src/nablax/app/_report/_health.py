@@ -80,12 +80,12 @@ def shifted(model: Model, held_out: np.ndarray, others: np.ndarray, seed: int) -
         )
     except ValueError as error:
         return [f"column shift was not measured: {error}"]
-    p_values, statistics = np.asarray(found.adjusted_p_value), np.asarray(found.statistic)
+    p_values, excess = np.asarray(found.adjusted_p_value), np.asarray(found.excess)
     moved = np.sum(p_values <= _LEVEL)
     head = f"{moved} of {len(names)} columns have shifted against the rows held out, given the other columns"
     lines = [head + f" (adjusted p ≤ {_LEVEL}, {found.permutations} permutations)"]
-    for place in np.lexsort((-statistics, p_values))[:_SHOWN]:
-        lines.append(f"shift of {names[place]}: p = {p_values[place]:.3g}, score statistic {statistics[place]:.3g}")
+    for place in np.lexsort((-excess, p_values))[:_SHOWN]:
+        lines.append(f"shift of {names[place]}: p = {p_values[place]:.3g}, {excess[place]:.3g} standard deviations above chance")
     return lines
 
 

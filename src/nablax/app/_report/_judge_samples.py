@@ -13,6 +13,7 @@ from ._levels import (
     SURELY,
     grade,
 )
+from ._relations_kept import judged
 from ._two_sample import TwoSample
 
 
@@ -49,6 +50,10 @@ def _by(test: TwoSample) -> str:
     """The columns that surely give the samples away, as the end of a sentence."""
     named = [gap.name for gap in test.columns if gap.lost > 2 * gap.standard_error][:3]
     return f", mostly by {', '.join(named)}" if named else ""
+
+
+def relations(evidence: Evidence) -> Iterator[Finding]:
+    yield from judged(list(evidence.relations))
 
 
 def memorised(evidence: Evidence) -> Iterator[Finding]:

@@ -6,12 +6,14 @@ import numpy as np
 
 from ..._core import require, write_whole
 from ..._pages import DATA, SAMPLES, THIRD, render
+from .._data._relations import percent
 from ._evidence import Evidence
 from ._levels import ACCURACY
 from ._pictures import pictures
 from ._verdict import Verdict, verdict
 
 GIVEN_AWAY = 5  # columns named in the printed lines
+RELATIONS = 8  # between columns, in the same
 
 
 def write_report(path: str | Path, evidence: Evidence) -> Verdict:
@@ -42,6 +44,7 @@ def write_report(path: str | Path, evidence: Evidence) -> Verdict:
         pictures=pictures(evidence),
         accuracy=ACCURACY,
         colours={"data": DATA, "samples": SAMPLES, "third": THIRD},
+        percent=percent,
         quantile=lambda values, share: float(np.quantile(values, share)),
         missing=lambda name: evidence.why_missing.get(name, "it was not part of this run"),
     )
@@ -72,6 +75,8 @@ def headline(evidence: Evidence) -> dict[str, str]:
             numbers["given away by"] = f"{', '.join(shown)} (points of accuracy lost when shuffled)"
         elif test.columns:
             numbers["given away by"] = "no one column"
+    for relation in evidence.relations[:RELATIONS]:
+        numbers[f"relation {relation.text}"] = relation.sentence.removeprefix(f"{relation.text} ")
     if (found := evidence.memorised) is not None:
         numbers["samples near a training row"] = (
             f"{found.share_close:.1%} (fresh rows: {found.expected_share:.1%}, p = {found.p_value:.2g})"

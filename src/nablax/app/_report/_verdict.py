@@ -69,6 +69,7 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _judge_model.training,
     _judge_model.likelihood,
     _judge_samples.samples,
+    _judge_samples.relations,
     _judge_samples.memorised,
     _judge_samples.privacy,
     _judge_model.numbers,

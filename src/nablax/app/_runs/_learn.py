@@ -19,6 +19,7 @@ from ...transport import flow_matching
 from .._data._plain_text import AS_IT_IS, TextOptions
 from .._data._sources import read
 from .._data._spool import remove_leftovers
+from .._errors import UserError
 from .._key import random_key
 from ._config import (
     Choices,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 Notice = Callable[[str], None]
 
+_RELATIONS = 8  # said before training; the report has them all
+
 
 def configure(
     source: str,
@@ -53,6 +56,7 @@ def configure(
     image_size: int | None = None,
     memory_limit: int | None = None,
     text: TextOptions = AS_IT_IS,
+    keep_relations: bool = False,
 ) -> "tuple[Config, Any]":
     """Read the data's shape and make every choice.
 
@@ -65,6 +69,8 @@ def configure(
         image_size: side to which images are cropped and scaled.
         memory_limit: bytes of data above which rows are read from disk batch by batch; 1 GiB by default.
         text: how a file of text is to be read.
+        keep_relations: work columns that follow exactly from others out of them, and have orders obeyed, in place of
+            learning them.
 
     Returns:
         The configuration, and the opened source.
@@ -73,18 +79,24 @@ def configure(
         UserError: the data cannot be learnt from, or a choice is out of range.
     """
     from .._data._codec import fit_codec
+    from .._data._find_relations import find_relations
     from .._data._images import fit_image_codec
+    from .._data._kept import keep
 
     limit: dict[str, Any] = {} if memory_limit is None else {"memory_limit": memory_limit}
     opened = read(source, condition=tuple(condition), image_size=image_size, text=text, **limit)
     codec: Codec | ImageCodec
     if opened.kind == "images":
+        if keep_relations:
+            raise UserError(opened.name, "--keep-relations is for tables, and these are images")
         held_out, validation = shares(choices or Choices(), opened.rows)
         training, _, _ = split(opened.rows, seed, held_out, validation)
         codec = fit_image_codec(opened, condition=tuple(condition), training=training)
     else:
         # Any columns of a table can be given to the model that is learnt of it.
         codec = fit_codec(opened, kinds=kinds)
+        found = find_relations(opened, codec.columns)
+        codec = dataclasses.replace(codec, relations=keep(found) if keep_relations else found)
         for name in condition:
             codec.place_of(name)
         if condition:
@@ -111,6 +123,22 @@ def configure(
         text={name: value for name, value in dataclasses.asdict(text).items() if value is not None},
     )
     return config, opened
+
+
+def notices_of(config: Config, *, keep_relations: bool = False) -> tuple[str, ...]:
+    """What is to be known of the columns before they are learnt, one line each.
+
+    Args:
+        config: from `configure`.
+        keep_relations: as it was given there.
+    """
+    from .._data._kept import lines
+
+    notices = tuple(config.codec.get("notices", ()))
+    if config.kind == "images":
+        return notices
+    relations = codec_of(config).relations  # type: ignore[union-attr]
+    return (*notices, *lines(relations, kept=keep_relations, most=_RELATIONS))
 
 
 def learn(
