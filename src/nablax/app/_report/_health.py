@@ -85,7 +85,8 @@ def shifted(model: Model, held_out: np.ndarray, others: np.ndarray, seed: int) -
     head = f"{moved} of {len(names)} columns have shifted against the rows held out, given the other columns"
     lines = [head + f" (adjusted p ≤ {_LEVEL}, {found.permutations} permutations)"]
     for place in np.lexsort((-excess, p_values))[:_SHOWN]:
-        lines.append(f"shift of {names[place]}: p = {p_values[place]:.3g}, {excess[place]:.3g} standard deviations above chance")
+        above = f"{excess[place]:.3g} standard deviations above chance"
+        lines.append(f"shift of {names[place]}: p = {p_values[place]:.3g}, {above}")
     return lines
 
 
