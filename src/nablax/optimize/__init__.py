@@ -17,6 +17,8 @@ from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
 from ._first_order._nag_gs import NagGsState, nag_gs
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
+from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
+from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "GravityState",
     "MarsState",
     "NagGsState",
+    "ShampooState",
+    "SoapState",
     "XGradState",
     "adamomentum",
     "diffgrad",
@@ -38,6 +42,10 @@ __all__ = [
     "scale_by_diffgrad",
     "scale_by_gravity",
     "scale_by_mars",
+    "scale_by_shampoo",
+    "scale_by_soap",
+    "shampoo",
+    "soap",
     "xgrad",
     "xgrad_eval_params",
 ]
