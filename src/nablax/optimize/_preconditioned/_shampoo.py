@@ -80,7 +80,7 @@ def scale_by_shampoo(
 
     def init(params: PyTree) -> ShampooState:
         def start(leaf: Array) -> Factors:
-            dtype, has = wide_dtype(leaf), [side <= max_size for side in leaf.shape]
+            dtype, has = wide_dtype(leaf), [0 < side <= max_size for side in leaf.shape]
             if not any(has):
                 return (jnp.full(leaf.shape, eps, dtype),)
             return per_axis(leaf.shape, has, lambda side: (eps * jnp.eye(side, dtype=dtype)).astype(dtype))

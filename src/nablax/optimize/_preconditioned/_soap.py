@@ -89,7 +89,7 @@ def scale_by_soap(
     every, max_size = check_count(every, what="every"), check_count(max_size, what="max_size")
 
     def turned(leaf: Array) -> list[bool]:
-        return [leaf.ndim >= 2 and side <= max_size for side in leaf.shape]
+        return [leaf.ndim >= 2 and 0 < side <= max_size for side in leaf.shape]
 
     def init(params: PyTree) -> SoapState:
         def matrices(leaf: Array) -> Factors:
