@@ -16,6 +16,7 @@ from nablax import optimize
 from nablax.diagnose import update_rule
 
 RATE = 0.125  # exact in every type
+KEY = jax.random.key(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Row:
         static: arguments that are no hyperparameters to inject.
         extra: what the update needs beside the parameters.
         needs: names of arguments that it cannot do without.
+        schedule: the rate may be one.
         by_leaf: each leaf's update depends on that leaf alone.
         known_as: how a check-up names it.
     """
@@ -35,6 +37,7 @@ class Row:
     static: tuple[str, ...] = ()
     extra: Callable[[Any, Any], dict[str, Any]] = lambda grads, params: {}
     needs: tuple[str, ...] = ()
+    schedule: bool = True
     by_leaf: bool = True
     known_as: str = ""
 
@@ -48,7 +51,19 @@ def xgrad(learning_rate):
     return optimize.xgrad(optax.adam(learning_rate))
 
 
+def quadratic(grads, params):
+    return {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v), **grad_fn(grads, params)}
+
+
 ROWS = {
+    "aegd": Row(optimize.aegd, extra=lambda grads, params: {"value": 2.0}, needs=("value",), known_as="AEGD"),
+    "aegd with a metric": Row(
+        lambda learning_rate: optimize.aegd(learning_rate, precondition=lambda grads, params: grads),
+        extra=lambda grads, params: {"value": 2.0},
+        needs=("value", "params"),
+        by_leaf=False,
+        known_as="AEGD",
+    ),
     "adamomentum": Row(optimize.adamomentum, known_as="AdaMomentum"),
     "diffgrad": Row(optimize.diffgrad, known_as="diffGrad"),
     "gravity": Row(lambda learning_rate: optimize.gravity(learning_rate, alpha=0.0), known_as="Gravity"),
@@ -63,6 +78,31 @@ ROWS = {
     "mars lion": Row(lambda learning_rate: optimize.mars(learning_rate, "lion"), known_as="MARS"),
     "mars shampoo": Row(lambda learning_rate: optimize.mars(learning_rate, "shampoo"), known_as="MARS"),
     "nag_gs": Row(optimize.nag_gs, needs=("params",), known_as="NAG-GS"),
+    "oasis": Row(
+        lambda learning_rate: optimize.oasis(learning_rate, probes=2, key=KEY),
+        extra=quadratic,
+        needs=("params", "product_fn", "grad_fn"),
+        by_leaf=False,
+        schedule=False,
+        known_as="OASIS",
+    ),
+    "psgd": Row(
+        lambda learning_rate: optimize.psgd(learning_rate, momentum=0.5, probability=0.5, key=KEY),
+        by_leaf=False,
+        known_as="PSGD",
+    ),
+    "psgd newton": Row(
+        lambda learning_rate: optimize.psgd(learning_rate, "newton", key=KEY),
+        extra=lambda grads, params: {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v)},
+        needs=("product_fn",),
+        by_leaf=False,
+        known_as="PSGD",
+    ),
+    "psgd_low_rank": Row(
+        lambda learning_rate: optimize.psgd_low_rank(learning_rate, 1, momentum=0.5, key=KEY),
+        by_leaf=False,
+        known_as="PSGD",
+    ),
     "shampoo": Row(optimize.shampoo, static=("every", "max_size"), known_as="Shampoo"),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),
@@ -105,7 +145,7 @@ def compiled(name):
         def every_wrapper(grads, params):
             twice = jax.tree.map(lambda g: jnp.stack([g[0], g[0]]), grads)
             label = {key: "one" if key in ("vector", "scalar", "empty") else "other" for key in SHAPES}
-            scheduled = row.make(learning_rate=optax.constant_schedule(RATE))
+            scheduled = row.make(learning_rate=optax.constant_schedule(RATE) if row.schedule else RATE)
             mask = {key: key != "vector" for key in SHAPES}
             accumulated = optax.masked(scheduled, mask) if row.by_leaf else scheduled
             results = {
@@ -222,6 +262,8 @@ def test_a_check_up_says_why_it_has_no_rates(name):
         (lambda: optimize.nag_gs(0.1, mu=0.0), "mu above 0"),
         (lambda: optimize.soap(every=0), "every as a whole number, at least 1"),
         (lambda: optimize.shampoo(0.1, eps=0.0), "eps above 0"),
+        (lambda: optimize.oasis(floor=0.0, key=KEY), "floor above 0"),
+        (lambda: optimize.psgd(key=3), "key: a random key"),
         (lambda: optimize.xgrad(optax.adam), "the function adam"),
     ],
 )

@@ -12,36 +12,51 @@ Chambers:
 """
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
+from ._first_order._aegd import AegdState, aegd
 from ._first_order._diffgrad import DiffGradState, diffgrad, scale_by_diffgrad
 from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
 from ._first_order._nag_gs import NagGsState, nag_gs
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
+from ._preconditioned._oasis import OasisState, oasis
+from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
+from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
 from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 
 __all__ = [
     "AdaMomentumState",
+    "AegdState",
     "Branches",
     "DiffGradState",
     "GravityState",
+    "LowRankFit",
     "MarsState",
     "NagGsState",
+    "OasisState",
+    "PsgdLowRankState",
+    "PsgdState",
     "ShampooState",
     "SoapState",
     "XGradState",
     "adamomentum",
+    "aegd",
     "diffgrad",
     "gravity",
     "local_exponents",
     "mars",
     "nag_gs",
+    "oasis",
+    "psgd",
+    "psgd_low_rank",
     "ridge_rider",
     "scale_by_adamomentum",
     "scale_by_diffgrad",
     "scale_by_gravity",
     "scale_by_mars",
+    "scale_by_psgd",
+    "scale_by_psgd_low_rank",
     "scale_by_shampoo",
     "scale_by_soap",
     "shampoo",

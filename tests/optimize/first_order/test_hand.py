@@ -11,12 +11,12 @@ from nablax import optimize
 RATE, START, STEPS = 0.1, 0.5, 3
 
 
-def rolled(rule, params, gradient, steps=STEPS, state=None):
+def rolled(rule, params, gradient, steps=STEPS, state=None, extra=lambda params: {}):
     """Parameters after each step."""
     state = rule.init(params) if state is None else state
     path = []
     for _ in range(steps):
-        update, state = rule.update(gradient(params), state, params)
+        update, state = rule.update(gradient(params), state, params, **extra(params))
         params = optax.apply_updates(params, update)
         path.append(params)
     return path
@@ -43,6 +43,7 @@ def paths():
             at = at + update
             proper.append(optimize.xgrad_eval_params(state, at))
         paths = {
+            "aegd": rolled(optimize.aegd(RATE), x, identity, extra=lambda x: {"value": x**2 / 2}),
             "mars": rolled(optimize.mars(RATE), matrix, identity),
             "mars lion": rolled(optimize.mars(RATE, "lion"), matrix, identity),
             "diffgrad": rolled(optimize.diffgrad(RATE), x, identity),
@@ -59,6 +60,7 @@ def paths():
 
 
 HAND = {
+    "aegd": [0.4505494505, 0.4059279033, 0.3656786387],
     "mars": [0.4000000020, 0.3018182494, 0.2062274249],
     "mars lion": [0.4, 0.3, 0.2],
     "diffgrad": [0.4377541062, 0.3864897108, 0.3359442008],

@@ -144,3 +144,33 @@ def test_xgrad_lets_the_optimiser_within_see_the_weights_proper(x64):
     np.testing.assert_allclose(optimize.xgrad_eval_params(state, params), MATRIX * 0.95**4, rtol=1e-12)
     with pytest.raises(ValueError, match="one XGradState in it, got 0"):
         optimize.xgrad_eval_params(optax.EmptyState(), params)
+
+
+@pytest.mark.parametrize("metric", [False, True])
+def test_aegds_energy_pays_for_every_step_at_any_rate(x64, metric):
+    curvature, rate = jnp.array([1.0, 30.0, 900.0]), 5.0  # descent is stable below 2/900
+    scale = np.array([1.0, 2.0, 50.0])
+
+    def value(x):
+        return 0.5 * jnp.sum(curvature * x**2)
+
+    rule = optimize.aegd(rate, precondition=(lambda grads, params: grads / scale) if metric else None)
+    x, path, energies = jnp.array([1.0, -2.0, 0.5]), [], []
+    state = rule.init(x)
+    for _ in range(6):
+        path.append(x)
+        update, state = rule.update(curvature * x, state, x, value=value(x))
+        x = x + update
+        energies.append(state.energy)
+    lengths = np.diff([*path, x], axis=0) ** 2 * (scale if metric else 1.0)
+    lengths = lengths.sum(axis=1) if metric else lengths
+    first = np.sqrt(value(path[0]) + 1)
+    before, after = np.array([np.broadcast_to(first, np.shape(energies[0])), *energies[:-1]]), np.array(energies)
+    np.testing.assert_allclose(after**2 + (after - before) ** 2 + lengths / rate, before**2, rtol=1e-10)
+    assert np.all(after < before)
+
+
+def test_aegd_says_when_its_offset_is_too_small(x64):
+    rule = optimize.aegd(0.1, offset=0.5)
+    with pytest.raises(Exception, match="is not positive: pass a larger offset"):
+        jax.block_until_ready(rule.update(jnp.ones(2), rule.init(jnp.ones(2)), value=jnp.array(-0.7)))
