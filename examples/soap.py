@@ -21,24 +21,26 @@ def loss(params, x, y):
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y))
 
 
-def run(rule, rate, key):
+in_key, out_key, row_key = jax.random.split(jax.random.key(0), 3)
+start = {
+    "in": jax.random.normal(in_key, (64, 32)) / 8,
+    "shift": jnp.zeros(32),
+    "out": jax.random.normal(out_key, (32, 10)) / 6,
+}
+batches = jax.random.randint(row_key, (STEPS, BATCH), train.start, train.stop)
+
+
+def run(rule, rate):
     """Loss on the images trained on and accuracy on the others, after training at a rate that falls to zero."""
-    in_key, out_key, batch_key = jax.random.split(key, 3)
-    params = {
-        "in": jax.random.normal(in_key, (64, 32)) / 8,
-        "shift": jnp.zeros(32),
-        "out": jax.random.normal(out_key, (32, 10)) / 6,
-    }
     optimizer = rule(lambda count: rate * (1 - count / STEPS))
 
-    def step(carry, key):
+    def step(carry, rows):
         params, state = carry
-        rows = jax.random.randint(key, (BATCH,), train.start, train.stop)
         grads = jax.grad(loss)(params, images[rows], labels[rows])
         updates, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(batch_key, STEPS))
+    (params, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), batches)
     right = jnp.argmax(logits(params, images[test]), axis=1) == labels[test]
     return loss(params, images[train], labels[train]), jnp.mean(right)
 
@@ -50,7 +52,7 @@ rules = {
 }
 print(f"{'':30}{'best rate':>10}{'train loss':>12}{'test accuracy':>15}")
 for name, rule in rules.items():
-    side_by_side = jax.jit(jax.vmap(lambda rate, rule=rule: run(rule, rate, jax.random.key(0))))
+    side_by_side = jax.jit(jax.vmap(lambda rate, rule=rule: run(rule, rate)))
     losses, accuracies = side_by_side(rates)
     best = int(jnp.argmin(losses))
     print(f"{name:30}{rates[best]:10.3g}{losses[best]:12.5f}{accuracies[best]:15.3f}")
