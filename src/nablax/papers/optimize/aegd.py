@@ -120,8 +120,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "At the best of these rates it ends no higher than descent with the same metric does at its own.",
             "stated in words",
             expected=False,
-            tried="the energy runs down on the way; with an offset of 100 it ends where descent does, 0.03 ± 0.03 decades "
-            "apart, but the loss rises by 1.5 decades at some rates",
+            tried="the energy runs down on the way; with an offset of 100 it ends where descent does, 0.03 ± 0.03 "
+            "decades apart, but the loss rises by 1.5 decades at some rates",
             contrasts=Contrast(
                 "loss at the best rate, decades above the first, mean of both problems",
                 {energy: best[energy], "descent with the metric": best["descent with the metric"]},

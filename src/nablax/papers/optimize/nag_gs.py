@@ -79,8 +79,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "And than by heavy ball at its best, by 0.001 nats or more.",
             "competitive with momentum, in words",
             expected=False,
-            tried="rates and μ on a grid refined three times: heavy ball at its own optimum is faster by 2 %, and by 7 % slower "
-            "where it is put on a grid of its own",
+            tried="rates and μ on a grid refined three times: heavy ball at its own optimum is faster by 2 %, and "
+            "slower by 7 % where it is put on a grid of its own",
             contrasts=Contrast(
                 "fall of the error a step, nats",
                 {"NAG-GS": -np.log(best["NAG-GS"]), "heavy ball": -np.log(heavy)},
