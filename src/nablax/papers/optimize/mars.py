@@ -29,7 +29,7 @@ PAPER = Paper(
 
 _DIM, _BATCH, _STEPS, _RATE = 20, 4, 400, 0.03
 _DECAYS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
-_GAMMAS = (0.0, 0.025, 0.3, 1.0)
+_GAMMAS = (0.01, 0.1, 0.5, 1.0)
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -42,7 +42,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Three checks.
     """
-    keys = 16 if full else 6
+    keys, trainings = (18, 39) if full else (6, 13)
     stream_key, digits_key = jax.random.split(key)
 
     def momentum(exact: bool) -> Callable[[Array, Key], Array]:
@@ -64,7 +64,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "lower",
         key=stream_key,
         keys=keys,
-        ends={0.0: "no correction", 1.0: "the whole correction"},
+        ends={0.01: "hardly any correction", 1.0: "the whole correction"},
     )
     metric = "mean square error of the estimated gradient, over the gradient's mean square"
     approximate = streams._replace(
@@ -78,18 +78,20 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         RATES,
         "lower",
         key=digits_key,
-        keys=keys,
+        keys=trainings,
     )
     return [
         Check(
-            "Exact MARS estimates the gradient of a stream with at most half the error of momentum at its best.",
+            "Exact MARS estimates the gradient of a stream with less error than momentum, each at its best decay.",
             "variance reduction, stated in words and by the theory it comes from",
-            contrasts=streams.contrast(metric, "lower", against=("momentum",), ratio=0.5),
+            contrasts=streams.contrast(metric, "lower", against=("momentum",)),
+            moved_from="at most half the error, which the paper does not state",
         ),
         Check(
             "So does the practical form, which takes the last batch's gradient, with less error than momentum.",
             "the form that the paper trains by",
             contrasts=approximate.contrast(metric, "lower", against=("momentum",)),
+            moved_from="the same with γ = 0 on the grid, where it is momentum itself",
         ),
         Check(
             "MARS-AdamW reaches a lower loss than AdamW, each at its best rate.",
