@@ -1,5 +1,4 @@
-r"""OASIS on a logistic regression whose columns differ in scale by three decades, untuned, against rules that are
-tuned.
+r"""OASIS, untuned, on a logistic regression whose columns differ in scale by three decades, against tuned rules.
 
 Full gradients; what is counted is passes: a gradient is one, and so is a Hessian product taken for one.
 """
