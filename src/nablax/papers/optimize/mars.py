@@ -91,8 +91,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "So does the practical form, which takes the last batch's gradient, with less error than momentum.",
             "the form that the paper trains by",
             expected=False,
-            tried="γ from 0.01 to 1: the least is the best, for the change between two batches is noise; it is a trade of "
-            "delay for noise, as a lower decay is",
+            tried="γ from 0.01 to 1: the least is the best, for the change between two batches is noise, and it "
+            "trades delay for noise as a lower decay does",
             contrasts=approximate.contrast(metric, "lower", against=("momentum",)),
             moved_from="the same with γ = 0 on the grid, where it is momentum itself",
         ),
