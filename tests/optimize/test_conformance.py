@@ -191,6 +191,8 @@ def test_one_trace_and_a_state_that_is_written_and_read_again_to_the_bit(name):
     _, rule, step, traces, wrapped = compiled(name)
     params = tree(0)
     state = rule.init(params)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((state, params)) if leaf.size]
+    assert len(set(buffers)) == len(buffers)  # loops donate both
     for seed in (1, 2):
         update, following = step(tree(seed), state, params)
         kinds = [[(x.shape, x.dtype) for x in jax.tree.leaves(s)] for s in (state, following)]

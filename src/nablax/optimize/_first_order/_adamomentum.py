@@ -73,8 +73,7 @@ def scale_by_adamomentum(
     check_not_negative(eps=eps)
 
     def init(params: PyTree) -> AdaMomentumState:
-        zeros = wide_zeros(params)
-        return AdaMomentumState(jnp.zeros((), jnp.int32), zeros, zeros)
+        return AdaMomentumState(jnp.zeros((), jnp.int32), wide_zeros(params), wide_zeros(params))
 
     def update(
         updates: PyTree, state: AdaMomentumState, params: PyTree = None, **extra: Any

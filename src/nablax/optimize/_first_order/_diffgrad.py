@@ -77,8 +77,8 @@ def scale_by_diffgrad(
     check_not_negative(eps=eps)
 
     def init(params: PyTree) -> DiffGradState:
-        zeros = wide_zeros(params)
-        return DiffGradState(jnp.zeros((), jnp.int32), zeros, zeros, jax.tree.map(jnp.zeros_like, params))
+        previous = jax.tree.map(jnp.zeros_like, params)
+        return DiffGradState(jnp.zeros((), jnp.int32), wide_zeros(params), wide_zeros(params), previous)
 
     def update(
         updates: PyTree, state: DiffGradState, params: PyTree = None, **extra: Any

@@ -114,7 +114,7 @@ def scale_by_mars(
             lambda leaf: wide_zeros(leaf) if form_of(leaf) == "adamw" else optax.MaskedNode(), params
         )
         if exact:
-            previous = jax.tree.map(jnp.asarray, params)
+            previous = jax.tree.map(lambda p: jnp.array(p, copy=True), params)  # a buffer of its own
         else:
             previous = jax.tree.map(lambda p: jnp.zeros_like(p) if corrected(p) else optax.MaskedNode(), params)
         return MarsState(jnp.zeros((), jnp.int32), wide_zeros(params), squares, previous)

@@ -98,7 +98,7 @@ def oasis(
         dtype = wide_dtype(params)
         return OasisState(
             jnp.zeros((), jnp.int32),
-            jax.tree.map(jnp.asarray, params),
+            jax.tree.map(lambda p: jnp.array(p, copy=True), params),  # a buffer of its own
             wide_zeros(params),
             jnp.asarray(initial_rate, dtype),
             jnp.asarray(1e10, dtype),  # so large that the second rate is by what was seen alone

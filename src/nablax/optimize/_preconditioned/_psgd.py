@@ -82,7 +82,7 @@ def scale_by_psgd(
 
     Raises:
         ValueError: an unknown criterion, no key, or settings out of range; at an update by ``"newton"``, ``product_fn``
-            or ``params`` are missing.
+            is missing.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -139,7 +139,7 @@ def scale_by_psgd(
         product = required(product_fn, "product_fn", by="psgd('newton')") if newton else None
 
         def pair() -> tuple[PyTree, PyTree]:
-            """H and v: products and probes, or gradients and nothing."""
+            """What is fitted to: products and their probes, or gradients and nothing."""
             if product is None:
                 return wide, None
             draws = iter(jax.random.split(probe_key, len(jax.tree.leaves(updates)) or 1))

@@ -95,8 +95,8 @@ def scale_by_soap(
         def matrices(leaf: Array) -> Factors:
             return per_axis(leaf.shape, turned(leaf), lambda side: jnp.zeros((side, side), wide_dtype(leaf)))
 
-        zeros, grams = wide_zeros(params), jax.tree.map(matrices, params)
-        return SoapState(jnp.zeros((), jnp.int32), zeros, zeros, grams, grams)
+        grams, bases = (jax.tree.map(matrices, params) for _ in range(2))
+        return SoapState(jnp.zeros((), jnp.int32), wide_zeros(params), wide_zeros(params), grams, bases)
 
     def begin(updates: PyTree, state: SoapState) -> tuple[PyTree, SoapState]:
         def one(g: Array, grams: Factors) -> tuple[Array, Factors, Factors]:

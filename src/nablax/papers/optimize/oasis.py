@@ -30,7 +30,7 @@ _ROWS, _DIM, _DECADES = 500, 20, 3
 # Three passes a step for OASIS, after its probes, and one for the others: as many in all.
 _PROBES, _STEPS = 20, 600
 _PASSES = 3 * _STEPS + _PROBES
-_RATES = np.logspace(-2, 4, 13).tolist()
+_RATES = np.logspace(-5, 1, 13).tolist()
 _ADAMS = np.logspace(-4, 2, 13).tolist()
 
 
