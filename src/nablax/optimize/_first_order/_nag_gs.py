@@ -35,8 +35,10 @@ def nag_gs(
     r"""NAG-GS: Nesterov's accelerated flow, stepped half implicitly.
 
     .. math::
-        x^+ &= (1-a)x + a v, \quad a = \tfrac{\alpha}{1+\alpha}, \qquad \gamma^+ = (1-a)\gamma + a\mu,\\
-        v^+ &= (1-b)v + b\,x^+ - \tfrac b\mu\nabla f(x^+), \quad b = \tfrac{\alpha\mu}{\alpha\mu+\gamma^+}
+        x^+ = (1-a)x + a v, \quad a = \tfrac{\alpha}{1+\alpha}, \qquad \gamma^+ = (1-a)\gamma + a\mu
+
+    .. math::
+        v^+ = (1-b)v + b\,x^+ - \tfrac b\mu\nabla f(x^+), \quad b = \tfrac{\alpha\mu}{\alpha\mu+\gamma^+}
 
     The parameters are the points :math:`x^+` at which gradients are taken. An update ends one step (v by the gradient
     that came) and begins the next (x towards v): at first v is the start, so that the first update moves nothing, and

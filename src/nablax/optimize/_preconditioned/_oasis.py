@@ -40,8 +40,10 @@ def oasis(
     r"""OASIS: descent scaled by a running diagonal of the Hessian, at a rate that it finds itself.
 
     .. math::
-        D_t &= \beta_2 D_{t-1} + (1-\beta_2)\, z_t\odot H_tz_t, \qquad \hat D_t = \max(|D_t|, \alpha), \qquad
-        z_i=\pm1,\\ \eta_t &= \min\Big(\sqrt{1+\theta_{t-1}}\;\eta_{t-1},\;
+        D_t = \beta_2 D_{t-1} + (1-\beta_2)\, z_t\odot H_tz_t, \qquad \hat D_t = \max(|D_t|, \alpha), \qquad z_i=\pm1
+
+    .. math::
+        \eta_t = \min\Big(\sqrt{1+\theta_{t-1}}\;\eta_{t-1},\;
         \frac{\lVert w_t-w_{t-1}\rVert_{\hat D_t}}{2\,\lVert\nabla f(w_t)-\nabla f(w_{t-1})\rVert_{\hat D_t^{-1}}}\Big),
         \qquad \theta_t = \frac{\eta_t}{\eta_{t-1}}, \qquad w_{t+1} = w_t-\eta_t\hat D_t^{-1}\nabla f(w_t)
 
