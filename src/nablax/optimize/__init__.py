@@ -1,5 +1,66 @@
-"""Gradient(s) in, update out, with a learning rate; problems with several objectives, players or levels."""
+"""Gradient(s) in, update out, with a learning rate; problems with several objectives, players or levels.
 
+What Optax has is not here: its rules, ours and `nablax.regulate`'s go into one ``optax.chain``. ``foo(learning_rate)``
+is an optimiser, ``scale_by_foo()`` its rule without a rate. Unknown extra arguments are ignored; averages are kept in
+single precision at least.
+
+Chambers:
+
+- ``_first_order``: rules of a gradient and its history, a few numbers a parameter.
+- ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
+  curvature.
+"""
+
+from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
+from ._first_order._aegd import AegdState, aegd
+from ._first_order._diffgrad import DiffGradState, diffgrad, scale_by_diffgrad
+from ._first_order._gravity import GravityState, gravity, scale_by_gravity
+from ._first_order._mars import MarsState, mars, scale_by_mars
+from ._first_order._nag_gs import NagGsState, nag_gs
+from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
+from ._preconditioned._oasis import OasisState, oasis
+from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
+from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
+from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
+from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 
-__all__ = ["Branches", "local_exponents", "ridge_rider"]
+__all__ = [
+    "AdaMomentumState",
+    "AegdState",
+    "Branches",
+    "DiffGradState",
+    "GravityState",
+    "LowRankFit",
+    "MarsState",
+    "NagGsState",
+    "OasisState",
+    "PsgdLowRankState",
+    "PsgdState",
+    "ShampooState",
+    "SoapState",
+    "XGradState",
+    "adamomentum",
+    "aegd",
+    "diffgrad",
+    "gravity",
+    "local_exponents",
+    "mars",
+    "nag_gs",
+    "oasis",
+    "psgd",
+    "psgd_low_rank",
+    "ridge_rider",
+    "scale_by_adamomentum",
+    "scale_by_diffgrad",
+    "scale_by_gravity",
+    "scale_by_mars",
+    "scale_by_psgd",
+    "scale_by_psgd_low_rank",
+    "scale_by_shampoo",
+    "scale_by_soap",
+    "shampoo",
+    "soap",
+    "xgrad",
+    "xgrad_eval_params",
+]

@@ -1,0 +1,1 @@
+"""Rules of a gradient and its history, a few numbers a parameter."""
