@@ -68,8 +68,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             contrasts=Contrast("AUROC of the pattern's pixels, mean over images", found, "higher", margin=0.02),
             moved_from="the gain besides at four standard errors over the images of one network; without integrated "
             "gradients beside it",
-            tried="maps times the image, three keys: 0.885 ± 0.007, and of integrated gradients 0.869 ± 0.010: better by "
-            "0.016 ± 0.005, which is less than asked and not resolved",
+            tried="maps times the image, three keys: 0.885 ± 0.007, and of integrated gradients 0.869 ± 0.010: better "
+            "by 0.016 ± 0.005, which is less than asked and not resolved",
         ),
         Check(
             "The smoothed map holds still where the gradient fluctuates.",
