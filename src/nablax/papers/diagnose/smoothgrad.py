@@ -56,11 +56,6 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "noise of the whole range": located(strong.gradient.value),
         "integrated gradients, not times the image": located(path),
     }
-    with_image = {
-        "SmoothGrad times the image": located(xs * record.gradient.value),
-        "gradient times the image": located(xs * record.plain),
-        "integrated gradients": located(xs * path),
-    }
     turned = {
         "SmoothGrad": _turn(record.gradient.value, moved.gradient.value),
         "plain gradient": _turn(record.plain, moved.plain),
@@ -73,11 +68,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             contrasts=Contrast("AUROC of the pattern's pixels, mean over images", found, "higher", margin=0.02),
             moved_from="the gain besides at four standard errors over the images of one network; without integrated "
             "gradients beside it",
-        ),
-        Check(
-            "So it does where maps are multiplied with the image.",
-            "stated in words: it serves other maps made of gradients too",
-            contrasts=Contrast("AUROC of the pattern's pixels, mean over images", with_image, "higher", margin=0.02),
+            tried="maps times the image, three keys: 0.885 ± 0.007, and of integrated gradients 0.869 ± 0.010: better "
+            "by 0.016 ± 0.005, which is less than asked and not resolved",
         ),
         Check(
             "The smoothed map holds still where the gradient fluctuates.",
