@@ -77,7 +77,7 @@ def measure(name: str, peer_python: str, rounds: int) -> str:
 
 def _run(python: str, name: str, side: str, folder: str) -> dict:
     command = [python, "-m", "benchmarks", name, "--side", side, "--folder", folder]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE.parent / 'src'}", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment)
     for line in reversed(done.stdout.splitlines()):
         if line.startswith("RESULT "):
