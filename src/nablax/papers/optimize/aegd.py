@@ -112,7 +112,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     energy, *others = highest
     return [
         Check(
-            "From the worst start, at the worst rate, the loss rises by a decade less than by descent, momentum or Adam.",
+            "From the worst start, at the worst rate, the loss rises by a decade less than by descent, momentum or "
+            "Adam.",
             "stability of the energy, not of the loss, without a condition on the rate, a theorem in the abstract",
             contrasts=Contrast(
                 metric, {name: values.max(keepdims=True) for name, values in highest.items()}, "lower", margin=1.0
