@@ -47,7 +47,7 @@ class AbstractManifold(AbstractSpace):
         """Length of the shortest way from ``y`` to ``z``; its derivative where they meet is zero."""
 
     @abc.abstractmethod
-    def sample(self, count: int, *, key: PRNGKeyArray) -> Float[Array, "count *shape"]:
+    def sample(self, count: int, *, key: PRNGKeyArray) -> Float[Array, " count *shape"]:
         """Random points, on the leading axis."""
 
 

@@ -108,7 +108,7 @@ class Sphere(AbstractManifold):
         check_points(self, y, z)
         return 2 * jnp.arctan2(norm(z - y), norm(z + y))
 
-    def sample(self, count: int, *, key: PRNGKeyArray) -> Float[Array, "count *shape"]:
+    def sample(self, count: int, *, key: PRNGKeyArray) -> Float[Array, " count *shape"]:
         """Points drawn uniformly."""
         check_key(key)
         drawn = jax.random.normal(key, (check_count(count, what="count"), *self.shape))
