@@ -79,7 +79,7 @@ class Rotations(AbstractManifold):
 
     @exact
     def project(self, y: Float[Array, "size size"]) -> Float[Array, "size size"]:
-        """Nearest rotation, by singular vectors; not to be differentiated, since those of rotations have equal values."""
+        """Nearest rotation, by singular vectors; not to be differentiated: those of rotations have equal values."""
         check_points(self, y)
         left, _, right = jnp.linalg.svd(y)
         sign = jnp.sign(jnp.linalg.det(left @ right))

@@ -22,9 +22,9 @@ class Stiefel(AbstractManifold):
 
     Distances are those of the least rotation of the whole space that takes one frame to the other.
 
-    `log` iterates and converges for frames that are near, some 0.9 π apart at least; where it has not converged it
-    gives NaN, and so does `distance`. Neither is to be differentiated. `transport` is by projection, since a parallel
-    one has no closed form: lengths shrink as the tangent spaces turn.
+    `log` iterates, and converges for frames up to some 2.5 apart, more slowly the farther; where it has not converged
+    it gives NaN, and so does `distance`. Neither is to be differentiated. `transport` is by projection, since a
+    parallel one has no closed form: lengths shrink as the tangent spaces turn.
 
     Args:
         rows: length of the columns.

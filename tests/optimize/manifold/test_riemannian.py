@@ -37,6 +37,7 @@ LINES = {
     "euclidean": (Euclidean(()), lambda s: jnp.asarray(s), lambda x: x),
 }
 WHERE = {name: space for name, (space, *_) in LINES.items()}
+SOME = ("sphere", "flat", "euclidean")  # for the rules but Adam: what they share is tried once
 RULES = {
     "sgd": (lambda spaces: optimize.riemannian_sgd(RATE, spaces), optax.sgd(RATE)),
     "momentum": (lambda spaces: optimize.riemannian_sgd(RATE, spaces, momentum=0.5), optax.sgd(RATE, 0.5)),
@@ -71,15 +72,15 @@ def paths():
         return 0.7 * jnp.sin(2 * s) + 0.3 * s**2
 
     def loss(params):
-        return sum(of_length(length(params[name])) for name, (_, _, length) in LINES.items())
+        return sum(of_length(LINES[name][2](point)) for name, point in params.items())
 
     @jax.jit
     def everything(start):
         results = {}
         for name, (ours, theirs) in RULES.items():
-            params = {line: at(start) for line, (_, at, _) in LINES.items()}
-            _, path = walked(ours(WHERE), params, loss)
-            lengths = {line: jax.vmap(length)(path[line]) for line, (_, _, length) in LINES.items()}
+            params = {line: at(start) for line, (_, at, _) in LINES.items() if name == "adam" or line in SOME}
+            _, path = walked(ours({line: WHERE[line] for line in params}), params, loss)
+            lengths = {line: jax.vmap(LINES[line][2])(points) for line, points in path.items()}
             results[name] = lengths, walked(theirs, start, of_length)[1], path
         return results
 
@@ -169,11 +170,11 @@ def test_the_path_does_not_depend_on_how_points_are_written(x64):
 
 
 def test_frames_stay_frames_in_single_precision():
-    """Ten thousand steps: projected each time, roundings do not add up; and the subspace is that of the eigenvectors."""
+    """Projected each time, roundings do not add up over thousands of steps; and the plane is that of the eigenvectors."""
     space, spread = Stiefel(6, 2), jnp.diag(jnp.array([4.0, 3.0, 1.0, 0.5, 0.2, 0.1]))
-    rule = optimize.riemannian_adam(optax.exponential_decay(0.1, 100, 0.5), space)
+    rule = optimize.riemannian_adam(optax.exponential_decay(0.1, 100, 0.7), space)
     start = space.sample(1, key=jax.random.key(1))[0]
-    (frame, _), _ = jax.jit(lambda x: walked(rule, x, lambda y: -jnp.sum(y * (spread @ y)), 10_000))(start)
+    (frame, _), _ = jax.jit(lambda x: walked(rule, x, lambda y: -jnp.sum(y * (spread @ y)), 4_000))(start)
     np.testing.assert_allclose(frame.T @ frame, np.eye(2), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(frame[2:]), 0, atol=1e-5)
 

@@ -33,7 +33,9 @@ class Potential(NamedTuple):
 
 
 def p_norm(p: float) -> Potential:
-    r"""The potential :math:`\phi(w) = \sum_i \lvert w_i\rvert^p/p`, whose gradient is :math:`\lvert w\rvert^{p-1}\operatorname{sign} w`.
+    r"""The potential :math:`\phi(w) = \sum_i \lvert w_i\rvert^p/p`.
+
+    .. math:: \nabla\phi(w) = \lvert w\rvert^{p-1}\operatorname{sign} w
 
     At 2 mirror descent is gradient descent; nearer to 1 large weights move more and small ones less, and solutions
     are sparser; above 2 the other way round.
@@ -69,7 +71,7 @@ def p_norm(p: float) -> Potential:
 
 
 def negative_entropy() -> Potential:
-    r"""The potential :math:`\phi(w) = \sum_i \lvert w_i\rvert\log\lvert w_i\rvert-\lvert w_i\rvert`: weights are multiplied.
+    r"""The potential :math:`\phi(w) = \sum_i \lvert w_i\rvert\log\lvert w_i\rvert-\lvert w_i\rvert`: weights multiply.
 
     .. math:: w^+ = w\exp(-\eta\,g\operatorname{sign} w)
 
@@ -89,9 +91,9 @@ def negative_entropy() -> Potential:
     Cost: a logarithm and an exponential a parameter and step.
 
     References:
-        Pogodin et al., 2024, https://arxiv.org/abs/2305.19394 (their code's gradient has 1 more, of Σ|w| log|w|: the steps
-        are the same); Kivinen, Warmuth, "Exponentiated Gradient versus Gradient
-        Descent for Linear Predictors", 1997.
+        Pogodin et al., 2024, https://arxiv.org/abs/2305.19394, whose code takes Σ|w| log|w|, of a gradient 1 more: the
+        steps are the same. Kivinen, Warmuth, "Exponentiated Gradient versus Gradient Descent for Linear Predictors",
+        1997.
     """
     return Potential(
         lambda w: jnp.sign(w) * jnp.log(jnp.where(w == 0, 1, jnp.abs(w))),
