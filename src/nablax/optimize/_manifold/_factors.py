@@ -29,7 +29,7 @@ def spaces_of(spaces: PyTree, params: PyTree) -> list[AbstractManifold | None]:
     Raises:
         ValueError: the spaces are no prefix of the parameters, or a leaf holds no points of its space.
     """
-    parts, structure = jax.tree.flatten(spaces, is_leaf=lambda x: x is None or isinstance(x, AbstractSpace))
+    parts, structure = _flat(spaces, is_leaf=lambda x: x is None or isinstance(x, AbstractSpace))
     try:
         places = structure.flatten_up_to(params)
     except (ValueError, TypeError) as error:
@@ -63,7 +63,7 @@ def scalar_zeros(spaces: PyTree, params: PyTree, value: Any = 0.0) -> PyTree:
         shape = (*jnp.shape(leaf)[:keep], *[1] * (jnp.ndim(leaf) - keep))
         return jnp.full(shape, value, wide_dtype(leaf))
 
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = _flat(params)
     return structure.unflatten([one(*pair) for pair in zip(leaves, spaces_of(spaces, params))])
 
 
@@ -116,6 +116,11 @@ def walk(
         results.append((update.astype(g.dtype), *(like(new, before) for new, before in zip(tangents + numbers, state))))
     trees = [structure.unflatten([result[i] for result in results]) for i in range(len(rows) - 1)]
     return Walk(trees[0], tuple(trees[1 : split - 1]), tuple(trees[split - 1 :]))
+
+
+def _flat(tree: PyTree, **how: Any) -> tuple[list, Any]:
+    """Leaves and structure, in a type that mypy knows the methods of."""
+    return jax.tree.flatten(tree, **how)
 
 
 class _Pointwise(NamedTuple):

@@ -122,7 +122,7 @@ def riemannian_adam(
 
         scalars = (state.nu, state.nu_max) if amsgrad else (state.nu,)
         done = walk(rule, spaces, updates, params, (state.mu,), scalars, by="riemannian_adam")
-        nu, nu_max = (*done.scalars, None)[:2]
-        return done.update, RiemannianAdamState(count, done.carried[0], nu, nu_max)
+        largest = done.scalars[1] if amsgrad else None
+        return done.update, RiemannianAdamState(count, done.carried[0], done.scalars[0], largest)
 
     return optax.GradientTransformationExtraArgs(init, update)
