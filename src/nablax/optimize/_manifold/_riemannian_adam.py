@@ -116,9 +116,12 @@ def riemannian_adam(
             mu = (1 - b1) * gradient + b1 * carried[0]
             nu = (1 - b2) * square + b2 * scalars[0]
             divisor = nu / bias(b2, count)
-            largest = (jnp.maximum(scalars[1], divisor),) if amsgrad else ()
-            root = nonzero(jnp.sqrt(largest[0] if amsgrad else divisor) + eps)
-            return -rate * (mu / bias(b1, count) / root), (mu,), (nu, *largest)
+            kept: tuple[Array, ...] = (nu,)
+            if amsgrad:
+                divisor = jnp.maximum(scalars[1], divisor)
+                kept = (nu, divisor)
+            root = nonzero(jnp.sqrt(divisor) + eps)
+            return -rate * (mu / bias(b1, count) / root), (mu,), kept
 
         scalars = (state.nu, state.nu_max) if amsgrad else (state.nu,)
         done = walk(rule, spaces, updates, params, (state.mu,), scalars, by="riemannian_adam")
