@@ -9,7 +9,7 @@ import pytest
 from nablax import optimize
 from nablax.spaces import Euclidean, Lorentz, PoincareBall, PositiveDefinite, Rotations, Sphere, Stiefel
 
-RATE, STEPS = 0.3, 12
+RATE, STEPS = 0.25, 18  # exact in every type
 # Names of lines through spaces, the space, a point of the line by its length, and the length of a point.
 LINES = {
     "sphere": (
@@ -39,18 +39,18 @@ LINES = {
 WHERE = {name: space for name, (space, *_) in LINES.items()}
 SOME = ("sphere", "flat", "euclidean")  # for the rules but Adam: what they share is tried once
 RULES = {
-    "sgd": (lambda spaces: optimize.riemannian_sgd(RATE, spaces), optax.sgd(RATE)),
-    "momentum": (lambda spaces: optimize.riemannian_sgd(RATE, spaces, momentum=0.5), optax.sgd(RATE, 0.5)),
+    "sgd": (lambda spaces: optimize.riemannian_sgd(RATE, spaces), lambda: optax.sgd(RATE)),
+    "momentum": (lambda spaces: optimize.riemannian_sgd(RATE, spaces, momentum=0.5), lambda: optax.sgd(RATE, 0.5)),
     "nesterov": (
         lambda spaces: optimize.riemannian_sgd(RATE, spaces, momentum=0.5, nesterov=True),
-        optax.sgd(RATE, 0.5, nesterov=True),
+        lambda: optax.sgd(RATE, 0.5, nesterov=True),
     ),
-    "adam": (lambda spaces: optimize.riemannian_adam(RATE, spaces, b2=0.9), optax.adam(RATE, b2=0.9)),
+    "adam": (lambda spaces: optimize.riemannian_adam(RATE, spaces, b2=0.9), lambda: optax.adam(RATE, b2=0.9)),
     "amsgrad": (
         lambda spaces: optimize.riemannian_adam(RATE, spaces, b2=0.5, amsgrad=True),
-        optax.amsgrad(RATE, b2=0.5),
+        lambda: optax.amsgrad(RATE, b2=0.5),
     ),
-    "adagrad": (lambda spaces: optimize.riemannian_adagrad(RATE, spaces), optax.adagrad(RATE)),
+    "adagrad": (lambda spaces: optimize.riemannian_adagrad(RATE, spaces), lambda: optax.adagrad(RATE)),
 }
 
 
@@ -81,11 +81,11 @@ def paths():
             params = {line: at(start) for line, (_, at, _) in LINES.items() if name == "adam" or line in SOME}
             _, path = walked(ours({line: WHERE[line] for line in params}), params, loss)
             lengths = {line: jax.vmap(LINES[line][2])(points) for line, points in path.items()}
-            results[name] = lengths, walked(theirs, start, of_length)[1], path
+            results[name] = lengths, walked(theirs(), start, of_length)[1], path
         return results
 
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, everything(jnp.asarray(0.9)))
+        return jax.tree.map(np.asarray, everything(jnp.array(0.9, jnp.float64)))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -93,7 +93,7 @@ def test_along_a_geodesic_the_rule_is_that_of_the_length_walked(rule, paths):
     lengths, optaxs, path = paths[rule]
     assert np.ptp(optaxs) > 0.2 and np.any(np.diff(np.sign(np.diff(optaxs)))) | (rule in ("sgd", "adagrad"))
     for line, ours in lengths.items():
-        np.testing.assert_allclose(ours, optaxs, atol=1e-12, err_msg=line)
+        np.testing.assert_allclose(ours, optaxs, rtol=0, atol=1e-11, err_msg=line)
     np.testing.assert_allclose(np.linalg.norm(path["sphere"], axis=1), 1, atol=1e-15)
 
 
@@ -113,27 +113,18 @@ def test_the_sphere_by_hand(paths):
 
 
 def test_flat_parts_go_as_optax_to_the_bit():
-    """In single precision, many elements, with None and Euclidean alike."""
+    """Operation by operation, None and Euclidean alike; a compiler may fuse the two differently, to a rounding."""
     random = np.random.default_rng(0)
     params = {name: jnp.asarray(random.normal(size=(4, 3)), jnp.float32) for name in ("none", "flat")}
-    grads = jax.tree.map(lambda x: jnp.asarray(random.normal(size=(5, *x.shape)), jnp.float32), params)
-
-    @jax.jit
-    def both(grads):
-        results = []
-        for ours, theirs in RULES.values():
-            rules = ours({"none": None, "flat": Euclidean(3)}), theirs
-            states = [rule.init(params) for rule in rules]
-            for i in range(5):
-                g = jax.tree.map(lambda x, i=i: x[i], grads)
-                steps = [rule.update(g, state, params) for rule, state in zip(rules, states)]
-                states = [state for _, state in steps]
-            results.append([update for update, _ in steps])
-        return results
-
-    for name, (ours, theirs) in zip(RULES, both(grads)):
-        for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
-            np.testing.assert_array_equal(one, other, err_msg=name)
+    for name, (ours, theirs) in RULES.items():
+        rules = ours({"none": None, "flat": Euclidean(3)}), theirs()
+        states = [rule.init(params) for rule in rules]
+        for _ in range(3):
+            g = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), params)
+            steps = [rule.update(g, state, params) for rule, state in zip(rules, states)]
+            states = [state for _, state in steps]
+            for part in params:
+                np.testing.assert_array_equal(*(update[part] for update, _ in steps), err_msg=name)
 
 
 def test_the_path_does_not_depend_on_how_points_are_written(x64):

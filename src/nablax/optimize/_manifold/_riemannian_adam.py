@@ -7,7 +7,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from ..._core import nonzero, register_rule
-from .._leaves import bias, wide_zeros
+from .._leaves import wide_zeros
 from .._settings import check_decays, check_not_negative
 from ._factors import scalar_zeros, walk
 
@@ -115,13 +115,13 @@ def riemannian_adam(
         def rule(gradient: Array, square: Array, carried: tuple, scalars: tuple) -> tuple[Array, tuple, tuple]:
             mu = (1 - b1) * gradient + b1 * carried[0]
             nu = (1 - b2) * square + b2 * scalars[0]
-            divisor = nu / bias(b2, count)
+            divisor = optax.tree.bias_correction(nu, b2, count)
             kept: tuple[Array, ...] = (nu,)
             if amsgrad:
                 divisor = jnp.maximum(scalars[1], divisor)
                 kept = (nu, divisor)
             root = nonzero(jnp.sqrt(divisor) + eps)
-            return -rate * (mu / bias(b1, count) / root), (mu,), kept
+            return -rate * (optax.tree.bias_correction(mu, b1, count) / root), (mu,), kept
 
         scalars = (state.nu, state.nu_max) if amsgrad else (state.nu,)
         done = walk(rule, spaces, updates, params, (state.mu,), scalars, by="riemannian_adam")
