@@ -112,11 +112,11 @@ def test_the_sphere_by_hand(paths):
         np.testing.assert_allclose(seen, x, atol=1e-12)
 
 
-def test_flat_parts_go_as_optax_to_the_bit():
-    """Operation by operation, None and Euclidean alike; a compiler may fuse the two differently, to a rounding."""
+def test_flat_parts_go_as_optax_to_a_rounding():
+    """In single precision, None and Euclidean alike; Optax compiles parts of its rules, which rounds otherwise."""
     random = np.random.default_rng(0)
     params = {name: jnp.asarray(random.normal(size=(4, 3)), jnp.float32) for name in ("none", "flat")}
-    for name, (ours, theirs) in RULES.items():
+    for ours, theirs in RULES.values():
         rules = ours({"none": None, "flat": Euclidean(3)}), theirs()
         states = [rule.init(params) for rule in rules]
         for _ in range(3):
@@ -124,7 +124,7 @@ def test_flat_parts_go_as_optax_to_the_bit():
             steps = [rule.update(g, state, params) for rule, state in zip(rules, states)]
             states = [state for _, state in steps]
             for part in params:
-                np.testing.assert_array_equal(*(update[part] for update, _ in steps), err_msg=name)
+                np.testing.assert_array_max_ulp(*(np.asarray(update[part]) for update, _ in steps), maxulp=4)
 
 
 def test_the_path_does_not_depend_on_how_points_are_written(x64):
