@@ -36,9 +36,11 @@ types: .venv/.installed
 docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# Compiled with the care that claims are.
+examples: export XLA_FLAGS = --xla_backend_optimization_level=1
 examples: .venv/.installed
-	ls examples/*.py | MPLBACKEND=Agg xargs -P 2 -I {} sh -c \
-	    'said=$$($(BIN)/python {} 2>&1); status=$$?; printf "== %s\n%s\n" {} "$$said"; exit $$status'
+	ls examples/*.py | MPLBACKEND=Agg xargs -P 2 -I {} sh -c 'began=$$(date +%s); said=$$($(BIN)/python {} 2>&1); status=$$?; \
+	    printf "== %s (%s s)\n%s\n" {} $$(($$(date +%s) - began)) "$$said"; exit $$status'
 
 # Tables beside other models of tables: hours from nothing; it may be killed and called again. The peers need an older NumPy.
 bank: .venv/.installed .venv-peers/.installed

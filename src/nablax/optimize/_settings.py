@@ -2,10 +2,27 @@
 
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
 from .._core import fault
+
+
+def _plain(name: str, value: Any) -> float | None:
+    """A setting as a number; None for what is traced, which is taken as it is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
+        raise fault(expected=f"a number for {name}", got=repr(value), fix=f"Leave {name} out for its default.")
+    if np.ndim(value):
+        raise fault(expected=f"one number for {name}", got=f"an array of shape {np.shape(value)}", fix="Pass a scalar.")
+    return float(value)
 
 
 def check_decays(**decays: Any) -> None:
@@ -15,7 +32,8 @@ def check_decays(**decays: Any) -> None:
         ValueError: one is outside.
     """
     for name, value in decays.items():
-        if isinstance(value, int | float) and not 0 <= value < 1:
+        number = _plain(name, value)
+        if number is not None and not 0 <= number < 1:
             raise fault(expected=f"{name} from 0 to below 1", got=repr(value), fix="0 keeps nothing, 0.9 a tenth anew.")
 
 
@@ -26,7 +44,8 @@ def check_not_negative(**values: Any) -> None:
         ValueError: one is negative.
     """
     for name, value in values.items():
-        if isinstance(value, int | float) and not value >= 0:
+        number = _plain(name, value)
+        if number is not None and not number >= 0:
             raise fault(expected=f"{name} of 0 or more", got=repr(value), fix=f"Leave {name} out for its default.")
 
 
@@ -37,15 +56,34 @@ def check_positive(**values: Any) -> None:
         ValueError: one is not.
     """
     for name, value in values.items():
-        if isinstance(value, int | float) and not value > 0:
+        number = _plain(name, value)
+        if number is not None and not number > 0:
             raise fault(expected=f"{name} above 0", got=repr(value), fix=f"Leave {name} out for its default.")
+
+
+def check_share(**values: Any) -> None:
+    """Refuse numbers that are not above 0 and at most 1; what is traced is taken as it is.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in values.items():
+        number = _plain(name, value)
+        if number is not None and not 0 < number <= 1:
+            raise fault(expected=f"{name} above 0, at most 1", got=repr(value), fix="1 is the most there is of it.")
 
 
 def with_rate(
     rule: optax.GradientTransformation, learning_rate: Any, *, weight_decay: Any = 0.0, mask: PyTree = None
 ) -> optax.GradientTransformationExtraArgs:
-    """A rule, decoupled weight decay where there is any, and the learning rate with its sign."""
+    """A rule, decoupled weight decay where there is any, and the learning rate with its sign.
+
+    Raises:
+        ValueError: a negative rate or decay, or one that is no number; schedules are taken as they are.
+    """
     check_not_negative(weight_decay=weight_decay)
+    if not callable(learning_rate):
+        check_not_negative(learning_rate=learning_rate)
     none = isinstance(weight_decay, int | float) and weight_decay == 0
     decay = [] if none else [optax.add_decayed_weights(weight_decay, mask)]
     return optax.chain(rule, *decay, optax.scale_by_learning_rate(learning_rate))

@@ -27,6 +27,7 @@ _CANDIDATES = 200
 _FEWEST = 20
 _EXAMPLES = 5
 _LIKE_ROUNDING = 1.5  # times the spread that rounding gives: more is noise
+_FRACTIONS = (3, 6, 7, 9, 12, 24, 60, 1440, 3600, 86400)  # of a whole, and hours, minutes and seconds of a day
 _SHORTER = (
     1e-2,
     3e-3,
@@ -63,9 +64,10 @@ def find_relations(source: "Source", kinds: Sequence[AbstractKind]) -> tuple[Abs
     looked_at = pl.concat(list(_thinned(source, every)))
     few = {kind.name: cells_as_numbers(kind, looked_at) for kind in measured}
     formulas = _formulas(measured, few)
-    between = orders(measured, few, [set(formula.names) for formula in formulas])
+    between = orders(measured, few)
     states = {kind.name: cells_as_states(kind, looked_at) for kind in categories}
-    return _independent(_proved(source, kinds, [*formulas, *between, *lookups(categories, states)]))
+    proved = _proved(source, kinds, [*formulas, *between, *lookups(categories, states)])
+    return _independent(proved, {kind.name for kind in measured if kind.scale.low >= 0.0})
 
 
 def _thinned(source: "Source", every: int) -> Iterator[pl.DataFrame]:
@@ -161,7 +163,9 @@ def _fitted(
     formula = _shortened(formula, x, inside, 0.0 if to_the_digit else typical)
     off = np.abs(x[target] - formula.value(x))
     cell = off <= halves[target] * (1.0 + 1e-6) + EQUAL * np.abs(x[target])
-    formula = dataclasses.replace(formula, to_the_digit=float(cell.mean()))
+    spreads = [float(term(x)[inside].std()) for term in formula.terms]
+    cancels = max(spreads) / float(x[target][inside].std())
+    formula = dataclasses.replace(formula, to_the_digit=float(cell.mean()), cancels=cancels)
     if to_the_digit:
         same = off <= 2e-6 * halves[target] + EQUAL * np.abs(x[target])
         return formula if same.mean() >= EXACT - 0.005 else None
@@ -221,7 +225,7 @@ def _short(value: float, error: float) -> float:
     """The number with the fewest digits within an error; or a fraction of small whole numbers, sooner than four."""
     for digits in range(1, 16):
         if digits == 4:
-            for below in (3, 6, 7, 9, 12):
+            for below in _FRACTIONS:
                 if abs(round(value * below) / below - value) <= error and 0 < abs(round(value * below)) < 12:
                     return round(value * below) / below
         rounded = float(f"{value:.{digits - 1}e}")
@@ -315,8 +319,13 @@ class _Tally:
         return dataclasses.replace(relation, rows=self.rows, broken=self.broken, examples=self.examples)
 
 
-def _independent(found: Sequence[AbstractRelation]) -> tuple[AbstractRelation, ...]:
-    """Relations none of which follows from the others, each after those that its inputs follow from."""
+def _independent(found: Sequence[AbstractRelation], positive: set[str]) -> tuple[AbstractRelation, ...]:
+    """Relations none of which follows from the others, each after those that its inputs follow from.
+
+    Args:
+        found: proved.
+        positive: the columns that are never below zero.
+    """
     place = {name: k for k, name in enumerate(dict.fromkeys(name for r in found for name in r.names))}
     computed: dict[str, AbstractComputed] = {}
     rivals = [relation for relation in found if isinstance(relation, AbstractComputed)]
@@ -328,8 +337,27 @@ def _independent(found: Sequence[AbstractRelation]) -> tuple[AbstractRelation, .
         done = {r.target for r in ordered}
         ready = [r for r in computed.values() if r.target not in done and not (set(r.inputs) & computed.keys()) - done]
         ordered += ready
-    between = [r for r in found if isinstance(r, Order) and not any({r.low, r.high} <= set(c.names) for c in ordered)]
+    formulas = [r for r in ordered if isinstance(r, Formula)]
+    between = [r for r in found if isinstance(r, Order) and not any(_implies(f, r, positive) for f in formulas)]
     return (*ordered, *between)
+
+
+def _implies(formula: Formula, order: Order, positive: set[str]) -> bool:
+    """Whether a formula is the reason of an order: it says of the gap that it is a sum of what is never below zero."""
+    if formula.target not in order.names or not set(order.names) <= set(formula.names):
+        return False
+    other = order.low if formula.target == order.high else order.high
+    sign = 1.0 if formula.target == order.high else -1.0
+    gap, own = [sign * formula.constant], -sign
+    for term in formula.terms:
+        names = {name for factor in term.factors for name in factor.names}
+        if term.factors == (Factor(names=(other,)),):
+            own += sign * term.coefficient
+        elif names <= positive and not any(factor.logarithm for factor in term.factors):
+            gap.append(sign * term.coefficient)
+        else:
+            return False
+    return min(*gap, own) >= 0.0 and (own == 0.0 or other in positive)
 
 
 def _needed(names: Sequence[str], computed: dict[str, AbstractComputed]) -> set[str]:
@@ -354,7 +382,9 @@ def _cost(relation: AbstractComputed) -> tuple[float, ...]:
     odd += sum(factor.logarithm for term in relation.terms for factor in term.factors)
     digits = sum(len(f"{abs(term.coefficient):.10g}") for term in relation.terms if abs(term.coefficient) != 1.0)
     constant = 2 * bool(relation.constant)
-    lost = 1.5 * (1.0 - relation.to_the_digit)  # so that the column that was rounded most follows from the others
+    # So that the column that was rounded most follows from the others, and none is a small difference of large ones.
+    lost = 3.0 * (1.0 - relation.to_the_digit)
+    lost += 3.0 * math.log2(max(1.0, relation.cancels))
     return (len(relation.inputs), 2.0 * crooked + minus + odd + constant + 0.1 * digits + lost, -relation.share)
 
 

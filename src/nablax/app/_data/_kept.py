@@ -15,6 +15,7 @@ from ._relations import EQUAL, AbstractComputed, AbstractRelation, Formula, Look
 
 _UNFOUNDED = 0.01  # share of the rows whose target is there for nothing that it follows from
 _OPEN = 3.0  # halves of its unit by which rounding may leave a cell open that is solved for
+_TO_THE_DIGIT = 0.99  # below this share it is said how often a formula gives the very cell
 _LAST_DAY = 2.9e6  # days since 1970 that a date can be
 _EXACT = 2.0**53  # beyond which whole numbers are no longer told apart
 
@@ -57,11 +58,13 @@ def lines(relations: Sequence[AbstractRelation], *, kept: bool, most: int) -> It
         line = f"relation: {relation} in {percent(relation.share)} of {relation.rows} rows"
         if isinstance(relation, Order):
             line = f"relation: {relation}, in any of {relation.rows} rows"
+        if isinstance(relation, Formula) and relation.to_the_digit < _TO_THE_DIGIT:
+            line += f" within rounding, to the digit in {percent(relation.to_the_digit)}"
         if relation.broken:
             shown = ", ".join(str(row + 1) for row in relation.examples)
             line += f"; not in {relation.broken}, such as row {shown}"
         if relation.kept and isinstance(relation, AbstractComputed):
-            line += f"; {relation.target} is worked out, not modelled"
+            line += f"; '{relation.target}' is worked out, not modelled, and may leave the observed range"
             if relation.silent:
                 line += f", though {relation.silent} rows leave it empty"
         elif relation.kept:
@@ -231,12 +234,17 @@ def _surely(
 
 
 def obeys(kinds: Mapping[str, AbstractKind], relations: Sequence[AbstractRelation], frame: pl.DataFrame) -> np.ndarray:
-    """Drawn rows [n] in which the orders hold that are kept, and what is kept as a formula of others has a value."""
+    """Drawn rows [n] in which kept orders hold, and what is worked out has a value, not below zero if none ever was."""
     holds = np.ones(len(frame), bool)
     for breaks in broken(kinds, [r for r in relations if r.kept and isinstance(r, Order)], frame).values():
         holds &= ~breaks
     for relation in relations:
         if relation.kept and isinstance(relation, AbstractComputed):
+            kind = kinds[relation.target]
+            if isinstance(kind, AbstractQuantity) and kind.scale.low >= 0.0:
+                # A count, a length or a duration does not become negative, whatever its inputs are drawn to be.
+                with np.errstate(invalid="ignore"):
+                    holds &= ~(cells_as_numbers(kind, frame) < 0.0)
             given = pl.all_horizontal(pl.col(*relation.inputs).is_not_null())
             holds &= ~frame.select(given & pl.col(relation.target).is_null()).to_series().to_numpy()
     return holds

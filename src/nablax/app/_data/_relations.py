@@ -128,11 +128,14 @@ class Formula(AbstractComputed):
         terms: of the inputs.
         constant: added to them, in the target's own unit.
         to_the_digit: share of rows in which it gives the very cell, once rounded like the target.
+        cancels: the largest spread of a term over the target's: how many times as large what is subtracted is as what
+            is left, and so how many times an input's error becomes the target's.
     """
 
     terms: tuple[Term, ...]
     constant: float = 0.0
     to_the_digit: float = 1.0
+    cancels: float = 1.0
 
     word: ClassVar[str] = "formula"
 

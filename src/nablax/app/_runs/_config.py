@@ -100,8 +100,9 @@ class Config:
                 side.pop(ignored)
             side.update({f"choices.{name}": value for name, value in side.pop("choices").items()})
             # Relations that are not kept change nothing in what is learnt.
-            kept = [relation for relation in side["codec"].get("relations", ()) if relation["kept"]]
-            side["codec"] = json.dumps({**side["codec"], "relations": kept}, sort_keys=True)
+            kept = [relation for relation in side["codec"].pop("relations", ()) if relation["kept"]]
+            side["relations kept (--keep-relations)"] = json.dumps(kept, sort_keys=True)
+            side["codec"] = json.dumps(side["codec"], sort_keys=True)
             side["condition"] = list(side["condition"])
         return sorted(name for name in mine.keys() | yours.keys() if mine.get(name) != yours.get(name))
 

@@ -80,7 +80,7 @@ def run_there(run: Run, config: Config) -> Config | None:
         _check_free(run.path)
     elif different := before.differences(config):
         raise UserError(
-            f"{run.path} holds a run of another configuration ({', '.join(different)} differ); "
+            f"{run.path} holds a run of another configuration (other {', '.join(different)}); "
             "choose another --out, or delete that folder"
         )
     return before

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import check_like, register_rule, required, wide_dtype
+from ..._core import check_like, fault, register_rule, required, wide_dtype
 from .._leaves import like, over_leaves, wide_zeros
 from .._settings import check_not_negative
 
@@ -79,7 +79,7 @@ def aegd(
           https://arxiv.org/abs/2310.06733 (the metric, after the abstract and equations as others give them). The
           identity of the energy is derived here, and tested.
     """
-    if isinstance(learning_rate, int | float):
+    if not callable(learning_rate):
         check_not_negative(learning_rate=learning_rate)
 
     def init(params: PyTree) -> AegdState:
@@ -90,6 +90,8 @@ def aegd(
         updates: PyTree, state: AegdState, params: PyTree = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, AegdState]:
         loss = jnp.asarray(required(value, "value", by="aegd"), wide_dtype(updates)) + offset
+        if loss.ndim:
+            raise fault(expected="one loss as value", got=f"an array of shape {loss.shape}", fix="Pass its mean.")
         message = f"aegd: the loss plus its offset {offset} is not positive: pass a larger offset."
         root = jnp.sqrt(eqx.error_if(loss, loss <= 0, message))
         rate = learning_rate(state.step) if callable(learning_rate) else learning_rate

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import register_rule, wide_dtype
 from .._leaves import bias, like, over_leaves, wide_zeros
-from .._settings import check_decays, check_not_negative, with_rate
+from .._settings import check_decays, check_positive, with_rate
 
 
 class DiffGradState(NamedTuple):
@@ -74,7 +74,7 @@ def scale_by_diffgrad(
           change zero.
     """
     check_decays(b1=b1, b2=b2)
-    check_not_negative(eps=eps)
+    check_positive(eps=eps)
 
     def init(params: PyTree) -> DiffGradState:
         previous = jax.tree.map(jnp.zeros_like, params)

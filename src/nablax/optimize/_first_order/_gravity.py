@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import Key, check_key, fault, register_rule, wide_dtype
 from .._leaves import like, over_leaves, wide_zeros
-from .._settings import check_decays, check_not_negative, with_rate
+from .._settings import check_decays, check_not_negative, check_positive, with_rate
 
 
 class GravityState(NamedTuple):
@@ -125,7 +125,8 @@ def gravity(
 
     Args:
         learning_rate: η, a number or a schedule, whose first value the start is drawn by; 0.1 by default, the
-            authors'. Networks with inputs of order 1 may bear twenty times as much.
+            authors'. Networks with inputs of order 1 may bear twenty times as much. A schedule that begins at zero
+            needs α = 0.
         alpha: α, how far the first steps wander, in units of the parameters; 0.01 by default.
         beta: β, 0.9 by default.
         key: of the random start; needed unless α is 0.
@@ -134,7 +135,7 @@ def gravity(
         The optimiser.
 
     Raises:
-        ValueError: as `scale_by_gravity`.
+        ValueError: as `scale_by_gravity`; or the first rate is not above zero, where α is.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -154,5 +155,7 @@ def gravity(
     if isinstance(alpha, int | float) and alpha == 0:
         spread = 0.0
     else:
-        spread = alpha / (learning_rate(0) if callable(learning_rate) else learning_rate)
+        first = learning_rate(0) if callable(learning_rate) else learning_rate
+        check_positive(learning_rate=first)
+        spread = alpha / first
     return with_rate(scale_by_gravity(spread, beta=beta, key=key), learning_rate)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import check_like, fault, nonzero, norm, register_rule, required, wide_dtype
 from .._leaves import bias, like, over_leaves, wide_zeros
-from .._settings import check_decays, check_not_negative, with_rate
+from .._settings import check_decays, check_not_negative, check_positive, with_rate
 
 Form = Literal["adamw", "lion", "shampoo"]
 _FORMS = ("adamw", "lion", "shampoo")
@@ -101,7 +101,8 @@ def scale_by_mars(
     if form not in _FORMS:
         raise fault(expected=f"a form among {', '.join(_FORMS)}", got=repr(form), fix="The default is 'adamw'.")
     check_decays(b1=b1, b2=b2, vector_b1=vector_b1, vector_b2=vector_b2)
-    check_not_negative(gamma=gamma, eps=eps)
+    check_not_negative(gamma=gamma)
+    check_positive(eps=eps)
 
     def corrected(leaf: Array) -> bool:
         return vectors or leaf.ndim >= 2
@@ -144,6 +145,8 @@ def scale_by_mars(
             mu = like(decay * mu + (1 - decay) * wide, mu)
             if form_of(g) == "lion":
                 step = jnp.sign(mu)
+            elif not g.size:
+                step = mu
             elif form_of(g) == "shampoo":
                 step = _orthogonalised(mu / (1 - b1), eps) * max(1, g.shape[0] / g.shape[1]) ** 0.5
             else:

@@ -43,7 +43,8 @@ def nag_gs(
     The parameters are the points :math:`x^+` at which gradients are taken. An update ends one step (v by the gradient
     that came) and begins the next (x towards v): at first v is the start, so that the first update moves nothing, and
     whatever scales gradients before it scales :math:`b/\mu`. For μ the strong convexity of f this is accelerated
-    descent; a larger μ bears any rate, and is slow.
+    descent. With μ at least half of f's largest curvature any rate is stable: as it grows, the rule becomes descent at
+    the rate 1/μ.
 
     Args:
         learning_rate: α, a step of time, no unit; a number or a schedule, 0.05 by default.
@@ -76,7 +77,7 @@ def nag_gs(
     """
     check_positive(mu=mu)
     check_not_negative(gamma=gamma)
-    if isinstance(learning_rate, int | float):
+    if not callable(learning_rate):
         check_not_negative(learning_rate=learning_rate)
 
     def init(params: PyTree) -> NagGsState:

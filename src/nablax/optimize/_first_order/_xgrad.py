@@ -37,11 +37,14 @@ def xgrad(optimizer: optax.GradientTransformation, steps: float = 1.0) -> optax.
     The parameters that the loop holds are the predicted :math:`\hat w`, so that no second gradient is needed: what
     comes out moves them from one prediction to the next, :math:`u_t + s(u_t - u_{t-1})`. The weights proper, which are
     to be evaluated and kept, are those of `xgrad_eval_params`. At first there is nothing to predict by. Around heavy
-    ball with s its momentum this is Nesterov's method.
+    ball with s its momentum this is Nesterov's method. `follow.fit` gives back, validates and stops early by what the
+    loop holds, the prediction: where the weights proper matter, take `follow.train_step` and keep the state.
 
     Args:
         optimizer: any Optax transformation whose update is added to the parameters, the learning rate in it. Decoupled
-            decay in it is part of what is predicted, and sees the weights proper.
+            decay in it is part of what is predicted, and sees the weights proper. One that takes further gradients
+            itself (``mars(exact=True)``, ``oasis``) has no place here: it would compare gradients at the prediction
+            with gradients at the weights proper.
         steps: s, how many repetitions of the last update to look ahead; 1 by default, the authors' are 1, 2 and 3. 0 is
             the optimiser itself.
 
@@ -128,6 +131,8 @@ def xgrad_eval_params(state: Any, params: PyTree) -> PyTree:
         )
 
     def back(ahead: Any, leaf: Any) -> Any:
+        if isinstance(ahead, optax.MaskedNode):
+            return leaf  # another rule's parameters, which are not ahead
         return (leaf.astype(ahead.dtype) - ahead).astype(jnp.result_type(leaf))
 
-    return jax.tree.map(back, found[0].ahead, params)
+    return jax.tree.map(back, found[0].ahead, params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import Key, check_count, check_key, check_like, fault, nonzero, register_rule, required, wide_dtype
 from .._leaves import like, over_leaves, wide_zeros
-from .._settings import check_decays, check_not_negative, check_positive, with_rate
+from .._settings import check_decays, check_not_negative, check_positive, check_share, with_rate
 from ._kron_fit import KronFit, begun, fitted, metric_times, squeezed
 
 Criterion = Literal["whitening", "newton"]
@@ -111,7 +111,10 @@ def scale_by_psgd(
         )
     check_key(key)
     check_decays(momentum=momentum)
-    check_positive(fit_rate=fit_rate, probability=probability, max_skew=max_skew)
+    check_share(fit_rate=fit_rate, probability=probability)
+    check_positive(max_skew=max_skew)
+    if scale is not None:
+        check_positive(scale=scale)
     check_not_negative(damping=damping)
     max_size = check_count(max_size, what="max_size")
     averages = not (isinstance(momentum, int | float) and momentum == 0)

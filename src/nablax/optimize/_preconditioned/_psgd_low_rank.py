@@ -22,7 +22,7 @@ from ..._core import (
     required,
     wide_dtype,
 )
-from .._settings import check_decays, check_not_negative, check_positive, with_rate
+from .._settings import check_decays, check_not_negative, check_positive, check_share, with_rate
 from ._psgd import Criterion, first_scale
 
 
@@ -119,7 +119,9 @@ def scale_by_psgd_low_rank(
         )
     check_key(key)
     check_decays(momentum=momentum)
-    check_positive(fit_rate=fit_rate, probability=probability)
+    check_share(fit_rate=fit_rate, probability=probability)
+    if scale is not None:
+        check_positive(scale=scale)
     check_not_negative(damping=damping)
     rank = check_count(rank, what="rank")
     averages = not (isinstance(momentum, int | float) and momentum == 0)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import check_count, exact, peak, register_rule, wide_dtype
 from .._leaves import bias, like, over_leaves, wide_zeros
-from .._settings import check_decays, check_not_negative, with_rate
+from .._settings import check_decays, check_positive, with_rate
 from ._kronecker import Factors, along_all, averaged, per_axis
 
 
@@ -85,7 +85,7 @@ def scale_by_soap(
           ours.
     """
     check_decays(b1=b1, b2=b2)
-    check_not_negative(eps=eps)
+    check_positive(eps=eps)
     every, max_size = check_count(every, what="every"), check_count(max_size, what="max_size")
 
     def turned(leaf: Array) -> list[bool]:

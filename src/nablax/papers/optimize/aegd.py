@@ -87,12 +87,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     Args:
         key: of the quadratic's turn and the starts.
-        full: twenty starts. The paper's constrained and wave problems are at neither scale.
+        full: 64 starts. The paper's constrained and wave problems are at neither scale.
 
     Returns:
         Two checks.
     """
-    count = 20 if full else 4
+    count = 64 if full else 16
     problem_key, start_key = jax.random.split(key)
     highest: dict[str, np.ndarray] = {}
     best: dict[str, np.ndarray] = {}
@@ -108,13 +108,17 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             largest, last = (np.asarray(x, np.float64) for x in by_start(starts))
             highest[name] = np.maximum(highest.get(name, 0), np.log10(largest.max(axis=1)))
             best[name] = best.get(name, 0) + np.log10(np.maximum(last, 1e-12)).min(axis=1) / 2
-    metric = "highest loss at any rate from 1e-3 to 1e3, decades above the first"
+    metric = "highest loss at any rate from 1e-3 to 1e3, decades above the first, worst of the starts"
     energy, *others = highest
     return [
         Check(
-            "At no rate does the loss rise by more than a decade; descent, momentum and Adam rise by more at some.",
-            "energy stability without a condition on the rate, stated as theorem in the abstract",
-            contrasts=Contrast(metric, highest, "lower", threshold=1.0),
+            "From the worst start, at the worst rate, the loss rises by a decade less than by descent, momentum or Adam.",
+            "stability of the energy, not of the loss, without a condition on the rate, a theorem in the abstract",
+            contrasts=Contrast(
+                metric, {name: values.max(keepdims=True) for name, values in highest.items()}, "lower", margin=1.0
+            ),
+            moved_from="at most a decade, in the mean of four starts: it is more from some starts, and where the loss "
+            "is small beside the offset",
         ),
         Check(
             "At the best of these rates it ends no higher than descent with the same metric does at its own.",

@@ -34,7 +34,10 @@ _SPECTRUM = np.geomspace(1 / _CONDITION, 1, 200)
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
-    """Compare rates of convergence, and ranges of stable rates, by spectral radii.
+    """Compare rates of convergence by spectral radii.
+
+    That large rates are borne is not put as a claim: the rate saturates, and with μ at half of the largest curvature or
+    more any of them is a step of descent at a rate below 1/μ.
 
     Args:
         key: not used: nothing here is random.
@@ -55,14 +58,6 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "gradient descent": _at(_plain, 2 / (1 + low), 0.0),
         }
         heavy = _at(_heavy, 4 / (1 + low**0.5) ** 2, ((root - 1) / (root + 1)) ** 2)
-        # At the default μ over curvatures up to 1, and for the others their usual momentum.
-        alphas = np.geomspace(1e-3, 1e3, 10 * fine)
-        reach = {
-            "NAG-GS, μ = 1": _largest(_semi_implicit, alphas, 1.0),
-            "Nesterov's momentum, 0.9": _largest(_nesterov, alphas, 0.9),
-            "heavy ball, 0.9": _largest(_heavy, alphas, 0.9),
-            "gradient descent": _largest(_plain, alphas, 0.0),
-        }
     return [
         Check(
             "At its best rate and μ a quadratic of condition 1e3 converges faster than by Nesterov's momentum at its "
@@ -87,11 +82,6 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 "higher",
                 margin=1e-3,
             ),
-        ),
-        Check(
-            "At its default μ of 1 it bears rates over a hundred times larger than the others do.",
-            "robust to the choice of the rate, in words",
-            contrasts=Contrast("largest stable rate", reach, "higher", ratio=100.0),
         ),
     ]
 
@@ -158,13 +148,6 @@ def _refined(make: Callable, fine: int) -> float:
         rates = np.geomspace(rates[i - 1], rates[i + 1], fine)
         settings = np.geomspace(settings[j - 1], settings[j + 1], fine)
     return float(radii.min())
-
-
-def _largest(make: Callable, rates: np.ndarray, setting: float) -> float:
-    """The largest rate below which all are stable."""
-    radii = np.asarray(jax.jit(jax.vmap(lambda r: _radius(make, r, jnp.asarray(setting))))(jnp.asarray(rates)))
-    unstable = np.flatnonzero(radii >= 1)
-    return float(rates[unstable[0] - 1] if len(unstable) else rates[-1])
 
 
 __all__ = ["PAPER", "checks"]

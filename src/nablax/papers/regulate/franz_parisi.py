@@ -83,9 +83,6 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "It does better than metaplasticity.",
             "stated in words and figures, for networks of several layers on permuted images",
             contrasts=runs.contrast(worse, "lower", of="worse", against=["metaplasticity"]),
-            expected=False,
-            tried="strengths of the prior from 0.1 to 1000, of metaplasticity too; the prior's mean weights "
-            "do better than either's signs, but are not binary",
             moved_from="the mean error of both tasks, which a student that does not learn the second has low too; of "
             "means of the prior's weights against binary ones",
         ),
