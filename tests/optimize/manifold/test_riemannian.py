@@ -113,7 +113,7 @@ def test_the_sphere_by_hand(paths):
 
 
 def test_flat_parts_go_as_optax_to_a_rounding():
-    """In single precision, None and Euclidean alike; Optax compiles parts of its rules, which rounds otherwise."""
+    """In single precision, None and Euclidean alike, to the last digits."""
     random = np.random.default_rng(0)
     params = {name: jnp.asarray(random.normal(size=(4, 3)), jnp.float32) for name in ("none", "flat")}
     for ours, theirs in RULES.values():
