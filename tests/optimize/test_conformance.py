@@ -77,6 +77,11 @@ ROWS = {
     ),
     "mars lion": Row(lambda learning_rate: optimize.mars(learning_rate, "lion"), known_as="MARS"),
     "mars shampoo": Row(lambda learning_rate: optimize.mars(learning_rate, "shampoo"), known_as="MARS"),
+    "mirror_descent": Row(
+        lambda learning_rate: optimize.mirror_descent(learning_rate, optimize.p_norm(3.0)),
+        needs=("params",),
+        known_as="mirror descent",
+    ),
     "nag_gs": Row(optimize.nag_gs, needs=("params",), known_as="NAG-GS"),
     "oasis": Row(
         lambda learning_rate: optimize.oasis(learning_rate, probes=2, key=KEY),
@@ -102,6 +107,17 @@ ROWS = {
         lambda learning_rate: optimize.psgd_low_rank(learning_rate, 1, momentum=0.5, key=KEY),
         by_leaf=False,
         known_as="PSGD",
+    ),
+    "riemannian_adagrad": Row(optimize.riemannian_adagrad, needs=("params",), known_as="Riemannian Adagrad"),
+    "riemannian_adam": Row(
+        lambda learning_rate, b1=0.9: optimize.riemannian_adam(learning_rate, b1=b1, amsgrad=True),
+        needs=("params",),
+        known_as="Riemannian Adam",
+    ),
+    "riemannian_sgd": Row(
+        lambda learning_rate, momentum=0.5: optimize.riemannian_sgd(learning_rate, momentum=momentum),
+        needs=("params",),
+        known_as="Riemannian SGD",
     ),
     "shampoo": Row(optimize.shampoo, static=("every", "max_size"), known_as="Shampoo"),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),

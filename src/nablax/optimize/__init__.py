@@ -7,6 +7,7 @@ single precision at least.
 Chambers:
 
 - ``_first_order``: rules of a gradient and its history, a few numbers a parameter.
+- ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
 """
@@ -18,6 +19,10 @@ from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
 from ._first_order._nag_gs import NagGsState, nag_gs
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
+from ._manifold._mirror_descent import MirrorDescentState, Potential, mirror_descent, negative_entropy, p_norm
+from ._manifold._riemannian_adagrad import RiemannianAdagradState, riemannian_adagrad
+from ._manifold._riemannian_adam import RiemannianAdamState, riemannian_adam
+from ._manifold._riemannian_sgd import RiemannianSgdState, riemannian_sgd
 from ._preconditioned._oasis import OasisState, oasis
 from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
 from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
@@ -33,10 +38,15 @@ __all__ = [
     "GravityState",
     "LowRankFit",
     "MarsState",
+    "MirrorDescentState",
     "NagGsState",
     "OasisState",
+    "Potential",
     "PsgdLowRankState",
     "PsgdState",
+    "RiemannianAdagradState",
+    "RiemannianAdamState",
+    "RiemannianSgdState",
     "ShampooState",
     "SoapState",
     "XGradState",
@@ -46,11 +56,17 @@ __all__ = [
     "gravity",
     "local_exponents",
     "mars",
+    "mirror_descent",
     "nag_gs",
+    "negative_entropy",
     "oasis",
+    "p_norm",
     "psgd",
     "psgd_low_rank",
     "ridge_rider",
+    "riemannian_adagrad",
+    "riemannian_adam",
+    "riemannian_sgd",
     "scale_by_adamomentum",
     "scale_by_diffgrad",
     "scale_by_gravity",
