@@ -282,9 +282,48 @@ def test_a_check_up_says_why_it_has_no_rates(name):
         (lambda: optimize.shampoo(0.1, eps=0.0), "eps above 0"),
         (lambda: optimize.oasis(floor=0.0, key=KEY), "floor above 0"),
         (lambda: optimize.psgd(key=3), "key: a random key"),
+        (lambda: optimize.psgd(scale=0.0, key=KEY), "scale above 0"),
+        (lambda: optimize.psgd_low_rank(fit_rate=5.0, key=KEY), "fit_rate above 0, at most 1"),
         (lambda: optimize.xgrad(optax.adam), "the function adam"),
+        (lambda: optimize.gravity(optax.linear_schedule(0.0, 0.1, 10), key=KEY), "learning_rate above 0"),
+        (lambda: optimize.soap(-1e-3), "learning_rate of 0 or more"),
+        (lambda: optimize.riemannian_adam(-1e-3), "learning_rate of 0 or more"),
+        (lambda: optimize.mirror_descent(jnp.array(-1.0), optimize.p_norm(2.0)), "learning_rate of 0 or more"),
+        (lambda: optimize.diffgrad(0.1, eps=0.0), "eps above 0"),
+        # A number is one whatever holds it.
+        (lambda: optimize.mars(0.1, b1=np.float32(1.5)), "b1 from 0 to below 1"),
+        (lambda: optimize.mars(0.1, b1=jnp.array([0.9, 0.9])), "one number for b1, got an array of shape"),
+        (lambda: optimize.mars(0.1, b1="0.9"), "a number for b1, got '0.9'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+def test_a_loss_for_each_of_several_is_no_value():
+    """Three losses beside a leaf of three would be taken for one each."""
+    rule, x = optimize.aegd(0.1), jnp.ones(3)
+    with pytest.raises(ValueError, match="one loss as value"):
+        rule.update(x, rule.init(x), x, value=jnp.ones(3))
+
+
+def test_an_empty_matrix_is_no_matrix():
+    rule, empty = optimize.mars(0.1, "shampoo"), jnp.zeros((3, 0))
+    assert rule.update(empty, rule.init(empty), empty)[0].shape == (3, 0)
+
+
+def test_a_gravity_that_warms_up_from_zero_may_begin_at_rest():
+    rule, x = optimize.gravity(optax.linear_schedule(0.0, 0.1, 10), alpha=0.0), jnp.ones(2)
+    assert np.all(np.isfinite(rule.update(x, rule.init(x), x)[0]))
+
+
+def test_the_weights_of_a_prediction_of_some_parameters():
+    """Those of another rule are what they are."""
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    rule = optax.multi_transform(
+        {"ahead": optimize.xgrad(optax.sgd(0.1)), "plain": optax.sgd(0.1)}, {"a": "ahead", "b": "plain"}
+    )
+    updates, state = rule.update(params, rule.init(params), params)
+    weights = optimize.xgrad_eval_params(state, optax.apply_updates(params, updates))
+    assert np.allclose(weights["a"], 0.9) and np.allclose(weights["b"], 0.9)

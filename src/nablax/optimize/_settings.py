@@ -73,17 +73,35 @@ def check_share(**values: Any) -> None:
             raise fault(expected=f"{name} above 0, at most 1", got=repr(value), fix="1 is the most there is of it.")
 
 
+def check_rate(learning_rate: Any) -> None:
+    """Refuse a negative rate, or one that is no number; schedules are taken as they are.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if not callable(learning_rate):
+        check_not_negative(learning_rate=learning_rate)
+
+
+def rate_at(learning_rate: Any, step: Any) -> Any:
+    """The rate of a step, of a schedule or a number."""
+    return learning_rate(step) if callable(learning_rate) else learning_rate
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a setting is plainly 0, so that what it would weigh is left out; what is traced may be anything."""
+    return isinstance(value, int | float) and value == 0
+
+
 def with_rate(
     rule: optax.GradientTransformation, learning_rate: Any, *, weight_decay: Any = 0.0, mask: PyTree = None
 ) -> optax.GradientTransformationExtraArgs:
     """A rule, decoupled weight decay where there is any, and the learning rate with its sign.
 
     Raises:
-        ValueError: a negative rate or decay, or one that is no number; schedules are taken as they are.
+        ValueError: a negative rate or decay, or one that is no number.
     """
     check_not_negative(weight_decay=weight_decay)
-    if not callable(learning_rate):
-        check_not_negative(learning_rate=learning_rate)
-    none = isinstance(weight_decay, int | float) and weight_decay == 0
-    decay = [] if none else [optax.add_decayed_weights(weight_decay, mask)]
+    check_rate(learning_rate)
+    decay = [] if is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay, mask)]
     return optax.chain(rule, *decay, optax.scale_by_learning_rate(learning_rate))

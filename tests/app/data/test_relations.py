@@ -1,5 +1,6 @@
 """Relations that were put into a table are found, word by word; where none was, none is; and what is kept holds."""
 
+import dataclasses
 import datetime
 import json
 
@@ -324,3 +325,17 @@ def test_words():
     assert str(Lookup(source="postcode", target="town", said=((0, 0),))) == "postcode says town"
     (note, how) = lines([Order(low="a", high="b", rows=9)], kept=False, most=8)
     assert note == "relation: a is never above b, in any of 9 rows" and "--keep-relations" in how
+
+
+def test_what_is_worked_out_is_not_below_zero_where_the_column_never_is():
+    """Rows that would be are drawn anew; of a column that has both signs none is."""
+    random = np.random.default_rng(7)
+    few, many = random.poisson(2.0, 400) + 5, random.poisson(20.0, 400)
+    frame = pl.DataFrame({"few": few, "many": many, "both": few + many, "gap": few - many})
+    source = table(frame)
+    codec = fit_codec(source)
+    codec = dataclasses.replace(codec, relations=keep(find_relations(source, codec.columns)))
+    drawn = pl.DataFrame({"few": [-9, 9], "many": [4, 4]})
+    assert {"both", "gap"} == set(codec.computed)
+    assert codec.obeys(codec.work_out(drawn)).tolist() == [False, True]
+    assert codec.work_out(drawn)["gap"].to_list() == [-13, 5]

@@ -365,19 +365,18 @@ class Codec:
 
     def to_json(self) -> str:
         """The codec as JSON text."""
-        fields = {"columns": [kind.to_json() for kind in self.columns]}
+        columns = [kind.to_json() for kind in self.columns]
+        relations = [relation.to_json() for relation in self.relations]
         rest = {"condition": self.condition, "notices": self.notices, "dropped": dict(self.dropped)}
-        found = {"relations": [relation.to_json() for relation in self.relations]} if self.relations else {}
-        return json.dumps({"kind": "table", **fields, **rest, **found})
+        return json.dumps({"kind": "table", "columns": columns, "relations": relations, **rest})
 
     @staticmethod
     def from_json(text: str) -> "Codec":
         """Undo ``to_json``."""
         fields = json.loads(text)
-        columns = tuple(kind_from_json(column) for column in fields["columns"])
-        relations = tuple(relation_from_json(relation) for relation in fields.get("relations", ()))
-        dropped = tuple(fields["dropped"].items())
-        return Codec(columns, tuple(fields["condition"]), tuple(fields["notices"]), dropped, relations)
+        relations = tuple(map(relation_from_json, fields.get("relations", ())))
+        rest = tuple(fields["condition"]), tuple(fields["notices"]), tuple(fields["dropped"].items())
+        return Codec(tuple(map(kind_from_json, fields["columns"])), *rest, relations)
 
 
 def fit_codec(source: "Source", *, condition: Sequence[str] = (), kinds: Mapping[str, str] | None = None) -> Codec:

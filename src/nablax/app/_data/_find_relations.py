@@ -28,15 +28,7 @@ _FEWEST = 20
 _EXAMPLES = 5
 _LIKE_ROUNDING = 1.5  # times the spread that rounding gives: more is noise
 _FRACTIONS = (3, 6, 7, 9, 12, 24, 60, 1440, 3600, 86400)  # of a whole, and hours, minutes and seconds of a day
-_SHORTER = (
-    1e-2,
-    3e-3,
-    1e-3,
-    1e-4,
-    1e-6,
-    1e-9,
-    1e-12,
-)  # of a coefficient, that it may be moved by to be shorter
+_SHORTER = (1e-2, 3e-3, 1e-3, 1e-4, 1e-6, 1e-9, 1e-12)  # of a coefficient, that it may be moved by to be shorter
 
 
 def find_relations(source: "Source", kinds: Sequence[AbstractKind]) -> tuple[AbstractRelation, ...]:

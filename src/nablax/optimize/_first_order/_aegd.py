@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import check_like, fault, register_rule, required, wide_dtype
 from .._leaves import like, over_leaves, wide_zeros
-from .._settings import check_not_negative
+from .._settings import check_rate, rate_at
 
 
 class AegdState(NamedTuple):
@@ -79,8 +79,7 @@ def aegd(
           https://arxiv.org/abs/2310.06733 (the metric, after the abstract and equations as others give them). The
           identity of the energy is derived here, and tested.
     """
-    if not callable(learning_rate):
-        check_not_negative(learning_rate=learning_rate)
+    check_rate(learning_rate)
 
     def init(params: PyTree) -> AegdState:
         energy = wide_zeros(params) if precondition is None else jnp.zeros((), wide_dtype(params))
@@ -94,7 +93,7 @@ def aegd(
             raise fault(expected="one loss as value", got=f"an array of shape {loss.shape}", fix="Pass its mean.")
         message = f"aegd: the loss plus its offset {offset} is not positive: pass a larger offset."
         root = jnp.sqrt(eqx.error_if(loss, loss <= 0, message))
-        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        rate = rate_at(learning_rate, state.step)
 
         if precondition is None:
 

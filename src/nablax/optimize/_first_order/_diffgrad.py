@@ -53,7 +53,7 @@ def scale_by_diffgrad(
         The rule; its state is a `DiffGradState`.
 
     Raises:
-        ValueError: a decay outside [0, 1) or a negative ε.
+        ValueError: a decay outside [0, 1) or an ε not above 0.
 
     Example:
         >>> import jax.numpy as jnp

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import Key, check_key, fault, register_rule, wide_dtype
 from .._leaves import like, over_leaves, wide_zeros
-from .._settings import check_decays, check_not_negative, check_positive, with_rate
+from .._settings import check_decays, check_not_negative, check_positive, is_zero, rate_at, with_rate
 
 
 class GravityState(NamedTuple):
@@ -71,7 +71,7 @@ def scale_by_gravity(
     """
     check_decays(beta=beta)
     check_not_negative(spread=spread)
-    rest = isinstance(spread, int | float) and spread == 0
+    rest = is_zero(spread)
     if not rest:
         if key is None:
             raise fault(
@@ -152,10 +152,10 @@ def gravity(
           https://github.com/dariush-bahrami/gravity.optimizer.
     """
     check_not_negative(alpha=alpha)
-    if isinstance(alpha, int | float) and alpha == 0:
+    if is_zero(alpha):
         spread = 0.0
     else:
-        first = learning_rate(0) if callable(learning_rate) else learning_rate
+        first = rate_at(learning_rate, 0)
         check_positive(learning_rate=first)
         spread = alpha / first
     return with_rate(scale_by_gravity(spread, beta=beta, key=key), learning_rate)

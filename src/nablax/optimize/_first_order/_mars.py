@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import check_like, fault, nonzero, norm, register_rule, required, wide_dtype
 from .._leaves import bias, like, over_leaves, wide_zeros
-from .._settings import check_decays, check_not_negative, check_positive, with_rate
+from .._settings import check_decays, check_not_negative, check_positive, is_zero, with_rate
 
 Form = Literal["adamw", "lion", "shampoo"]
 _FORMS = ("adamw", "lion", "shampoo")
@@ -242,14 +242,10 @@ def mars(
 
     decayed = optax.chain(
         rule,
-        *([] if _none(weight_decay) else [optax.add_decayed_weights(weight_decay, matrices)]),
-        *([] if vectors or _none(vector_weight_decay) else [optax.add_decayed_weights(vector_weight_decay, others)]),
+        *([] if is_zero(weight_decay) else [optax.add_decayed_weights(weight_decay, matrices)]),
+        *([] if vectors or is_zero(vector_weight_decay) else [optax.add_decayed_weights(vector_weight_decay, others)]),
     )
     return with_rate(decayed, learning_rate)
-
-
-def _none(weight_decay: Any) -> bool:
-    return isinstance(weight_decay, int | float) and weight_decay == 0
 
 
 def _orthogonalised(matrix: Float[Array, "rows columns"], eps: Any) -> Float[Array, "rows columns"]:

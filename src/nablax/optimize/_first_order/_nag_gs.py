@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import check_like, register_rule, required, wide_dtype
 from .._leaves import like, over_leaves
-from .._settings import check_not_negative, check_positive
+from .._settings import check_not_negative, check_positive, check_rate, rate_at
 
 
 class NagGsState(NamedTuple):
@@ -77,8 +77,7 @@ def nag_gs(
     """
     check_positive(mu=mu)
     check_not_negative(gamma=gamma)
-    if not callable(learning_rate):
-        check_not_negative(learning_rate=learning_rate)
+    check_rate(learning_rate)
 
     def init(params: PyTree) -> NagGsState:
         start = jax.tree.map(lambda leaf: jnp.array(leaf, wide_dtype(leaf), copy=True), params)
@@ -87,7 +86,7 @@ def nag_gs(
     def update(updates: PyTree, state: NagGsState, params: PyTree = None, **extra: Any) -> tuple[PyTree, NagGsState]:
         params = required(params, "params", by="nag_gs")
         check_like(params, updates, what="parameters that", fix="Pass the parameters that are trained.")
-        alpha = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        alpha = rate_at(learning_rate, state.step)
         towards, share = alpha * mu / (alpha * mu + state.gamma), alpha / (1 + alpha)
 
         def one(g: Array, v: Array, x: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import check_callable, check_instance, check_like, fault, register_rule, required, wide_dtype
 from .._leaves import over_leaves
+from .._settings import check_rate, rate_at
 
 
 class Potential(NamedTuple):
@@ -133,7 +134,7 @@ def mirror_descent(
         The optimiser; its state is a `MirrorDescentState`. It needs ``params``.
 
     Raises:
-        ValueError: ``potential`` is none; at an update, ``params`` are missing.
+        ValueError: ``potential`` is none, a negative rate; at an update, ``params`` are missing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -154,6 +155,7 @@ def mirror_descent(
     check_instance(potential, Potential, what="potential", fix=fix)
     check_callable(potential.gradient, what="the potential's gradient", fix=fix, takes=1)
     check_callable(potential.inverse, what="the potential's inverse", fix=fix, takes=2)
+    check_rate(learning_rate)
 
     def init(params: PyTree) -> MirrorDescentState:
         return MirrorDescentState(jnp.zeros((), jnp.int32))
@@ -163,7 +165,7 @@ def mirror_descent(
     ) -> tuple[PyTree, MirrorDescentState]:
         params = required(params, "params", by="mirror_descent")
         check_like(params, updates, what="parameters that", fix="Pass the parameters that are trained.")
-        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        rate = rate_at(learning_rate, state.step)
 
         def one(g: Array, w: Array) -> tuple[Array]:
             wide = w.astype(wide_dtype(w))

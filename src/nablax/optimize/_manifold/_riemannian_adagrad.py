@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from ..._core import nonzero, register_rule
-from .._settings import check_not_negative
+from .._settings import check_not_negative, check_rate, rate_at
 from ._factors import scalar_zeros, walk
 
 
@@ -77,6 +77,7 @@ def riemannian_adagrad(
         (Riemannian Adagrad), with the start and ε of ``optax.adagrad``.
     """
     check_not_negative(initial_accumulator_value=initial_accumulator_value, eps=eps)
+    check_rate(learning_rate)
 
     def init(params: PyTree) -> RiemannianAdagradState:
         return RiemannianAdagradState(jnp.zeros((), jnp.int32), scalar_zeros(spaces, params, initial_accumulator_value))
@@ -84,7 +85,7 @@ def riemannian_adagrad(
     def update(
         updates: PyTree, state: RiemannianAdagradState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, RiemannianAdagradState]:
-        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        rate = rate_at(learning_rate, state.step)
 
         def rule(gradient: Array, square: Array, carried: tuple, scalars: tuple) -> tuple[Array, tuple, tuple]:
             total = square + scalars[0]

@@ -8,7 +8,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import nonzero, register_rule
 from .._leaves import wide_zeros
-from .._settings import check_decays, check_not_negative
+from .._settings import check_decays, check_not_negative, check_rate, rate_at
 from ._factors import scalar_zeros, walk
 
 
@@ -71,8 +71,8 @@ def riemannian_adam(
         The optimiser; its state is a `RiemannianAdamState`. It needs ``params``.
 
     Raises:
-        ValueError: a decay outside [0, 1), a negative ε, spaces that are no prefix of the parameters, a part whose
-            last axes are no points of its space; at an update, ``params`` are missing.
+        ValueError: a decay outside [0, 1), a negative ε or rate, spaces that are no prefix of the parameters, a part
+            whose last axes are no points of its space; at an update, ``params`` are missing.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -101,6 +101,7 @@ def riemannian_adam(
     """
     check_decays(b1=b1, b2=b2)
     check_not_negative(eps=eps)
+    check_rate(learning_rate)
 
     def init(params: PyTree) -> RiemannianAdamState:
         nu, nu_max = (scalar_zeros(spaces, params) if needed else None for needed in (True, amsgrad))
@@ -109,7 +110,7 @@ def riemannian_adam(
     def update(
         updates: PyTree, state: RiemannianAdamState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, RiemannianAdamState]:
-        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        rate = rate_at(learning_rate, state.step)
         count = optax.safe_increment(state.step)
 
         def rule(gradient: Array, square: Array, carried: tuple, scalars: tuple) -> tuple[Array, tuple, tuple]:

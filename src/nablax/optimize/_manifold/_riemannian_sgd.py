@@ -8,7 +8,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import register_rule
 from .._leaves import wide_zeros
-from .._settings import check_decays
+from .._settings import check_decays, check_rate, is_zero, rate_at
 from ._factors import spaces_of, walk
 
 
@@ -51,8 +51,8 @@ def riemannian_sgd(
         The optimiser; its state is a `RiemannianSgdState`. It needs ``params``.
 
     Raises:
-        ValueError: momentum outside [0, 1), spaces that are no prefix of the parameters, a part whose last axes are
-            no points of its space; at an update, ``params`` are missing.
+        ValueError: a negative rate, momentum outside [0, 1), spaces that are no prefix of the parameters, a part whose
+            last axes are no points of its space; at an update, ``params`` are missing.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -74,7 +74,8 @@ def riemannian_sgd(
           https://arxiv.org/abs/1810.00760; its form (no damping, Nesterov's step) is ``optax.sgd``'s.
     """
     check_decays(momentum=momentum)
-    with_trace = not (isinstance(momentum, int | float) and momentum == 0)
+    check_rate(learning_rate)
+    with_trace = not is_zero(momentum)
 
     def init(params: PyTree) -> RiemannianSgdState:
         spaces_of(spaces, params)
@@ -83,7 +84,7 @@ def riemannian_sgd(
     def update(
         updates: PyTree, state: RiemannianSgdState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, RiemannianSgdState]:
-        rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
+        rate = rate_at(learning_rate, state.step)
 
         def rule(gradient: Array, square: Array, carried: tuple, scalars: tuple) -> tuple[Array, tuple, tuple]:
             if not with_trace:

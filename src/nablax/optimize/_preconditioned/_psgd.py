@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import Key, check_count, check_key, check_like, fault, nonzero, register_rule, required, wide_dtype
+from ..._core import Key, check_count, check_key, check_like, fault, nonzero, norm, register_rule, required, wide_dtype
 from .._leaves import like, over_leaves, wide_zeros
-from .._settings import check_decays, check_not_negative, check_positive, check_share, with_rate
+from .._settings import check_decays, check_not_negative, check_positive, check_share, is_zero, with_rate
 from ._kron_fit import KronFit, begun, fitted, metric_times, squeezed
 
 Criterion = Literal["whitening", "newton"]
@@ -105,19 +105,11 @@ def scale_by_psgd(
           https://arxiv.org/abs/2402.11858; and the author's code as of 2026 (https://github.com/lixilinx/psgd_torch),
           whose default geometry ("Q0.5EQ1.5"), bounds and clipping these are.
     """
-    if criterion not in ("whitening", "newton"):
-        raise fault(
-            expected="the criterion 'whitening' or 'newton'", got=repr(criterion), fix="The default is 'whitening'."
-        )
+    check_fit(criterion, momentum=momentum, fit_rate=fit_rate, probability=probability, damping=damping, scale=scale)
     check_key(key)
-    check_decays(momentum=momentum)
-    check_share(fit_rate=fit_rate, probability=probability)
     check_positive(max_skew=max_skew)
-    if scale is not None:
-        check_positive(scale=scale)
-    check_not_negative(damping=damping)
     max_size = check_count(max_size, what="max_size")
-    averages = not (isinstance(momentum, int | float) and momentum == 0)
+    averages = not is_zero(momentum)
     newton = criterion == "newton"
 
     def begin(leaf: Array, size: Any) -> KronFit:
@@ -164,11 +156,7 @@ def scale_by_psgd(
 
             return over_leaves(one, 1, hs, fits, *([probes] if newton else []))[0]
 
-        if isinstance(probability, int | float) and probability >= 1:
-            fits = refit(state.fits)
-        else:
-            due = (state.step == 0) | (jax.random.uniform(due_key) < probability)
-            fits = jax.lax.cond(due, refit, lambda fits: fits, state.fits)
+        fits = when_due(refit, state.fits, state.step, probability, due_key)
         mu = state.mu
         if averages:
             decay = jnp.minimum(state.step / (1 + state.step), momentum)
@@ -176,7 +164,7 @@ def scale_by_psgd(
 
         def apply(g: Array, along: Array, fit: KronFit) -> tuple[Array]:
             step = metric_times(fit.factors, squeezed(along)).reshape(g.shape)
-            return ((step if newton else _clipped(step)).astype(g.dtype),)
+            return ((step if newton else clipped(step)).astype(g.dtype),)
 
         (steps,) = over_leaves(apply, 1, updates, mu if averages else wide, fits)
         return steps, PsgdState(optax.safe_increment(state.step), mu, fits)
@@ -259,6 +247,31 @@ def psgd(
     return with_rate(rule, learning_rate, weight_decay=weight_decay, mask=mask)
 
 
+def check_fit(criterion: Any, *, momentum: Any, fit_rate: Any, probability: Any, damping: Any, scale: Any) -> None:
+    """Refuse settings of a fit, of factors or of low rank, that cannot be.
+
+    Raises:
+        ValueError: one cannot.
+    """
+    if criterion not in ("whitening", "newton"):
+        raise fault(
+            expected="the criterion 'whitening' or 'newton'", got=repr(criterion), fix="The default is 'whitening'."
+        )
+    check_decays(momentum=momentum)
+    check_share(fit_rate=fit_rate, probability=probability)
+    if scale is not None:
+        check_positive(scale=scale)
+    check_not_negative(damping=damping)
+
+
+def when_due(refit: Callable[[Any], Any], fit: Any, step: Array, probability: Any, key: Key) -> Any:
+    """The fit anew, at the first step and at a share of the others."""
+    if isinstance(probability, int | float) and probability >= 1:
+        return refit(fit)
+    due = (step == 0) | (jax.random.uniform(key) < probability)
+    return jax.lax.cond(due, refit, lambda fit: fit, fit)
+
+
 def first_scale(hs: PyTree, damping: float) -> Array:
     """The fourth moment of the largest leaf, damped, to the power −1/8, in units that keep it within number range."""
     leaves = [leaf for leaf in jax.tree.leaves(hs) if leaf.size]
@@ -271,7 +284,7 @@ def first_scale(hs: PyTree, damping: float) -> Array:
     return (unit * ((size / unit) ** 4 + (damping / unit) ** 4) ** 0.25) ** -0.5
 
 
-def _clipped(step: Array) -> Array:
-    """A tensor with a root mean square of 2 at most, and elements of 10 at most."""
-    mean = jnp.sqrt(jnp.mean(step**2)) if step.size else jnp.ones(())
-    return jnp.clip(step * jnp.minimum(1, 2 / nonzero(mean)), -10, 10)
+def clipped(step: Array) -> Array:
+    """An array with a root mean square of 2 at most, and elements of 10 at most."""
+    size = norm(step) / step.size**0.5 if step.size else jnp.ones(())
+    return jnp.clip(step * jnp.minimum(1, 2 / nonzero(size)), -10, 10)

@@ -22,8 +22,8 @@ from ..._core import (
     required,
     wide_dtype,
 )
-from .._settings import check_decays, check_not_negative, check_positive, check_share, with_rate
-from ._psgd import Criterion, first_scale
+from .._settings import is_zero, with_rate
+from ._psgd import Criterion, check_fit, clipped, first_scale, when_due
 
 
 class LowRankFit(NamedTuple):
@@ -113,18 +113,10 @@ def scale_by_psgd_low_rank(
     References:
         - As `scale_by_psgd`; the author's ``LRAWhiten`` and ``LRANewton``.
     """
-    if criterion not in ("whitening", "newton"):
-        raise fault(
-            expected="the criterion 'whitening' or 'newton'", got=repr(criterion), fix="The default is 'whitening'."
-        )
+    check_fit(criterion, momentum=momentum, fit_rate=fit_rate, probability=probability, damping=damping, scale=scale)
     check_key(key)
-    check_decays(momentum=momentum)
-    check_share(fit_rate=fit_rate, probability=probability)
-    if scale is not None:
-        check_positive(scale=scale)
-    check_not_negative(damping=damping)
     rank = check_count(rank, what="rank")
-    averages = not (isinstance(momentum, int | float) and momentum == 0)
+    averages = not is_zero(momentum)
     newton = criterion == "newton"
     start_key, step_key = jax.random.split(key)
 
@@ -164,18 +156,14 @@ def scale_by_psgd_low_rank(
             h = h + (damping + jnp.finfo(flat.dtype).eps * jnp.abs(h)) * noise
             return _fitted(_balanced(fit), probe, h, jax.random.bernoulli(coin_key), rate=fit_rate, decay=0.9)
 
-        if isinstance(probability, int | float) and probability >= 1:
-            fit = refit(state.fit)
-        else:
-            due = (state.step == 0) | (jax.random.uniform(due_key) < probability)
-            fit = jax.lax.cond(due, refit, lambda fit: fit, state.fit)
+        fit = when_due(refit, state.fit, state.step, probability, due_key)
         mu, seen = state.mu, flat
         if averages:
             decay = jnp.minimum(state.step / (1 + state.step), momentum)
             mu = seen = (decay * mu + (1 - decay) * flat).astype(flat.dtype)
         step = _metric_times(fit, seen)
         if not newton:
-            step = jnp.clip(step * jnp.minimum(1, 2 / nonzero(norm(step) / step.size**0.5)), -10, 10)
+            step = clipped(step)
         step = jax.tree.map(lambda new, g: new.astype(g.dtype), _split(step, updates), updates)
         return step, PsgdLowRankState(optax.safe_increment(state.step), mu, fit)
 

@@ -61,7 +61,7 @@ def scale_by_soap(
         The rule; its state is a `SoapState`.
 
     Raises:
-        ValueError: a decay outside [0, 1), a negative ε, or counts below 1.
+        ValueError: a decay outside [0, 1), an ε not above 0, or counts below 1.
 
     Example:
         >>> import jax.numpy as jnp

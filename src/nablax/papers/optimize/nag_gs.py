@@ -1,4 +1,4 @@
-r"""NAG-GS on quadratics, by the eigenvalues of its iteration: how fast at best, and up to which rate it is stable.
+r"""NAG-GS on quadratics, by the eigenvalues of its iteration: how fast at best.
 
 With γ at its limit μ one step is a linear map of (x, v); on a quadratic each curvature has a 2 × 2 matrix of its own,
 and the largest spectral radius over the spectrum is the rate. It is read off the rule itself, by what it does to unit
