@@ -51,6 +51,17 @@ def xgrad(learning_rate):
     return optimize.xgrad(optax.adam(learning_rate))
 
 
+def slopes(grads, params):
+    """One row of data, whose output is the parameters' product with the gradient."""
+    return {"inputs": jax.tree.map(lambda g: g[None].astype(jnp.float32), grads)}
+
+
+def along(params, row):
+    """In units of the row's size, since curvature is of the size's square."""
+    products = jax.tree.map(lambda p, x: jnp.sum(p * x), params, row)
+    return sum(jax.tree.leaves(products)) / (1 + sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(row)))
+
+
 def quadratic(grads, params):
     return {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v), **grad_fn(grads, params)}
 
@@ -66,6 +77,15 @@ ROWS = {
     ),
     "adamomentum": Row(optimize.adamomentum, known_as="AdaMomentum"),
     "diffgrad": Row(optimize.diffgrad, known_as="diffGrad"),
+    "exact_gauss_newton": Row(
+        lambda learning_rate: optimize.exact_gauss_newton(
+            learning_rate, along, lambda out, row: out + out**2 / 2, adaptation=0.01, momentum=0.5
+        ),
+        extra=slopes,
+        needs=("params", "inputs"),
+        by_leaf=False,
+        known_as="exact Gauss-Newton",
+    ),
     "gravity": Row(lambda learning_rate: optimize.gravity(learning_rate, alpha=0.0), known_as="Gravity"),
     "mars": Row(optimize.mars, known_as="MARS"),
     "mars exact": Row(

@@ -10,6 +10,7 @@ Chambers:
 - ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
+- ``_second_order``: rules that solve for the step with the loss's own curvature.
 """
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
@@ -29,12 +30,14 @@ from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_l
 from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
+from ._second_order._exact_gauss_newton import GaussNewtonState, exact_gauss_newton, scale_by_gauss_newton
 
 __all__ = [
     "AdaMomentumState",
     "AegdState",
     "Branches",
     "DiffGradState",
+    "GaussNewtonState",
     "GravityState",
     "LowRankFit",
     "MarsState",
@@ -53,6 +56,7 @@ __all__ = [
     "adamomentum",
     "aegd",
     "diffgrad",
+    "exact_gauss_newton",
     "gravity",
     "local_exponents",
     "mars",
@@ -69,6 +73,7 @@ __all__ = [
     "riemannian_sgd",
     "scale_by_adamomentum",
     "scale_by_diffgrad",
+    "scale_by_gauss_newton",
     "scale_by_gravity",
     "scale_by_mars",
     "scale_by_psgd",
