@@ -82,7 +82,7 @@ def scale_by_gauss_newton(
         >>> w = jnp.zeros(2)
         >>> direction, _ = rule.update(w, rule.init(w), w, inputs=batch)
         >>> [round(float(-x), 2) for x in direction]  # both at once, whatever their scales
-        [-1.0, -1.0]
+        [1.0, 1.0]
 
     Cost: a forward pass, two backward passes, the Gramian of rows·outputs gradients and the factorisation of a matrix
         of that size; with ``adaptation`` a JVP and a forward pass more. Where there are fewer parameters than rows·
