@@ -138,7 +138,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     rates = [float(f"{10 ** (half / 2):.2g}") for half in range(-10, 6)]
     solved = ((0.1, 0.3, 1.0, 3.0), (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0))
     grid = {one: solved, few: solved} | dict.fromkeys(first_order, (rates, (0.0, 0.9)))
-    ends = {0.0: "no momentum", 0.9: "the common momentum"}
+    ends = {0.0: "no momentum", 0.9: "the common momentum", 1e-6: "ten CG steps, or single precision, see no less"}
     made_key, long_key, diabetes_key = jax.random.split(key, 3)
 
     def compared(draw: Callable[[Key], _Data], key: Key, names: list[str], longer: int = 1) -> Contrast:
