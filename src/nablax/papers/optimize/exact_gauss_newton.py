@@ -97,7 +97,7 @@ def _run(make: Callable, draw: Callable[[Key], _Data], steps: int) -> Callable[[
         data = draw(data_key)
 
         def batches(step: Array, key: Key) -> PyTree:
-            rows = jax.random.choice(key, len(data.train["y"]), (_BATCH,), replace=False)
+            rows = jax.random.randint(key, (_BATCH,), 0, len(data.train["y"]))
             return jax.tree.map(lambda column: column[rows], data.train)
 
         optimizer = make(optax.cosine_decay_schedule(setting[0], steps), setting[1])
@@ -125,7 +125,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         full: ten times the steps. The paper's larger tables and its reinforcement learning are at neither scale.
 
     Returns:
-        Three checks.
+        Two checks.
     """
     steps = 2000 if full else 200
     methods: dict[str, Callable] = {
@@ -136,32 +136,27 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     }
     one, few, *first_order = methods
     rates = [float(f"{10 ** (half / 2):.2g}") for half in range(-10, 6)]
-    solved = ((0.1, 0.3, 1.0, 3.0), (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0))
+    solved = ((0.3, 1.0, 3.0, 10.0), (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0))
     grid = {one: solved, few: solved} | dict.fromkeys(first_order, (rates, (0.0, 0.9)))
     ends = {0.0: "no momentum", 0.9: "the common momentum", 1e-6: "ten CG steps, or single precision, see no less"}
-    made_key, long_key, diabetes_key = jax.random.split(key, 3)
+    made_key, diabetes_key = jax.random.split(key)
 
-    def compared(draw: Callable[[Key], _Data], key: Key, names: list[str], longer: int = 1) -> Contrast:
-        runs = {name: _run(methods[name], draw, steps * (1 if name == one else longer)) for name in names}
-        found = tuned(runs, {name: grid[name] for name in names}, "lower", key=key, keys=8, tuning=2, ends=ends)
+    def compared(draw: Callable[[Key], _Data], key: Key, lengths: dict[str, int]) -> Contrast:
+        runs = {name: _run(methods[name], draw, steps * times) for name, times in lengths.items()}
+        found = tuned(runs, {name: grid[name] for name in runs}, "lower", key=key, keys=8, ends=ends)
         return found.contrast("log10 of the mean squared error on new rows, in variances", "lower", margin=0.1)
 
     return [
         Check(
-            f"After {steps} steps it predicts a function without noise better than tuned Adam, momentum and Gauss-"
-            "Newton by ten CG steps: the error is 20 % lower at least.",
+            f"{steps} steps predict a function without noise better than as many of Gauss-Newton by ten CG steps, and "
+            f"than {_FOR_ONE} times as many of tuned Adam and momentum: the error is 20 % lower at least.",
             "exceeds or at most matches well-tuned SGD, Adam and SGN, in the abstract",
-            contrasts=compared(_made, made_key, list(methods)),
+            contrasts=compared(_made, made_key, {one: 1, few: 1} | dict.fromkeys(first_order, _FOR_ONE)),
         ),
         Check(
-            f"And where Adam and momentum take {_FOR_ONE} steps for each of its own.",
-            "the same, by time",
-            contrasts=compared(_made, long_key, [one, *first_order], longer=_FOR_ONE),
-        ),
-        Check(
-            "On the diabetes table too, at as many steps.",
+            "On the diabetes table too it is better than Adam at as many steps.",
             "the same",
-            contrasts=compared(_diabetes, diabetes_key, list(methods)),
+            contrasts=compared(_diabetes, diabetes_key, {one: 1, "Adam": 1}),
         ),
     ]
 
