@@ -63,7 +63,22 @@ def along(params, row):
 
 
 def quadratic(grads, params):
-    return {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v), **grad_fn(grads, params)}
+    return {**doubled(grads, params), **grad_fn(grads, params)}
+
+
+def bowl(grads, params):
+    """A quadratic of curvature 2 with the gradient at the present parameters."""
+
+    def look(at):
+        apart = jax.tree.map(lambda p, q: (q - p).astype(jnp.float32), params, at)
+        parts = jax.tree.map(lambda g, d: jnp.sum(g * d) + jnp.sum(d**2), grads, apart)
+        return sum(jax.tree.leaves(parts)), jax.tree.map(lambda g, d: (g + 2 * d).astype(g.dtype), grads, apart)
+
+    return {"value": jnp.zeros(()), "value_fn": lambda at: look(at)[0], "grad_fn": look, **doubled(grads, params)}
+
+
+def doubled(grads, params):
+    return {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v)}
 
 
 ROWS = {
@@ -85,6 +100,14 @@ ROWS = {
         needs=("params", "inputs"),
         by_leaf=False,
         known_as="exact Gauss-Newton",
+    ),
+    "gradient_normalised_newton": Row(
+        lambda learning_rate: optimize.gradient_normalised_newton(gamma=8 * learning_rate, dimensions=4),
+        extra=bowl,
+        needs=("params", "value", "grad_fn", "product_fn"),
+        by_leaf=False,
+        schedule=False,
+        known_as="gradient-normalised Newton",
     ),
     "gravity": Row(lambda learning_rate: optimize.gravity(learning_rate, alpha=0.0), known_as="Gravity"),
     "mars": Row(optimize.mars, known_as="MARS"),
@@ -118,7 +141,7 @@ ROWS = {
     ),
     "psgd newton": Row(
         lambda learning_rate: optimize.psgd(learning_rate, "newton", key=KEY),
-        extra=lambda grads, params: {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v)},
+        extra=doubled,
         needs=("product_fn",),
         by_leaf=False,
         known_as="PSGD",

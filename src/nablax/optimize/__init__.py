@@ -31,6 +31,7 @@ from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 from ._second_order._exact_gauss_newton import GaussNewtonState, exact_gauss_newton, scale_by_gauss_newton
+from ._second_order._gradient_normalised_newton import GradientNormalisedState, gradient_normalised_newton
 
 __all__ = [
     "AdaMomentumState",
@@ -38,6 +39,7 @@ __all__ = [
     "Branches",
     "DiffGradState",
     "GaussNewtonState",
+    "GradientNormalisedState",
     "GravityState",
     "LowRankFit",
     "MarsState",
@@ -57,6 +59,7 @@ __all__ = [
     "aegd",
     "diffgrad",
     "exact_gauss_newton",
+    "gradient_normalised_newton",
     "gravity",
     "local_exponents",
     "mars",
