@@ -136,7 +136,7 @@ def gradient_normalised_newton(
             step = spectrum.tree(divide(-spectrum.coordinates, curved))
             return like(over_roots(step), updates), jnp.all((curved > 0) | (length == 0))
 
-        def attempt(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        def attempt(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             tries, radius, _ = carry
             step, positive = move(radius)
             after, slope = look(jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, step))
