@@ -129,7 +129,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     return [
         Check(
             "With the Hessian, untuned, it is nearer the minimum after 20 steps than Newton's method with tuned "
-            "damping, with or without a line search, and than tuned descent and Adam of 22 gradients for each of its steps.",
+            "damping, with or without a line search, and than tuned descent and Adam of 22 gradients for each of its "
+            "steps.",
             "global linear rates on logistic regression, in the abstract",
             contrasts=compared(hessian_product(_loss), 20, exact_key),
         ),
