@@ -162,6 +162,13 @@ ROWS = {
         needs=("params",),
         known_as="Riemannian SGD",
     ),
+    "saddle_free_newton": Row(
+        lambda learning_rate: optimize.saddle_free_newton(learning_rate, dimensions=3),
+        extra=bowl,
+        needs=("params", "value_fn", "product_fn"),
+        by_leaf=False,
+        known_as="saddle-free Newton",
+    ),
     "shampoo": Row(optimize.shampoo, static=("every", "max_size"), known_as="Shampoo"),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),

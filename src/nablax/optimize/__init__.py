@@ -32,6 +32,7 @@ from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 from ._second_order._exact_gauss_newton import GaussNewtonState, exact_gauss_newton, scale_by_gauss_newton
 from ._second_order._gradient_normalised_newton import GradientNormalisedState, gradient_normalised_newton
+from ._second_order._saddle_free_newton import SaddleFreeState, saddle_free_newton, scale_by_saddle_free_newton
 
 __all__ = [
     "AdaMomentumState",
@@ -52,6 +53,7 @@ __all__ = [
     "RiemannianAdagradState",
     "RiemannianAdamState",
     "RiemannianSgdState",
+    "SaddleFreeState",
     "ShampooState",
     "SoapState",
     "XGradState",
@@ -74,6 +76,7 @@ __all__ = [
     "riemannian_adagrad",
     "riemannian_adam",
     "riemannian_sgd",
+    "saddle_free_newton",
     "scale_by_adamomentum",
     "scale_by_diffgrad",
     "scale_by_gauss_newton",
@@ -81,6 +84,7 @@ __all__ = [
     "scale_by_mars",
     "scale_by_psgd",
     "scale_by_psgd_low_rank",
+    "scale_by_saddle_free_newton",
     "scale_by_shampoo",
     "scale_by_soap",
     "shampoo",
