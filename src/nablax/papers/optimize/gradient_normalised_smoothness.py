@@ -140,8 +140,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     stated = "global linear rates on logistic regression, with approximate Hessians too, in the abstract"
     return [
         Check(
-            "With the Hessian, untuned, it comes near the minimum in fewer gradients and products than tuned descent and "
-            "Adam.",
+            "With the Hessian, untuned, it comes near the minimum in fewer gradients and products than tuned descent "
+            "and Adam.",
             stated,
             contrasts=contrast(exact, others),
             moved_from=moved,
