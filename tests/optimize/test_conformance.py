@@ -134,6 +134,14 @@ ROWS = {
         schedule=False,
         known_as="OASIS",
     ),
+    "natural_gradient": Row(
+        optimize.natural_gradient,
+        static=("solver",),
+        extra=doubled,
+        needs=("product_fn",),
+        by_leaf=False,
+        known_as="natural gradient",
+    ),
     "psgd": Row(
         lambda learning_rate: optimize.psgd(learning_rate, momentum=0.5, probability=0.5, key=KEY),
         by_leaf=False,
@@ -171,6 +179,15 @@ ROWS = {
     ),
     "shampoo": Row(optimize.shampoo, static=("every", "max_size"), known_as="Shampoo"),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),
+    "thermodynamic_natural_gradient": Row(
+        lambda learning_rate: optimize.thermodynamic_natural_gradient(
+            learning_rate, 1.0, temperature=1e-30, steps=3, key=KEY
+        ),
+        extra=doubled,
+        needs=("product_fn",),
+        by_leaf=False,
+        known_as="thermodynamic natural gradient",
+    ),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),
 }
 rows = pytest.mark.parametrize("name", ROWS)

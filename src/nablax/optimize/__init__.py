@@ -32,7 +32,13 @@ from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 from ._second_order._exact_gauss_newton import GaussNewtonState, exact_gauss_newton, scale_by_gauss_newton
 from ._second_order._gradient_normalised_newton import GradientNormalisedState, gradient_normalised_newton
+from ._second_order._natural_gradient import NaturalGradientState, natural_gradient, scale_by_natural_gradient
 from ._second_order._saddle_free_newton import SaddleFreeState, saddle_free_newton, scale_by_saddle_free_newton
+from ._second_order._thermodynamic import (
+    ThermodynamicState,
+    scale_by_thermodynamic_natural_gradient,
+    thermodynamic_natural_gradient,
+)
 
 __all__ = [
     "AdaMomentumState",
@@ -46,6 +52,7 @@ __all__ = [
     "MarsState",
     "MirrorDescentState",
     "NagGsState",
+    "NaturalGradientState",
     "OasisState",
     "Potential",
     "PsgdLowRankState",
@@ -56,6 +63,7 @@ __all__ = [
     "SaddleFreeState",
     "ShampooState",
     "SoapState",
+    "ThermodynamicState",
     "XGradState",
     "adamomentum",
     "aegd",
@@ -67,6 +75,7 @@ __all__ = [
     "mars",
     "mirror_descent",
     "nag_gs",
+    "natural_gradient",
     "negative_entropy",
     "oasis",
     "p_norm",
@@ -82,13 +91,16 @@ __all__ = [
     "scale_by_gauss_newton",
     "scale_by_gravity",
     "scale_by_mars",
+    "scale_by_natural_gradient",
     "scale_by_psgd",
     "scale_by_psgd_low_rank",
     "scale_by_saddle_free_newton",
     "scale_by_shampoo",
     "scale_by_soap",
+    "scale_by_thermodynamic_natural_gradient",
     "shampoo",
     "soap",
+    "thermodynamic_natural_gradient",
     "xgrad",
     "xgrad_eval_params",
 ]

@@ -153,7 +153,7 @@ def saddle_free_newton(
         >>> step = jax.jit(follow.train_step(lambda w, batch: (w[0] * w[1] - batch) ** 2, optimizer))
         >>> w = jnp.array([1e-3, 2e-3])  # beside the saddle at 0
         >>> state = optimizer.init(w)
-        >>> for _ in range(8):
+        >>> for _ in range(20):
         ...     w, state, _ = step(w, state, jnp.array(1.0))
         >>> round(float(w[0] * w[1]), 3)
         1.0
