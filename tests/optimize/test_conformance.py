@@ -81,6 +81,13 @@ def doubled(grads, params):
     return {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v)}
 
 
+def overlong_smb(learning_rate):
+    """At eight times the rate, so that trials fail."""
+    if callable(learning_rate):
+        return optimize.smb(lambda step: 8 * learning_rate(step))
+    return optimize.smb(8 * learning_rate)
+
+
 ROWS = {
     "aegd": Row(optimize.aegd, extra=lambda grads, params: {"value": 2.0}, needs=("value",), known_as="AEGD"),
     "aegd with a metric": Row(
@@ -178,6 +185,13 @@ ROWS = {
         known_as="saddle-free Newton",
     ),
     "shampoo": Row(optimize.shampoo, static=("every", "max_size"), known_as="Shampoo"),
+    "smb": Row(
+        overlong_smb,
+        extra=bowl,
+        needs=("params", "value", "grad_fn"),
+        by_leaf=False,
+        known_as="SMB",
+    ),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),
     "thermodynamic_natural_gradient": Row(
         lambda learning_rate: optimize.thermodynamic_natural_gradient(

@@ -34,6 +34,7 @@ from ._second_order._exact_gauss_newton import GaussNewtonState, exact_gauss_new
 from ._second_order._gradient_normalised_newton import GradientNormalisedState, gradient_normalised_newton
 from ._second_order._natural_gradient import NaturalGradientState, natural_gradient, scale_by_natural_gradient
 from ._second_order._saddle_free_newton import SaddleFreeState, saddle_free_newton, scale_by_saddle_free_newton
+from ._second_order._smb import SmbState, smb
 from ._second_order._thermodynamic import (
     ThermodynamicState,
     scale_by_thermodynamic_natural_gradient,
@@ -62,6 +63,7 @@ __all__ = [
     "RiemannianSgdState",
     "SaddleFreeState",
     "ShampooState",
+    "SmbState",
     "SoapState",
     "ThermodynamicState",
     "XGradState",
@@ -99,6 +101,7 @@ __all__ = [
     "scale_by_soap",
     "scale_by_thermodynamic_natural_gradient",
     "shampoo",
+    "smb",
     "soap",
     "thermodynamic_natural_gradient",
     "xgrad",

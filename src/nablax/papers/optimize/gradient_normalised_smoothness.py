@@ -136,25 +136,34 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     exact = compared(hessian_product(_loss), 40, exact_key)
     fisher = compared(fisher_product(_losses), 400, fisher_key)
-    moved = "a loss nearer the minimum after a number of steps, where all came to what single precision tells"
+    moved = (
+        "nearer the minimum after a number of steps than all of them, where all came to what single precision tells; "
+        "then all of them at once by this count"
+    )
     stated = "global linear rates on logistic regression, with approximate Hessians too, in the abstract"
     return [
         Check(
-            "With the Hessian, untuned, it comes near the minimum in fewer gradients and products than tuned descent "
-            "and Adam.",
+            "With the Hessian, and with the empirical Fisher matrix, untuned, it comes near the minimum in fewer "
+            "gradients and products than tuned descent.",
             stated,
-            contrasts=contrast(exact, others),
+            contrasts=[contrast(exact, others[:1]), contrast(fisher, others[:1])],
             moved_from=moved,
         ),
         Check(
-            "With the empirical Fisher matrix in its place too.",
+            "And with the Hessian in fewer than tuned Adam.",
             stated,
-            contrasts=contrast(fisher, others),
+            expected=False,
+            tried="rates of Adam on a grid of half-decades: at its best one it takes half as many gradients as the "
+            "method takes gradients and products",
+            contrasts=contrast(exact, others[1:]),
             moved_from=moved,
         ),
         Check(
-            "And with either in fewer than damped steps with the same curvature and a line search, damping tuned.",
+            "And with either matrix in fewer than damped steps with the same one and a line search, damping tuned.",
             stated,
+            expected=False,
+            tried="γ begins at 1 and doubles at each step, so that the first steps from afar are shorter than a line "
+            "search makes them",
             contrasts=[contrast(exact, [searched]), contrast(fisher, [searched])],
             moved_from=moved,
         ),
