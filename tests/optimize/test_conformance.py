@@ -193,6 +193,15 @@ ROWS = {
         known_as="SMB",
     ),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),
+    "target_surrogate": Row(
+        lambda learning_rate: optimize.target_surrogate(
+            optax.sgd(1.0), along, lambda out, row: 3 * out, eta=learning_rate, steps=3
+        ),
+        extra=slopes,
+        needs=("params", "inputs"),
+        by_leaf=False,
+        known_as="target surrogate",
+    ),
     "thermodynamic_natural_gradient": Row(
         lambda learning_rate: optimize.thermodynamic_natural_gradient(
             learning_rate, 1.0, temperature=1e-30, steps=3, key=KEY

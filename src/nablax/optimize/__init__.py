@@ -10,7 +10,7 @@ Chambers:
 - ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
-- ``_second_order``: rules that solve for the step with the loss's own curvature.
+- ``_second_order``: rules that make a model of the loss at each step, mostly of its own curvature, and solve it.
 """
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
@@ -35,6 +35,7 @@ from ._second_order._gradient_normalised_newton import GradientNormalisedState, 
 from ._second_order._natural_gradient import NaturalGradientState, natural_gradient, scale_by_natural_gradient
 from ._second_order._saddle_free_newton import SaddleFreeState, saddle_free_newton, scale_by_saddle_free_newton
 from ._second_order._smb import SmbState, smb
+from ._second_order._target_surrogate import TargetSurrogateState, target_surrogate
 from ._second_order._thermodynamic import (
     ThermodynamicState,
     scale_by_thermodynamic_natural_gradient,
@@ -65,6 +66,7 @@ __all__ = [
     "ShampooState",
     "SmbState",
     "SoapState",
+    "TargetSurrogateState",
     "ThermodynamicState",
     "XGradState",
     "adamomentum",
@@ -103,6 +105,7 @@ __all__ = [
     "shampoo",
     "smb",
     "soap",
+    "target_surrogate",
     "thermodynamic_natural_gradient",
     "xgrad",
     "xgrad_eval_params",

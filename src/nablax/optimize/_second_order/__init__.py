@@ -1,1 +1,1 @@
-"""Rules that solve for the step with the loss's own curvature, from products or in the space of the batch."""
+"""Rules that make a model of the loss at each step, mostly of its own curvature, and solve it."""

@@ -1,6 +1,5 @@
 """Exact Gauss-Newton: the damped step of the whole curvature matrix, from a system the size of the batch."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,13 +7,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import check_callable, check_loss, check_rows, exact, fault, register_rule, required, wide_dtype
+from ..._core import check_callable, exact, register_rule, required, wide_dtype
 from ...regulate import gramian
 from .._leaves import like
 from .._settings import check_decays, check_not_negative, check_positive, is_zero, with_rate
+from ._rows import Predict, RowLoss, check_inputs, of_rows
 
-Predict = Callable[[PyTree, PyTree], Float[Array, "..."]]
-RowLoss = Callable[[Float[Array, "..."], PyTree], Float[Array, ""]]
 _FEW, _ENOUGH = 0.25, 0.75  # shares of the decrease that the model promises
 
 
@@ -108,7 +106,7 @@ def scale_by_gauss_newton(
     ) -> tuple[PyTree, GaussNewtonState]:
         params = required(params, "params", by="exact_gauss_newton")
         inputs = required(inputs, "inputs", by="exact_gauss_newton")
-        rows = _rows(inputs)
+        rows = check_inputs(inputs)
 
         def outputs(at: PyTree) -> Float[Array, "rows ..."]:
             return jax.vmap(lambda row: predict(at, row))(inputs)
@@ -125,7 +123,7 @@ def scale_by_gauss_newton(
             bent = jnp.einsum("bij,bj->bi", curvature, along)
             promised = jnp.sum(slopes * along + along * bent / 2) / rows
             # Both are negative where all is well; a product keeps a promise of 0 out of a division.
-            change = jnp.mean(_losses(loss, outputs(moved), inputs) - _losses(loss, predicted, inputs))
+            change = jnp.mean(of_rows(loss, outputs(moved), inputs) - of_rows(loss, predicted, inputs))
             grow = change > _FEW * promised
             fall = change < _ENOUGH * promised
             factor = 1 + adaptation
@@ -199,24 +197,6 @@ def exact_gauss_newton(
     return with_rate(optax.chain(rule, *averaged), learning_rate)
 
 
-def _rows(inputs: PyTree) -> int:
-    """The number of rows, which all leaves share."""
-    leaves = jax.tree.leaves(inputs)
-    if not leaves or not jnp.ndim(leaves[0]):
-        raise fault(
-            expected="inputs with the batch's rows on the leading axis",
-            got="none" if not leaves else "a scalar",
-            fix="Pass inputs=batch, the tree whose rows predict and loss take.",
-        )
-    check_rows(inputs, len(leaves[0]), what="inputs", fix="All of its leaves are of the same rows.")
-    return len(leaves[0])
-
-
-def _losses(loss: RowLoss, predicted: Float[Array, "rows ..."], inputs: PyTree) -> Float[Array, " rows"]:
-    fix = "Return loss(outputs, row) of one row; the mean over rows is taken here."
-    return jax.vmap(lambda out, row: check_loss(loss(out, row), fix=fix))(predicted, inputs)
-
-
 def _of_outputs(
     loss: RowLoss, predicted: Float[Array, "rows ..."], inputs: PyTree
 ) -> tuple[Float[Array, "rows outputs"], Float[Array, "rows outputs outputs"]]:
@@ -224,7 +204,7 @@ def _of_outputs(
     shape = predicted.shape[1:]
 
     def one(flat: Float[Array, " outputs"], row: PyTree) -> Float[Array, ""]:
-        return _losses(loss, flat.reshape(1, *shape), jax.tree.map(lambda leaf: leaf[None], row))[0]
+        return of_rows(loss, flat.reshape(1, *shape), jax.tree.map(lambda leaf: leaf[None], row))[0]
 
     flat = predicted.reshape(len(predicted), -1).astype(wide_dtype(predicted))
     return jax.vmap(jax.grad(one))(flat, inputs), jax.vmap(jax.hessian(one))(flat, inputs)
