@@ -104,7 +104,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     }
     first, newton, short, *longer = methods
     grid = {first: whole, newton: whole} | dict.fromkeys((short, *longer), rates)
-    found = tuned(methods, grid, "lower", key=key, keys=32 if full else 8)
+    found = tuned(methods, grid, "lower", key=key, keys=64 if full else 16)
 
     def contrast(against: list[str]) -> Contrast:
         return found.contrast(
@@ -120,6 +120,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             f"And half of what momentum and Adam come to in {_FOR_ONE} steps for each of its own.",
             "superior performance, in words",
+            expected=False,
+            tried="a Krylov space of 20 dimensions, rates of all tuned: with 2,400 gradients momentum and Adam leave "
+            "the saddle too",
             contrasts=contrast(longer),
         ),
     ]

@@ -70,9 +70,9 @@ def _run(make: Callable, steps: int) -> Callable[[Array, Key], Array]:
 
 
 def _thermodynamic(rate: Any, damping: Any, key: Key) -> optax.GradientTransformation:
-    """For as long as the simulation is stable at curvatures up to 2; the noise is small beside the gradient's own."""
+    """For as long as the simulation is stable at curvatures up to 10; the noise is small beside the gradient's own."""
     return thermodynamic_natural_gradient(
-        rate, float(_PRODUCTS), damping=damping, temperature=1e-8, steps=_PRODUCTS, key=key
+        rate, _PRODUCTS / 5, damping=damping, temperature=1e-8, steps=_PRODUCTS, key=key
     )
 
 
@@ -96,8 +96,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "conjugate gradients": _run(_digital, steps),
         "Adam": _run(lambda rate, b1, key: optax.adam(rate, b1), steps),
     }
-    solved = ((0.03, 0.1, 0.3, 1.0, 3.0), (1e-3, 1e-2, 1e-1, 1.0))
-    rates = [float(f"{10 ** (third / 3):.2g}") for third in range(-9, 1)]
+    solved = ((3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (1e-3, 1e-2, 1e-1, 1.0))
+    rates = [float(f"{10 ** (third / 3):.2g}") for third in range(-11, 3)]
     grid = {"thermodynamic": solved, "conjugate gradients": solved, "Adam": (rates, (0.0, 0.9))}
     ends = {0.0: "no momentum", 0.9: "the common momentum", 1.0: "more is descent"}
     found = tuned(methods, grid, "lower", key=key, keys=8, ends=ends)
