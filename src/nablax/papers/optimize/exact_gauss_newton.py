@@ -19,7 +19,7 @@ from ...optimize import exact_gauss_newton
 from .._contrast import Contrast
 from .._problems._classifier import logits, network
 from .._problems._training import trained
-from .._problems._tuning import tuned
+from .._problems._tuning import Runs, tuned
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -75,7 +75,12 @@ def _loss(params: PyTree, batch: PyTree) -> Float[Array, ""]:
     return jnp.mean((logits(params, batch["x"])[:, 0] - batch["y"]) ** 2) / 2
 
 
-def _few_cg_steps(rate: Any, damping: Array) -> optax.GradientTransformationExtraArgs:
+def _averaged(rate: Any, momentum: Array) -> optax.GradientTransformation:
+    """Momentum and rate as exact Gauss-Newton's own, for momentum that is traced and may be 0."""
+    return optax.chain(optax.ema(momentum), optax.scale_by_schedule(rate))
+
+
+def _few_cg_steps(damping: Array) -> optax.GradientTransformationExtraArgs:
     """Gauss-Newton's direction by ten steps of conjugate gradients, as the paper's SGN."""
     product = gauss_newton_product(
         lambda params, batch: logits(params, batch["x"])[:, 0], lambda out, batch: jnp.mean((out - batch["y"]) ** 2) / 2
@@ -88,7 +93,7 @@ def _few_cg_steps(rate: Any, damping: Array) -> optax.GradientTransformationExtr
         return jsp.sparse.linalg.cg(damped, grads, maxiter=10)[0], state
 
     rule = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-    return optax.chain(rule, optax.scale_by_learning_rate(rate))
+    return optax.chain(rule, optax.scale(-1.0))
 
 
 def _run(make: Callable, draw: Callable[[Key], _Data], steps: int) -> Callable[[Array, Key], Array]:
@@ -100,7 +105,7 @@ def _run(make: Callable, draw: Callable[[Key], _Data], steps: int) -> Callable[[
             rows = jax.random.randint(key, (_BATCH,), 0, len(data.train["y"]))
             return jax.tree.map(lambda column: column[rows], data.train)
 
-        optimizer = make(optax.cosine_decay_schedule(setting[0], steps), setting[1])
+        optimizer = make(optax.cosine_decay_schedule(setting[0], steps), *setting[1:])
         start = network(weight_key, (_INPUTS, _HIDDEN, 1))
         params, _ = trained(
             _loss,
@@ -118,45 +123,71 @@ def _run(make: Callable, draw: Callable[[Key], _Data], steps: int) -> Callable[[
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
-    """Tune all on a budget of 54 settings, and compare what is left of the error on rows not trained on.
+    """Tune all on a budget of 40 settings, and compare what is left of the error on rows not trained on.
 
     Args:
         key: of data, weights and batches.
         full: ten times the steps. The paper's larger tables and its reinforcement learning are at neither scale.
 
     Returns:
-        Two checks.
+        Three checks.
     """
     steps = 2000 if full else 200
-    methods: dict[str, Callable] = {
-        "exact Gauss-Newton": lambda rate, damping: exact_gauss_newton(rate, _predict, _half_square, damping=damping),
-        "Gauss-Newton by 10 CG steps": _few_cg_steps,
-        "Adam": lambda rate, b1: optax.adam(rate, b1),
-        "SGD with momentum": lambda rate, momentum: optax.sgd(rate, momentum),
+    one, few, *first_order = "exact Gauss-Newton", "Gauss-Newton by 10 CG steps", "Adam", "SGD with momentum"
+    makers: dict[str, Callable] = {
+        one: lambda rate, damping, momentum: optax.chain(
+            exact_gauss_newton(1.0, _predict, _half_square, damping=damping), _averaged(rate, momentum)
+        ),
+        few: lambda rate, damping, momentum: optax.chain(_few_cg_steps(damping), _averaged(rate, momentum)),
+        "Adam": optax.adam,
+        "SGD with momentum": optax.sgd,
     }
-    one, few, *first_order = methods
-    rates = [float(f"{10 ** (third / 3):.2g}") for third in range(-18, 9)]
-    solved = ((3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0), (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0))
+    rates = [float(f"{10 ** (third / 3):.2g}") for third in range(-14, 6)]
+    solved = ((0.03, 0.1, 0.3, 1.0, 3.0), (1e-6, 1e-4, 1e-2, 1.0), (0.0, 0.9))
     grid = {one: solved, few: solved} | dict.fromkeys(first_order, (rates, (0.0, 0.9)))
     ends = {0.0: "no momentum", 0.9: "the common momentum", 1e-6: "no damping", 1.0: "the authors' damping"}
     made_key, diabetes_key = jax.random.split(key)
+    longer = {f"{name}, {_FOR_ONE} times the steps": name for name in first_order}
 
-    def compared(draw: Callable[[Key], _Data], key: Key, lengths: dict[str, int]) -> Contrast:
-        runs = {name: _run(methods[name], draw, steps * times) for name, times in lengths.items()}
-        found = tuned(runs, {name: grid[name] for name in runs}, "lower", key=key, keys=8, ends=ends)
-        return found.contrast("log10 of the mean squared error on new rows, in variances", "lower", margin=0.1)
+    def compared(draw: Callable[[Key], _Data], key: Key, names: list[str]) -> Runs:
+        runs = {
+            name: _run(makers[longer.get(name, name)], draw, steps * (_FOR_ONE if name in longer else 1))
+            for name in names
+        }
+        grids = {name: grid[longer.get(name, name)] for name in names}
+        return tuned(runs, grids, "lower", key=key, keys=8, ends=ends)
 
+    def contrast(found: Runs, against: list[str]) -> Contrast:
+        metric = "log10 of the mean squared error on new rows, in variances"
+        return found.contrast(metric, "lower", against=against, margin=0.1)
+
+    made = compared(_made, made_key, [one, few, *first_order, *longer])
+    stated = "exceeds or at most matches well-tuned SGD, Adam and SGN, in the abstract"
+    moved = (
+        "the same error, at once against eight times the steps of Adam and momentum, and without momentum of its own"
+    )
     return [
         Check(
-            f"{steps} steps predict a function without noise better than as many of Gauss-Newton by ten CG steps, and "
-            f"than {_FOR_ONE} times as many of tuned Adam and momentum: the error is 20 % lower at least.",
-            "exceeds or at most matches well-tuned SGD, Adam and SGN, in the abstract",
-            contrasts=compared(_made, made_key, {one: 1, few: 1} | dict.fromkeys(first_order, _FOR_ONE)),
+            f"{steps} steps predict a function without noise better than as many of Gauss-Newton by ten CG steps, of "
+            "Adam and of momentum: the error is 20 % lower at least.",
+            stated,
+            contrasts=contrast(made, [few, *first_order]),
+            moved_from=moved,
+        ),
+        Check(
+            f"And than {_FOR_ONE} times as many steps of Adam and momentum, which take as long.",
+            stated,
+            expected=False,
+            tried="rate, damping and momentum tuned; the others see eight times as many rows",
+            contrasts=contrast(made, list(longer)),
+            moved_from=moved,
         ),
         Check(
             "On the diabetes table too it is better than Adam at as many steps.",
-            "the same",
-            contrasts=compared(_diabetes, diabetes_key, {one: 1, "Adam": 1}),
+            stated,
+            expected=False,
+            tried="noise bounds the fit: both come to what the best linear model does",
+            contrasts=contrast(compared(_diabetes, diabetes_key, [one, "Adam"]), ["Adam"]),
         ),
     ]
 

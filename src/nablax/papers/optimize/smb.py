@@ -94,6 +94,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "About its best rate, a decade and a half to either side, the worst loss is nearer to the best one than "
             "with descent, a line search or Adam.",
             "requires less tuning, in the abstract",
+            expected=False,
+            tried="the model's step is taken without a look: at three times the best rate it is too long as well and the "
+            "loss grows, where a line search shortens any",
             contrasts=Contrast(
                 "worst over best loss of rates a decade and a half about the best, decades", about, "lower"
             ),
@@ -101,6 +104,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "At the best rate its loss is a tenth below theirs, after as many gradients.",
             "faster convergence, in the abstract",
+            expected=False,
+            tried="trials and models by the authors' settings, rates over nine decades; Adam's loss is less than half "
+            "of that of any descent here",
             contrasts=Contrast("log10 of the loss at the best rate, nats", best, "lower", margin=0.05),
         ),
     ]

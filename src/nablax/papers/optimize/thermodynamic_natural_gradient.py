@@ -99,7 +99,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     solved = ((3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (1e-3, 1e-2, 1e-1, 1.0))
     rates = [float(f"{10 ** (third / 3):.2g}") for third in range(-11, 3)]
     grid = {"thermodynamic": solved, "conjugate gradients": solved, "Adam": (rates, (0.0, 0.9))}
-    ends = {0.0: "no momentum", 0.9: "the common momentum", 1.0: "more is descent"}
+    ends = {
+        0.0: "no momentum",
+        0.9: "the common momentum",
+        1.0: "more is descent",
+        1e-3: "the time, or the products, bound a step",
+    }
     found = tuned(methods, grid, "lower", key=key, keys=8, ends=ends)
 
     def contrast(against: str) -> Contrast:
