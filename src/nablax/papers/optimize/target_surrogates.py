@@ -1,9 +1,9 @@
 """Target-space surrogates on the digits, where gradients of the loss are what counts, against descent and Adam.
 
-A linear classifier and a small network on images of 16 pixels, in batches of 128, 50 gradients of the loss each.
+A small network on images of 16 pixels, in batches of 128, 50 gradients of the loss each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ PAPER = Paper(
     read="code",
 )
 
-_BATCH = 128
+_BATCH, _SIZES = 128, (16, 16, 10)
 _LEAST, _MOST = 1e-4, 10.0
 
 
@@ -51,7 +51,7 @@ def _surrogate(steps: int) -> Callable[[Array], optax.GradientTransformation]:
     return lambda eta: target_surrogate(inner, _predict, _entropy, eta=eta, steps=steps)
 
 
-def _run(make: Callable, sizes: Sequence[int], steps: int) -> Callable[[Array, Key], Array]:
+def _run(make: Callable, steps: int) -> Callable[[Array, Key], Array]:
     def run(setting: Array, key: Key) -> Float[Array, ""]:
         weight_key, batch_key = jax.random.split(key)
         images, labels = pooled_digits()
@@ -62,7 +62,7 @@ def _run(make: Callable, sizes: Sequence[int], steps: int) -> Callable[[Array, K
 
         params, _ = trained(
             _loss,
-            network(weight_key, sizes),
+            network(weight_key, _SIZES),
             make(setting),
             batches,
             steps,
@@ -87,28 +87,39 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """
     steps = 500 if full else 50
     settings = [float(f"{10 ** (half / 2):.2g}") for half in range(-6, 8)]
-    models = {"a linear classifier": (16, 10), "a network with a hidden layer": (16, 16, 10)}
+    makers: dict[str, Callable] = {
+        "surrogates of 10 steps": _surrogate(10),
+        "surrogates of one step": _surrogate(1),
+        "descent": optax.sgd,
+        "Adam": optax.adam,
+    }
+    _, *less, adam = makers
+    methods = {name: _run(make, steps) for name, make in makers.items()}
+    ends = {settings[-1]: "one step of a line search on what is all but linear"}
+    found = tuned(methods, settings, "lower", key=key, keys=8, ends=ends)
 
-    def compared(sizes: Sequence[int], key: Key) -> Contrast:
-        makers = {
-            "surrogates of 10 steps": _surrogate(10),
-            "surrogates of one step": _surrogate(1),
-            "descent": optax.sgd,
-            "Adam": optax.adam,
-        }
-        methods = {name: _run(make, sizes, steps) for name, make in makers.items()}
-        ends = {settings[-1]: "one step of a line search on what is all but linear"}
-        found = tuned(methods, settings, "lower", key=key, keys=8, ends=ends)
-        return found.contrast(f"log10 of the loss after {steps} of its gradients, nats", "lower", margin=0.05)
+    def contrast(against: list[str]) -> Contrast:
+        metric = f"log10 of the loss after {steps} of its gradients, nats"
+        return found.contrast(metric, "lower", against=against, margin=0.05)
 
+    stated = "several updates amortise the cost of a gradient, in the abstract"
+    moved = "than all of them at once, of a linear classifier too, which came out alike"
     return [
         Check(
-            f"After {steps} gradients of the loss {name} has one that is a tenth lower at least by surrogates of "
-            "10 steps than by tuned descent, by Adam or with one step.",
-            "several updates amortise the cost of a gradient, in the abstract",
-            contrasts=compared(sizes, one),
-        )
-        for (name, sizes), one in zip(models.items(), jax.random.split(key))
+            f"After {steps} gradients of the loss it is a tenth lower at least by surrogates of 10 steps than by tuned "
+            "descent or with one step.",
+            stated,
+            contrasts=contrast(less),
+            moved_from=moved,
+        ),
+        Check(
+            "And than by tuned Adam.",
+            stated,
+            expected=False,
+            tried="the authors' line search within, η over seven decades; Adam on the loss itself is better by a tenth",
+            contrasts=contrast([adam]),
+            moved_from=moved,
+        ),
     ]
 
 
