@@ -123,14 +123,14 @@ def _run(make: Callable, draw: Callable[[Key], _Data], steps: int) -> Callable[[
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
-    """Tune all on a budget of 40 settings, and compare what is left of the error on rows not trained on.
+    """Tune all on a budget of 56 settings, and compare what is left of the error on rows not trained on.
 
     Args:
         key: of data, weights and batches.
         full: ten times the steps. The paper's larger tables and its reinforcement learning are at neither scale.
 
     Returns:
-        Three checks.
+        Four checks.
     """
     steps = 2000 if full else 200
     one, few, *first_order = "exact Gauss-Newton", "Gauss-Newton by 10 CG steps", "Adam", "SGD with momentum"
@@ -142,12 +142,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "Adam": optax.adam,
         "SGD with momentum": optax.sgd,
     }
-    rates = [float(f"{10 ** (third / 3):.2g}") for third in range(-14, 6)]
-    solved = ((0.03, 0.1, 0.3, 1.0, 3.0), (1e-6, 1e-4, 1e-2, 1.0), (0.0, 0.9))
+    rates = [float(f"{10 ** (third / 3):.2g}") for third in range(-20, 8)]
+    solved = ((3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (1e-6, 1e-4, 1e-2, 1.0), (0.0, 0.9))
     grid = {one: solved, few: solved} | dict.fromkeys(first_order, (rates, (0.0, 0.9)))
     ends = {0.0: "no momentum", 0.9: "the common momentum", 1e-6: "no damping", 1.0: "the authors' damping"}
     made_key, diabetes_key = jax.random.split(key)
-    longer = {f"{name}, {_FOR_ONE} times the steps": name for name in first_order}
+    longer = {f"Adam, {_FOR_ONE} times the steps": "Adam"}
 
     def compared(draw: Callable[[Key], _Data], key: Key, names: list[str]) -> Runs:
         runs = {
@@ -168,17 +168,25 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     )
     return [
         Check(
-            f"{steps} steps predict a function without noise better than as many of Gauss-Newton by ten CG steps, of "
-            "Adam and of momentum: the error is 20 % lower at least.",
+            f"{steps} steps predict a function without noise better than as many of Adam and of momentum: the error is "
+            "20 % lower at least.",
             stated,
-            contrasts=contrast(made, [few, *first_order]),
+            contrasts=contrast(made, first_order),
             moved_from=moved,
         ),
         Check(
-            f"And than {_FOR_ONE} times as many steps of Adam and momentum, which take as long.",
+            "And than as many of Gauss-Newton by ten CG steps.",
             stated,
             expected=False,
-            tried="rate, damping and momentum tuned; the others see eight times as many rows",
+            tried="rate, damping and momentum tuned: ten products solve a system of 32 rows nearly as well",
+            contrasts=contrast(made, [few]),
+            moved_from=moved,
+        ),
+        Check(
+            f"And than {_FOR_ONE} times as many steps of Adam, which take as long.",
+            stated,
+            expected=False,
+            tried="rate, damping and momentum tuned; Adam sees eight times as many rows",
             contrasts=contrast(made, list(longer)),
             moved_from=moved,
         ),
