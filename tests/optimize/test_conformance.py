@@ -51,8 +51,41 @@ def xgrad(learning_rate):
     return optimize.xgrad(optax.adam(learning_rate))
 
 
+def slopes(grads, params):
+    """One row of data, whose output is the parameters' product with the gradient."""
+    return {"inputs": jax.tree.map(lambda g: g[None].astype(jnp.float32), grads)}
+
+
+def along(params, row):
+    """In units of the row's size, since curvature is of the size's square."""
+    products = jax.tree.map(lambda p, x: jnp.sum(p * x), params, row)
+    return sum(jax.tree.leaves(products)) / (1 + sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(row)))
+
+
 def quadratic(grads, params):
-    return {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v), **grad_fn(grads, params)}
+    return {**doubled(grads, params), **grad_fn(grads, params)}
+
+
+def bowl(grads, params):
+    """A quadratic of curvature 2 with the gradient at the present parameters."""
+
+    def look(at):
+        apart = jax.tree.map(lambda p, q: (q - p).astype(jnp.float32), params, at)
+        parts = jax.tree.map(lambda g, d: jnp.sum(g * d) + jnp.sum(d**2), grads, apart)
+        return sum(jax.tree.leaves(parts)), jax.tree.map(lambda g, d: (g + 2 * d).astype(g.dtype), grads, apart)
+
+    return {"value": jnp.zeros(()), "value_fn": lambda at: look(at)[0], "grad_fn": look, **doubled(grads, params)}
+
+
+def doubled(grads, params):
+    return {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v)}
+
+
+def overlong_smb(learning_rate):
+    """At eight times the rate, so that trials fail."""
+    if callable(learning_rate):
+        return optimize.smb(lambda step: 8 * learning_rate(step))
+    return optimize.smb(8 * learning_rate)
 
 
 ROWS = {
@@ -66,6 +99,23 @@ ROWS = {
     ),
     "adamomentum": Row(optimize.adamomentum, known_as="AdaMomentum"),
     "diffgrad": Row(optimize.diffgrad, known_as="diffGrad"),
+    "exact_gauss_newton": Row(
+        lambda learning_rate: optimize.exact_gauss_newton(
+            learning_rate, along, lambda out, row: out + out**2 / 2, adaptation=0.01, momentum=0.5
+        ),
+        extra=slopes,
+        needs=("params", "inputs"),
+        by_leaf=False,
+        known_as="exact Gauss-Newton",
+    ),
+    "gradient_normalised_newton": Row(
+        lambda learning_rate: optimize.gradient_normalised_newton(gamma=8 * learning_rate, dimensions=4),
+        extra=bowl,
+        needs=("params", "value", "grad_fn", "product_fn"),
+        by_leaf=False,
+        schedule=False,
+        known_as="gradient-normalised Newton",
+    ),
     "gravity": Row(lambda learning_rate: optimize.gravity(learning_rate, alpha=0.0), known_as="Gravity"),
     "mars": Row(optimize.mars, known_as="MARS"),
     "mars exact": Row(
@@ -91,6 +141,14 @@ ROWS = {
         schedule=False,
         known_as="OASIS",
     ),
+    "natural_gradient": Row(
+        optimize.natural_gradient,
+        static=("solver",),
+        extra=doubled,
+        needs=("product_fn",),
+        by_leaf=False,
+        known_as="natural gradient",
+    ),
     "psgd": Row(
         lambda learning_rate: optimize.psgd(learning_rate, momentum=0.5, probability=0.5, key=KEY),
         by_leaf=False,
@@ -98,7 +156,7 @@ ROWS = {
     ),
     "psgd newton": Row(
         lambda learning_rate: optimize.psgd(learning_rate, "newton", key=KEY),
-        extra=lambda grads, params: {"product_fn": lambda v: jax.tree.map(lambda x: 2 * x, v)},
+        extra=doubled,
         needs=("product_fn",),
         by_leaf=False,
         known_as="PSGD",
@@ -119,8 +177,40 @@ ROWS = {
         needs=("params",),
         known_as="Riemannian SGD",
     ),
+    "saddle_free_newton": Row(
+        lambda learning_rate: optimize.saddle_free_newton(learning_rate, dimensions=3),
+        extra=bowl,
+        needs=("params", "value_fn", "product_fn"),
+        by_leaf=False,
+        known_as="saddle-free Newton",
+    ),
     "shampoo": Row(optimize.shampoo, static=("every", "max_size"), known_as="Shampoo"),
+    "smb": Row(
+        overlong_smb,
+        extra=bowl,
+        needs=("params", "value", "grad_fn"),
+        by_leaf=False,
+        known_as="SMB",
+    ),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),
+    "target_surrogate": Row(
+        lambda learning_rate: optimize.target_surrogate(
+            optax.sgd(1.0), along, lambda out, row: 3 * out, eta=learning_rate, steps=3
+        ),
+        extra=slopes,
+        needs=("params", "inputs"),
+        by_leaf=False,
+        known_as="target surrogate",
+    ),
+    "thermodynamic_natural_gradient": Row(
+        lambda learning_rate: optimize.thermodynamic_natural_gradient(
+            learning_rate, 1.0, temperature=1e-30, steps=3, key=KEY
+        ),
+        extra=doubled,
+        needs=("product_fn",),
+        by_leaf=False,
+        known_as="thermodynamic natural gradient",
+    ),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),
 }
 rows = pytest.mark.parametrize("name", ROWS)

@@ -10,6 +10,7 @@ Chambers:
 - ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
+- ``_second_order``: rules that make a model of the loss at each step, mostly of its own curvature, and solve it.
 """
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
@@ -29,17 +30,31 @@ from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_l
 from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
+from ._second_order._exact_gauss_newton import GaussNewtonState, exact_gauss_newton, scale_by_gauss_newton
+from ._second_order._gradient_normalised_newton import GradientNormalisedState, gradient_normalised_newton
+from ._second_order._natural_gradient import NaturalGradientState, natural_gradient, scale_by_natural_gradient
+from ._second_order._saddle_free_newton import SaddleFreeState, saddle_free_newton, scale_by_saddle_free_newton
+from ._second_order._smb import SmbState, smb
+from ._second_order._target_surrogate import TargetSurrogateState, target_surrogate
+from ._second_order._thermodynamic import (
+    ThermodynamicState,
+    scale_by_thermodynamic_natural_gradient,
+    thermodynamic_natural_gradient,
+)
 
 __all__ = [
     "AdaMomentumState",
     "AegdState",
     "Branches",
     "DiffGradState",
+    "GaussNewtonState",
+    "GradientNormalisedState",
     "GravityState",
     "LowRankFit",
     "MarsState",
     "MirrorDescentState",
     "NagGsState",
+    "NaturalGradientState",
     "OasisState",
     "Potential",
     "PsgdLowRankState",
@@ -47,17 +62,24 @@ __all__ = [
     "RiemannianAdagradState",
     "RiemannianAdamState",
     "RiemannianSgdState",
+    "SaddleFreeState",
     "ShampooState",
+    "SmbState",
     "SoapState",
+    "TargetSurrogateState",
+    "ThermodynamicState",
     "XGradState",
     "adamomentum",
     "aegd",
     "diffgrad",
+    "exact_gauss_newton",
+    "gradient_normalised_newton",
     "gravity",
     "local_exponents",
     "mars",
     "mirror_descent",
     "nag_gs",
+    "natural_gradient",
     "negative_entropy",
     "oasis",
     "p_norm",
@@ -67,16 +89,24 @@ __all__ = [
     "riemannian_adagrad",
     "riemannian_adam",
     "riemannian_sgd",
+    "saddle_free_newton",
     "scale_by_adamomentum",
     "scale_by_diffgrad",
+    "scale_by_gauss_newton",
     "scale_by_gravity",
     "scale_by_mars",
+    "scale_by_natural_gradient",
     "scale_by_psgd",
     "scale_by_psgd_low_rank",
+    "scale_by_saddle_free_newton",
     "scale_by_shampoo",
     "scale_by_soap",
+    "scale_by_thermodynamic_natural_gradient",
     "shampoo",
+    "smb",
     "soap",
+    "target_surrogate",
+    "thermodynamic_natural_gradient",
     "xgrad",
     "xgrad_eval_params",
 ]

@@ -225,6 +225,13 @@ def test_single_precision_and_still_leaves():
     np.testing.assert_array_equal(gramian(lambda p, x: x[:, 0], jnp.ones(7), args[0]), np.zeros((N, N)))
 
 
+def test_arrays_without_entries_add_nothing():
+    x = jnp.eye(2)
+    for empty in (jnp.ones(0), jnp.ones((3, 0)), jnp.ones((0, 2))):
+        losses = per_example(lambda p, x: jnp.sum(p[0] * x) + jnp.sum(p[1] @ x[: p[1].shape[-1]]))
+        np.testing.assert_array_equal(gramian(losses, (jnp.ones(2), empty), x), x)
+
+
 def test_faults():
     with pytest.raises(ValueError, match="one real vector of losses"):
         gramian(lambda w: jnp.sum(w), jnp.ones(3))

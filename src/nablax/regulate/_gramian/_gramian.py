@@ -81,7 +81,8 @@ def gramian(
         - Goodfellow, "Efficient Per-Example Gradient Computations", 2015, https://arxiv.org/abs/1510.01799 (norms
           from a layer's input and cotangent; pairs, positions, sharing and the trace's analysis are derived here)
     """
-    trained, fixed = eqx.partition(params, eqx.is_inexact_array)
+    # Of an array without entries there is no gradient, and no size to divide by.
+    trained, fixed = eqx.partition(params, lambda leaf: eqx.is_inexact_array(leaf) and leaf.size > 0)
     leaves, tree = jax.tree.flatten(trained)
     if not leaves or any(jnp.iscomplexobj(leaf) for leaf in leaves):
         raise fault(
