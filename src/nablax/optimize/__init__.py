@@ -7,6 +7,7 @@ single precision at least.
 Chambers:
 
 - ``_first_order``: rules of a gradient and its history, a few numbers a parameter.
+- ``_games``: rules for several players, each with a loss of their own.
 - ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
@@ -19,6 +20,8 @@ from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
 from ._first_order._nag_gs import NagGsState, nag_gs
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
+from ._games._complex_momentum import ComplexMomentumState, complex_momentum, scale_by_complex_momentum
+from ._games._extragradient import ExtragradientState, extragradient, two_timescale_extragradient
 from ._manifold._mirror_descent import MirrorDescentState, Potential, mirror_descent, negative_entropy, p_norm
 from ._manifold._riemannian_adagrad import RiemannianAdagradState, riemannian_adagrad
 from ._manifold._riemannian_adam import RiemannianAdamState, riemannian_adam
@@ -34,7 +37,9 @@ __all__ = [
     "AdaMomentumState",
     "AegdState",
     "Branches",
+    "ComplexMomentumState",
     "DiffGradState",
+    "ExtragradientState",
     "GravityState",
     "LowRankFit",
     "MarsState",
@@ -52,7 +57,9 @@ __all__ = [
     "XGradState",
     "adamomentum",
     "aegd",
+    "complex_momentum",
     "diffgrad",
+    "extragradient",
     "gravity",
     "local_exponents",
     "mars",
@@ -68,6 +75,7 @@ __all__ = [
     "riemannian_adam",
     "riemannian_sgd",
     "scale_by_adamomentum",
+    "scale_by_complex_momentum",
     "scale_by_diffgrad",
     "scale_by_gravity",
     "scale_by_mars",
@@ -77,6 +85,7 @@ __all__ = [
     "scale_by_soap",
     "shampoo",
     "soap",
+    "two_timescale_extragradient",
     "xgrad",
     "xgrad_eval_params",
 ]
