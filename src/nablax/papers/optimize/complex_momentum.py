@@ -58,9 +58,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Two checks.
     """
-    rates = tuple(np.geomspace(5e-3, 1.28, 9))
     grids = {
-        "complex momentum": (rates[:8], (0.3, 0.5, 0.7, 0.8, 0.9), tuple(_EIGHTHS * k for k in range(6))),
+        "complex momentum": (
+            tuple(np.geomspace(0.02, 2.56, 8)),
+            (0.3, 0.5, 0.7, 0.8, 0.9),
+            tuple(_EIGHTHS * k for k in range(6)),
+        ),
         "real momentum": (tuple(np.geomspace(5e-4, 1.28, 12)), tuple(np.linspace(-0.95, 0.95, 20))),
         "Adam": (tuple(np.geomspace(1e-4, 1.0, 12)), tuple(np.linspace(-0.95, 0.95, 20))),
         "optimistic gradients": (tuple(np.geomspace(5e-3, 2.0, 16)), tuple(np.geomspace(0.1, 4.0, 15))),
@@ -107,6 +110,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "On mixed games it ends half a decade nearer or more than real momentum, Adam and optimistic gradients.",
             "in words: improves convergence in adversarial games at the same cost",
+            expected=False,
+            tried="240 settings of each: it ends nearer than real momentum and Adam by decades, but optimistic "
+            "gradients come 12 decades down in every game, the most that is looked at",
             contrasts=mixed.contrast(metric, "lower", margin=0.5),
         ),
     ]
