@@ -9,6 +9,7 @@ Chambers:
 - ``_first_order``: rules of a gradient and its history, a few numbers a parameter.
 - ``_games``: rules for several players, each with a loss of their own.
 - ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
+- ``_particles``: solvers that follow many states, or one for long.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
 """
@@ -26,6 +27,9 @@ from ._manifold._mirror_descent import MirrorDescentState, Potential, mirror_des
 from ._manifold._riemannian_adagrad import RiemannianAdagradState, riemannian_adagrad
 from ._manifold._riemannian_adam import RiemannianAdamState, riemannian_adam
 from ._manifold._riemannian_sgd import RiemannianSgdState, riemannian_sgd
+from ._particles._consensus import Consensus, consensus
+from ._particles._langevin import AveragedLangevin, averaged_langevin
+from ._particles._mean_field import MixedStrategies, mean_field_descent_ascent
 from ._preconditioned._oasis import OasisState, oasis
 from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
 from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
@@ -36,14 +40,17 @@ from ._ridge_rider import Branches, local_exponents, ridge_rider
 __all__ = [
     "AdaMomentumState",
     "AegdState",
+    "AveragedLangevin",
     "Branches",
     "ComplexMomentumState",
+    "Consensus",
     "DiffGradState",
     "ExtragradientState",
     "GravityState",
     "LowRankFit",
     "MarsState",
     "MirrorDescentState",
+    "MixedStrategies",
     "NagGsState",
     "OasisState",
     "Potential",
@@ -57,12 +64,15 @@ __all__ = [
     "XGradState",
     "adamomentum",
     "aegd",
+    "averaged_langevin",
     "complex_momentum",
+    "consensus",
     "diffgrad",
     "extragradient",
     "gravity",
     "local_exponents",
     "mars",
+    "mean_field_descent_ascent",
     "mirror_descent",
     "nag_gs",
     "negative_entropy",
