@@ -9,6 +9,7 @@ Chambers:
 - ``_first_order``: rules of a gradient and its history, a few numbers a parameter.
 - ``_games``: rules for several players, each with a loss of their own.
 - ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
+- ``_nested``: solvers of two levels, of which the upper sets what the lower solves.
 - ``_particles``: solvers that follow many states, or one for long.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
@@ -27,6 +28,9 @@ from ._manifold._mirror_descent import MirrorDescentState, Potential, mirror_des
 from ._manifold._riemannian_adagrad import RiemannianAdagradState, riemannian_adagrad
 from ._manifold._riemannian_adam import RiemannianAdamState, riemannian_adam
 from ._manifold._riemannian_sgd import RiemannianSgdState, riemannian_sgd
+from ._nested._bo_rep import NormalisedBilevel, bo_rep
+from ._nested._lv_hba import ConstrainedBilevel, lv_hba
+from ._nested._maid import InexactBilevel, maid
 from ._particles._consensus import Consensus, consensus
 from ._particles._langevin import AveragedLangevin, averaged_langevin
 from ._particles._mean_field import MixedStrategies, mean_field_descent_ascent
@@ -44,14 +48,17 @@ __all__ = [
     "Branches",
     "ComplexMomentumState",
     "Consensus",
+    "ConstrainedBilevel",
     "DiffGradState",
     "ExtragradientState",
     "GravityState",
+    "InexactBilevel",
     "LowRankFit",
     "MarsState",
     "MirrorDescentState",
     "MixedStrategies",
     "NagGsState",
+    "NormalisedBilevel",
     "OasisState",
     "Potential",
     "PsgdLowRankState",
@@ -65,12 +72,15 @@ __all__ = [
     "adamomentum",
     "aegd",
     "averaged_langevin",
+    "bo_rep",
     "complex_momentum",
     "consensus",
     "diffgrad",
     "extragradient",
     "gravity",
     "local_exponents",
+    "lv_hba",
+    "maid",
     "mars",
     "mean_field_descent_ascent",
     "mirror_descent",

@@ -42,7 +42,7 @@ def averaged_langevin(
     *,
     steps: int,
     step_size: float,
-    strength: float = 1.0,
+    strength: float | Float[Array, ""] = 1.0,
     even: bool = False,
     key: jax.Array,
     throw: bool = True,
