@@ -138,7 +138,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Two checks.
     """
-    system_rates = (0.01, 0.1, 0.5)
+    system_rates = (0.2,)  # the authors' 0.01 follows more slowly; the same for all
     plain, clipped = "hypergradients with momentum", "the same, clipped at a norm of 1"
     runs = tuned(
         {
@@ -151,13 +151,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "BO-REP": (tuple(0.005 * 3.0**k for k in range(7)), system_rates),
             plain: (tuple(1e-6 * 10.0**k for k in range(7)), system_rates),
             clipped: (tuple(0.0005 * 3.0**k for k in range(7)), system_rates),
-            "Adam": (tuple(0.001 * 3.0**k for k in range(7)), system_rates),
+            "Adam": (tuple(0.005 * 3.0**k for k in range(7)), system_rates),
         },
         "lower",
         key=key,
         keys=64 if full else 8,
-        tuning=4,
-        ends={0.01: "the authors'", 0.5: "twice it does not converge"},
+        tuning=2,
     )
     metric = "validation loss over that of all rows alike, decades"
     return [

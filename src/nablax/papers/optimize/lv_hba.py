@@ -84,13 +84,13 @@ def _problem(key: Key) -> _Coupled:
     return _Coupled(matrix, shift + jnp.maximum(short, 0) * normal, normal, lean, jax.random.normal(e, (_DIM,)), kept)
 
 
-def _growing(step: Array) -> Array:
-    return (step + 1.0) ** 0.3
+def _growing(weight: Array, step: Array) -> Array:
+    return weight * (step + 1.0) ** 0.3
 
 
 def _multipliers(setting: Array, key: Key) -> Array:
     coupled, zeros = _problem(key), jnp.zeros(_DIM)
-    rate, answer_rate = setting
+    rate, answer_rate, weight = setting
     found = lv_hba(
         coupled.upper,
         coupled.lower,
@@ -101,6 +101,7 @@ def _multipliers(setting: Array, key: Key) -> Array:
         rate=rate,
         answer_rate=answer_rate,
         steps=_STEPS,
+        penalty=lambda step: _growing(weight, step),
         proximity=1.0,
         centre_rate=0.1,
         throw=False,
@@ -111,7 +112,7 @@ def _multipliers(setting: Array, key: Key) -> Array:
 def _without(setting: Array, key: Key) -> Array:
     """The same with the answer projected onto the plane's side, and θ's slope of the value without multipliers."""
     coupled, zeros = _problem(key), jnp.zeros(_DIM)
-    rate, answer_rate = setting
+    rate, answer_rate, weight = setting
 
     def step(carry: tuple[Array, ...], number: Array) -> tuple[tuple[Array, ...], None]:
         x, params, y = carry
@@ -120,8 +121,8 @@ def _without(setting: Array, key: Key) -> Array:
         up = jax.grad(coupled.upper, argnums=(0, 1))(x, params)
         own = jax.grad(coupled.lower, argnums=(0, 1))(x, params)
         there = jax.grad(coupled.lower, argnums=1)(y, params)
-        weight = _growing(number)
-        moved = x - rate * (up[0] / weight + own[0] - (x - y)), params - rate * (up[1] / weight + own[1] - there)
+        divisor = _growing(weight, number)
+        moved = x - rate * (up[0] / divisor + own[0] - (x - y)), params - rate * (up[1] / divisor + own[1] - there)
         return (*coupled.project(*moved), y), None
 
     begin: tuple[Array, ...] = (zeros, zeros, zeros)
@@ -132,7 +133,7 @@ def _without(setting: Array, key: Key) -> Array:
 def _penalised(setting: Array, key: Key) -> Array:
     """The value function of the lower level with the square of what is over as a penalty; no projection is needed."""
     coupled, zeros = _problem(key), jnp.zeros(_DIM)
-    rate, strength = setting
+    rate, strength, weight = setting
 
     def lower(x: Array, params: Array) -> Array:
         return coupled.lower(x, params) + strength * jnp.sum(jnp.maximum(coupled.over(x, params), 0) ** 2) / 2
@@ -144,8 +145,8 @@ def _penalised(setting: Array, key: Key) -> Array:
         up = jax.grad(coupled.upper, argnums=(0, 1))(x, params)
         own = jax.grad(lower, argnums=(0, 1))(x, params)
         there = jax.grad(lower, argnums=1)(y, params)
-        weight = _growing(number)
-        return (x - rate * (up[0] / weight + own[0]), params - rate * (up[1] / weight + own[1] - there), y), None
+        divisor = _growing(weight, number)
+        return (x - rate * (up[0] / divisor + own[0]), params - rate * (up[1] / divisor + own[1] - there), y), None
 
     begin: tuple[Array, ...] = (zeros, zeros, zeros)
     (x, params, _), _ = jax.lax.scan(step, begin, jnp.arange(_STEPS))
@@ -162,7 +163,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         One check.
     """
-    rates = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    rates, answers, weights = (0.01, 0.03, 0.1, 0.3, 1.0), (0.03, 0.1, 0.3, 0.9), (0.5, 2.0, 8.0, 32.0, 128.0)
     runs = tuned(
         {
             "LV-HBA": _multipliers,
@@ -170,20 +171,22 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "value function with a penalty": _penalised,
         },
         {
-            "LV-HBA": (rates, (0.003, 0.01, 0.03, 0.1, 0.3)),
-            "the same without multipliers": (rates, (0.003, 0.01, 0.03, 0.1, 0.3)),
-            "value function with a penalty": ((0.001, *rates[:5]), (0.3, 3.0, 30.0, 300.0, 3000.0)),
+            "LV-HBA": (rates, answers, weights),
+            "the same without multipliers": (rates, answers, weights),
+            "value function with a penalty": ((0.001, *rates[:4]), (3.0, 30.0, 300.0, 3000.0), weights),
         },
         "lower",
         key=key,
         keys=250 if full else 25,
-        tuning=6,
+        tuning=2,
     )
     return [
         Check(
             "It comes nearer to the solution, by a fifth of a decade or more, than without its multipliers, and than a "
             "value function with a penalty.",
             "superior practical performance, in words",
+            moved_from="the same with one weight of the upper loss for all methods: at 1 it is 0.21 ± 0.01 decades behind "
+            "the penalty, whose value function is not smoothed",
             contrasts=runs.contrast(
                 "distance to the solution over its own length after 5,000 steps, decades", "lower", margin=0.2
             ),
