@@ -191,15 +191,15 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "descent with accuracies set beforehand.",
             "robust to its own hyperparameters such as the initial accuracies and step size, in words",
             contrasts=Contrast(metric, {name: each.mean(axis=1) for name, each in short.items()}, "lower", margin=0.5),
-            moved_from="the same after 3,000 gradients and products, when a run that begins at a rate of 0.03 has hardly "
+            moved_from="the same after 3,000 gradients and products, when a run whose first rate is 0.03 has hardly "
             "begun: 0.05 ± 0.04 decades apart",
         ),
         Check(
             "Each at its best setting, it leaves no more than they do.",
             "efficient, in words",
             expected=False,
-            tried="constants that hold everywhere make the bound some ten times the error, and accuracies as many times "
-            "finer; after 3,000 gradients and products a fixed accuracy, tuned, is 0.42 ± 0.11 decades ahead",
+            tried="constants that hold everywhere ask for accuracies near 1e-6 in the end; after 3,000 gradients and "
+            "products a fixed accuracy, tuned, is 0.42 ± 0.11 decades ahead",
             contrasts=Contrast(metric, {name: _best(each) for name, each in short.items()}, "lower"),
         ),
     ]
