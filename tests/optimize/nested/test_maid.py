@@ -92,6 +92,15 @@ def test_one_run_is_its_steps_and_comes_to_rest(x64, problem):
     assert np.all(found.accuracy[refused + 1] <= 0.5 * found.accuracy[refused] * (1 + 1e-12))
 
 
+def test_beyond_the_precision_of_numbers_steps_are_refused_at_the_price_of_one_solve(problem):
+    """In single precision, from an accuracy that it does not have: θ stays, and no line search is made of noise."""
+    upper, lower = losses(problem)
+    settings = {"steps": 3, "accuracy": 1e-9, "limit": 500, **constants(problem, 3.0)}
+    found = optimize.maid(upper, lower, jnp.full(DIM, -1.0), jnp.zeros(DIM), **settings)
+    assert not np.any(found.accepted) and found.gradients[-1] <= 3 * 501
+    np.testing.assert_array_equal(found.params, -1.0)
+
+
 def test_the_norm_of_the_mixed_derivative_is_found_or_asked_for(problem):
     upper, lower = losses(problem)
     known = constants(problem, 3.0)

@@ -94,8 +94,8 @@ def maid(
         trust: η in (0, 1), 0.5 by default.
         decrease: λ in (0, η), 0.1 by default.
         tries: how often ε, and how often α, is halved in a step; 20 by default.
-        limit: iterations of a lower solve and of a linear one at most; 10,000 by default. Where that is not enough, or
-            ω stays above what is trusted, the bound says so, and the line search refuses or not by what was reached.
+        limit: iterations of a lower solve and of a linear one at most; 10,000 by default. Where a lower solve does not
+            come to its accuracy the step is refused, as it is at rest, where no accuracy is enough.
         throw: raise where a number is not finite (default), or only report it in ``result``.
 
     Returns:
@@ -197,6 +197,10 @@ def maid(
     def turn(carry: dict[str, Array], _: None) -> tuple[dict[str, Array], dict[str, Array]]:
         params = carry["params"]
 
+        def reached(at: dict[str, Array]) -> Array:
+            """Whether the last lower solve came as near as it was asked to: if not, asking for more is of no use."""
+            return at["near"] <= at["accuracy"]
+
         def look(at: dict[str, Array]) -> dict[str, Array]:
             shrunk = jnp.where(at["try"] == 0, 1.0, 0.5)
             epsilon, delta = shrunk * at["accuracy"], shrunk * at["residual"]
@@ -209,7 +213,7 @@ def maid(
             return found | counted | {"accuracy": epsilon, "residual": delta, "try": at["try"] + 1}
 
         def unsure(at: dict[str, Array]) -> Array:
-            return (at["omega"] > (1 - trust) * norm(at["z"])) & (at["try"] < tries)
+            return (at["omega"] > (1 - trust) * norm(at["z"])) & (at["try"] < tries) & reached(at)
 
         zero = jnp.zeros((), dtype)
         kept = {name: carry[name] for name in ("x", "q", "accuracy", "residual", "gradients", "products")}
@@ -230,7 +234,7 @@ def maid(
 
         begin = {"params": params, "x": at["x"], "rate": carry["rate"], "good": jnp.array(False)}
         begin |= {"gradients": at["gradients"], "try": jnp.array(0)}
-        end = jax.lax.while_loop(lambda now: ~now["good"] & (now["try"] < tries), search, begin)
+        end = jax.lax.while_loop(lambda now: ~now["good"] & (now["try"] < tries) & reached(at), search, begin)
         good, factor = end["good"], jnp.where(end["good"], 1.1, 0.5)
         following = {
             "params": jnp.where(good, end["params"], params),

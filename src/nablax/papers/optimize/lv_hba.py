@@ -65,10 +65,10 @@ class _Coupled(NamedTuple):
         return self.answer(params), params
 
     def distance(self, x: Array, params: Array) -> Array:
-        """To the solution over its own length, as a decimal logarithm from -4 to 1."""
+        """To the solution over its own length, as a decimal logarithm from -4 to 0: zero is its start."""
         best = jnp.concatenate(self.solution())
         far = jnp.linalg.norm(jnp.concatenate([x, params]) - best) / jnp.linalg.norm(best)
-        return jnp.clip(jnp.where(jnp.isfinite(far), jnp.log10(far), 1.0), -4.0, 1.0)
+        return jnp.clip(jnp.where(jnp.isfinite(far), jnp.log10(far), 0.0), -4.0, 0.0)
 
 
 def _problem(key: Key) -> _Coupled:
@@ -179,6 +179,13 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         key=key,
         keys=250 if full else 25,
         tuning=6,
+        ends={
+            0.03: "what goes elsewhere is nearest where it hardly moves",
+            0.9: "the answer is there in one step",
+            1.5: "the step is at the end of what is stable",
+            0.5: "the upper level alone",
+            128.0: "the lower level alone",
+        },
     )
     return [
         Check(
