@@ -88,6 +88,11 @@ def overlong_smb(learning_rate):
     return optimize.smb(8 * learning_rate)
 
 
+def vector_ascends(params):
+    """A mask with a hole where another rule has the leaf."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: path[0].key == "vector", params)
+
+
 ROWS = {
     "aegd": Row(optimize.aegd, extra=lambda grads, params: {"value": 2.0}, needs=("value",), known_as="AEGD"),
     "aegd with a metric": Row(
@@ -98,6 +103,10 @@ ROWS = {
         known_as="AEGD",
     ),
     "adamomentum": Row(optimize.adamomentum, known_as="AdaMomentum"),
+    "complex_momentum": Row(
+        lambda learning_rate, angle=0.4: optimize.complex_momentum(learning_rate, angle=angle, ascends=vector_ascends),
+        known_as="complex momentum",
+    ),
     "diffgrad": Row(optimize.diffgrad, known_as="diffGrad"),
     "exact_gauss_newton": Row(
         lambda learning_rate: optimize.exact_gauss_newton(
@@ -115,6 +124,22 @@ ROWS = {
         by_leaf=False,
         schedule=False,
         known_as="gradient-normalised Newton",
+    ),
+    "extragradient": Row(
+        lambda learning_rate: optimize.extragradient(learning_rate, ascends=vector_ascends),
+        extra=grad_fn,
+        needs=("params", "grad_fn"),
+        by_leaf=False,
+        known_as="extragradient",
+    ),
+    "two_timescale_extragradient": Row(
+        lambda learning_rate, timescale=4.0: optimize.two_timescale_extragradient(
+            learning_rate, timescale, ascends=vector_ascends
+        ),
+        extra=grad_fn,
+        needs=("params", "grad_fn"),
+        by_leaf=False,
+        known_as="extragradient",
     ),
     "gravity": Row(lambda learning_rate: optimize.gravity(learning_rate, alpha=0.0), known_as="Gravity"),
     "mars": Row(optimize.mars, known_as="MARS"),
@@ -380,6 +405,9 @@ def test_a_check_up_says_why_it_has_no_rates(name):
         (lambda: optimize.riemannian_adam(-1e-3), "learning_rate of 0 or more"),
         (lambda: optimize.mirror_descent(jnp.array(-1.0), optimize.p_norm(2.0)), "learning_rate of 0 or more"),
         (lambda: optimize.diffgrad(0.1, eps=0.0), "eps above 0"),
+        (lambda: optimize.complex_momentum(0.1, 1.0), "magnitude from 0 to below 1"),
+        (lambda: optimize.two_timescale_extragradient(0.1, 0.0, ascends=(False, True)), "timescale above 0"),
+        (lambda: optimize.two_timescale_extragradient(0.1, ascends=None), "ascends, to tell the slow player"),
         # A number is one whatever holds it.
         (lambda: optimize.mars(0.1, b1=np.float32(1.5)), "b1 from 0 to below 1"),
         (lambda: optimize.mars(0.1, b1=jnp.array([0.9, 0.9])), "one number for b1, got an array of shape"),

@@ -7,7 +7,10 @@ single precision at least.
 Chambers:
 
 - ``_first_order``: rules of a gradient and its history, a few numbers a parameter.
+- ``_games``: rules for several players, each with a loss of their own.
 - ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
+- ``_nested``: solvers of two levels, of which the upper sets what the lower solves.
+- ``_particles``: solvers that follow many states, or one for long.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
 - ``_second_order``: rules that make a model of the loss at each step, mostly of its own curvature, and solve it.
@@ -20,10 +23,18 @@ from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
 from ._first_order._nag_gs import NagGsState, nag_gs
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
+from ._games._complex_momentum import ComplexMomentumState, complex_momentum, scale_by_complex_momentum
+from ._games._extragradient import ExtragradientState, extragradient, two_timescale_extragradient
 from ._manifold._mirror_descent import MirrorDescentState, Potential, mirror_descent, negative_entropy, p_norm
 from ._manifold._riemannian_adagrad import RiemannianAdagradState, riemannian_adagrad
 from ._manifold._riemannian_adam import RiemannianAdamState, riemannian_adam
 from ._manifold._riemannian_sgd import RiemannianSgdState, riemannian_sgd
+from ._nested._bo_rep import NormalisedBilevel, bo_rep
+from ._nested._lv_hba import ConstrainedBilevel, lv_hba
+from ._nested._maid import InexactBilevel, maid
+from ._particles._consensus import Consensus, consensus
+from ._particles._langevin import AveragedLangevin, averaged_langevin
+from ._particles._mean_field import MixedStrategies, mean_field_descent_ascent
 from ._preconditioned._oasis import OasisState, oasis
 from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
 from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
@@ -45,16 +56,24 @@ from ._second_order._thermodynamic import (
 __all__ = [
     "AdaMomentumState",
     "AegdState",
+    "AveragedLangevin",
     "Branches",
+    "ComplexMomentumState",
+    "Consensus",
+    "ConstrainedBilevel",
     "DiffGradState",
+    "ExtragradientState",
     "GaussNewtonState",
     "GradientNormalisedState",
     "GravityState",
+    "InexactBilevel",
     "LowRankFit",
     "MarsState",
     "MirrorDescentState",
+    "MixedStrategies",
     "NagGsState",
     "NaturalGradientState",
+    "NormalisedBilevel",
     "OasisState",
     "Potential",
     "PsgdLowRankState",
@@ -71,12 +90,20 @@ __all__ = [
     "XGradState",
     "adamomentum",
     "aegd",
+    "averaged_langevin",
+    "bo_rep",
+    "complex_momentum",
+    "consensus",
     "diffgrad",
     "exact_gauss_newton",
+    "extragradient",
     "gradient_normalised_newton",
     "gravity",
     "local_exponents",
+    "lv_hba",
+    "maid",
     "mars",
+    "mean_field_descent_ascent",
     "mirror_descent",
     "nag_gs",
     "natural_gradient",
@@ -91,6 +118,7 @@ __all__ = [
     "riemannian_sgd",
     "saddle_free_newton",
     "scale_by_adamomentum",
+    "scale_by_complex_momentum",
     "scale_by_diffgrad",
     "scale_by_gauss_newton",
     "scale_by_gravity",
@@ -107,6 +135,7 @@ __all__ = [
     "soap",
     "target_surrogate",
     "thermodynamic_natural_gradient",
+    "two_timescale_extragradient",
     "xgrad",
     "xgrad_eval_params",
 ]

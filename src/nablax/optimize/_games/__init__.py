@@ -1,0 +1,1 @@
+"""Rules for several players, each with a loss of their own, one of whom may ascend what the other descends."""

@@ -1,0 +1,285 @@
+"""MAID: hypergradient descent by a line search that no inexact number deceives, as inexact as that allows."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ..._core import AbstractRecord, check_callable, check_count, check_instance, check_loss, exact, fault, norm, space
+from ...estimate import Smoothness
+from .._outcome import all_finite, outcome
+from .._settings import check_positive
+
+_DENSE = 256  # up to so many unknowns or hyperparameters the mixed derivative's norm is found
+
+
+class InexactBilevel(AbstractRecord):
+    """Where an adaptively inexact run has led.
+
+    Attributes:
+        params: hyperparameters.
+        lower: the lower level's variable there.
+        values: the upper loss at it, before each step, [steps].
+        accuracy: ε, how near to the lower level's minimum it was asked to be, [steps].
+        rate: α, of the next line search, [steps].
+        bound: ω over the hypergradient's length, [steps]; below 1 - η a step down is one.
+        accepted: whether the line search found a step, [steps].
+        gradients: of the lower loss, up to each step's end, [steps].
+        products: with the lower Hessian, up to each step's end, [steps].
+        result: ``optimistix.RESULTS.successful``, or that a number was not finite.
+    """
+
+    params: PyTree
+    lower: PyTree
+    values: Float[Array, " steps"]
+    accuracy: Float[Array, " steps"]
+    rate: Float[Array, " steps"]
+    bound: Float[Array, " steps"]
+    accepted: Bool[Array, " steps"]
+    gradients: Int[Array, " steps"]
+    products: Int[Array, " steps"]
+    result: optimistix.RESULTS
+
+
+@eqx.filter_jit
+@exact
+def maid(
+    upper: Callable[[PyTree], Array],
+    lower: Callable[[PyTree, PyTree], Array],
+    start: PyTree,
+    x: PyTree,
+    *,
+    smoothness: Smoothness,
+    curvature: float | Float[Array, ""],
+    steps: int,
+    accuracy: float | Float[Array, ""] = 0.1,
+    residual: float | Float[Array, ""] = 0.1,
+    rate: float | Float[Array, ""] = 1e-2,
+    trust: float = 0.5,
+    decrease: float = 0.1,
+    tries: int = 20,
+    limit: int = 10_000,
+    throw: bool = True,
+) -> InexactBilevel:
+    r"""Descend an upper loss at a lower level's minimum, solving neither it nor its linear system more than is needed.
+
+    With :math:`\bar x` within ε of :math:`x^\star(\theta)`, by :math:`\lVert\nabla_xh\rVert\le\mu\varepsilon`, a
+    hypergradient z whose error is at most ω, and g known between
+
+    .. math::
+        g_\pm(\bar x) = g(\bar x)\pm\lVert\nabla g(\bar x)\rVert\,\varepsilon\pm\tfrac{L_g}2\varepsilon^2
+
+    a step is: (1) halve ε and the system's residual δ until :math:`\omega\le(1-\eta)\lVert z\rVert`, so that -z goes
+    down; (2) halve α until :math:`g_+(\bar x(\theta-\alpha z))-g_-(\bar x(\theta))+\lambda\alpha\lVert z\rVert^2\le0`,
+    so that the exact loss falls by :math:`\lambda\alpha\lVert z\rVert^2` or more. Where that succeeds ε and δ grow by a
+    tenth, α by a fifth; where no α does, ε and δ are halved, and θ stays.
+
+    x is found by accelerated descent, the system by conjugate gradients, both from where they ended last.
+
+    Args:
+        upper: g, ``upper(x) -> scalar``, of the lower level's variable alone.
+        lower: h, ``lower(x, params) -> scalar``, strongly convex in x.
+        start: θ at first, a tree of floats.
+        x: the lower level's variable at first.
+        smoothness: constants of both levels that hold wherever the run goes: μ, and the Lipschitz constants L; L_g is
+            its ``upper``.
+        curvature: the largest eigenvalue of h's Hessian in x that the run meets, or above.
+        steps: of the upper level.
+        accuracy: ε at first, in units of x; 0.1 by default.
+        residual: δ at first, in units of g's gradient; 0.1 by default.
+        rate: α at first; 1e-2 by default.
+        trust: η in (0, 1), 0.5 by default.
+        decrease: λ in (0, η), 0.1 by default.
+        tries: how often ε, and how often α, is halved in a step; 20 by default.
+        limit: iterations of a lower solve and of a linear one at most; 10,000 by default. Where a lower solve does not
+            come to its accuracy the step is refused, as it is at rest, where no accuracy is enough.
+        throw: raise where a number is not finite (default), or only report it in ``result``.
+
+    Returns:
+        An :class:`InexactBilevel`.
+
+    Raises:
+        ValueError: settings out of range, a loss that is no real scalar, or ``mixed_norm`` missing from the constants
+            where it is too large to be found.
+        RuntimeError: a number was not finite; raised when it is run.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nablax import estimate, optimize
+        >>> lower = lambda x, params: jnp.sum(jnp.array([1.0, 10.0]) * (x - params) ** 2) / 2  # at x = params
+        >>> upper = lambda x: jnp.sum((x - 1.0) ** 2) / 2
+        >>> constants = estimate.Smoothness(convexity=1.0, hessian=0.0, mixed=0.0, upper=1.0)
+        >>> found = optimize.maid(
+        ...     upper, lower, jnp.zeros(2), jnp.zeros(2), smoothness=constants, curvature=10.0, steps=30
+        ... )
+        >>> [round(float(x), 1) for x in found.params]
+        [1.0, 1.0]
+
+    Cost: counted in ``gradients`` and ``products``; beside them two gradients of the upper loss and one mixed product a
+        try, and where ``mixed_norm`` is not given as many mixed products as there are unknowns or hyperparameters,
+        whichever are fewer.
+
+    References:
+        - Salehi, Mukherjee, Roberts and Ehrhardt, "An adaptively inexact first-order method for bilevel optimization
+          with application to hyperparameter learning", 2023, https://arxiv.org/abs/2308.10098, and the authors' code
+          (https://github.com/MohammadSadeghSalehi/MAID), which estimates the constants on the way, bounds g from below
+          without its curvature, and halves α by 0.9. The bound ω is that of `nablax.estimate.hypergradient`; the
+          accuracy that is used in both bounds is the one reached, not the one asked for.
+    """
+    check_callable(upper, what="upper", fix="Pass upper(x) -> scalar.", takes=1)
+    check_callable(lower, what="lower", fix="Pass lower(x, params) -> scalar.", takes=2)
+    check_instance(smoothness, Smoothness, what="smoothness", fix="Pass estimate.Smoothness(convexity=...).")
+    check_positive(curvature=curvature, accuracy=accuracy, residual=residual, rate=rate)
+    steps, tries, limit = (check_count(n, what=w) for n, w in ((steps, "steps"), (tries, "tries"), (limit, "limit")))
+    if not 0 < decrease < trust < 1:
+        raise fault(expected="0 < decrease < trust < 1", got=f"{decrease}, {trust}", fix="0.1 and 0.5 are usual.")
+    above, below = space(start), space(x)
+    dtype = below.flat.dtype
+    smoothness, curvature = jax.tree.map(lambda number: jnp.asarray(number, dtype), (smoothness, curvature))
+    mu = smoothness.convexity
+    root = jnp.sqrt(curvature / mu)
+    inertia = (root - 1) / (root + 1)
+
+    def slope(x: Array, params: Array) -> Array:
+        return jax.grad(lambda x: check_loss(lower(below.tree(x), above.tree(params)), what="a lower loss"))(x)
+
+    def loss(x: Array) -> tuple[Array, Array]:
+        return jax.value_and_grad(lambda x: check_loss(upper(below.tree(x)), what="an upper loss"))(x)
+
+    def solved(x: Array, params: Array, epsilon: Array) -> tuple[Array, Array, Array]:
+        """The lower level's variable, how near it is to the minimum, and how many gradients it took."""
+
+        def ahead(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+            point, last, g, count = carry
+            step = point - g / curvature
+            point = step + inertia * (step - last)
+            return point, step, slope(point, params), count + 1
+
+        def far(carry: tuple[Array, ...]) -> Array:
+            return (norm(carry[2]) > mu * epsilon) & (carry[3] < limit)
+
+        begin: tuple[Array, ...] = (x, x, slope(x, params), jnp.array(1))
+        point, _, g, count = jax.lax.while_loop(far, ahead, begin)
+        return point, norm(g) / mu, count
+
+    def system(x: Array, params: Array, pull: Array, q: Array, delta: Array) -> tuple[Array, Array, Array]:
+        """Conjugate gradients: q, the residual's length, and how many products it took."""
+        _, product = jax.linearize(lambda x: slope(x, params), x)
+
+        def next_one(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+            q, rest, along, square, count = carry
+            image = product(along)
+            size = square / (along @ image)
+            q, rest = q + size * along, rest - size * image
+            after = rest @ rest
+            return q, rest, rest + after / square * along, after, count + 1
+
+        def far(carry: tuple[Array, ...]) -> Array:
+            return (jnp.sqrt(carry[3]) > delta) & (carry[4] < limit)
+
+        rest = pull - product(q)
+        begin: tuple[Array, ...] = (q, rest, rest, rest @ rest, jnp.array(1))
+        q, _, _, _, count = jax.lax.while_loop(far, next_one, begin)
+        return q, norm(pull - product(q)), count + 1  # the residual anew: the carried one drifts
+
+    def bounded(x: Array, params: Array, epsilon: Array, q: Array, delta: Array) -> tuple[Array, Array]:
+        """The hypergradient and ω."""
+        pull = jax.vjp(lambda params: slope(x, params), params)[1]
+        size = _mixed_norm(pull, x, params) if smoothness.mixed_norm is None else smoothness.mixed_norm
+        length, short = norm(q) + delta / mu, delta / mu
+        moved = (smoothness.upper + smoothness.hessian * length) / mu * epsilon
+        omega = size * short + (size + smoothness.mixed * epsilon) * moved + smoothness.mixed * length * epsilon
+        return -pull(q)[0], jnp.asarray(omega, x.dtype)
+
+    def turn(carry: dict[str, Array], _: None) -> tuple[dict[str, Array], dict[str, Array]]:
+        params = carry["params"]
+
+        def reached(at: dict[str, Array]) -> Array:
+            """Whether the last lower solve came as near as it was asked to: if not, asking for more is of no use."""
+            return at["near"] <= at["accuracy"]
+
+        def look(at: dict[str, Array]) -> dict[str, Array]:
+            shrunk = jnp.where(at["try"] == 0, 1.0, 0.5)
+            epsilon, delta = shrunk * at["accuracy"], shrunk * at["residual"]
+            x, near, gradients = solved(at["x"], params, epsilon)
+            value, pull = loss(x)
+            q, rest, products = system(x, params, pull, at["q"], delta)
+            z, omega = bounded(x, params, near, q, rest)
+            found = {"x": x, "q": q, "z": z, "omega": omega, "near": near, "value": value, "pull": norm(pull)}
+            counted = {"gradients": at["gradients"] + gradients, "products": at["products"] + products}
+            return found | counted | {"accuracy": epsilon, "residual": delta, "try": at["try"] + 1}
+
+        def unsure(at: dict[str, Array]) -> Array:
+            return (at["omega"] > (1 - trust) * norm(at["z"])) & (at["try"] < tries) & reached(at)
+
+        zero = jnp.zeros((), dtype)
+        kept = {name: carry[name] for name in ("x", "q", "accuracy", "residual", "gradients", "products")}
+        none = {"z": jnp.zeros_like(params), "omega": zero + jnp.inf, "near": zero, "value": zero, "pull": zero}
+        at = jax.lax.while_loop(unsure, look, kept | none | {"try": jnp.array(0)})
+        length = norm(at["z"])
+        least = at["value"] - at["pull"] * at["near"] - smoothness.upper / 2 * at["near"] ** 2
+
+        def search(now: dict[str, Array]) -> dict[str, Array]:
+            alpha = jnp.where(now["try"] == 0, 1.0, 0.5) * now["rate"]
+            moved = params - (alpha * at["z"]).astype(params.dtype)
+            x, near, gradients = solved(at["x"], moved, at["accuracy"])
+            value, pull = loss(x)
+            most = value + norm(pull) * near + smoothness.upper / 2 * near**2
+            good = most - least + decrease * alpha * length**2 <= 0
+            counted = {"gradients": now["gradients"] + gradients, "try": now["try"] + 1}
+            return {"params": moved, "x": x, "rate": alpha, "good": good} | counted
+
+        begin = {"params": params, "x": at["x"], "rate": carry["rate"], "good": jnp.array(False)}
+        begin |= {"gradients": at["gradients"], "try": jnp.array(0)}
+        end = jax.lax.while_loop(lambda now: ~now["good"] & (now["try"] < tries) & reached(at), search, begin)
+        good, factor = end["good"], jnp.where(end["good"], 1.1, 0.5)
+        following = {
+            "params": jnp.where(good, end["params"], params),
+            "x": jnp.where(good, end["x"], at["x"]),
+            "q": at["q"],
+            "accuracy": factor * at["accuracy"],
+            "residual": factor * at["residual"],
+            "rate": jnp.where(good, 1.2 * end["rate"], carry["rate"]),
+            "gradients": end["gradients"],
+            "products": at["products"],
+        }
+        seen = {name: following[name] for name in ("rate", "gradients", "products")}
+        seen |= {"accuracy": at["accuracy"], "value": at["value"], "good": good}
+        return following, seen | {"bound": at["omega"] / jnp.where(length == 0, 1, length)}
+
+    carry = {"params": above.flat, "x": below.flat, "q": jnp.zeros_like(below.flat)}
+    carry |= {"accuracy": jnp.asarray(accuracy, dtype), "residual": jnp.asarray(residual, dtype)}
+    carry |= {"rate": jnp.asarray(rate, dtype), "gradients": jnp.array(0), "products": jnp.array(0)}
+    last, seen = jax.lax.scan(turn, carry, length=steps)
+    params, result = outcome(above.tree(last["params"]), all_finite((last["params"], last["x"], seen["value"])), throw)
+    return InexactBilevel(
+        params,
+        below.tree(last["x"]),
+        seen["value"],
+        seen["accuracy"],
+        seen["rate"],
+        seen["bound"],
+        seen["good"],
+        seen["gradients"],
+        seen["products"],
+        result,
+    )
+
+
+def _mixed_norm(pull: Callable[[Array], tuple[Array]], x: Array, params: Array) -> Float[Array, ""]:
+    """The largest singular value of the mixed derivative, by its matrix over the shorter side."""
+    if min(x.size, params.size) > _DENSE:
+        raise fault(
+            expected=f"mixed_norm, where there are more than {_DENSE} unknowns and hyperparameters",
+            got="none",
+            fix="Pass Smoothness(mixed_norm=...), a bound on the mixed derivative's largest singular value.",
+        )
+    if x.size <= params.size:
+        matrix = jax.vmap(lambda row: pull(row)[0])(jnp.eye(x.size, dtype=x.dtype))
+    else:
+        push = jax.linear_transpose(lambda row: pull(row)[0], x)
+        matrix = jax.vmap(lambda row: push(row)[0])(jnp.eye(params.size, dtype=params.dtype))
+    return jnp.linalg.norm(matrix, 2)
