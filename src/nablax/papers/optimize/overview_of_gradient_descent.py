@@ -32,7 +32,6 @@ PAPER = Paper(
 )
 
 _STEPS = 2000
-_RATES = [float(rate) for rate in 10.0 ** (0.4 * jnp.arange(-9, 3))]
 _PLAIN: dict[str, Callable[[Array], Any]] = {
     "SGD": optax.sgd,
     "momentum .9": lambda rate: optax.sgd(rate, momentum=0.9),
@@ -42,6 +41,11 @@ _ADAPTIVE: dict[str, Callable[[Array], Any]] = {
     "Adagrad": lambda rate: optax.adagrad(rate, initial_accumulator_value=0.0),
     "RMSProp": optax.rmsprop,
     "Adadelta": optax.adadelta,
+}
+
+_RATES = {
+    name: [float(rate) for rate in 10.0 ** (0.4 * jnp.arange(-9, 3) + shift)]
+    for name, shift in {"Adadelta": 2.0, "Adagrad": 0.4, "RMSProp": 0.0, **dict.fromkeys(_PLAIN, 0.0)}.items()
 }
 
 
@@ -89,16 +93,19 @@ def _until(height: Callable, start: Callable, make: Callable[[Array], Any], goal
     return run
 
 
-_FEATURES, _EXAMPLES = 400, 2000
+_FEATURES, _EXAMPLES, _FRESH = 400, 2000, 8000
 
 
 def _sparse(make: Callable[[Array], Any]) -> Callable:
-    """One pass over rows of a few features each, the k-th in a share 1/(k+1) of them: the loss on fresh rows."""
+    """One pass over rows of a few features each, the k-th in a share 1/(k+1) of them: the loss on fresh rows.
+
+    With 2,000 fresh rows and 8 keys, as it stood first, nothing was resolved.
+    """
 
     def run(rate: Array, key: Key) -> Array:
         truth_key, row_key, sign_key = jax.random.split(key, 3)
         truth = jax.random.normal(truth_key, (_FEATURES,))
-        present = jax.random.uniform(row_key, (2 * _EXAMPLES, _FEATURES)) < 1 / (1 + jnp.arange(_FEATURES))
+        present = jax.random.uniform(row_key, (_EXAMPLES + _FRESH, _FEATURES)) < 1 / (1 + jnp.arange(_FEATURES))
         rows = present.astype(jnp.float32)
         signs = jnp.where(jax.random.uniform(sign_key, (len(rows),)) < jax.nn.sigmoid(2 * rows @ truth), 1.0, -1.0)
         optimizer, start = make(rate), jnp.zeros(_FEATURES)
@@ -160,12 +167,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             (_beale(), 0.01, keys[2]),
         )
     ]
-    sparse = tuned({name: _sparse(make) for name, make in every.items()}, _RATES, "lower", key=keys[3], keys=count // 2)
+    sparse = tuned({name: _sparse(make) for name, make in every.items()}, _RATES, "lower", key=keys[3], keys=count)
     steps = "steps to within a tenth of the minimum, decades"
     return [
         Check(
-            "From beside the ridge of an even saddle Adagrad, RMSProp and Adadelta get down in fewer steps than SGD and "
-            "momentum.",
+            "From beside the ridge of an even saddle Adagrad, RMSProp and Adadelta get down in fewer steps than SGD "
+            "and momentum.",
             "a picture: they head down the slope at once, the others are stuck for long",
             contrasts=_each(races[0], steps, _ADAPTIVE),
         ),
@@ -177,6 +184,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "On Beale's function they arrive in fewer steps than momentum, Nesterov's or not, and SGD.",
             "a picture: momentum is led off the track",
+            expected=False,
+            tried="every rule at the best of twelve rates, from 16 starts: the order of the picture is one of its rates",
             contrasts=_each(races[2], "steps to a height of 0.01, decades", _ADAPTIVE),
         ),
         Check(
