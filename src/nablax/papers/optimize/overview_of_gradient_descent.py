@@ -185,7 +185,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "On Beale's function they arrive in fewer steps than momentum, Nesterov's or not, and SGD.",
             "a picture: momentum is led off the track",
             expected=False,
-            tried="every rule at the best of twelve rates, from 16 starts: the order of the picture is one of its rates",
+            tried="every rule at the best of twelve rates, from 16 starts: the picture's order is one of its rates",
             contrasts=_each(races[2], "steps to a height of 0.01, decades", _ADAPTIVE),
         ),
         Check(
