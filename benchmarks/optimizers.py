@@ -1,0 +1,211 @@
+"""Every optimiser on the same problems, each at the best of nine rates: loss against steps and against time.
+
+``python -m benchmarks.optimizers`` runs what does not stand in ``benchmarks/optimizers.csv`` yet, writes the guide's table and draws its
+picture; it may be killed and called again. ``--only NAME ...`` keeps to some problems or rules.
+
+Equal budgets: nine rates, half a decade apart, at three seeds for each rule; then three fresh seeds at the rate whose mean loss
+was lowest. A rate at the end of its grid is marked. Other settings are the rules' defaults.
+"""
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import _one_thread
+
+FILE = Path(__file__).with_suffix(".csv")
+COLUMNS = ("problem", "rule", "rate", "at_end", "seed", "milliseconds", "losses")
+RATES, SEEDS, LOOKS = 9, 3, 20
+
+
+class Rule(NamedTuple):
+    """An optimiser.
+
+    Attributes:
+        family: under which it stands.
+        make: rate -> optimiser.
+        rate: the middle of its grid; None for the problem's own, of gradient descent.
+        matrices: whether it is another rule's double on vectors, and so runs on networks alone.
+    """
+
+    family: str
+    make: Callable[[Any], Any]
+    rate: float | None = None
+    matrices: bool = False
+
+
+def rules() -> dict[str, Rule]:
+    """By name; Optax's own, and ours."""
+    import jax
+    import optax
+
+    from nablax import optimize
+
+    key = jax.random.key(7)
+    plain, momentum, adaptive, signs, matrices, curvature = (
+        "gradient descent",
+        "momentum",
+        "a rate for each number",
+        "signs and norms",
+        "a matrix for each tensor",
+        "curvature",
+    )
+    return {
+        "optax.sgd": Rule(plain, optax.sgd),
+        "aegd": Rule(plain, optimize.aegd),
+        "gravity": Rule(plain, lambda rate: optimize.gravity(rate, alpha=0.0)),
+        "optax.sgd, momentum .9": Rule(momentum, lambda rate: optax.sgd(rate, momentum=0.9)),
+        "optax.sgd, Nesterov .9": Rule(momentum, lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True)),
+        "xgrad around momentum .9": Rule(momentum, lambda rate: optimize.xgrad(optax.sgd(rate, momentum=0.9))),
+        "nag_gs": Rule(momentum, optimize.nag_gs),
+        "optax.adagrad": Rule(adaptive, optax.adagrad, 1e-1),
+        "optax.rmsprop": Rule(adaptive, optax.rmsprop, 1e-2),
+        "optax.adam": Rule(adaptive, optax.adam, 1e-2),
+        "optax.adamw": Rule(adaptive, optax.adamw, 1e-2),
+        "optax.amsgrad": Rule(adaptive, optax.amsgrad, 1e-2),
+        "optax.nadam": Rule(adaptive, optax.nadam, 1e-2),
+        "diffgrad": Rule(adaptive, optimize.diffgrad, 1e-2),
+        "adamomentum": Rule(adaptive, optimize.adamomentum, 1e-2),
+        "xgrad around adam": Rule(adaptive, lambda rate: optimize.xgrad(optax.adam(rate)), 1e-2),
+        "mars": Rule(adaptive, optimize.mars, 1e-2),
+        "mars, exact": Rule(adaptive, lambda rate: optimize.mars(rate, exact=True), 1e-2, matrices=True),
+        "optax.lion": Rule(signs, optax.lion, 1e-3),
+        "mars, lion": Rule(signs, lambda rate: optimize.mars(rate, "lion"), 1e-3, matrices=True),
+        "optax.contrib.muon": Rule(signs, optax.contrib.muon, 1e-2, matrices=True),
+        "mars, shampoo": Rule(signs, lambda rate: optimize.mars(rate, "shampoo"), 1e-2, matrices=True),
+        "shampoo": Rule(matrices, optimize.shampoo, 1e-1),
+        "soap": Rule(matrices, optimize.soap, 1e-2),
+        "psgd": Rule(matrices, lambda rate: optimize.psgd(rate, key=key), 1e-2),
+        "psgd, newton": Rule(curvature, lambda rate: optimize.psgd(rate, "newton", key=key), 1e-1),
+        "oasis": Rule(curvature, lambda rate: optimize.oasis(rate, key=key), 1e-1),
+    }
+
+
+def run(problem: Any, rule: Rule, name: str) -> list[dict[str, Any]]:
+    """Tune a rule, and run its best rate on fresh seeds: a row a seed."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from nablax.follow import train_step
+    from nablax.optimize import xgrad_eval_params
+
+    middle = problem.rate if rule.rate is None else rule.rate
+    rates = middle * 10.0 ** (0.5 * (np.arange(RATES) - RATES // 2))
+    every = problem.steps // LOOKS
+
+    def proper(state: Any, params: Any) -> Any:
+        """The weights that would be kept: XGrad's loop holds others."""
+        return xgrad_eval_params(state, params) if name.startswith("xgrad") else params
+
+    def train(rate: Any, key: Any) -> Any:
+        start_key, key = jax.random.split(key)
+        optimizer, params = rule.make(rate), problem.start(start_key)
+        step = train_step(problem.loss, optimizer)
+
+        def one(carry: Any, key: Any) -> Any:
+            *carry, _ = step(*carry, problem.batch(key))
+            return tuple(carry), None
+
+        def stretch(carry: Any, keys: Any) -> Any:
+            carry, _ = jax.lax.scan(one, carry, keys)
+            return carry, problem.judge(proper(carry[1], carry[0]))
+
+        keys = jax.random.split(key, (LOOKS, every))
+        _, losses = jax.lax.scan(stretch, (params, optimizer.init(params)), keys)
+        return jnp.concatenate([problem.judge(params)[None], losses])
+
+    def seconds() -> float:
+        """Of processor time a step takes alone, on one thread: the fastest of three."""
+        optimizer, params = rule.make(float(middle)), problem.start(jax.random.key(0))
+        step, count = train_step(problem.loss, optimizer), 40
+        keys = jax.random.split(jax.random.key(1), count)
+        loop = jax.jit(
+            lambda carry: jax.lax.scan(lambda c, k: (tuple(step(*c, problem.batch(k))[:2]), None), carry, keys)[0]
+        )
+        carry = (params, optimizer.init(params))
+        jax.block_until_ready(loop(carry))
+        return min(_one_thread.seconds(lambda: jax.block_until_ready(loop(carry)), 3)) / count
+
+    both = jax.jit(jax.vmap(jax.vmap(train, in_axes=(0, None)), in_axes=(None, 0)))
+    tuning = np.asarray(both(jnp.asarray(rates, jnp.float32), jax.random.split(jax.random.key(1), SEEDS)))
+    ends = np.where(np.isfinite(tuning[..., -1]), tuning[..., -1], np.inf).mean(0)
+    best = int(np.argmin(ends))
+    chosen = jnp.full(RATES, rates[best], jnp.float32)  # the same program serves
+    fresh = np.asarray(both(chosen, jax.random.split(jax.random.key(2), SEEDS)))[:, 0]
+    took = 1e3 * seconds()
+    return [
+        {
+            "rate": f"{rates[best]:.3g}",
+            "at_end": int(best in (0, RATES - 1)),
+            "seed": seed,
+            "milliseconds": f"{took:.4g}",
+            "losses": " ".join(f"{loss:.4g}" for loss in losses),
+        }
+        for seed, losses in enumerate(fresh)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.optimizers", description=__doc__)
+    parser.add_argument("--only", nargs="+", default=(), help="problems or rules")
+    options = parser.parse_args()
+    _one_thread.jax_alone()
+    from ._optimizer_page import write
+    from ._optimizer_problems import PROBLEMS, VECTORS
+
+    known = rules()
+    if strange := set(options.only) - set(PROBLEMS) - set(known):
+        parser.error(f"no problem or rule {sorted(strange)[0]!r}; there are {', '.join([*PROBLEMS, *known])}")
+    done = {(row["problem"], row["rule"]) for row in stored()}
+    wanted = [
+        (problem, rule)
+        for problem in PROBLEMS
+        for rule in known
+        if not (known[rule].matrices and problem in VECTORS)
+        and (not options.only or problem in options.only or rule in options.only)
+    ]
+    left = [pair for pair in wanted if pair not in done]
+    began = time.monotonic()
+    for turn, (problem, rule) in enumerate(left):
+        rows = run(PROBLEMS[problem](), known[rule], rule)
+        keep([{"problem": problem, "rule": rule, **row} for row in rows])
+        rest = (time.monotonic() - began) / (turn + 1) * (len(left) - turn - 1)
+        last = ", ".join(row["losses"].split()[-1] for row in rows)
+        print(
+            f"{turn + 1}/{len(left)}  {problem}, {rule}: {last} at {rows[0]['rate']}; {rest / 60:.0f} min left",
+            flush=True,
+        )
+    problems = {name: make() for name, make in PROBLEMS.items()}
+    write(
+        stored(),
+        {name: rule.family for name, rule in known.items()},
+        {name: problem.title for name, problem in problems.items()},
+        problems["network"].steps,
+    )
+
+
+def stored() -> list[dict[str, str]]:
+    """What was run."""
+    if not FILE.exists():
+        return []
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def keep(rows: list[dict[str, Any]]) -> None:
+    """Add rows, all of a rule or none."""
+    whole = [*stored(), *rows]
+    partial = FILE.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(whole)
+    partial.replace(FILE)
+
+
+if __name__ == "__main__":
+    main()
