@@ -126,7 +126,7 @@ def maid(
         - Salehi, Mukherjee, Roberts and Ehrhardt, "An adaptively inexact first-order method for bilevel optimization
           with application to hyperparameter learning", 2023, https://arxiv.org/abs/2308.10098, and the authors' code
           (https://github.com/MohammadSadeghSalehi/MAID), which estimates the constants on the way, bounds g from below
-          without its curvature, and halves α by 0.9. The bound ω is that of `nablax.estimate.hypergradient`; the
+          without its curvature, and shrinks α by 0.9. The bound ω is that of `nablax.estimate.hypergradient`; the
           accuracy that is used in both bounds is the one reached, not the one asked for.
     """
     check_callable(upper, what="upper", fix="Pass upper(x) -> scalar.", takes=1)
