@@ -121,6 +121,10 @@ ROWS = {
     ),
     "shampoo": Row(optimize.shampoo, static=("every", "max_size"), known_as="Shampoo"),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),
+    "steepest_descent": Row(optimize.steepest_descent, by_leaf=False, known_as="steepest descent"),
+    "steepest_descent normalised": Row(
+        lambda learning_rate: optimize.steepest_descent(learning_rate, normalised=True), known_as="steepest descent"
+    ),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),
 }
 rows = pytest.mark.parametrize("name", ROWS)

@@ -18,6 +18,7 @@ from ._first_order._diffgrad import DiffGradState, diffgrad, scale_by_diffgrad
 from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
 from ._first_order._nag_gs import NagGsState, nag_gs
+from ._first_order._steepest import SteepestState, scale_by_steepest, steepest_descent
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
 from ._manifold._mirror_descent import MirrorDescentState, Potential, mirror_descent, negative_entropy, p_norm
 from ._manifold._riemannian_adagrad import RiemannianAdagradState, riemannian_adagrad
@@ -49,6 +50,7 @@ __all__ = [
     "RiemannianSgdState",
     "ShampooState",
     "SoapState",
+    "SteepestState",
     "XGradState",
     "adamomentum",
     "aegd",
@@ -75,8 +77,10 @@ __all__ = [
     "scale_by_psgd_low_rank",
     "scale_by_shampoo",
     "scale_by_soap",
+    "scale_by_steepest",
     "shampoo",
     "soap",
+    "steepest_descent",
     "xgrad",
     "xgrad_eval_params",
 ]
