@@ -65,6 +65,7 @@ ROWS = {
         known_as="AEGD",
     ),
     "adamomentum": Row(optimize.adamomentum, known_as="AdaMomentum"),
+    "beta_normalised": Row(optimize.beta_normalised, by_leaf=False, known_as="normalised descent"),
     "diffgrad": Row(optimize.diffgrad, known_as="diffGrad"),
     "gravity": Row(lambda learning_rate: optimize.gravity(learning_rate, alpha=0.0), known_as="Gravity"),
     "mars": Row(optimize.mars, known_as="MARS"),
@@ -77,10 +78,20 @@ ROWS = {
     ),
     "mars lion": Row(lambda learning_rate: optimize.mars(learning_rate, "lion"), known_as="MARS"),
     "mars shampoo": Row(lambda learning_rate: optimize.mars(learning_rate, "shampoo"), known_as="MARS"),
+    "maximal_update": Row(
+        lambda learning_rate: optimize.maximal_update(optax.adam(learning_rate), optimize.Widths(4, 2)),
+        known_as="maximal update",
+    ),
     "mirror_descent": Row(
         lambda learning_rate: optimize.mirror_descent(learning_rate, optimize.p_norm(3.0)),
         needs=("params",),
         known_as="mirror descent",
+    ),
+    "multi_momentum": Row(
+        lambda learning_rate: optimize.multi_momentum(learning_rate, [0.25, 0.75]),
+        extra=lambda grads, params: {"cluster": 1},
+        needs=("cluster",),
+        known_as="multi-momentum",
     ),
     "nag_gs": Row(optimize.nag_gs, needs=("params",), known_as="NAG-GS"),
     "oasis": Row(
@@ -121,6 +132,13 @@ ROWS = {
     ),
     "shampoo": Row(optimize.shampoo, static=("every", "max_size"), known_as="Shampoo"),
     "soap": Row(lambda learning_rate, b1=0.9: optimize.soap(learning_rate, b1=b1, every=1), known_as="SOAP"),
+    "spider": Row(
+        lambda learning_rate: optimize.spider(learning_rate, every=2),
+        extra=grad_fn,
+        needs=("params", "grad_fn"),
+        by_leaf=False,
+        known_as="SPIDER",
+    ),
     "steepest_descent": Row(optimize.steepest_descent, by_leaf=False, known_as="steepest descent"),
     "steepest_descent normalised": Row(
         lambda learning_rate: optimize.steepest_descent(learning_rate, normalised=True), known_as="steepest descent"

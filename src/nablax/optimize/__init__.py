@@ -14,10 +14,14 @@ Chambers:
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
 from ._first_order._aegd import AegdState, aegd
+from ._first_order._beta_normalised import BetaNormalisedState, beta_normalised, scale_by_beta_norm
 from ._first_order._diffgrad import DiffGradState, diffgrad, scale_by_diffgrad
 from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
+from ._first_order._maximal_update import MaximalUpdateState, Widths, maximal_update, width_multipliers
+from ._first_order._multi_momentum import MultiMomentumState, multi_momentum, scale_by_multi_momentum
 from ._first_order._nag_gs import NagGsState, nag_gs
+from ._first_order._spider import SpiderState, scale_by_spider, spider
 from ._first_order._steepest import SteepestState, scale_by_steepest, steepest_descent
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
 from ._manifold._mirror_descent import MirrorDescentState, Potential, mirror_descent, negative_entropy, p_norm
@@ -34,12 +38,15 @@ from ._ridge_rider import Branches, local_exponents, ridge_rider
 __all__ = [
     "AdaMomentumState",
     "AegdState",
+    "BetaNormalisedState",
     "Branches",
     "DiffGradState",
     "GravityState",
     "LowRankFit",
     "MarsState",
+    "MaximalUpdateState",
     "MirrorDescentState",
+    "MultiMomentumState",
     "NagGsState",
     "OasisState",
     "Potential",
@@ -50,15 +57,20 @@ __all__ = [
     "RiemannianSgdState",
     "ShampooState",
     "SoapState",
+    "SpiderState",
     "SteepestState",
+    "Widths",
     "XGradState",
     "adamomentum",
     "aegd",
+    "beta_normalised",
     "diffgrad",
     "gravity",
     "local_exponents",
     "mars",
+    "maximal_update",
     "mirror_descent",
+    "multi_momentum",
     "nag_gs",
     "negative_entropy",
     "oasis",
@@ -70,17 +82,22 @@ __all__ = [
     "riemannian_adam",
     "riemannian_sgd",
     "scale_by_adamomentum",
+    "scale_by_beta_norm",
     "scale_by_diffgrad",
     "scale_by_gravity",
     "scale_by_mars",
+    "scale_by_multi_momentum",
     "scale_by_psgd",
     "scale_by_psgd_low_rank",
     "scale_by_shampoo",
     "scale_by_soap",
+    "scale_by_spider",
     "scale_by_steepest",
     "shampoo",
     "soap",
+    "spider",
     "steepest_descent",
+    "width_multipliers",
     "xgrad",
     "xgrad_eval_params",
 ]
