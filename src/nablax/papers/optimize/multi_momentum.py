@@ -72,17 +72,17 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ]
 
 
-def _gradients(weights: Array, rows: Int[Array, " rows"]) -> Float[Array, "rows 65 classes"]:
-    """Of each row by itself; a constant input is the bias."""
-    images, labels = _data()
+def _gradients(weights: Array, images: Array, labels: Array) -> Float[Array, "rows 65 classes"]:
+    """Of each row by itself."""
 
-    def loss(weights: Array, row: Array) -> Array:
-        return cross_entropy(images[row][None] @ weights, labels[row][None])
+    def loss(weights: Array, image: Array, label: Array) -> Array:
+        return cross_entropy(image[None] @ weights, label[None])
 
-    return jax.vmap(jax.grad(loss), (None, 0))(weights, rows)
+    return jax.vmap(jax.grad(loss), (None, 0, 0))(weights, images, labels)
 
 
 def _data() -> tuple[Float[Array, "rows 65"], Int[Array, " rows"]]:
+    """With a constant input, which is the bias."""
     images, labels = digits()
     return jnp.concatenate([images, jnp.ones((len(images), 1))], axis=1), labels
 
@@ -94,11 +94,12 @@ def _shares() -> Float[np.ndarray, " classes"]:
 
 def _run(name: str, steps: int) -> Callable[[Array, Key], Array]:
     images, labels = _data()
+    shares = _shares()
 
     def run(rate: Float[Array, ""], key: Key) -> Float[Array, ""]:
         weights = jnp.zeros((images.shape[1], _CLASSES))
         rules = {
-            "momentum by class": multi_momentum(rate, _shares()),
+            "momentum by class": multi_momentum(rate, shares),
             "descent": optax.sgd(rate),
             "momentum": optax.sgd(rate, momentum=0.9),
             "Adam": optax.adam(rate),
@@ -107,7 +108,7 @@ def _run(name: str, steps: int) -> Callable[[Array, Key], Array]:
 
         def step(carry: tuple, rows: Array) -> tuple[tuple, None]:
             weights, state = carry
-            stack = _gradients(weights, rows)
+            stack = _gradients(weights, images[rows], labels[rows])
             given = stack if name == "momentum by class" else jnp.mean(stack, 0)
             updates, state = rule.update(given, state, weights, cluster=labels[rows])
             return (optax.apply_updates(weights, updates), state), None
@@ -122,21 +123,22 @@ def _run(name: str, steps: int) -> Callable[[Array, Key], Array]:
 def _left(name: str) -> Callable[[Array, Key], Array]:
     """Variance of one row's estimate over that of its gradient, over all rows, at the end of a run."""
     images, labels = _data()
+    shares = _shares()
 
     def run(rate: Float[Array, ""], key: Key) -> Float[Array, ""]:
         batch_key, cluster_key = jax.random.split(key)
         clusters = labels if name == "classes" else jax.random.permutation(cluster_key, labels)
-        rule = scale_by_multi_momentum(_shares())
+        rule = scale_by_multi_momentum(shares)
 
         def step(carry: tuple, rows: Array) -> tuple[tuple, None]:
             weights, state = carry
-            estimate, state = rule.update(_gradients(weights, rows), state, cluster=clusters[rows])
+            estimate, state = rule.update(_gradients(weights, images[rows], labels[rows]), state, cluster=clusters[rows])
             return (weights - rate * estimate, state), None
 
         weights = jnp.zeros((images.shape[1], _CLASSES))
         batches = jax.random.randint(batch_key, (_STEPS, _BATCH), 0, len(images))
         (weights, state), _ = jax.lax.scan(step, (weights, rule.init(weights)), batches)
-        plain = _gradients(weights, jnp.arange(len(images)))
+        plain = _gradients(weights, images, labels)
         estimates = plain - state.momenta[clusters]  # what all share does not vary
         return jnp.sum(jnp.var(estimates, 0)) / jnp.sum(jnp.var(plain, 0))
 

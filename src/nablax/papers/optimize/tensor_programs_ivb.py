@@ -27,7 +27,7 @@ PAPER = Paper(
     read="code",
 )
 
-_BASE, _BATCH = 16, 64
+_BASE, _BATCH = 16, 32
 _RATES = 2.0 ** -np.arange(3, 13)
 _METHODS = ("maximal update", "standard parametrisation", "standard, rates over the width")
 
@@ -43,7 +43,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Two checks.
     """
     width, steps = (1024, 500) if full else (256, 100)
-    runs = jax.random.split(key, 4)
+    runs = jax.random.split(key, 2)
     costs, best = {}, {}
     for name in _METHODS:
         narrow, wide = (np.mean([_losses(name, n, steps)(k) for k in runs], axis=0) for n in (_BASE, width))
