@@ -1,6 +1,7 @@
 """Maximal-update scaling: the best rate of a narrow network, taken over by one sixteen times as wide.
 
-Three hidden layers of ReLU units on the digits, Adam, rates a factor of two apart.
+Three hidden layers of ReLU units on the digits, Adam, rates a factor of two apart. What is claimed is that the rate
+carries over: after so few steps the standard parametrisation's loss, at a rate found at the full width, is lower.
 """
 
 from collections.abc import Callable
@@ -44,28 +45,32 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """
     width, steps = (1024, 500) if full else (256, 100)
     runs = jax.random.split(key, 2)
-    costs, best = {}, {}
+    costs = {}
     for name in _METHODS:
-        narrow, wide = (np.mean([_losses(name, n, steps)(k) for k in runs], axis=0) for n in (_BASE, width))
+        at_base = _METHODS[1] if name == _METHODS[2] else name  # where the width is the base's they are one
+        narrow = np.mean([_losses(at_base, _BASE, steps)(k) for k in runs], axis=0)
+        wide = np.mean([_losses(name, width, steps)(k) for k in runs], axis=0)
         costs[name] = np.log2(wide[np.argmin(narrow)] / wide.min())
-        best[name] = wide.min()
     metric = f"loss at width {width} at width {_BASE}'s best rate, over that at its own best, in doublings"
+    first, standard, divided = _METHODS
     return [
         Check(
             "The best rate of a narrow network costs a wide one at most half as much again as its own best does; "
-            "without the scaling it costs more than that, also where rates are divided by the width for all "
-            "layers alike.",
+            "without the scaling it costs more than that.",
             "stated in words: hyperparameters of narrow networks are those of wide ones",
-            contrasts=Contrast(metric, costs, "lower", threshold=float(np.log2(1.5))),
+            contrasts=Contrast(
+                metric, {name: costs[name] for name in (first, standard)}, "lower", threshold=float(np.log2(1.5))
+            ),
+            moved_from="the same, of a baseline more whose rates are divided by the width in all layers alike",
         ),
         Check(
-            "At the best rate of each, the wide network's loss is no higher than in the standard parametrisation.",
-            "wider is better, in words",
+            "It costs more than that too where rates are divided by the width for all layers alike.",
+            "in words: layers scale differently; the baseline is ours",
+            expected=False,
+            tried="batches of 32 and of 64, two and four runs of ten rates: at 16 times the width that rule of thumb "
+            "costs as little",
             contrasts=Contrast(
-                f"log10 of the training loss at width {width}, at its best rate",
-                {name: np.log10(best[name]) for name in _METHODS[:2]},
-                "lower",
-                margin=0.01,
+                metric, {name: costs[name] for name in (first, divided)}, "lower", threshold=float(np.log2(1.5))
             ),
         ),
     ]
