@@ -10,6 +10,7 @@ Chambers:
 - ``_manifold``: rules whose steps follow the geometry of where parameters live, or of a potential of theirs.
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
+- ``_structured``: solvers of problems whose structure is known; a solution comes back, not an update.
 """
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
@@ -34,12 +35,16 @@ from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_l
 from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
+from ._structured._boosted_units import BoostedUnits, boosted_units
+from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
 
 __all__ = [
     "AdaMomentumState",
     "AegdState",
     "BetaNormalisedState",
+    "BoostedUnits",
     "Branches",
+    "ConvexRelu",
     "DiffGradState",
     "GravityState",
     "LowRankFit",
@@ -64,6 +69,8 @@ __all__ = [
     "adamomentum",
     "aegd",
     "beta_normalised",
+    "boosted_units",
+    "convex_relu",
     "diffgrad",
     "gravity",
     "local_exponents",
@@ -77,6 +84,7 @@ __all__ = [
     "p_norm",
     "psgd",
     "psgd_low_rank",
+    "relu_patterns",
     "ridge_rider",
     "riemannian_adagrad",
     "riemannian_adam",
