@@ -46,7 +46,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     dim, rows, most = (100, 3000, 5 * _MOST) if full else (_DIM, _ROWS, _MOST)
     counted = tuned(
         {name: _steps(make, dim, rows, most) for name, (make, _) in _RULES.items()},
-        {name: (least * 2.0 ** np.arange(14)).tolist() for name, (_, least) in _RULES.items()},
+        {name: (least * 2.0 ** np.arange(16)).tolist() for name, (_, least) in _RULES.items()},
         "lower",
         key=jax.random.fold_in(key, 0),
         keys=5,
@@ -74,7 +74,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "It takes at most half of Adam's.",
             "not among the code's baselines",
             expected=False,
-            tried="fourteen rates each, a factor of two apart: fewer by a third",
+            tried="sixteen rates each, a factor of two apart: fewer by a third",
             contrasts=counted.contrast(metric, "lower", of="steps", against=("Adam",), ratio=0.5),
         ),
         Check(
