@@ -44,7 +44,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     metric = "objective above the certified bound, as a share of it"
     names = ("convex", "a tenth of the patterns", "Adam, 5 units", "Adam, 10 units", "Adam, 10 units, best of 20")
     found: dict[str, list[float]] = {name: [] for name in names}
-    for one in jax.random.split(key, 3):
+    for one in jax.random.split(key, 6):
         data_key, few_key, train_key, pattern_key = jax.random.split(one, 4)
         x, y = _problem(data_key, 2 * _ROWS if full else _ROWS)
         patterns = relu_patterns(x)
@@ -86,7 +86,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "A tenth of the patterns, drawn at random, come within a tenth of it, and Adam from one start does not.",
             "approximately globally optimal by sampled programs, in words",
             expected=False,
-            tried="a tenth of all patterns of twelve points, by three: a quarter to a half above the bound",
+            tried="a tenth of all patterns of twelve points, six problems: a quarter to a half above the bound",
             contrasts=against("a tenth of the patterns", "Adam, 10 units", 0.1),
         ),
     ]
