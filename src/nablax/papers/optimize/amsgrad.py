@@ -1,6 +1,7 @@
 """AMSGrad, Optax's: a convex problem on which Adam goes to the worst point, and a network on which it does not.
 
-On [-1, 1] the loss is 1010 x one time in a hundred and -10 x otherwise: 0.2 x in the mean, least at -1.
+On [-1, 1] the loss is 3x at every third step and -x at the others: x/3 in the mean, least at -1. Nothing averages
+gradients there, and squares are kept for about a step, as in the paper's example.
 """
 
 from collections.abc import Callable
@@ -26,10 +27,10 @@ PAPER = Paper(
     read="abstract",
 )
 
-_STEPS = 100_000
+_STEPS = 20_000
 _RULES: dict[str, Callable] = {
-    "AMSGrad": lambda rate: optax.amsgrad(rate, b1=0.9, b2=0.99),
-    "Adam": lambda rate: optax.adam(rate, b1=0.9, b2=0.99),
+    "AMSGrad": lambda rate: optax.amsgrad(rate, b1=0.0, b2=0.1),
+    "Adam": lambda rate: optax.adam(rate, b1=0.0, b2=0.1),
 }
 
 
@@ -37,8 +38,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """Run both rules on the counterexample, with rates that fall with the root of the step, and on digits.
 
     Args:
-        key: of the losses, weights and batches.
-        full: a million steps instead of 100,000, and 3,000 on digits instead of 300.
+        key: of starts, weights and batches.
+        full: 200,000 steps instead of 20,000, and 3,000 on digits instead of 300.
 
     Returns:
         Two checks.
@@ -47,7 +48,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     convex_key, digits_key = jax.random.split(key)
     convex = tuned(
         {name: _convex(make, times * _STEPS) for name, make in _RULES.items()},
-        (2.0 ** np.arange(-4, 8)).tolist(),
+        (2.0 ** np.arange(-5, 5)).tolist(),
         "lower",
         key=convex_key,
         keys=5,
@@ -63,12 +64,16 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "Where rare gradients are large, AMSGrad ends nearer to the least point than to the greatest, and Adam at "
             "no rate does.",
-            "an explicit convex example, in words in the abstract; the numbers are the paper's stochastic one",
+            "an explicit convex example, in words in the abstract; the numbers are the paper's own",
+            moved_from="the same, where the loss is 1010x one time in a hundred and -10x otherwise, the paper's "
+            "stochastic example: after 100,000 steps neither is near an end",
             contrasts=convex.contrast("mean of x over the last tenth; least loss at -1", "lower", threshold=0.0),
         ),
         Check(
             "On a small network its training loss is lower than Adam's, each at its best rate.",
             "often improved empirical performance, in words",
+            expected=False,
+            tried="ten rates each, a factor of two apart, ten runs: too near to tell",
             contrasts=trained.contrast(f"training loss after {300 * times} steps, nats", "lower"),
         ),
     ]
@@ -77,16 +82,15 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 def _convex(make: Callable, steps: int) -> Callable[[Array, Key], Array]:
     def run(rate: Float[Array, ""], key: Key) -> Float[Array, ""]:
         rule = make(lambda step: rate / jnp.sqrt(step + 1.0))
-        rare = jax.random.bernoulli(key, 0.01, (steps,))
 
-        def step(carry: tuple, rare: Array) -> tuple[tuple, Array]:
+        def step(carry: tuple, number: Array) -> tuple[tuple, Array]:
             x, state = carry
-            updates, state = rule.update(jnp.where(rare, 1010.0, -10.0), state)
+            updates, state = rule.update(jnp.where(number % 3 == 0, 3.0, -1.0), state)
             x = jnp.clip(x + updates, -1.0, 1.0)
             return (x, state), x
 
-        x = jnp.ones(())
-        _, path = jax.lax.scan(step, (x, rule.init(x)), rare)
+        x = jax.random.uniform(key, minval=-1.0)
+        _, path = jax.lax.scan(step, (x, rule.init(x)), jnp.arange(steps))
         return jnp.mean(path[-steps // 10 :])
 
     return run
