@@ -23,7 +23,7 @@ PAPER = Paper(
     read="abstract",
 )
 
-_VALLEY, _DIGITS, _BATCH = 3000, 600, 32
+_VALLEY, _DIGITS, _BATCH = 500, 600, 32
 _RATES = (2.0 ** -np.arange(-2, 10)).tolist()
 _MEMORIES = {"AdEMAMix": [0.99, 0.999, 0.9999], "Adam": [0.9, 0.99, 0.999]}
 _ENDS = {

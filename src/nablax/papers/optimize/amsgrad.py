@@ -48,7 +48,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     convex_key, digits_key = jax.random.split(key)
     convex = tuned(
         {name: _convex(make, times * _STEPS) for name, make in _RULES.items()},
-        (2.0 ** np.arange(-5, 5)).tolist(),
+        (2.0 ** np.arange(-10, 4)).tolist(),
         "lower",
         key=convex_key,
         keys=5,
