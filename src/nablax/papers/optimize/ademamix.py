@@ -24,7 +24,7 @@ PAPER = Paper(
 )
 
 _VALLEY, _DIGITS, _BATCH = 500, 600, 32
-_RATES = (2.0 ** -np.arange(-2, 10)).tolist()
+_RATES = (2.0 ** -np.arange(-6, 10)).tolist()
 _MEMORIES = {"AdEMAMix": [0.99, 0.999, 0.9999], "Adam": [0.9, 0.99, 0.999]}
 _ENDS = {
     0.99: "the paper's slow averages are no faster",

@@ -50,6 +50,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "lower",
         key=jax.random.fold_in(key, 0),
         keys=5,
+        tuning=4,
         of="steps",
     )
     noisy = tuned(
