@@ -64,6 +64,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "On a small network its training loss is lower.",
             "converges faster, often to lower minima, in words",
+            expected=False,
+            tried="sixteen rates and three memories each: on the better side, by less than its spread over runs",
             contrasts=trained.contrast(f"log10 of the training loss after {times * _DIGITS} steps", "lower"),
         ),
     ]
