@@ -37,6 +37,8 @@ from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 from ._structured._boosted_units import BoostedUnits, boosted_units
 from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
+from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
+from ._structured._proxy_descent import ProxyDescent, proxy_descent
 
 __all__ = [
     "AdaMomentumState",
@@ -46,6 +48,7 @@ __all__ = [
     "Branches",
     "ConvexRelu",
     "DiffGradState",
+    "GinzburgLandau",
     "GravityState",
     "LowRankFit",
     "MarsState",
@@ -55,6 +58,7 @@ __all__ = [
     "NagGsState",
     "OasisState",
     "Potential",
+    "ProxyDescent",
     "PsgdLowRankState",
     "PsgdState",
     "RiemannianAdagradState",
@@ -72,6 +76,7 @@ __all__ = [
     "boosted_units",
     "convex_relu",
     "diffgrad",
+    "ginzburg_landau",
     "gravity",
     "local_exponents",
     "mars",
@@ -82,6 +87,7 @@ __all__ = [
     "negative_entropy",
     "oasis",
     "p_norm",
+    "proxy_descent",
     "psgd",
     "psgd_low_rank",
     "relu_patterns",

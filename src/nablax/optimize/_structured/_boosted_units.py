@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -264,8 +265,8 @@ def _encoded(targets: Any, loss: Loss, classes: int | None, rows: int) -> Float[
         check_finite(y, what="targets", fix="Drop or fill what is missing.")
         return y.reshape(rows, -1).astype(jnp.result_type(float))
     count = 2 if loss == "binary" else check_count(classes, what="classes", least=2)
-    if not jnp.issubdtype(y.dtype, jnp.integer) or not bool(jnp.all((y >= 0) & (y < count))):
-        raise fault(
-            expected=f"whole labels from 0 to {count - 1}", got=f"{y.dtype} up to {y.max()}", fix="Number the classes."
-        )
+    # Of traced labels it is not known whether they are in range.
+    outside = not isinstance(y, jax.core.Tracer) and bool(np.any((np.asarray(y) < 0) | (np.asarray(y) >= count)))
+    if not jnp.issubdtype(y.dtype, jnp.integer) or outside:
+        raise fault(expected=f"whole labels from 0 to {count - 1}", got=f"{y}", fix="Number the classes.")
     return (2.0 * y - 1)[:, None] if loss == "binary" else jax.nn.one_hot(y, count)
