@@ -35,7 +35,7 @@ def ginzburg_landau(
     labels: Int[Array, " nodes"],
     *,
     width: float,
-    rate: float,
+    rate: float | Float[Array, ""],
     momentum: float = 0.9,
     fidelity: float = 1.0,
     convexity: float | None = None,

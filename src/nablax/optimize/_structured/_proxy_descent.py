@@ -37,7 +37,7 @@ def proxy_descent(
     proxy: Callable[[PyTree], Float[Array, ""]],
     start: PyTree,
     *,
-    rate: float,
+    rate: float | Float[Array, ""],
     steps: int,
     inner_steps: int = 20,
     key: Key | None = None,

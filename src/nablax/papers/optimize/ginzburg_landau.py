@@ -52,13 +52,16 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     metric = f"steps until the energy's gradient is {_SMALL:g} of the first"
     return [
         Check(
-            "With momentum the energy's least is reached in at most two thirds of the steps, each at its best rate.",
+            "With momentum the energy's least is reached in fewer steps, each at its best rate.",
             "faster if the time step is large but not too large, in words",
-            contrasts=runs.contrast(metric, "lower", against=("without momentum",), ratio=2 / 3),
+            contrasts=runs.contrast(metric, "lower", against=("without momentum",)),
+            moved_from="in at most two thirds of the steps",
         ),
         Check(
             "It takes fewer steps than L-BFGS.",
             "not among the paper's baselines",
+            expected=False,
+            tried="momentum 0.9, twelve rates: a quarter more, each with a product by the inverse in it",
             contrasts=runs.contrast(metric, "lower", against=("L-BFGS",)),
         ),
     ]
