@@ -107,6 +107,7 @@ ROWS = {
         lambda learning_rate, angle=0.4: optimize.complex_momentum(learning_rate, angle=angle, ascends=vector_ascends),
         known_as="complex momentum",
     ),
+    "beta_normalised": Row(optimize.beta_normalised, by_leaf=False, known_as="normalised descent"),
     "diffgrad": Row(optimize.diffgrad, known_as="diffGrad"),
     "exact_gauss_newton": Row(
         lambda learning_rate: optimize.exact_gauss_newton(
@@ -152,10 +153,20 @@ ROWS = {
     ),
     "mars lion": Row(lambda learning_rate: optimize.mars(learning_rate, "lion"), known_as="MARS"),
     "mars shampoo": Row(lambda learning_rate: optimize.mars(learning_rate, "shampoo"), known_as="MARS"),
+    "maximal_update": Row(
+        lambda learning_rate: optimize.maximal_update(optax.adam(learning_rate), optimize.Widths(4, 2)),
+        known_as="maximal update",
+    ),
     "mirror_descent": Row(
         lambda learning_rate: optimize.mirror_descent(learning_rate, optimize.p_norm(3.0)),
         needs=("params",),
         known_as="mirror descent",
+    ),
+    "multi_momentum": Row(
+        lambda learning_rate: optimize.multi_momentum(learning_rate, [0.25, 0.75]),
+        extra=lambda grads, params: {"cluster": 1},
+        needs=("cluster",),
+        known_as="multi-momentum",
     ),
     "nag_gs": Row(optimize.nag_gs, needs=("params",), known_as="NAG-GS"),
     "oasis": Row(
@@ -235,6 +246,17 @@ ROWS = {
         needs=("product_fn",),
         by_leaf=False,
         known_as="thermodynamic natural gradient",
+    ),
+    "spider": Row(
+        lambda learning_rate: optimize.spider(learning_rate, every=2),
+        extra=grad_fn,
+        needs=("params", "grad_fn"),
+        by_leaf=False,
+        known_as="SPIDER",
+    ),
+    "steepest_descent": Row(optimize.steepest_descent, by_leaf=False, known_as="steepest descent"),
+    "steepest_descent normalised": Row(
+        lambda learning_rate: optimize.steepest_descent(learning_rate, normalised=True), known_as="steepest descent"
     ),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),
 }

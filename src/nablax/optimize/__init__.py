@@ -14,14 +14,20 @@ Chambers:
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
 - ``_second_order``: rules that make a model of the loss at each step, mostly of its own curvature, and solve it.
+- ``_structured``: solvers of problems whose structure is known; a solution comes back, not an update.
 """
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
 from ._first_order._aegd import AegdState, aegd
+from ._first_order._beta_normalised import BetaNormalisedState, beta_normalised, scale_by_beta_norm
 from ._first_order._diffgrad import DiffGradState, diffgrad, scale_by_diffgrad
 from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
+from ._first_order._maximal_update import MaximalUpdateState, Widths, maximal_update, width_multipliers
+from ._first_order._multi_momentum import MultiMomentumState, multi_momentum, scale_by_multi_momentum
 from ._first_order._nag_gs import NagGsState, nag_gs
+from ._first_order._spider import SpiderState, scale_by_spider, spider
+from ._first_order._steepest import SteepestState, scale_by_steepest, steepest_descent
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
 from ._games._complex_momentum import ComplexMomentumState, complex_momentum, scale_by_complex_momentum
 from ._games._extragradient import ExtragradientState, extragradient, two_timescale_extragradient
@@ -52,30 +58,41 @@ from ._second_order._thermodynamic import (
     scale_by_thermodynamic_natural_gradient,
     thermodynamic_natural_gradient,
 )
+from ._structured._boosted_units import BoostedUnits, boosted_units
+from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
+from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
+from ._structured._proxy_descent import ProxyDescent, proxy_descent
 
 __all__ = [
     "AdaMomentumState",
     "AegdState",
     "AveragedLangevin",
+    "BetaNormalisedState",
+    "BoostedUnits",
     "Branches",
     "ComplexMomentumState",
     "Consensus",
     "ConstrainedBilevel",
+    "ConvexRelu",
     "DiffGradState",
     "ExtragradientState",
     "GaussNewtonState",
+    "GinzburgLandau",
     "GradientNormalisedState",
     "GravityState",
     "InexactBilevel",
     "LowRankFit",
     "MarsState",
+    "MaximalUpdateState",
     "MirrorDescentState",
     "MixedStrategies",
+    "MultiMomentumState",
     "NagGsState",
     "NaturalGradientState",
     "NormalisedBilevel",
     "OasisState",
     "Potential",
+    "ProxyDescent",
     "PsgdLowRankState",
     "PsgdState",
     "RiemannianAdagradState",
@@ -85,57 +102,75 @@ __all__ = [
     "ShampooState",
     "SmbState",
     "SoapState",
+    "SpiderState",
+    "SteepestState",
     "TargetSurrogateState",
     "ThermodynamicState",
+    "Widths",
     "XGradState",
     "adamomentum",
     "aegd",
     "averaged_langevin",
+    "beta_normalised",
     "bo_rep",
+    "boosted_units",
     "complex_momentum",
     "consensus",
+    "convex_relu",
     "diffgrad",
     "exact_gauss_newton",
     "extragradient",
+    "ginzburg_landau",
     "gradient_normalised_newton",
     "gravity",
     "local_exponents",
     "lv_hba",
     "maid",
     "mars",
+    "maximal_update",
     "mean_field_descent_ascent",
     "mirror_descent",
+    "multi_momentum",
     "nag_gs",
     "natural_gradient",
     "negative_entropy",
     "oasis",
     "p_norm",
+    "proxy_descent",
     "psgd",
     "psgd_low_rank",
+    "relu_patterns",
     "ridge_rider",
     "riemannian_adagrad",
     "riemannian_adam",
     "riemannian_sgd",
     "saddle_free_newton",
     "scale_by_adamomentum",
+    "scale_by_beta_norm",
     "scale_by_complex_momentum",
     "scale_by_diffgrad",
     "scale_by_gauss_newton",
     "scale_by_gravity",
     "scale_by_mars",
+    "scale_by_multi_momentum",
     "scale_by_natural_gradient",
     "scale_by_psgd",
     "scale_by_psgd_low_rank",
     "scale_by_saddle_free_newton",
     "scale_by_shampoo",
     "scale_by_soap",
+    "scale_by_spider",
+    "scale_by_steepest",
     "scale_by_thermodynamic_natural_gradient",
     "shampoo",
     "smb",
     "soap",
+    "spider",
+    "steepest_descent",
     "target_surrogate",
     "thermodynamic_natural_gradient",
     "two_timescale_extragradient",
+    "width_multipliers",
     "xgrad",
     "xgrad_eval_params",
 ]
