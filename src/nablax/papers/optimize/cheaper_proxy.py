@@ -1,9 +1,8 @@
 """Logistic regression on many rows by way of a few of them: how many gradients of the whole it takes.
 
-Features of unequal size, so that the loss is badly conditioned; the few rows share its curvature roughly. Of 100 rows,
-a twentieth of 2,000, they did not well enough: it then took 27 gradients. L-BFGS on the whole, which has no theorem to
-beat here, takes 18 steps: in most runs the proxy takes a third of that, in some, at a rate tuned on others, it does not
-settle.
+Features of unequal size, so that the loss is badly conditioned; the few rows share its curvature roughly. Of 100
+rows, a twentieth of 2,000, they did not well enough: it then took 27 gradients. L-BFGS on the whole takes 18 steps:
+in most runs the proxy takes a third of that, but in some, at a rate that was tuned on others, it does not settle.
 """
 
 from collections.abc import Callable
