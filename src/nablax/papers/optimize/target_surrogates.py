@@ -116,7 +116,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "And than by tuned Adam.",
             stated,
             expected=False,
-            tried="the authors' line search within, η over seven decades; Adam on the loss itself is better by a tenth",
+            tried="the authors' line search within, η over seven decades; Adam on the loss itself is better by a sixth",
             contrasts=contrast([adam]),
             moved_from=moved,
         ),
