@@ -55,6 +55,8 @@ def rules() -> dict[str, Rule]:
     )
     return {
         "optax.sgd": Rule(plain, optax.sgd),
+        "beta_normalised": Rule(plain, optimize.beta_normalised),
+        "smb": Rule(plain, optimize.smb),
         "aegd": Rule(plain, optimize.aegd),
         "gravity": Rule(plain, lambda rate: optimize.gravity(rate, alpha=0.0)),
         "optax.sgd, momentum .9": Rule(momentum, lambda rate: optax.sgd(rate, momentum=0.9)),
@@ -74,13 +76,16 @@ def rules() -> dict[str, Rule]:
         "mars, exact": Rule(adaptive, lambda rate: optimize.mars(rate, exact=True), 1e-2, matrices=True),
         "optax.lion": Rule(signs, optax.lion, 1e-3),
         "mars, lion": Rule(signs, lambda rate: optimize.mars(rate, "lion"), 1e-3, matrices=True),
+        "steepest_descent": Rule(signs, optimize.steepest_descent),
         "optax.contrib.muon": Rule(signs, optax.contrib.muon, 1e-2, matrices=True),
         "mars, shampoo": Rule(signs, lambda rate: optimize.mars(rate, "shampoo"), 1e-2, matrices=True),
         "shampoo": Rule(matrices, optimize.shampoo, 1e-1),
         "soap": Rule(matrices, optimize.soap, 1e-2),
         "psgd": Rule(matrices, lambda rate: optimize.psgd(rate, key=key), 1e-2),
+        "psgd_low_rank": Rule(matrices, lambda rate: optimize.psgd_low_rank(rate, key=key), 1e-2),
         "psgd, newton": Rule(curvature, lambda rate: optimize.psgd(rate, "newton", key=key), 1e-1),
         "oasis": Rule(curvature, lambda rate: optimize.oasis(rate, key=key), 1e-1),
+        "saddle_free_newton": Rule(curvature, lambda rate: optimize.saddle_free_newton(rate, dimensions=10), 1.0),
     }
 
 
