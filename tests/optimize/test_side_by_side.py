@@ -5,9 +5,9 @@ import inspect
 import numpy as np
 import optax
 import pytest
-
 from benchmarks._optimizer_page import Outcome, gather, reached, short, spread
 from benchmarks.optimizers import rules
+
 from nablax import optimize
 
 # Why an optimiser does not stand beside the others.
