@@ -206,7 +206,7 @@ def edge(
 def measure(shared: Shared) -> Sharpness:
     """Of a check-up."""
     top = None if shared.rows is None else shared.rows.along["top"].curvatures[0]
-    return edge(shared.rule, shared.curvature, shared.along["probes"].curvatures, top, shared.total, shared.decay)
+    return edge(shared.rule, shared.curvature, shared.probed, top, shared.total, shared.decay)
 
 
 def judge(part: Sharpness, setting: Setting) -> list[Finding]:
