@@ -335,10 +335,10 @@ def checkup(
         'learning rate'
 
     Cost:
-        About 100 forward-and-backward passes of the batch where the rate is right: ``steps`` Hessian products (two such
-        passes each), the gradients of ``rows`` single rows, 8 forward passes along the step, about a dozen Jacobian
-        products, and a rehearsal of 16 steps on half of the batch, at three rates; up to five more rates are rehearsed
-        where another one does better.
+        About 60 training steps: ``steps`` Hessian products (two forward-and-backward passes each), the gradients of
+        ``rows`` single rows, 8 forward passes along the step, about a dozen second derivatives along a direction, most
+        of them of a quarter of the rows, and a rehearsal of 16 steps on half of the batch, at three rates; up to five
+        more rates are rehearsed, by a program of its own, where the run is likely to fail and another one does better.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
     check_functions(loss, example_losses=example_losses, logits=logits, field=field)

@@ -146,9 +146,7 @@ def _way(ends: Float[Array, " trials"], start: Float[Array, ""]) -> tuple[Bool[A
     return down, ~down & (tried[2] < tried[0])
 
 
-def _searched(
-    shared: Shared, walk: Walk, halves: tuple[Value, Value | None], begin: _Search, most: int
-) -> Rehearsal:
+def _searched(shared: Shared, walk: Walk, halves: tuple[Value, Value | None], begin: _Search, most: int) -> Rehearsal:
     def trial(at: _Search) -> _Search:
         losses, own, gradient = _rehearsed(shared, walk, *halves, at.multiple)
         first = at.trials == 0

@@ -37,8 +37,8 @@ class RowGradients(eqx.Module):
             rows. On average their curvature is the trace of H times covariance.
         squares: squared length of each row's gradient.
         weighted: the same in the optimiser's coordinates.
-        unit: largest finite element of any row's gradient, by which all the above are divided: squares of gradients would
-            leave single precision soon.
+        unit: largest finite element of any row's gradient, by which all the above are divided: squares of gradients
+            would leave single precision soon.
         alive: whether an element's gradient was other than zero in any row; rows where it is NaN do not count.
         losses: of the rows, each by itself.
     """

@@ -180,7 +180,8 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         notes.append(f"{NO_ROWS}rows=0")
     elif total is None or min(total, effort.rows) < 4:
         notes.append(f"{NO_ROWS}fewer than four rows, or the arrays of the batch share no leading axis")
-    rows, probed, signed, along = None, None, jnp.zeros(0), {}
+    rows, probed, signed = None, None, jnp.zeros(0)
+    along: dict[str, Along] = {}
     if total is not None and min(total, effort.rows) >= 4:
         gradients, losses = row_gradients(
             asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key
@@ -224,11 +225,12 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
 
 def _of_rows(asked: Asked, point: Point) -> Callable[[PyTree], Callable[[Array], Float[Array, ""]]]:
     """The loss of some rows of the batch."""
-    if asked.example_losses is None:
+    losses = asked.example_losses
+    if losses is None:
         return lambda rows: point.loss(asked.loss, rows)
 
     def of(rows: PyTree) -> Callable[[Array], Float[Array, ""]]:
-        each = point.losses(asked.example_losses, rows)
+        each = point.losses(losses, rows)
         return lambda vector: jnp.mean(each(vector))
 
     return of

@@ -107,7 +107,7 @@ RULES: Mapping[str, Rule] = {
     "conflict": Rule(
         "conflict",
         "gradients of two losses are opposed and the step raises one",
-        "fault",
+        "note",
         lambda s, t: (s.cosine <= t.opposed) & (s.paying > 0),
     ),
     "decay": Rule("decay", "decay takes a fiftieth of the threshold", "warning", lambda s, t: s.decay > t.decay),
