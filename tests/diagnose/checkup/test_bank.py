@@ -33,8 +33,9 @@ def test_the_halves_share_no_run(halves):
 @pytest.mark.parametrize(
     ("name", "least"),
     [
-        ("precision of any fault", 0.92),
-        ("recall of any fault", 0.745),
+        ("precision of any fault", 0.94),
+        # Conflicts are notes: as faults they were .745, at a precision below the base rate's.
+        ("recall of any fault", 0.742),
         ("area under the curve of the risk", 0.92),
         ("suggested rate better or equal, of runs with a fault of the rate", 0.94),
         ("precision of no progress, by the watch at step 200", 0.97),
@@ -49,7 +50,7 @@ def test_what_was_reached_on_the_judging_half_stays(rules, halves, name, least):
 def test_healthy_runs_stay_as_quiet_as_they_were(rules, halves):
     made, judged = halves
     found = rules.figures(judged, made)
-    assert found["healthy runs with a fault or a warning"] <= 0.11
+    assert found["healthy runs with a fault or a warning"] <= 0.086
     assert found["healthy runs to which another rate is suggested"] <= 0.05
     assert found["false faults at first steps of Adam and its kin"] <= 0.06
     assert found["false faults at first steps behind a head of zeros"] <= 0.1

@@ -49,6 +49,22 @@ def test_the_rehearsal_is_the_walk_by_hand():
             np.testing.assert_allclose(end, np.mean(by_hand(optimizer, float(multiple))[1][-4:]), rtol=1e-4)
 
 
+def test_rates_beyond_the_first_three_are_tried_where_the_run_is_likely_to_fail():
+    """Going on from the three is the same walk; a healthy run, for which none would be advised, is spared it."""
+    low, kind = optax.sgd(1e-4), optax.sgd(0.02)
+    sick = checkup(loss, START, (X, Y), optimizer=low, key=KEY, chance=1.0)
+    tried = sick.rehearsal.multiples[np.isfinite(sick.rehearsal.multiples)]
+    assert sick.risk > sick.thresholds.fault and not sick.safe
+    np.testing.assert_allclose(tried, [1, 0.25, *(4.0 ** np.arange(1, len(tried) - 1))])
+    for multiple, end in zip(tried, sick.rehearsal.ends):
+        np.testing.assert_allclose(end, np.mean(by_hand(low, float(multiple))[1][-4:]), rtol=1e-4)
+    assert sick.rehearsal.best == 4.0**5
+    healthy = checkup(loss, START, (X, Y), optimizer=kind, key=KEY, chance=10.0)
+    assert healthy.safe and np.isfinite(healthy.rehearsal.multiples).sum() == 3
+    # Four times the rate is better here too: what spares it is that nothing is likely to fail.
+    assert healthy.rehearsal.ends[2] < healthy.rehearsal.ends[0]
+
+
 def test_a_safe_rate_is_checked_as_it_steps():
     """It asks for products with the Hessian: at the step, and at every point of the rehearsal."""
     optimizer, batch = safe_rate(optax.sgd(30.0)), (X, Y)

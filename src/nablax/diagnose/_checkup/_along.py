@@ -14,6 +14,9 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import check_floats, check_loss, described, fault, push_forward, space, split
 from ...calculus import Estimate
 
+# Rows of a part below which there are fewer parts.
+FEWEST_DEALT = 8
+
 # of the vector of parameters: a loss, or one a row
 Moved = Callable[[Array], Float[Array, "..."]]
 
@@ -173,6 +176,61 @@ def directional(
         found[name] = Along(slopes[begin:end], curvatures[begin:end])
         begin = end
     return values[0], found
+
+
+def slopes_along(
+    function: Moved, at: Float[Array, " dim"], directions: dict[str, Float[Array, " dim"]]
+) -> dict[str, Array]:
+    """Slopes alone, one direction a name: about two forward passes each."""
+    found = jax.lax.map(lambda d: push_forward(function, at, d)[1], jnp.stack(list(directions.values())))
+    return dict(zip(directions, found, strict=True))
+
+
+def dealt(batch: PyTree, most: int) -> tuple[PyTree, int]:
+    """A batch's rows dealt out like cards: arrays ``[size, parts, ...]``, and how many parts, no more than asked for.
+
+    Where there are fewer than eight rows a part there are fewer parts. A few rows are left over.
+    """
+    total = row_count(batch)
+    assert total is not None
+    parts = max(1, min(most, total // FEWEST_DEALT))
+    size = total // parts
+
+    def deal(leaf: Any) -> Any:
+        if not eqx.is_array(leaf):
+            return leaf
+        return jnp.asarray(leaf)[: size * parts].reshape(size, parts, *jnp.shape(leaf)[1:])
+
+    return jax.tree.map(deal, batch), parts
+
+
+def curvatures_on_parts(
+    loss_of: Callable[[PyTree], Callable[[Array], Float[Array, ""]]],
+    at: Float[Array, " dim"],
+    directions: Float[Array, "directions dim"],
+    batch: PyTree,
+    most: int,
+) -> Float[Array, " directions"]:
+    """Curvature of a loss along directions drawn at random, each on one part of the rows in turn.
+
+    Each is that of the whole batch on average; what the rows differ by is in the scatter of the directions.
+    """
+    arrays, parts = dealt(batch, most)
+
+    def along(given: tuple[Array, Array]) -> Array:
+        direction, part = given
+        rows = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, part, 1, keepdims=False) if eqx.is_array(leaf) else leaf,
+            arrays,
+        )
+        value = loss_of(rows)
+
+        def first(point: Array) -> Array:
+            return push_forward(value, point, direction)[1]
+
+        return push_forward(first, at, direction)[1]
+
+    return jax.lax.map(along, (directions, jnp.arange(len(directions)) % parts))
 
 
 def rescaled(vector: Float[Array, " dim"], rates: Float[Array, " dim"], power: float) -> Float[Array, " dim"]:

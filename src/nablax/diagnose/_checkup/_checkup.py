@@ -51,7 +51,7 @@ from ._signs import Signs
 from ._step import StepQuality
 from ._subspace import Subspace
 from ._through_time import ThroughTime
-from ._verdict import DEFAULT, Thresholds, levels
+from ._verdict import DEFAULT, Thresholds, levels, likely_to_fail
 
 # In the order of the page; a part is a file with its measure, its thresholds and verdicts, and its card.
 PARTS = (
@@ -279,7 +279,7 @@ def checkup(
     chance: float | Array | None = None,
     thresholds: Thresholds = DEFAULT,
     rows: int = 128,
-    steps: int = 12,
+    steps: int = 8,
     count: int = 5,
 ) -> Checkup:
     r"""Check a training step before it is made; nothing is changed.
@@ -314,7 +314,7 @@ def checkup(
             of the number of classes, and otherwise not known.
         thresholds: from where on something is said; by default those that the bank of runs gave.
         rows: take gradients of at most so many single rows, from all over the batch, 128 by default; 0 for none.
-        steps: Hessian products for the spectrum, 12 by default.
+        steps: Hessian products for the spectrum, 8 by default.
         count: eigenvalues, 5 by default.
 
     Returns:
@@ -335,10 +335,10 @@ def checkup(
         'learning rate'
 
     Cost:
-        About 100 forward-and-backward passes of the batch where the rate is right: ``steps`` Hessian products (two such
-        passes each), the gradients of ``rows`` single rows, 8 forward passes along the step, about a dozen Jacobian
-        products, and a rehearsal of 16 steps on half of the batch, at three rates; up to five more rates are rehearsed
-        where another one does better.
+        About 60 training steps: ``steps`` Hessian products (two forward-and-backward passes each), the gradients of
+        ``rows`` single rows, 8 forward passes along the step, about a dozen second derivatives along a direction, most
+        of them of a quarter of the rows, and a rehearsal of 16 steps on half of the batch, at three rates; up to five
+        more rates are rehearsed, by a program of its own, where the run is likely to fail and another one does better.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
     check_functions(loss, example_losses=example_losses, logits=logits, field=field)
@@ -352,7 +352,26 @@ def checkup(
     known = None if chance is None else jnp.asarray(chance)
     asked = Asked(loss, example_losses, None if losses is None else named(losses), logits, field, optimizer)
     given = Given(params, batch, opt_state, update, rate, beta, key)
-    return jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size, known, thresholds))
+    record = jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size, known, thresholds))
+    if not _needs_a_rate(record):
+        return record
+    # The first rates tried are in what is said of a healthy run; others are worth their cost where one is advised.
+    rehearsal = jax.device_get(_further(asked, given, rows, record.rehearsal))
+    return eqx.tree_at(lambda r: r.rehearsal, record, rehearsal)
+
+
+def _needs_a_rate(record: Checkup) -> bool:
+    """Whether another rate may be advised, and the best one is not among those that were tried."""
+    if record._broken() or record.rehearsal is None or not _rehearsal.undecided(record.rehearsal):
+        return False
+    return bool(likely_to_fail(record.signs, record.thresholds)) or record.signs.heart > 0
+
+
+@eqx.filter_jit
+@canonical_convolutions
+def _further(asked: Asked, given: Given, rows: int, rehearsal: Rehearsal) -> Rehearsal:
+    # Of what is looked at only the walk is compiled: the rest has no use here.
+    return _rehearsal.further(look(asked, given, Effort(rows, 1, 1)), rehearsal)
 
 
 @eqx.filter_jit

@@ -271,11 +271,9 @@ def measure(shared: Shared) -> NoiseScale | None:
     """Of a check-up, where there are rows."""
     if shared.rows is None or shared.total is None:
         return None
-    gradients, along = shared.rows.gradients, shared.rows.along
-    image = shared.rows.image
-    curved = Curved(shared.along["signed"].curvatures, gradients.mean @ image, along["image"].slopes[0])
-    inner, weighted = along["mean"].slopes[0], along["weighted"].slopes[0]
-    return scales(gradients, shared.rows.before, inner, weighted, curved, shared.total)
+    gradients, slopes = shared.rows.gradients, shared.rows.slopes
+    curved = Curved(shared.signed, gradients.mean @ shared.rows.image, slopes["image"])
+    return scales(gradients, shared.rows.before, slopes["mean"], slopes["weighted"], curved, shared.total)
 
 
 def judge(part: NoiseScale, setting: Setting) -> list[Finding]:

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..._core import AbstractRecord, Finding, table
 from ..._pages import Card, Series, figure, markup, plot
@@ -20,7 +20,7 @@ from ._shared import Shared, Walk, extra_arguments
 # Steps that are rehearsed, and how many of the last losses are averaged, since at the edge of stability they swing.
 STEPS, SETTLED = 16, 4
 # The rate in use, one a factor below and one above; from there on the better way, so many trials at most.
-FACTOR, TRIALS = 4.0, 8
+FACTOR, FIRST, TRIALS = 4.0, 3, 8
 
 
 class Rehearsal(AbstractRecord):
@@ -33,7 +33,8 @@ class Rehearsal(AbstractRecord):
     Attributes:
         losses: of the batch, before the first step and after each of the last four; unit of the loss.
         own: of the half that is stepped on, before each step and after the last.
-        multiples: of the rate that were tried: 1, 1/4, 4, and further the way that is better; NaN where none was.
+        multiples: of the rate that were tried: 1, 1/4, 4, and, where the run is likely to fail, further the way that is
+            better; NaN where none was.
         ends: the loss that each ends at, a mean over the last ones.
         gradient: afterwards, root mean square over elements by parameter, loss over params.
     """
@@ -84,6 +85,9 @@ class Rehearsal(AbstractRecord):
         return table("The next steps, rehearsed", self.rows())
 
 
+Value = Callable[[Array], Float[Array, ""]]
+
+
 class _Search(NamedTuple):
     """Of the loop over rates: the next one, what the first one gave, and how each ended."""
 
@@ -98,32 +102,67 @@ class _Search(NamedTuple):
 
 
 def measure(shared: Shared) -> Rehearsal | None:
-    """Of a check-up, where the optimiser makes the step."""
+    """Of a check-up, where the optimiser makes the step: the rate in use, one below and one above."""
     walk, dtype = shared.walk, shared.point.vector.dtype
     if walk is None:
         return None
-    stepped, watched = _halves(shared)
+    halves = _halves(shared)
+    shapes = jax.eval_shape(lambda: _rehearsed(shared, walk, *halves, jnp.ones((), dtype)))
+    none = jnp.full((TRIALS,), jnp.nan, dtype)
+    losses, own, gradient = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
+    begin = _Search(jnp.asarray(0), jnp.ones((), dtype), jnp.asarray(True), losses, own, gradient, none, none)
+    return _searched(shared, walk, halves, begin, FIRST)
 
+
+def further(shared: Shared, part: Rehearsal) -> Rehearsal:
+    """The same with more rates tried, the way that is better; a program of its own, since few runs need it."""
+    walk = shared.walk
+    assert walk is not None
+    down, _ = _way(part.ends, part.losses[0])
+    multiple = jnp.where(down, part.multiples[1] / FACTOR, part.multiples[2] * FACTOR)
+    begin = _Search(
+        trials=jnp.asarray(FIRST),
+        multiple=multiple.astype(part.multiples.dtype),
+        going=jnp.asarray(True),
+        losses=part.losses,
+        own=part.own,
+        gradient=part.gradient,
+        multiples=part.multiples,
+        ends=part.ends,
+    )
+    return _searched(shared, walk, _halves(shared), begin, TRIALS)
+
+
+def undecided(part: Rehearsal) -> bool:
+    """Whether a rate beyond the first three may do better still."""
+    down, up = _way(jnp.asarray(part.ends), jnp.asarray(part.losses[0]))
+    return bool(np.isnan(part.multiples[FIRST])) and bool(down | up)
+
+
+def _way(ends: Float[Array, " trials"], start: Float[Array, ""]) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    """Whether lower rates do better, or higher ones; downwards, too, where the loss falls nowhere yet."""
+    tried = jnp.where(jnp.isnan(ends), jnp.inf, ends)
+    down = (tried[1] <= jnp.minimum(tried[0], tried[2])) | ~(jnp.min(tried) <= start)
+    return down, ~down & (tried[2] < tried[0])
+
+
+def _searched(shared: Shared, walk: Walk, halves: tuple[Value, Value | None], begin: _Search, most: int) -> Rehearsal:
     def trial(at: _Search) -> _Search:
-        losses, own, gradient = _rehearsed(shared, walk, stepped, watched, at.multiple)
+        losses, own, gradient = _rehearsed(shared, walk, *halves, at.multiple)
         first = at.trials == 0
         multiples = at.multiples.at[at.trials].set(at.multiple)
-        found = jnp.mean(losses[1:]).astype(dtype)
+        found = jnp.mean(losses[1:]).astype(at.ends.dtype)
         ends = at.ends.at[at.trials].set(jnp.where(jnp.isfinite(found), found, jnp.inf))
         start = jnp.where(first, losses, at.losses)[0]
-        tried = jnp.where(jnp.isnan(ends), jnp.inf, ends)
-        # Downwards, too, where the loss falls nowhere yet.
-        down = (tried[1] <= jnp.minimum(tried[0], tried[2])) | ~(jnp.min(tried) <= start)
-        up = ~down & (tried[2] < tried[0])
-        better = (found <= jnp.min(at.ends, initial=jnp.inf, where=~jnp.isnan(at.ends))) | (
-            down & ~(jnp.min(tried) <= start)
-        )
-        further = jnp.where(down, multiples[1], multiples[2]) * jnp.where(down, 1 / FACTOR, FACTOR) ** (at.trials - 1)
-        following = jnp.where(first, 1 / FACTOR, jnp.where(at.trials == 1, FACTOR, further))
+        lowest = jnp.min(at.ends, initial=jnp.inf, where=~jnp.isnan(at.ends))
+        down, up = _way(ends, start)
+        nowhere = ~(jnp.minimum(lowest, ends[at.trials]) <= start)
+        beyond = jnp.where(down, multiples[1], multiples[2]) * jnp.where(down, 1 / FACTOR, FACTOR) ** (at.trials - 1)
+        following = jnp.where(first, 1 / FACTOR, jnp.where(at.trials == 1, FACTOR, beyond))
         return _Search(
             trials=at.trials + 1,
-            multiple=following.astype(dtype),
-            going=(at.trials < 2) | jnp.where(at.trials == 2, down | up, better),
+            multiple=following.astype(at.multiple.dtype),
+            going=(at.trials < 2) | jnp.where(at.trials == 2, down | up, (found <= lowest) | (down & nowhere)),
             losses=jnp.where(first, losses, at.losses),
             own=jnp.where(first, own, at.own),
             gradient=jnp.where(first, gradient, at.gradient),
@@ -131,16 +170,9 @@ def measure(shared: Shared) -> Rehearsal | None:
             ends=ends,
         )
 
-    shapes = jax.eval_shape(lambda: _rehearsed(shared, walk, stepped, watched, jnp.ones((), dtype)))
-    none = jnp.full((TRIALS,), jnp.nan, dtype)
-    losses, own, gradient = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
-    begin = _Search(jnp.asarray(0), jnp.ones((), dtype), jnp.asarray(True), losses, own, gradient, none, none)
     # One loop, the first round of which is the rate in use, so that the walk is compiled once.
-    found = jax.lax.while_loop(lambda at: at.going & (at.trials < TRIALS), trial, begin)
+    found = jax.lax.while_loop(lambda at: at.going & (at.trials < most), trial, begin)
     return Rehearsal(found.losses, found.own, found.multiples, found.ends, found.gradient)
-
-
-Value = Callable[[Array], Float[Array, ""]]
 
 
 def _halves(shared: Shared) -> tuple[Value, Value | None]:

@@ -20,12 +20,15 @@ from ..._core import (
     push_forward,
     unknown_rule,
 )
-from ._along import Along, Moved, Point, directional, row_count
+from ._along import Along, Moved, Point, curvatures_on_parts, directional, row_count, slopes_along
 from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
 from ._decay import decay_curvature
 from ._optimizer_state import emitted, gathers
 from ._row_gradients import RowGradients, row_gradients
 from ._update_rule import update_rule
+
+# Directions drawn at random are each asked about one of so many parts of the rows.
+RANDOM_PARTS = 4
 
 # Notes of how something was measured, and of what was not.
 FORWARD = (
@@ -83,8 +86,8 @@ class Rows(NamedTuple):
         gradients: of each.
         losses: of all that were looked at, as a function of the parameters.
         before: their losses where the parameters are.
-        along: derivatives of them along the first eigenvector, the step, the mean gradient, that in rates, and its
-            image.
+        along: derivatives of them along the first eigenvector and the step.
+        slopes: of them along the mean gradient, that in rates, and its image.
         image: the Hessian times the mean gradient.
     """
 
@@ -92,6 +95,7 @@ class Rows(NamedTuple):
     losses: Moved
     before: Float[Array, " rows"]
     along: dict[str, Along]
+    slopes: dict[str, Float[Array, " rows"]]
     image: Float[Array, " dim"]
 
 
@@ -120,7 +124,9 @@ class Shared(NamedTuple):
         walk: what makes it and the steps to come; None where they are made by other means.
         decay: what decay adds to the diagonal of rate times Hessian; zeros without.
         curvature: in the optimiser's coordinates.
-        along: derivatives of the loss along the trace's probes, the step, and the signed sums of rows.
+        along: derivatives of the loss along the step.
+        probed: curvatures along the trace's probes,
+        signed: and along the signed sums of rows; each on a part of the rows, where they are known.
         rows: None where there are none to tell apart.
         field_key: for the field's probes.
         notes: how something was measured, and what was not.
@@ -141,6 +147,8 @@ class Shared(NamedTuple):
     decay: Float[Array, " dim"]
     curvature: Curvature
     along: dict[str, Along]
+    probed: Float[Array, " probes"]
+    signed: Float[Array, " groups"]
     rows: Rows | None
     field_key: Key
     notes: tuple[str, ...]
@@ -164,26 +172,33 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     product = hessian(value, point.vector)
     found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
     # Everything that is asked along a direction is asked in one go, of the loss and of its rows.
-    whole = {"probes": trace_probes(found, rates, trace_key)}
+    probes = trace_probes(found, rates, trace_key)
     each = {"top": top_direction(found, rates)[None]}
     if update is not None:
-        whole["update"] = each["update"] = update[None]
+        each["update"] = update[None]
     if effort.rows == 0:
         notes.append(f"{NO_ROWS}rows=0")
     elif total is None or min(total, effort.rows) < 4:
         notes.append(f"{NO_ROWS}fewer than four rows, or the arrays of the batch share no leading axis")
-    rows = None
+    rows, probed, signed = None, None, jnp.zeros(0)
+    along: dict[str, Along] = {}
     if total is not None and min(total, effort.rows) >= 4:
         gradients, losses = row_gradients(
             asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key
         )
         mean, image = gradients.mean, product(gradients.mean)
-        whole["signed"] = gradients.signed
-        each |= {"mean": mean[None], "weighted": (rates * mean)[None], "image": image[None] / gradients.unit}
-    _, along = directional(value, point.vector, whole)
-    if "signed" in whole:
+        random = jnp.concatenate([probes, gradients.signed])
+        bent = curvatures_on_parts(_of_rows(asked, point), point.vector, random, given.batch, RANDOM_PARTS)
+        probed, signed = bent[: len(probes)], bent[len(probes) :]
         before, by_row = directional(losses, point.vector, each)
-        rows = Rows(gradients, losses, before, by_row, image)
+        slopes = slopes_along(
+            losses, point.vector, {"mean": mean, "weighted": rates * mean, "image": image / gradients.unit}
+        )
+        rows = Rows(gradients, losses, before, by_row, slopes, image)
+    whole = ({} if update is None else {"update": update[None]}) | ({} if probed is not None else {"probes": probes})
+    if whole:
+        _, along = directional(value, point.vector, whole)
+    probed = along["probes"].curvatures if probed is None else probed
     return Shared(
         asked=asked,
         batch=given.batch,
@@ -200,10 +215,25 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         decay=decay,
         curvature=found,
         along=along,
+        probed=probed,
+        signed=signed,
         rows=rows,
         field_key=field_key,
         notes=tuple(notes),
     )
+
+
+def _of_rows(asked: Asked, point: Point) -> Callable[[PyTree], Callable[[Array], Float[Array, ""]]]:
+    """The loss of some rows of the batch."""
+    losses = asked.example_losses
+    if losses is None:
+        return lambda rows: point.loss(asked.loss, rows)
+
+    def of(rows: PyTree) -> Callable[[Array], Float[Array, ""]]:
+        each = point.losses(losses, rows)
+        return lambda vector: jnp.mean(each(vector))
+
+    return of
 
 
 def _kinds(state: PyTree) -> tuple[Any, list[Any]]:

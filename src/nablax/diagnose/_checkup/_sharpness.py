@@ -48,7 +48,8 @@ class Sharpness(AbstractRecord):
         threshold: at the present learning rate, unit of ``sharpness``.
         residual: an eigenvalue lies within this distance of the ratio's; unit of ``ratio``.
         decay: largest share of the threshold that decay of weights takes, no unit; it is in the ratio.
-        trace: of :math:`R^{1/2}HR^{1/2}`, no unit; standard error over six random probes, beside the eigenvalues found.
+        trace: of :math:`R^{1/2}HR^{1/2}`, no unit; standard error over six random probes, beside the eigenvalues found;
+            in a check-up each probe is asked about a quarter of the rows, of whose losses the loss has to be the mean.
             At a minimum of all rows stochastic gradient descent asks for at most 2 of it.
         rule: what is known of the optimiser.
     """
@@ -206,7 +207,7 @@ def edge(
 def measure(shared: Shared) -> Sharpness:
     """Of a check-up."""
     top = None if shared.rows is None else shared.rows.along["top"].curvatures[0]
-    return edge(shared.rule, shared.curvature, shared.along["probes"].curvatures, top, shared.total, shared.decay)
+    return edge(shared.rule, shared.curvature, shared.probed, top, shared.total, shared.decay)
 
 
 def judge(part: Sharpness, setting: Setting) -> list[Finding]:

@@ -107,7 +107,7 @@ RULES: Mapping[str, Rule] = {
     "conflict": Rule(
         "conflict",
         "gradients of two losses are opposed and the step raises one",
-        "fault",
+        "note",
         lambda s, t: (s.cosine <= t.opposed) & (s.paying > 0),
     ),
     "decay": Rule("decay", "decay takes a fiftieth of the threshold", "warning", lambda s, t: s.decay > t.decay),
@@ -147,11 +147,16 @@ RULES: Mapping[str, Rule] = {
 }
 
 
+def likely_to_fail(signs: Signs, thresholds: Thresholds = DEFAULT) -> Bool[np.ndarray, "..."]:
+    """Whether the risk is one of a fault."""
+    fresh = np.asarray(signs.fresh) > 0
+    return np.asarray(risk_of(signs)) >= np.where(fresh, thresholds.first, thresholds.fault)
+
+
 def raised(signs: Signs, thresholds: Thresholds = DEFAULT) -> dict[str, dict[Level, Bool[np.ndarray, "..."]]]:
     """By rule and level, whether it is raised; of numbers or of columns of them."""
-    risk = np.asarray(risk_of(signs))
+    risk, likely = np.asarray(risk_of(signs)), likely_to_fail(signs, thresholds)
     fresh = np.asarray(signs.fresh) > 0
-    likely = risk >= np.where(fresh, thresholds.first, thresholds.fault)
     found: dict[str, dict[Level, Any]] = {}
     for name, rule in RULES.items():
         holds = np.asarray(rule.holds(signs, thresholds), bool)

@@ -226,7 +226,7 @@ def watch(
 
     Args:
         loss: ``loss(params, batch) -> scalar``.
-        every: steps from one check-up to the next, 200 by default. A check-up costs about 100 steps.
+        every: steps from one check-up to the next, 200 by default. A check-up costs about 60 steps.
         key: for random probes; each check-up folds in its step number.
         optimizer: the Optax optimiser.
         on_fault: what to do where a check-up finds a fault: ``"warn"``, ``"raise"`` a `FaultFound` before the step is
