@@ -28,7 +28,7 @@ class Rule(NamedTuple):
         family: under which it stands.
         make: rate -> optimiser.
         rate: the middle of its grid; None for the problem's own, of gradient descent.
-        matrices: whether it is another rule's double on vectors, and so runs on networks alone.
+        matrices: whether it runs on networks alone, being another rule's double on vectors or too large for them.
     """
 
     family: str
@@ -82,7 +82,7 @@ def rules() -> dict[str, Rule]:
         "shampoo": Rule(matrices, optimize.shampoo, 1e-1),
         "soap": Rule(matrices, optimize.soap, 1e-2),
         "psgd": Rule(matrices, lambda rate: optimize.psgd(rate, key=key), 1e-2),
-        "psgd_low_rank": Rule(matrices, lambda rate: optimize.psgd_low_rank(rate, key=key), 1e-2),
+        "psgd_low_rank": Rule(matrices, lambda rate: optimize.psgd_low_rank(rate, key=key), 1e-2, matrices=True),
         "psgd, newton": Rule(curvature, lambda rate: optimize.psgd(rate, "newton", key=key), 1e-1),
         "oasis": Rule(curvature, lambda rate: optimize.oasis(rate, key=key), 1e-1),
         "saddle_free_newton": Rule(curvature, lambda rate: optimize.saddle_free_newton(rate, dimensions=10), 1.0),

@@ -24,7 +24,9 @@ BATCH = {"x": X, "scale": 1.5}
 def test_each_direction_is_asked_about_one_part_of_the_rows_in_turn():
     """33 rows are four parts of eight and one left over; what is no array is shared by all."""
     found = jax.jit(
-        lambda at: curvatures_on_parts(lambda rows: lambda p: loss(p, rows), at, DIRECTIONS, BATCH, most=4)
+        lambda at: curvatures_on_parts(
+            lambda rows: lambda p: loss(p, rows), loss(at, BATCH), at, DIRECTIONS, BATCH, most=4
+        )
     )(PARAMS)
     for index, direction in enumerate(DIRECTIONS):
         part = BATCH | {"x": X[:32][index % 4 :: 4]}
@@ -76,3 +78,14 @@ def test_a_trace_over_parts_of_the_rows_is_covered_by_its_error():
         missed.append(float((trace.value - truth) / trace.standard_error))
     # Of six probes: Student's t of five degrees of freedom has a standard deviation of 1.29.
     assert 0.6 < np.std(missed) < 2.2 and abs(np.mean(missed)) < 3 * 1.29 / 20**0.5
+
+
+def test_the_trace_of_a_sum_over_rows_is_the_sum():
+    x = jax.random.normal(jax.random.key(3), (66, 40))  # two rows are left over
+    mean = lambda p, batch: jnp.mean((batch @ p) ** 2) / 2  # noqa: E731
+    first, second = (
+        checkup(of, jnp.ones(40), x, learning_rate=rate, key=KEY, count=2).sharpness.trace
+        for of, rate in ((mean, 0.66), (lambda p, batch: jnp.sum((batch @ p) ** 2) / 2, 0.01))
+    )
+    np.testing.assert_allclose(second.value, first.value, rtol=1e-4)
+    np.testing.assert_allclose(second.standard_error, first.standard_error, rtol=1e-3)

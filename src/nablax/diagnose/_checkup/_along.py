@@ -206,6 +206,7 @@ def dealt(batch: PyTree, most: int) -> tuple[PyTree, int]:
 
 def curvatures_on_parts(
     loss_of: Callable[[PyTree], Callable[[Array], Float[Array, ""]]],
+    whole: Float[Array, ""],
     at: Float[Array, " dim"],
     directions: Float[Array, "directions dim"],
     batch: PyTree,
@@ -213,11 +214,14 @@ def curvatures_on_parts(
 ) -> Float[Array, " directions"]:
     """Curvature of a loss along directions drawn at random, each on one part of the rows in turn.
 
-    Each is that of the whole batch on average; what the rows differ by is in the scatter of the directions.
+    Each is that of the whole batch on average; what the rows differ by is in the scatter of the directions. A loss that
+    is a sum over rows and no mean is told by its values: ``whole``, that of all rows, is then as many times a part's.
     """
     arrays, parts = dealt(batch, most)
+    total = row_count(batch)
+    assert total is not None
 
-    def along(given: tuple[Array, Array]) -> Array:
+    def along(given: tuple[Array, Array]) -> tuple[Array, Array]:
         direction, part = given
         rows = jax.tree.map(
             lambda leaf: jax.lax.dynamic_index_in_dim(leaf, part, 1, keepdims=False) if eqx.is_array(leaf) else leaf,
@@ -225,12 +229,16 @@ def curvatures_on_parts(
         )
         value = loss_of(rows)
 
-        def first(point: Array) -> Array:
-            return push_forward(value, point, direction)[1]
+        def first(point: Array) -> tuple[Array, Array]:
+            return push_forward(value, point, direction)
 
-        return push_forward(first, at, direction)[1]
+        (here, _), (_, curvature) = push_forward(first, at, direction)
+        return here, curvature
 
-    return jax.lax.map(along, (directions, jnp.arange(len(directions)) % parts))
+    values, curvatures = jax.lax.map(along, (directions, jnp.arange(len(directions)) % parts))
+    mean, times = jnp.mean(values[:parts]), total / (total // parts)
+    summed = jnp.abs(whole - times * mean) < jnp.abs(whole - mean)
+    return jnp.where(summed, times, 1.0).astype(curvatures.dtype) * curvatures
 
 
 def rescaled(vector: Float[Array, " dim"], rates: Float[Array, " dim"], power: float) -> Float[Array, " dim"]:

@@ -188,7 +188,9 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         )
         mean, image = gradients.mean, product(gradients.mean)
         random = jnp.concatenate([probes, gradients.signed])
-        bent = curvatures_on_parts(_of_rows(asked, point), point.vector, random, given.batch, RANDOM_PARTS)
+        bent = curvatures_on_parts(
+            _of_rows(asked, point), value(point.vector), point.vector, random, given.batch, RANDOM_PARTS
+        )
         probed, signed = bent[: len(probes)], bent[len(probes) :]
         before, by_row = directional(losses, point.vector, each)
         slopes = slopes_along(

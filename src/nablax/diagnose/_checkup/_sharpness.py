@@ -49,7 +49,7 @@ class Sharpness(AbstractRecord):
         residual: an eigenvalue lies within this distance of the ratio's; unit of ``ratio``.
         decay: largest share of the threshold that decay of weights takes, no unit; it is in the ratio.
         trace: of :math:`R^{1/2}HR^{1/2}`, no unit; standard error over six random probes, beside the eigenvalues found;
-            in a check-up each probe is asked about a quarter of the rows, of whose losses the loss has to be the mean.
+            in a check-up each probe is asked about a quarter of the rows, of whose losses the loss is the mean or sum.
             At a minimum of all rows stochastic gradient descent asks for at most 2 of it.
         rule: what is known of the optimiser.
     """
