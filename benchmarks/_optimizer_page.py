@@ -64,9 +64,11 @@ def write(
     text = GUIDE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    tables = [_ends(outcomes, families, titles, VECTORS), _nets(outcomes, families, titles, steps)]
+    run = {problem for problem, _ in outcomes}
+    vectors, nets = ([name for name in names if name in run] for names in (VECTORS, NETS))
+    tables = [_ends(outcomes, families, titles, vectors), _nets(outcomes, families, titles, nets, steps)]
     GUIDE.write_text(before + BEGIN + "\n" + "\n".join(tables) + "\n" + END + after, encoding="utf-8")
-    draw(outcomes, titles, steps)
+    draw(outcomes, titles, nets, steps)
 
 
 def spread(losses: np.ndarray) -> str:
@@ -126,19 +128,23 @@ def _cell(outcome: Outcome | None) -> str:
 
 
 def _nets(
-    outcomes: Mapping[tuple[str, str], Outcome], families: Mapping[str, str], titles: Mapping[str, str], steps: int
+    outcomes: Mapping[tuple[str, str], Outcome],
+    families: Mapping[str, str],
+    titles: Mapping[str, str],
+    nets: Sequence[str],
+    steps: int,
 ) -> str:
-    head = "| rule |" + "".join(f" {titles[problem]} | ms | steps, time |" for problem in NETS)
-    lines = [head, "| --- |" + " --- |" * 3 * len(NETS)]
+    head = "| rule |" + "".join(f" {titles[problem]} | ms | steps, time |" for problem in nets)
+    lines = [head, "| --- |" + " --- |" * 3 * len(nets)]
     for rule, family in _in_families(families):
         if rule is None:
-            lines.append(f"| **{family}** |" + " |" * 3 * len(NETS))
+            lines.append(f"| **{family}** |" + " |" * 3 * len(nets))
             continue
         line = f"| `{rule}` |"
-        for problem in NETS:
+        for problem in nets:
             outcome, yardstick = outcomes.get((problem, rule)), outcomes.get((problem, YARDSTICK))
             if outcome is None or yardstick is None:
-                line += " not run | | |"
+                line += " – | | |"
                 continue
             share = reached(outcome, float(np.median(yardstick.losses[:, -1])))
             longer = share * outcome.milliseconds / yardstick.milliseconds
@@ -156,15 +162,17 @@ def _in_families(families: Mapping[str, str]) -> list[tuple[str | None, str]]:
     return listed
 
 
-def draw(outcomes: Mapping[tuple[str, str], Outcome], titles: Mapping[str, str], steps: int) -> None:
+def draw(
+    outcomes: Mapping[tuple[str, str], Outcome], titles: Mapping[str, str], nets: Sequence[str], steps: int
+) -> None:
     """Loss of the networks against steps, and against time."""
     from nablax._pages import canvas
 
     inks = {"var(--ink)": "#1F2933", "var(--muted)": "#52606D", "var(--rule)": "#CBD2D9", "var(--font)": "sans-serif"}
-    with canvas(width=10.5, height=6.0) as (figure, text):
+    with canvas(width=3.5 * len(nets), height=6.0) as (figure, text):
         figure.set_layout_engine("constrained")
-        axes = figure.subplots(2, len(NETS), sharey="col")
-        for column, problem in enumerate(NETS):
+        axes = figure.subplots(2, len(nets), sharey="col", squeeze=False)
+        for column, problem in enumerate(nets):
             here = {rule: outcome for (name, rule), outcome in outcomes.items() if name == problem}
             for row, (axis, what) in enumerate(zip(axes[:, column], ("steps", "seconds of processor time"))):
                 for rule in [*(set(here) - set(SHOWN)), *(rule for rule in SHOWN if rule in here)]:
@@ -177,7 +185,7 @@ def draw(outcomes: Mapping[tuple[str, str], Outcome], titles: Mapping[str, str],
         axes[0, 0].set_ylabel("loss, nats")
         axes[1, 0].set_ylabel("loss, nats")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
         picture = text()
     for variable, ink in inks.items():
         picture = picture.replace(variable, ink)
