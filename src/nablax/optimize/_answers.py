@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Product, check_callable, check_like, check_pair, described, fault, split
+from .._core import Product, check_callable, check_like, check_pair, check_shape, split
 
 
 def one_value(value: Any, *, by: str) -> Float[Array, ""]:
@@ -15,14 +14,7 @@ def one_value(value: Any, *, by: str) -> Float[Array, ""]:
     Raises:
         ValueError: it is none, or there are several.
     """
-    try:
-        number = jnp.asarray(value)
-        real = jnp.isrealobj(number)
-    except (TypeError, ValueError):
-        real = False
-    if not real or number.ndim:
-        raise fault(expected=f"one loss as value of {by}", got=described(value), fix="Pass the batch's mean.")
-    return number
+    return check_shape(value, (), what=f"one loss as value of {by}", fix="Pass the batch's mean.")
 
 
 def looking(grad_fn: Any, like: PyTree) -> Callable[[PyTree], tuple[Array, PyTree]]:

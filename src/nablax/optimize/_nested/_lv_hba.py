@@ -202,7 +202,8 @@ def lv_hba(
         return like((params, x, y, multipliers, centre), carry), (value, gap)
 
     x_flat, params = feasible(below.flat, above.flat)
-    none = jnp.clip(jnp.zeros_like(c(x_flat, params)), low, high)
+    zero = jnp.zeros_like(c(x_flat, params))
+    none = like(jnp.clip(zero, low, high), zero)
     begin: tuple[Array, ...] = (params, x_flat, allowed(x_flat, params), none, none)
     last, (values, gap) = jax.lax.scan(turn, begin, jnp.arange(steps))
     found, result = outcome(above.tree(last[0]), all_finite((last, values)), throw)

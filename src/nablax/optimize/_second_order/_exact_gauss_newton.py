@@ -130,7 +130,7 @@ def scale_by_gauss_newton(
             grow = change > _FEW * promised
             fall = change < _ENOUGH * promised
             factor = 1 + adaptation
-            return state.damping * jnp.where(grow, factor, jnp.where(fall, 1 / factor, 1.0))
+            return now * jnp.where(grow, factor, jnp.where(fall, 1 / factor, 1.0))
 
         following = now if is_zero(adaptation) else like(adapted(), now)
         return like(direction, updates), GaussNewtonState(optax.safe_increment(state.step), following)
