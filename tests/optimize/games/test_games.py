@@ -1,5 +1,6 @@
 """Games whose iterations are linear: the rules' matrices against ones written out, and radii known in closed form."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,3 +134,24 @@ def test_players_are_told_apart_or_refused(make):
     update, _ = rule.update(params, rule.init(params), params, grad_fn=lambda p: (0.0, params))
     np.testing.assert_allclose(update["a"], -0.1, rtol=1e-6)
     np.testing.assert_allclose(update["b"]["c"], 0.1, rtol=1e-6)
+
+
+def test_a_module_of_booleans_is_a_tree_though_it_can_be_called(key):
+    pair = eqx.nn.Linear(1, 1, key=key)
+    flags = eqx.tree_at(lambda m: (m.weight, m.bias), pair, (False, True))
+    value_and_grad = jax.value_and_grad(lambda m: jnp.sum(m.weight) * jnp.sum(m.bias))
+    rule = optimize.extragradient(0.5, ascends=flags)
+    z = eqx.tree_at(lambda m: (m.weight, m.bias), pair, (jnp.ones((1, 1)), jnp.zeros(1)))
+    update, _ = rule.update(value_and_grad(z)[1], rule.init(z), z, grad_fn=value_and_grad)
+    np.testing.assert_allclose([update.weight[0, 0], update.bias[0]], [-0.25, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("grad_fn", "says"),
+    [(jax.grad(bilinear), "is shaped like"), (lambda z: z[0], "a grad_fn that returns"), (2.0, "grad_fn, a function")],
+)
+def test_a_grad_fn_of_gradients_alone_is_refused(grad_fn, says):
+    """The gradients of a pair are a pair as well."""
+    rule, z = optimize.extragradient(0.1), (jnp.ones(()), jnp.ones(()))
+    with pytest.raises(ValueError, match=says):
+        rule.update(z, rule.init(z), z, grad_fn=grad_fn)

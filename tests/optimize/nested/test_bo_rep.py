@@ -83,3 +83,14 @@ def test_what_cannot_be_is_refused(key):
         optimize.bo_rep(upper, lower, START, jnp.ones(2), period=0, **settings)
     with pytest.raises(ValueError, match="momentum from 0 to below 1"):
         optimize.bo_rep(upper, lower, START, jnp.ones(2), momentum=1.0, **settings)
+
+
+def test_settings_of_double_precision_leave_single_precision_what_it_is(x64, key):
+    start, x = ({"a": jnp.ones(3, jnp.float32)}, jnp.zeros(2, jnp.float32))
+    rates = RATES | {"momentum": 0.8}
+    plain = optimize.bo_rep(upper, lower, start, x, steps=3, key=key, **rates)
+    wide = optimize.bo_rep(upper, lower, start, x, steps=3, key=key, **{k: np.float64(v) for k, v in rates.items()})
+    assert wide.params["a"].dtype == wide.lower.dtype == jnp.float32
+    np.testing.assert_allclose(wide.params["a"], plain.params["a"], rtol=1e-4)
+    with pytest.raises(ValueError, match="start and x of real floating-point numbers"):
+        optimize.bo_rep(upper, lower, start, jnp.zeros(2, int), steps=1, key=key, **rates)

@@ -132,3 +132,35 @@ def test_what_cannot_be_is_refused():
         optimize.lv_hba(upper, lower, lambda x, p: p[0], project, start, START, steps=1, **RATES)
     with pytest.raises(ValueError, match="bounds that rise"):
         optimize.lv_hba(upper, lower, constraint, project, start, START, steps=1, bounds=(1.0, 0.0), **RATES)
+
+
+def test_settings_of_double_precision_leave_single_precision_what_it_is(x64):
+    start, x = jnp.ones(DIM, jnp.float32), jax.tree.map(lambda leaf: leaf.astype(jnp.float32), START)
+    plain, wide = (
+        optimize.lv_hba(upper, lower, constraint, project, start, x, steps=3, bounds=bounds, **rates)
+        for rates, bounds in [
+            (RATES, (0.0, 10.0)),
+            ({k: np.float64(v) for k, v in RATES.items()}, (jnp.array(0.0), np.float64(10.0))),
+        ]
+    )
+    assert wide.params.dtype == wide.multipliers.dtype == jnp.float32
+    np.testing.assert_allclose(wide.params, plain.params, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"penalty": -1.0}, "penalty above 0"),
+        ({"penalty": 0.0}, "penalty above 0"),
+        ({"project_answer": 3}, "project_answer, a function"),
+        ({"bounds": 10.0}, "bounds, two numbers"),
+        ({"bounds": ("a", "b")}, "bounds that rise"),
+        ({"constraint": lambda x, params: (jnp.sum(params),)}, "a constraint that is a vector of floats"),
+        ({"constraint": lambda x, params: jnp.sum(params)}, "a constraint that is a vector of floats"),
+        ({"start": jnp.zeros(DIM, int)}, "start and x of real floating-point numbers"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(setting, says):
+    given = {"constraint": constraint, "project": project, "start": jnp.zeros(DIM), "x": START, **RATES, **setting}
+    with pytest.raises(ValueError, match=says):
+        optimize.lv_hba(upper, lower, steps=1, **given)

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import optimistix
 import pytest
 
 from nablax import estimate, optimize
@@ -125,3 +126,33 @@ def test_what_cannot_be_is_refused(problem):
         optimize.maid(upper, lower, start, start, steps=1, smoothness=1.0, curvature=1.0)
     with pytest.raises(ValueError, match="upper of one argument"):
         optimize.maid(lower, lower, start, start, steps=1, **known)
+    with pytest.raises(ValueError, match="a curvature of at least the convexity"):
+        optimize.maid(upper, shifted, start, start, steps=1, **{**SHIFTED, "curvature": 0.5})
+    with pytest.raises(ValueError, match="trust from 0 to below 1"):
+        optimize.maid(upper, lower, start, start, steps=1, trust=1.5, **known)
+
+
+def shifted(x, params):
+    """At its minimum x = params."""
+    return jnp.sum((x - params) ** 2) / 2
+
+
+SHIFTED = {"smoothness": estimate.Smoothness(convexity=1.0, hessian=0.0, mixed=0.0, upper=1.0), "curvature": 1.0}
+
+
+def test_a_lower_level_that_is_no_number_is_reported():
+    """Where no step is accepted the parameters are numbers all the same."""
+    start, broken = jnp.zeros(2), lambda x, params: jnp.nan * shifted(x, params)
+    found = optimize.maid(lambda x: jnp.sum((x - 1) ** 2) / 2, broken, start, start, steps=2, throw=False, **SHIFTED)
+    assert np.all(np.isfinite(found.params)) and found.result != optimistix.RESULTS.successful
+    with pytest.raises(RuntimeError):
+        optimize.maid(lambda x: jnp.sum((x - 1) ** 2) / 2, broken, start, start, steps=2, **SHIFTED)
+
+
+def test_halves_and_shares_that_are_arrays():
+    plain, half = (
+        optimize.maid(lambda x: jnp.sum((x - 1) ** 2) / 2, shifted, start, start, steps=20, trust=trust, **SHIFTED)
+        for start, trust in [(jnp.zeros(2), 0.5), (jnp.zeros(2, jnp.bfloat16), jnp.array(0.5))]
+    )
+    assert half.params.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.params.astype(float), plain.params, rtol=0.05)

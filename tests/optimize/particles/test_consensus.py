@@ -90,3 +90,25 @@ def test_what_cannot_be_is_refused(key):
     assert found.result != optimistix.RESULTS.successful
     with pytest.raises(RuntimeError, match="iverge"):
         jax.block_until_ready(optimize.consensus(nowhere, start, steps=2, key=key).params)
+
+
+def test_a_particle_that_is_nowhere_has_no_say(x64, key):
+    start = jax.random.normal(key, (50, 2))
+    settings = {"steps": 1, "step_size": 1.0, "noise": 0.0, "sharpness": 2.0, "key": key}
+    among = optimize.consensus(bowl, start.at[0].set(jnp.array([jnp.nan, jnp.inf])), **settings)
+    np.testing.assert_allclose(among.params, agreed(bowl, start[1:], 2.0, key), rtol=1e-9)
+
+
+def test_settings_of_double_precision_leave_single_precision_what_it_is(x64, key):
+    start = jax.random.normal(key, (20, 2), jnp.float32)
+    settings = {"step_size": 0.01, "drift": 1.0, "noise": 7.0, "sharpness": 100.0}
+    plain = optimize.consensus(bowl, start, steps=3, key=key, **settings)
+    wide = optimize.consensus(bowl, start, steps=3, key=key, **{k: np.float64(v) for k, v in settings.items()})
+    assert wide.particles.dtype == jnp.float32
+    np.testing.assert_allclose(wide.particles, plain.particles, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [jnp.ones((5, 2), int), {"a": jnp.ones((5, 2)), "b": jnp.arange(5)}, [[1.0], [2.0]]])
+def test_particles_of_other_than_floats_are_refused(key, start):
+    with pytest.raises(ValueError, match="particles of real floating-point numbers"):
+        optimize.consensus(lambda x: jnp.sum(x), start, steps=1, key=key)

@@ -71,3 +71,25 @@ def test_what_cannot_be_is_refused(key):
     broken = lambda x: jnp.log(-1 - x[0] ** 2)  # noqa: E731
     found = optimize.averaged_langevin(broken, jnp.ones(2), steps=2, step_size=0.1, key=key, throw=False)
     assert found.result != optimistix.RESULTS.successful
+
+
+def test_halves_are_computed_with_in_single_precision_and_settings_may_be_double(x64, key):
+    settings = {"step_size": 0.01, "strength": 1.0}
+    runs = [
+        optimize.averaged_langevin(lambda x: -x[0], start, steps=50, key=key, **given)
+        for start, given in [
+            (jnp.ones(3, jnp.float32), settings),
+            (jnp.ones(3, jnp.bfloat16), settings),
+            (jnp.ones(3, jnp.float32), {k: np.float64(v) for k, v in settings.items()}),
+        ]
+    ]
+    assert all(found.average.dtype == jnp.float32 for found in runs)
+    for found in runs[1:]:
+        np.testing.assert_allclose(found.average, runs[0].average, rtol=1e-4)
+
+
+def test_a_start_without_direction_is_refused(key):
+    with pytest.raises(RuntimeError, match="the start is zero"):
+        optimize.averaged_langevin(lambda x: x[0], jnp.zeros(3), steps=1, step_size=0.1, key=key)
+    with pytest.raises(ValueError, match="start of real floating-point numbers, got i32"):
+        optimize.averaged_langevin(lambda x: x[0], jnp.ones(3, int), steps=1, step_size=0.1, key=key)

@@ -83,3 +83,16 @@ def test_what_cannot_be_is_refused(key):
     broken = lambda x, y: jnp.log(-1 - x**2 - y**2)  # noqa: E731
     found = optimize.mean_field_descent_ascent(broken, (jnp.ones(2), jnp.ones(2)), steps=1, key=key, throw=False)
     assert found.result != optimistix.RESULTS.successful
+
+
+def test_settings_of_double_precision_leave_single_precision_what_it_is(x64, key):
+    start = (jnp.ones(3, jnp.float32), jnp.ones(2, jnp.float32))
+    settings = {"step_size": 0.01, "timescale": 2.0, "sharpness": 3.0}
+    plain = optimize.mean_field_descent_ascent(payoff, start, steps=3, key=key, **settings)
+    settings = {name: np.float64(value) for name, value in settings.items()}
+    wide = optimize.mean_field_descent_ascent(payoff, start, steps=3, key=key, **settings)
+    for one, other in zip(wide.params, plain.params):
+        assert one.dtype == jnp.float32
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    with pytest.raises(ValueError, match="crowds of real floating-point numbers"):
+        optimize.mean_field_descent_ascent(payoff, (jnp.ones(3), jnp.ones(2, int)), steps=1, key=key)

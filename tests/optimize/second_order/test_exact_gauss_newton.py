@@ -1,5 +1,6 @@
 """Exact Gauss-Newton against the system among the parameters, with the Jacobian and the curvature formed."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,3 +152,55 @@ def test_what_is_no_batch_is_refused():
         rule.update(w, rule.init(w), w, inputs={"x": jnp.ones(3)})
     with pytest.raises(ValueError, match="damping above 0"):
         optimize.exact_gauss_newton(1.0, predict, squares, damping=0.0)
+
+
+def test_a_schedule_of_the_damping_is_followed_where_it_is_injected():
+    """Of ½ mean (wx - y)² with xᵀx/b = 1/3 the direction is (w - y)/3 over 1/3 + λ."""
+    w, batch = jnp.full(3, 2.0), {"x": jnp.eye(3), "y": jnp.ones(3)}
+    rule = optax.inject_hyperparams(optimize.scale_by_gauss_newton, static_args=("predict", "loss"))(
+        lambda w, row: w @ row["x"], lambda out, row: (out - row["y"]) ** 2 / 2, damping=lambda step: 0.1 * 10.0**step
+    )
+    state = rule.init(w)
+    for damping in (0.1, 1.0, 10.0):
+        direction, state = rule.update(w, state, w, inputs=batch)
+        np.testing.assert_allclose(direction, 1 / (1 + 3 * damping), rtol=1e-5)
+        np.testing.assert_allclose(state.inner_state.damping, damping, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("output", "came"),
+    [
+        (lambda w, row: (w @ row, 1.0), "f32"),
+        (lambda w, row: jnp.array(1), "i32"),
+        (lambda w, row: 1.0, "1.0"),
+        (lambda w, row: w[:0], r"f32\[0\]"),
+    ],
+)
+def test_outputs_that_are_no_array_of_floats_are_refused(output, came):
+    w, rows = jnp.ones(3), jnp.eye(3)
+    gauss_newton = optimize.scale_by_gauss_newton(output, lambda out, row: jnp.sum(out))
+    surrogate = optimize.target_surrogate(optax.sgd(0.1), output, lambda out, row: jnp.sum(out), eta=1.0)
+    for rule in (gauss_newton, surrogate):
+        with pytest.raises(ValueError, match=f"predict.*an array of real floating-point numbers, got .*{came}"):
+            rule.update(w, rule.init(w), w, inputs=rows)
+        with pytest.raises(ValueError, match="rows on the leading axis, got no row"):
+            rule.update(w, rule.init(w), w, inputs=rows[:0])
+
+
+def test_an_equinox_model_is_put_together_again(key):
+    """Of a linear one a whole step without damping comes to the least squares, which is what made the data."""
+    model, planted = (eqx.nn.MLP(3, "scalar", 1, 0, key=k) for k in jax.random.split(key))
+    x = jax.random.normal(key, (8, 3))
+    batch, params = {"x": x, "y": jax.vmap(planted)(x)}, eqx.filter(model, eqx.is_inexact_array)
+
+    def stepped(predict):
+        rule = optimize.scale_by_gauss_newton(predict, lambda out, row: (out - row["y"]) ** 2 / 2, damping=1e-5)
+        return rule.update(params, rule.init(params), params, inputs=batch)[0]
+
+    direction = stepped(lambda params, row: eqx.combine(params, model)(row["x"]))
+    found = model.layers[0].weight - direction.layers[0].weight
+    np.testing.assert_allclose(found, planted.layers[0].weight, atol=1e-3)
+    params = eqx.filter(eqx.nn.MLP(3, "scalar", 2, 1, key=key), eqx.is_inexact_array)  # without its activation
+    with pytest.raises(TypeError) as raised:
+        stepped(lambda params, row: params(row["x"]))
+    assert any("equinox.combine(params, model)" in note for note in raised.value.__notes__)

@@ -142,3 +142,25 @@ def test_a_metric_that_measures_nothing_is_refused():
         optimize.gradient_normalised_newton(metric=jnp.zeros(2))
     with pytest.raises(ValueError, match="a metric that is shaped like"):
         optimize.gradient_normalised_newton(metric=jnp.ones(2)).init(jnp.ones(3))
+
+
+def test_a_metric_that_is_traced_and_others_that_are_none():
+    w, look = jnp.array([1.0, 2.0]), jax.value_and_grad(lambda w: jnp.sum(w**2))
+
+    def moved(metric):
+        rule = optimize.gradient_normalised_newton(metric=metric)
+        given = {"value": jnp.array(5.0), "grad_fn": look, "product_fn": lambda v: 2 * v}
+        return rule.update(2 * w, rule.init(w), w, **given)[0]
+
+    metric = jnp.array([1.0, 4.0])
+    np.testing.assert_allclose(jax.jit(moved)(metric), moved(metric), rtol=1e-5)
+    for other in ("a", jnp.array([1.0, jnp.nan]), jnp.array([1.0, 0.0]), jnp.array([True, True])):
+        with pytest.raises(ValueError, match="a metric of positive numbers"):
+            optimize.gradient_normalised_newton(metric=other)
+
+
+@pytest.mark.parametrize(("value", "grad_fn"), [(jnp.ones(3), jax.value_and_grad(jnp.sum)), (1.0, lambda w: (w, w))])
+def test_a_loss_for_each_number_is_no_value(value, grad_fn):
+    rule, w = optimize.gradient_normalised_newton(), jnp.ones(3)
+    with pytest.raises(ValueError, match=r"one loss as value of gradient_normalised_newton of shape.*got f32"):
+        rule.update(w, rule.init(w), w, value=value, grad_fn=grad_fn, product_fn=lambda v: v)

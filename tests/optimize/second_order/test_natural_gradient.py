@@ -95,3 +95,27 @@ def test_settings_that_cannot_be_are_refused():
         optimize.thermodynamic_natural_gradient(1.0, -1.0, key=KEY)
     with pytest.raises(ValueError, match="key: a random key"):
         optimize.thermodynamic_natural_gradient(1.0, 1.0, key=3)
+
+
+@pytest.mark.parametrize(
+    ("product", "came"),
+    [
+        (lambda v: {"a": jnp.sum(v["a"])[None, None], "b": v["b"]}, r"'a': f32\[1,1\]"),
+        (lambda v: {"a": v["a"].T, "b": v["b"]}, r"'a': f32\[3,2\]"),
+        (lambda v: (1.0, v), "None, "),
+        (3.0, "product_fn, a function"),
+    ],
+)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        optimize.scale_by_natural_gradient(),
+        optimize.scale_by_thermodynamic_natural_gradient(1.0, key=KEY),
+        optimize.scale_by_saddle_free_newton(damping=0.1),
+    ],
+)
+def test_a_product_of_another_shape_is_refused(rule, product, came):
+    """One number for all would be the same for each; a transpose has as many numbers."""
+    w = {"a": jnp.ones((2, 3)), "b": jnp.ones(1)}
+    with pytest.raises(ValueError, match=came):
+        rule.update(w, rule.init(w), product_fn=product)

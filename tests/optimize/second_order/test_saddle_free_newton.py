@@ -88,3 +88,9 @@ def test_what_cannot_be_is_refused():
         optimize.saddle_free_newton(damping=())
     with pytest.raises(ValueError, match="dimensions as a whole number"):
         optimize.saddle_free_newton(dimensions=0)
+
+
+def test_a_loss_for_each_number_tells_no_damping_from_another():
+    rule, w = optimize.scale_by_saddle_free_newton(), jnp.ones(3)
+    with pytest.raises(ValueError, match=r"one loss as value of saddle_free_newton of shape.*got f32"):
+        rule.update(w, rule.init(w), w, value_fn=lambda w: w, product_fn=lambda v: v)

@@ -91,3 +91,26 @@ def test_settings_that_cannot_be_are_refused():
         optimize.smb(eta=1.0)
     with pytest.raises(ValueError, match="c above 0"):
         optimize.smb(c=0.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "grad_fn", "says"),
+    [
+        (jnp.ones(3), jax.value_and_grad(jnp.sum), "one loss as value of smb of shape.*got f32"),  # one for each number
+        ("a", jax.value_and_grad(jnp.sum), "one loss as value of smb of shape.*got a str"),
+        (1.0, lambda w: (w, w), "one loss as value of smb of shape.*got f32"),
+        (1.0, jax.grad(jnp.sum), "a grad_fn that returns"),
+        (1.0, lambda w: (jnp.sum(w), w[:1]), "a gradient that is shaped like f32"),
+        (1.0, 3.0, "grad_fn, a function, got 3.0"),
+    ],
+)
+def test_answers_that_would_be_broadcast_are_refused(value, grad_fn, says):
+    rule, w = optimize.smb(1.0), jnp.ones(3)
+    with pytest.raises(ValueError, match=says):
+        rule.update(w, rule.init(w), w, value=value, grad_fn=grad_fn)
+
+
+def test_an_eta_of_one_is_refused_whatever_holds_it():
+    for one in (1.0, np.float32(1.0), jnp.array(1.0)):
+        with pytest.raises(ValueError, match="eta below 1"):
+            optimize.smb(eta=one)

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from ..._core import check_like, fault, register_rule, required, wide_dtype
+from .._answers import looking
 from .._settings import check_positive, check_rate, rate_at
 from ._players import Ascends, by_player
 
@@ -144,7 +145,7 @@ def _extragradient(
         **extra: Any,
     ) -> tuple[PyTree, ExtragradientState]:
         params = required(params, "params", by="extragradient")
-        gradient = required(grad_fn, "grad_fn", by="extragradient")
+        gradient = looking(required(grad_fn, "grad_fn", by="extragradient"), updates)
         check_like(params, updates, what="parameters that", fix="Pass the parameters that are trained.")
         rate = rate_at(learning_rate, state.step)
         rates = by_player(ascends, updates, -rate / timescale, rate)
@@ -155,7 +156,6 @@ def _extragradient(
 
         ahead = optax.apply_updates(params, jax.tree.map(step, updates, rates))
         _, there = gradient(ahead)
-        check_like(there, updates, what="a gradient where the step leads that", fix="Pass grad_fn of all parameters.")
         there = jax.tree.map(lambda g, old: g.astype(old.dtype), there, updates)
         return jax.tree.map(step, there, rates), ExtragradientState(optax.safe_increment(state.step))
 

@@ -27,7 +27,10 @@ def by_player(ascends: Ascends | None, tree: PyTree, descent: Any, ascent: Any) 
     Raises:
         ValueError: the booleans are none, or in a tree that the parameters' does not begin with.
     """
-    flags = ascends(tree) if callable(ascends) else False if ascends is None else ascends
+    # A module of booleans can be called as well, and is meant as the tree that it is.
+    flags: Any = False if ascends is None else ascends
+    if callable(flags) and jax.tree_util.all_leaves([flags]):
+        flags = flags(tree)
     parts: list = jax.tree.leaves(flags)
     if not all(isinstance(flag, bool) for flag in parts):
         raise fault(expected="ascends, a tree of True and False", got=repr(flags), fix="Pass (False, True), for one.")

@@ -8,7 +8,18 @@ import jax.numpy as jnp
 import optimistix
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import AbstractRecord, check_callable, check_count, check_key, check_loss, exact, space, unit_vector
+from ..._core import (
+    AbstractRecord,
+    check_callable,
+    check_count,
+    check_floats,
+    check_key,
+    check_loss,
+    exact,
+    space,
+    unit_vector,
+)
+from .._leaves import like
 from .._outcome import all_finite, outcome
 from .._settings import check_decays, check_not_negative, check_positive
 
@@ -118,6 +129,7 @@ def bo_rep(
     refinement = check_count(refinement, what="refinement", least=0)
     lower_steps = check_count(lower_steps, what="lower_steps")
     check_key(key)
+    check_floats((start, x), what="start and x", fix="Keep what is not solved for out of them, in the losses.")
     above, below = space(start), space(x)
 
     def g(x: Array, params: Array, key: jax.Array) -> Array:
@@ -128,7 +140,7 @@ def bo_rep(
 
     def descended(x: Array, params: Array, key: jax.Array, count: int) -> Array:
         def step(x: Array, key: jax.Array) -> tuple[Array, None]:
-            return x - lower_rate * jax.grad(h)(x, params, key), None
+            return (x - lower_rate * jax.grad(h)(x, params, key)).astype(x.dtype), None
 
         return jax.lax.scan(step, x, jax.random.split(key, count))[0]
 
@@ -145,7 +157,7 @@ def bo_rep(
         z = z - system_rate * (jax.jvp(lambda x: slope(x, params), (x,), (z,))[1] - pull)
         mixed = jax.grad(lambda params: slope(x, params) @ jax.lax.stop_gradient(z))(params)
         mean = momentum * mean + (1 - momentum) * (direct - mixed)
-        return (params - rate * unit_vector(mean), x, z, mean), value
+        return like((params - rate * unit_vector(mean), x, z, mean), carry), value
 
     first, key = jax.random.split(key)
     x_flat = descended(below.flat, above.flat, first, refinement) if refinement else below.flat

@@ -1,6 +1,7 @@
 """LV-HBA: two levels with a constraint on both, by first derivatives alone and in one loop."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,7 +10,19 @@ import optax
 import optimistix
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import AbstractRecord, check_callable, check_count, check_like, check_loss, exact, fault, space
+from ..._core import (
+    AbstractRecord,
+    check_callable,
+    check_count,
+    check_floats,
+    check_like,
+    check_loss,
+    described,
+    exact,
+    fault,
+    space,
+)
+from .._leaves import like
 from .._outcome import all_finite, outcome
 from .._settings import check_positive, rate_at
 
@@ -132,9 +145,12 @@ def lv_hba(
         check_callable(given, what=name, fix=f"Pass {name}(x, params).", takes=2)
     steps = check_count(steps, what="steps")
     check_positive(rate=rate, answer_rate=answer_rate, centre_rate=centre_rate, proximity=proximity)
-    low, high = bounds
-    if not low < high:
-        raise fault(expected="bounds that rise", got=repr(bounds), fix="(0, 1000) for an inequality, say.")
+    if not callable(penalty):
+        check_positive(penalty=penalty)
+    if project_answer is not None:
+        check_callable(project_answer, what="project_answer", fix="Pass project_answer(y, params) -> y.", takes=2)
+    low, high = _rising(bounds)
+    check_floats((start, x), what="start and x", fix="Keep what is not solved for out of them, in the losses.")
     above, below = space(start), space(x)
 
     def g(x: Array, params: Array) -> Array:
@@ -145,8 +161,12 @@ def lv_hba(
 
     def c(x: Array, params: Array) -> Array:
         value = constraint(below.tree(x), above.tree(params))
-        if jnp.ndim(value) != 1:
-            raise fault(expected="a constraint that is a vector", got=f"{jnp.ndim(value)} axes", fix="Return [k].")
+        if not isinstance(value, jax.Array) or value.ndim != 1 or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise fault(
+                expected="a constraint that is a vector of floats",
+                got=described(value),
+                fix="Return an array [k], of one number for each constraint.",
+            )
         return value
 
     def feasible(x: Array, params: Array) -> tuple[Array, Array]:
@@ -179,11 +199,28 @@ def lv_hba(
         gap = own - h(y, params)
         x, params = feasible(moved_x, moved_params)
         centre = jnp.clip(centre + centre_rate / proximity * (multipliers - centre), low, high)
-        return (params, x, y, multipliers, centre), (value, gap)
+        return like((params, x, y, multipliers, centre), carry), (value, gap)
 
     x_flat, params = feasible(below.flat, above.flat)
-    none = jnp.clip(jnp.zeros_like(c(x_flat, params)), low, high)
+    zero = jnp.zeros_like(c(x_flat, params))
+    none = like(jnp.clip(zero, low, high), zero)
     begin: tuple[Array, ...] = (params, x_flat, allowed(x_flat, params), none, none)
     last, (values, gap) = jax.lax.scan(turn, begin, jnp.arange(steps))
     found, result = outcome(above.tree(last[0]), all_finite((last, values)), throw)
     return ConstrainedBilevel(found, below.tree(last[1]), last[3], values, gap, result, 5 * steps)
+
+
+def _rising(bounds: Any) -> tuple[Any, Any]:
+    """The two bounds; what is traced is taken as it is.
+
+    Raises:
+        ValueError: they are no two numbers, or do not rise.
+    """
+    fix = "(0, 1000) for an inequality, say."
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise fault(expected="bounds, two numbers", got=described(bounds), fix=fix)
+    if any(isinstance(bound, jax.core.Tracer) for bound in bounds):
+        return bounds[0], bounds[1]
+    if not all(isinstance(bound, int | float) for bound in bounds) or not bounds[0] < bounds[1]:
+        raise fault(expected="bounds that rise", got=repr(bounds), fix=fix)
+    return bounds[0], bounds[1]

@@ -8,10 +8,21 @@ import jax.numpy as jnp
 import optimistix
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import AbstractRecord, check_callable, check_count, check_instance, check_loss, exact, fault, norm, space
+from ..._core import (
+    AbstractRecord,
+    check_callable,
+    check_count,
+    check_floats,
+    check_instance,
+    check_loss,
+    exact,
+    fault,
+    norm,
+    space,
+)
 from ...estimate import Smoothness
 from .._outcome import all_finite, outcome
-from .._settings import check_positive
+from .._settings import check_decays, check_positive
 
 _DENSE = 256  # up to so many unknowns or hyperparameters the mixed derivative's norm is found
 
@@ -104,7 +115,8 @@ def maid(
     Raises:
         ValueError: settings out of range, a loss that is no real scalar, or ``mixed_norm`` missing from the constants
             where it is too large to be found.
-        RuntimeError: a number was not finite; raised when it is run.
+        RuntimeError: a number was not finite where θ is; raised when it is run. Where one was not on the way of a line
+            search, that is shortened.
 
     Example:
         >>> import jax.numpy as jnp
@@ -117,6 +129,8 @@ def maid(
         ... )
         >>> [round(float(x), 1) for x in found.params]
         [1.0, 1.0]
+
+    Forward mode differentiates through a run, reverse mode does not: how long its loops are depends on the data.
 
     Cost: counted in ``gradients`` and ``products``; beside them two gradients of the upper loss and one mixed product a
         try, and where ``mixed_norm`` is not given as many mixed products as there are unknowns or hyperparameters,
@@ -134,8 +148,18 @@ def maid(
     check_instance(smoothness, Smoothness, what="smoothness", fix="Pass estimate.Smoothness(convexity=...).")
     check_positive(curvature=curvature, accuracy=accuracy, residual=residual, rate=rate)
     steps, tries, limit = (check_count(n, what=w) for n, w in ((steps, "steps"), (tries, "tries"), (limit, "limit")))
-    if not 0 < decrease < trust < 1:
+    traced = any(isinstance(share, jax.core.Tracer) for share in (decrease, trust))
+    check_decays(decrease=decrease, trust=trust)
+    if not traced and not 0 < decrease < trust < 1:
         raise fault(expected="0 < decrease < trust < 1", got=f"{decrease}, {trust}", fix="0.1 and 0.5 are usual.")
+    check_floats((start, x), what="start and x", fix="Keep what is not solved for out of them, in the losses.")
+    convexity = smoothness.convexity
+    if all(isinstance(number, int | float) for number in (curvature, convexity)) and curvature < convexity:
+        raise fault(
+            expected=f"a curvature of at least the convexity, {convexity}",
+            got=repr(curvature),
+            fix="They are the largest and the least eigenvalue of the lower loss's Hessian.",
+        )
     above, below = space(start), space(x)
     dtype = below.flat.dtype
     smoothness, curvature = jax.tree.map(lambda number: jnp.asarray(number, dtype), (smoothness, curvature))
@@ -208,7 +232,15 @@ def maid(
             value, pull = loss(x)
             q, rest, products = system(x, params, pull, at["q"], delta)
             z, omega = bounded(x, params, near, q, rest)
-            found = {"x": x, "q": q, "z": z, "omega": omega, "near": near, "value": value, "pull": norm(pull)}
+            found = {
+                "x": x,
+                "q": q,
+                "z": z,
+                "omega": omega,
+                "near": near,
+                "value": value.astype(dtype),
+                "pull": norm(pull),
+            }
             counted = {"gradients": at["gradients"] + gradients, "products": at["products"] + products}
             return found | counted | {"accuracy": epsilon, "residual": delta, "try": at["try"] + 1}
 
@@ -247,14 +279,16 @@ def maid(
             "products": at["products"],
         }
         seen = {name: following[name] for name in ("rate", "gradients", "products")}
-        seen |= {"accuracy": at["accuracy"], "value": at["value"], "good": good}
+        seen |= {"accuracy": at["accuracy"], "value": at["value"], "near": at["near"], "good": good}
         return following, seen | {"bound": at["omega"] / jnp.where(length == 0, 1, length)}
 
     carry = {"params": above.flat, "x": below.flat, "q": jnp.zeros_like(below.flat)}
     carry |= {"accuracy": jnp.asarray(accuracy, dtype), "residual": jnp.asarray(residual, dtype)}
     carry |= {"rate": jnp.asarray(rate, dtype), "gradients": jnp.array(0), "products": jnp.array(0)}
     last, seen = jax.lax.scan(turn, carry, length=steps)
-    params, result = outcome(above.tree(last["params"]), all_finite((last["params"], last["x"], seen["value"])), throw)
+    params, result = outcome(
+        above.tree(last["params"]), all_finite((last["params"], last["x"], seen["value"], seen["near"])), throw
+    )
     return InexactBilevel(
         params,
         below.tree(last["x"]),

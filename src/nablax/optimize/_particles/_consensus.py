@@ -9,7 +9,17 @@ import optax
 import optimistix
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import AbstractRecord, check_callable, check_count, check_key, check_loss, exact, norm, space
+from ..._core import (
+    AbstractRecord,
+    check_callable,
+    check_count,
+    check_floats,
+    check_key,
+    check_loss,
+    exact,
+    norm,
+    space,
+)
 from .._outcome import outcome
 from .._settings import check_not_negative, check_positive, rate_at
 from ._crowd import crowd
@@ -112,6 +122,7 @@ def consensus(
     if not callable(sharpness):
         check_positive(sharpness=sharpness)
     check_key(key)
+    check_floats(start, what="particles", fix="Keep what is not moved out of them, in the loss.")
     particles = crowd(start, least=2)
     one = jax.tree.map(lambda leaf: leaf[0], start)
     states = space(one)
@@ -126,7 +137,9 @@ def consensus(
         lowest = jnp.min(values)
         above = jnp.where(jnp.isfinite(lowest), values - lowest, jnp.nan)
         weights = jnp.exp(-rate_at(sharpness, step) * above).astype(x.dtype)
-        return weights @ x / jnp.sum(weights), lowest
+        # Nought times what is no number is none.
+        heard = jnp.where(weights[:, None] > 0, x, 0)
+        return weights @ heard / jnp.sum(weights), lowest
 
     def turn(x: Float[Array, "particles dim"], now: tuple[Array, Array]) -> tuple[Array, Array]:
         step, key = now
@@ -134,7 +147,7 @@ def consensus(
         away = x - centre[None]
         reach = away if anisotropic else norm(away, axis=1, keepdims=True)
         shaken = noise * step_size**0.5 * reach * jax.random.normal(key, x.shape, x.dtype)
-        return x - drift * step_size * away + shaken, lowest
+        return (x - drift * step_size * away + shaken).astype(x.dtype), lowest
 
     whole, lowest = jax.lax.scan(turn, whole, (jnp.arange(steps), jax.random.split(key, steps)))
     centre, last = agreed(whole, steps)

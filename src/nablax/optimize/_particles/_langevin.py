@@ -8,8 +8,21 @@ import jax.numpy as jnp
 import optimistix
 from jaxtyping import Array, Float
 
-from ..._core import AbstractRecord, check_callable, check_count, check_key, check_loss, check_shape, exact, unit_vector
+from ..._core import (
+    AbstractRecord,
+    check_callable,
+    check_count,
+    check_floats,
+    check_key,
+    check_loss,
+    check_shape,
+    exact,
+    norm,
+    unit_vector,
+    wide_dtype,
+)
 from ...spaces import Sphere
+from .._leaves import like
 from .._outcome import all_finite, outcome
 from .._settings import check_not_negative, check_positive
 
@@ -63,7 +76,7 @@ def averaged_langevin(
 
     Args:
         loss: ``loss(theta) -> scalar``.
-        start: θ at first, [dim], of any length but 0.
+        start: θ at first, [dim], of any length but 0; halves are computed with in single precision.
         steps: turns.
         step_size: h, time a step; well below 1/d, within which the walk forgets where it was.
         strength: ε, per unit of the loss; 1 by default. Too weak and the noise of the average hides it (which falls
@@ -77,7 +90,7 @@ def averaged_langevin(
 
     Raises:
         ValueError: settings out of range, no key, a start that is no vector, or a loss that is no real scalar.
-        RuntimeError: a number was not finite; raised when it is run.
+        RuntimeError: a number was not finite, or the start is zero; raised when it is run.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -97,6 +110,9 @@ def averaged_langevin(
     """
     check_callable(loss, what="loss", fix="Pass loss(theta) -> scalar.")
     start = check_shape(start, (None,), what="start", fix="Pass a vector.")
+    check_floats(start, what="start", fix="Pass a vector of floats.")
+    start = start.astype(wide_dtype(start))
+    start = eqx.error_if(start, norm(start) == 0, "averaged_langevin: the start is zero, and has no direction.")
     steps = check_count(steps, what="steps")
     check_positive(step_size=step_size)
     check_not_negative(strength=strength)
@@ -111,7 +127,7 @@ def averaged_langevin(
         # Projected anew, so that roundings do not add up.
         theta = sphere.project(sphere.exp(theta, sphere.tangent(theta, moved)))
         seen = jnp.outer(theta, theta) if even else theta
-        return (theta, average + seen / steps), value
+        return like((theta, average + seen / steps), carry), value
 
     dim = start.shape[0]
     nothing = jnp.zeros((dim, dim) if even else (dim,), start.dtype)

@@ -9,7 +9,17 @@ import optax
 import optimistix
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import AbstractRecord, check_callable, check_count, check_key, check_loss, check_pair, exact, space
+from ..._core import (
+    AbstractRecord,
+    check_callable,
+    check_count,
+    check_floats,
+    check_key,
+    check_loss,
+    check_pair,
+    exact,
+    space,
+)
 from .._outcome import all_finite, outcome
 from .._settings import check_positive, rate_at
 from ._crowd import crowd
@@ -98,6 +108,7 @@ def mean_field_descent_ascent(
         check_positive(sharpness=sharpness)
     check_key(key)
     pair = check_pair(start, expected="two crowds, (xs, ys)", fix="Pass a pair of trees with leading axes.")
+    check_floats(pair, what="crowds", fix="Keep what is not moved out of them, in the payoff.")
     sizes = [crowd(one, least=1) for one in pair]
     first, second = (space(jax.tree.map(lambda leaf: leaf[0], one)) for one in pair)
     xs, ys = (jax.vmap(lambda particle: space(particle).flat)(one) for one in pair)
@@ -118,7 +129,7 @@ def mean_field_descent_ascent(
         for points, slope, speed, draw in zip(crowds, (-sizes[0] * down, sizes[1] * up), (1.0, timescale), keys):
             spread = jnp.sqrt(2 * speed * step_size / rate_at(sharpness, step)).astype(points.dtype)
             drawn = jax.random.normal(draw, points.shape, points.dtype)
-            moved.append(points + speed * step_size * slope + spread * drawn)
+            moved.append((points + speed * step_size * slope + spread * drawn).astype(points.dtype))
         return (moved[0], moved[1]), value
 
     numbered = jnp.arange(steps), jax.random.split(key, steps)

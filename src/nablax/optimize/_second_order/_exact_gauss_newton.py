@@ -11,7 +11,7 @@ from ..._core import check_callable, exact, register_rule, required, wide_dtype
 from ...regulate import gramian
 from .._leaves import like
 from .._settings import check_decays, check_not_negative, check_positive, is_zero, with_rate
-from ._rows import Predict, RowLoss, check_inputs, of_rows
+from ._rows import Predict, RowLoss, check_inputs, of_rows, outputs_of
 
 _FEW, _ENOUGH = 0.25, 0.75  # shares of the decrease that the model promises
 
@@ -21,7 +21,7 @@ class GaussNewtonState(NamedTuple):
 
     Attributes:
         step: number of steps made.
-        damping: λ of the next step, in units of the curvature.
+        damping: λ of the next step where it is adapted, else of the last, in units of the curvature.
     """
 
     step: Int[Array, ""]
@@ -54,6 +54,7 @@ def scale_by_gauss_newton(
 
     Args:
         predict: ``predict(params, row) -> outputs`` of one row of data, an array.
+            Of an Equinox model ``params`` is what is trained alone: ``equinox.combine(params, model)(row["x"])``.
         loss: ``loss(outputs, row) -> scalar`` of one row, twice differentiable, convex in the outputs: half the squared
             error, a cross-entropy of logits.
         damping: λ, 1 by default as the authors', in units of the curvature. Where curvatures are below it, steps are
@@ -109,12 +110,14 @@ def scale_by_gauss_newton(
         rows = check_inputs(inputs)
 
         def outputs(at: PyTree) -> Float[Array, "rows ..."]:
-            return jax.vmap(lambda row: predict(at, row))(inputs)
+            return outputs_of(predict, at, inputs)
 
+        # What is injected may change from step to step; what is adapted goes on from where it is.
+        now = like(jnp.where(adaptation == 0, damping, state.damping), state.damping)
         predicted, pull = jax.vjp(outputs, params)
         slopes, curvature = _of_outputs(loss, predicted, inputs)
         system = _times(curvature, _inner_products(predict, params, inputs, predicted))
-        found = jnp.linalg.solve(system + rows * state.damping * jnp.eye(len(system)), slopes.ravel())
+        found = jnp.linalg.solve(system + rows * now * jnp.eye(len(system)), slopes.ravel())
         (direction,) = pull(found.reshape(predicted.shape).astype(predicted.dtype))
 
         def adapted() -> Float[Array, ""]:
@@ -127,9 +130,9 @@ def scale_by_gauss_newton(
             grow = change > _FEW * promised
             fall = change < _ENOUGH * promised
             factor = 1 + adaptation
-            return state.damping * jnp.where(grow, factor, jnp.where(fall, 1 / factor, 1.0))
+            return now * jnp.where(grow, factor, jnp.where(fall, 1 / factor, 1.0))
 
-        following = state.damping if is_zero(adaptation) else like(adapted(), state.damping)
+        following = now if is_zero(adaptation) else like(adapted(), now)
         return like(direction, updates), GaussNewtonState(optax.safe_increment(state.step), following)
 
     return optax.GradientTransformationExtraArgs(init, update)

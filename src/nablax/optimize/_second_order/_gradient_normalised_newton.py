@@ -9,7 +9,19 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import check_count, check_like, divide, exact, fault, register_rule, required, tree_norm, wide_dtype
+from ..._core import (
+    check_count,
+    check_like,
+    described,
+    divide,
+    exact,
+    fault,
+    register_rule,
+    required,
+    tree_norm,
+    wide_dtype,
+)
+from .._answers import looking, multiplying, one_value
 from .._leaves import like
 from .._settings import check_positive
 from ._krylov import krylov
@@ -94,8 +106,7 @@ def gradient_normalised_newton(
     """
     check_positive(gamma=gamma)
     dimensions = check_count(dimensions, what="dimensions")
-    if not all(np.all((np.asarray(leaf) > 0) & np.isfinite(leaf)) for leaf in jax.tree.leaves(metric)):
-        raise fault(expected="a metric of positive numbers", got="others among them", fix="B measures lengths.")
+    _check_metric(metric)
 
     def init(params: PyTree) -> GradientNormalisedState:
         _roots(metric, params)
@@ -119,9 +130,9 @@ def gradient_normalised_newton(
     ) -> tuple[PyTree, GradientNormalisedState]:
         name = "gradient_normalised_newton"
         params = required(params, "params", by=name)
-        value = required(value, "value", by=name)
-        look = required(grad_fn, "grad_fn", by=name)
-        product = required(product_fn, "product_fn", by=name)
+        value = one_value(required(value, "value", by=name), by=name)
+        look = looking(required(grad_fn, "grad_fn", by=name), updates)
+        product = multiplying(required(product_fn, "product_fn", by=name))
         roots = _roots(metric, updates)
 
         def over_roots(tree: PyTree) -> PyTree:
@@ -140,10 +151,9 @@ def gradient_normalised_newton(
             tries, radius, _ = carry
             step, positive = move(radius)
             after, slope = look(jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, step))
-            check_like(slope, updates, what="a gradient that", fix="Pass grad_fn(params) -> (value, grads).")
             rest = tree_norm(over_roots(slope))
             # The decrease times 8 λ against the square of the new gradient's norm, both over the old one's.
-            good = positive & (8 * (value - after) >= radius * rest * divide(rest, length))
+            good = positive & (8 * (value - one_value(after, by=name)) >= radius * rest * divide(rest, length))
             return tries + 1, jnp.where(good, radius, radius / 2), good
 
         start = jnp.zeros((), jnp.int32), state.gamma, jnp.array(False)
@@ -156,6 +166,18 @@ def gradient_normalised_newton(
         return step, GradientNormalisedState(optax.safe_increment(state.step), following, tries, accepted)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_metric(metric: PyTree) -> None:
+    """Refuse a metric that is not of positive numbers; what is traced is taken as it is."""
+    for leaf in jax.tree.leaves(metric):
+        if isinstance(leaf, jax.core.Tracer):
+            continue
+        numbers = np.asarray(leaf)
+        if numbers.dtype.kind not in "iuf" and not jnp.issubdtype(numbers.dtype, jnp.floating):
+            raise fault(expected="a metric of positive numbers", got=described(metric), fix="B measures lengths.")
+        if not np.all((numbers > 0) & np.isfinite(numbers)):
+            raise fault(expected="a metric of positive numbers", got="others among them", fix="B measures lengths.")
 
 
 def _roots(metric: PyTree, tree: PyTree) -> PyTree:

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import check_instance, divide, exact, norm, register_rule, required, space, tree_norm, wide_dtype
+from .._answers import multiplying
 from .._leaves import like
 from .._settings import check_positive, with_rate
 
@@ -52,7 +53,8 @@ def scale_by_natural_gradient(
         ``product_fn``.
 
     Raises:
-        ValueError: settings out of range, or no solver of Lineax; at an update, an argument is missing.
+        ValueError: settings out of range, or no solver of Lineax; at an update, an argument is missing, or
+            a product is not shaped like its vector.
 
     Example:
         >>> import jax.numpy as jnp
@@ -86,7 +88,7 @@ def scale_by_natural_gradient(
         product_fn: Callable[[PyTree], PyTree] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, NaturalGradientState]:
-        product = required(product_fn, "product_fn", by="natural_gradient")
+        product = multiplying(required(product_fn, "product_fn", by="natural_gradient"))
         vectors = space(updates)
         length = norm(vectors.flat)
         unit = divide(vectors.flat, length)

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import check_count, divide, exact, fault, register_rule, required, wide_dtype
+from .._answers import multiplying, one_value
 from .._leaves import like
 from .._settings import check_not_negative, with_rate
 from ._krylov import krylov
@@ -99,7 +100,7 @@ def scale_by_saddle_free_newton(
         **extra: Any,
     ) -> tuple[PyTree, SaddleFreeState]:
         name = "saddle_free_newton"
-        spectrum = krylov(required(product_fn, "product_fn", by=name), updates, dimensions)
+        spectrum = krylov(multiplying(required(product_fn, "product_fn", by=name)), updates, dimensions)
 
         def scaled(damping: Array) -> PyTree:
             size = jnp.abs(spectrum.eigenvalues) + damping
@@ -112,7 +113,8 @@ def scale_by_saddle_free_newton(
             value = required(value_fn, "value_fn", by=name)
 
             def after(damping: Array) -> Array:
-                return value(jax.tree.map(lambda p, u: (p - u).astype(p.dtype), here, scaled(damping)))
+                there = jax.tree.map(lambda p, u: (p - u).astype(p.dtype), here, scaled(damping))
+                return one_value(value(there), by=name)
 
             values = jax.lax.map(after, candidates)
             # A loss that is no number is no low one; where none is a number the most damped is taken.

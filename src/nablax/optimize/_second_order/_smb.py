@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int, PyTree
 
-from ..._core import check_like, divide, exact, fault, norm, register_rule, required, tree_norm, wide_dtype
+from ..._core import divide, exact, fault, norm, register_rule, required, tree_norm, wide_dtype
+from .._answers import looking, one_value
 from .._leaves import like, over_leaves
 from .._settings import check_positive, check_rate, check_share, rate_at
 
@@ -79,7 +80,7 @@ def smb(
     """
     check_rate(learning_rate)
     check_share(eta=eta)
-    if isinstance(eta, int | float) and eta == 1:
+    if not isinstance(eta, jax.core.Tracer) and eta == 1:
         raise fault(expected="eta below 1", got=repr(eta), fix="At 1 the model's matrix may be singular.")
     check_positive(c=c)
 
@@ -97,15 +98,14 @@ def smb(
         **extra: Any,
     ) -> tuple[PyTree, SmbState]:
         params = required(params, "params", by="smb")
-        value = required(value, "value", by="smb")
-        look = required(grad_fn, "grad_fn", by="smb")
+        value = one_value(required(value, "value", by="smb"), by="smb")
+        look = looking(required(grad_fn, "grad_fn", by="smb"), updates)
         rate = jnp.asarray(rate_at(learning_rate, state.step), wide_dtype(updates))
         trial = jax.tree.map(lambda g: (-rate * g).astype(g.dtype), updates)
         after, slope = look(jax.tree.map(lambda p, s: (p + s).astype(p.dtype), params, trial))
-        check_like(slope, updates, what="a gradient that", fix="Pass grad_fn(params) -> (value, grads).")
         length = tree_norm(updates)
         # What is no number has not fallen.
-        failed = ~(after <= value - c * rate * length * length)
+        failed = ~(one_value(after, by="smb") <= value - c * rate * length * length)
         (built,) = over_leaves(lambda g, h: (_model_step(g, h, rate, eta),), 1, updates, slope)
         step = jax.tree.map(lambda s, m: jnp.where(failed, m, s), trial, like(built, trial))
         return step, SmbState(optax.safe_increment(state.step), failed)

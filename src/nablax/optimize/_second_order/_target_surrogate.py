@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from ..._core import check_callable, check_count, check_optimizer, register_rule, required, wide_dtype
 from .._leaves import like
 from .._settings import check_positive, rate_at
-from ._rows import Predict, RowLoss, check_inputs, of_rows
+from ._rows import Predict, RowLoss, check_inputs, of_rows, outputs_of
 
 
 class TargetSurrogateState(NamedTuple):
@@ -57,6 +57,7 @@ def target_surrogate(
     Args:
         inner: any optimiser of Optax's.
         predict: ``predict(params, row) -> outputs`` of one row of data, an array.
+            Of an Equinox model ``params`` is what is trained alone: ``equinox.combine(params, model)(row["x"])``.
         loss: ``loss(outputs, row) -> scalar`` of one row.
         eta: η, the rate in the space of outputs, a number or a schedule of the number of the step.
         steps: of the inner optimiser, 10 by default; the authors use 1, 5, 10 and 100.
@@ -108,7 +109,7 @@ def target_surrogate(
         rows, rate = check_inputs(inputs), rate_at(eta, state.step)
 
         def outputs(at: PyTree) -> Float[Array, "rows ..."]:
-            predicted = jax.vmap(lambda row: predict(at, row))(inputs)
+            predicted = outputs_of(predict, at, inputs)
             return predicted.astype(wide_dtype(predicted))
 
         targets = outputs(params)

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import Key, check_count, check_key, exact, register_rule, required, space
+from .._answers import multiplying
 from .._leaves import like
 from .._settings import check_not_negative, check_positive, is_zero, with_rate
 
@@ -93,7 +94,7 @@ def scale_by_thermodynamic_natural_gradient(
         product_fn: Callable[[PyTree], PyTree] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, ThermodynamicState]:
-        product = required(product_fn, "product_fn", by="thermodynamic_natural_gradient")
+        product = multiplying(required(product_fn, "product_fn", by="thermodynamic_natural_gradient"))
         vectors = space(updates)
         gradient, lapse = vectors.flat, time / steps
 
