@@ -111,7 +111,7 @@ def _saga(passes: int) -> Callable[[Array, Key], Array]:
             change = problem.grad_of(w, row) - seen[row]
             return (w - rate * (change + mean), seen.at[row].add(change), mean + change / _ROWS), None
 
-        (w, *_), _ = jax.lax.scan(step, (w, seen, seen.mean(0)), draws)
+        (w, _, _), _ = jax.lax.scan(step, (w, seen, seen.mean(0)), draws)
         return jnp.log10(problem.gap(w))
 
     return run
