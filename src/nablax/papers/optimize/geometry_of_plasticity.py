@@ -1,0 +1,99 @@
+r"""How a network's weights changed tells by which geometry it learnt: the change is normal in the right potential's dual.
+
+Mirror descent on a linear regression with far more weights than rows moves :math:`\nabla\phi(w)` by sums of the rows,
+whatever the loss was on the way. With rows of independent numbers these sums are normal over the weights, and what
+another potential makes of the same two sets of weights is not.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+from scipy.stats import kstest
+
+from ..._core import Key
+from ...optimize import Potential, mirror_descent, negative_entropy, p_norm
+from .._contrast import Contrast
+from .._records import Check, Paper
+
+PAPER = Paper(
+    slug="geometry-of-plasticity",
+    title="Synaptic Weight Distributions Depend on the Geometry of Plasticity",
+    year=2023,
+    link="https://arxiv.org/abs/2305.19394",
+    rooms=("optimize",),
+    row=154,
+    read="code",
+)
+
+_WEIGHTS, _ROWS, _STEPS = 10_000, 50, 400
+# The rate that moves weights by about half of their size in these steps, by trial on one key of neither record.
+_RATES = {"2-norm": 3e-3, "3-norm": 3e-3, "negative entropy": 3e-3}
+
+
+def _potentials() -> dict[str, Potential]:
+    return {"2-norm": p_norm(2.0), "3-norm": p_norm(3.0), "negative entropy": negative_entropy()}
+
+
+def _weights(rate: float, potential: Potential, key: Key) -> tuple[Float[Array, " weights"], Float[Array, " weights"]]:
+    """Weights before and after learning: lognormal sizes and random signs at first, as synapses have them."""
+    size_key, sign_key, row_key, target_key = jax.random.split(key, 4)
+    sizes = jnp.exp(0.5 * jax.random.normal(size_key, (_WEIGHTS,)))
+    start = sizes * jax.random.rademacher(sign_key, (_WEIGHTS,), sizes.dtype)
+    rows = jax.random.normal(row_key, (_ROWS, _WEIGHTS)) / _WEIGHTS**0.5
+    targets = rows @ start + 30 * jax.random.normal(target_key, (_ROWS,))
+    optimizer = mirror_descent(rate * _WEIGHTS / _ROWS, potential)
+
+    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+        w, state = carry
+        grads = rows.T @ (rows @ w - targets)
+        updates, state = optimizer.update(grads, state, w)
+        return (optax.apply_updates(w, updates), state), None
+
+    (after, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=_STEPS)
+    return start, after
+
+
+def _distance(before: np.ndarray, after: np.ndarray, dual: Callable[[Array], Array]) -> float:
+    """Of the change in the dual from a normal distribution of its mean and variance, by Kolmogorov and Smirnov."""
+    change = np.asarray(dual(after), np.float64) - np.asarray(dual(before), np.float64)
+    return float(kstest((change - change.mean()) / change.std(), "norm").statistic)
+
+
+def checks(key: Key, *, full: bool = False) -> list[Check]:
+    """Learn by each of three potentials, and look at the change by all three.
+
+    Args:
+        key: of weights, rows and targets.
+        full: four times as many repetitions. The paper's deep networks are at neither scale.
+
+    Returns:
+        Three checks, one a potential.
+    """
+    potentials = _potentials()
+    listed = []
+    with jax.enable_x64(True):
+        for name, one in zip(potentials, jax.random.split(key, len(potentials))):
+            learn = jax.jit(jax.vmap(lambda key, name=name: _weights(_RATES[name], potentials[name], key)))
+            before, after = learn(jax.random.split(one, 16 if full else 4))
+            others = [name, *(other for other in potentials if other != name)]
+            found = {
+                f"in the dual of the {other}" + (", by which it learnt" if other == name else ""): [
+                    _distance(b, a, potentials[other].gradient) for b, a in zip(before, after)
+                ]
+                for other in others
+            }
+            listed.append(
+                Check(
+                    f"What was learnt by the {name} is normal in its dual, and in no other's by far.",
+                    "a theorem of wide networks, and a test between geometries of synapses",
+                    contrasts=Contrast("distance of the change from a normal distribution", found, "lower", ratio=0.5),
+                )
+            )
+    return listed
+
+
+__all__ = ["PAPER", "checks"]
