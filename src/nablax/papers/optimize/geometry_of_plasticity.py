@@ -57,9 +57,9 @@ def _weights(rate: float, potential: Potential, key: Key) -> tuple[Float[Array, 
     return start, after
 
 
-def _distance(before: np.ndarray, after: np.ndarray, dual: Callable[[Array], Array]) -> float:
+def _distance(before: Array, after: Array, dual: Callable[[Array], Array]) -> float:
     """Of the change in the dual from a normal distribution of its mean and variance, by Kolmogorov and Smirnov."""
-    change = np.asarray(dual(after), np.float64) - np.asarray(dual(before), np.float64)
+    change = np.asarray(dual(after) - dual(before))
     return float(kstest((change - change.mean()) / change.std(), "norm").statistic)
 
 
