@@ -1,6 +1,6 @@
 """PSGD with one Hessian product a step in Rosenbrock's valley, where plain and adapted rates creep.
 
-L-BFGS, which has the whole loss without noise and searches along lines, is at the bottom in some forty evaluations; what
+L-BFGS, which has the loss without noise and searches along lines, is at the bottom in some forty evaluations; what
 is compared here goes on where neither is to be had.
 """
 
