@@ -67,7 +67,7 @@ def _problem(key: Key) -> _Ridge:
     a, b, c, d, e = jax.random.split(key, 5)
     scales = jnp.geomspace(3.0, 0.03, _DIM)
     weights = jnp.where(jnp.arange(_DIM) % 4 == 0, jax.random.normal(a, (_DIM,)) / scales, 0.0)
-    inputs, others = (scales * jax.random.normal(k, (_ROWS, _DIM)) for k in (b, c))
+    inputs, others = (scales[None] * jax.random.normal(k, (_ROWS, _DIM)) for k in (b, c))
     targets = inputs @ weights + jax.random.normal(d, (_ROWS,))
     return _Ridge(inputs, targets, others, others @ weights + jax.random.normal(e, (_ROWS,)))
 
