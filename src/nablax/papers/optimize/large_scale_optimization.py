@@ -52,7 +52,7 @@ class _Problem(NamedTuple):
 
 def _problem(key: Key) -> _Problem:
     row_key, truth_key, sign_key = jax.random.split(key, 3)
-    rows = jax.random.normal(row_key, (_ROWS, _COLUMNS)) * jnp.logspace(0, -1.5, _COLUMNS)
+    rows = jax.random.normal(row_key, (_ROWS, _COLUMNS)) * jnp.logspace(0, -1.5, _COLUMNS)[None]
     chances = jax.nn.sigmoid(rows @ (3 * jax.random.normal(truth_key, (_COLUMNS,))))
     signs = jnp.where(jax.random.uniform(sign_key, (_ROWS,)) < chances, 1.0, -1.0)
     problem = _Problem(rows, signs, jnp.zeros(()))

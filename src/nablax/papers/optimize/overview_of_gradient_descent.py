@@ -105,7 +105,7 @@ def _sparse(make: Callable[[Array], Any]) -> Callable:
     def run(rate: Array, key: Key) -> Array:
         truth_key, row_key, sign_key = jax.random.split(key, 3)
         truth = jax.random.normal(truth_key, (_FEATURES,))
-        present = jax.random.uniform(row_key, (_EXAMPLES + _FRESH, _FEATURES)) < 1 / (1 + jnp.arange(_FEATURES))
+        present = jax.random.uniform(row_key, (_EXAMPLES + _FRESH, _FEATURES)) < 1 / (1 + jnp.arange(_FEATURES))[None]
         rows = present.astype(jnp.float32)
         signs = jnp.where(jax.random.uniform(sign_key, (len(rows),)) < jax.nn.sigmoid(2 * rows @ truth), 1.0, -1.0)
         optimizer, start = make(rate), jnp.zeros(_FEATURES)
