@@ -7,6 +7,7 @@ import jax
 from jaxtyping import PyTree
 
 from ..._core import fault
+from .._prefix import places
 
 Ascends = PyTree | Callable[[PyTree], PyTree]
 
@@ -31,17 +32,11 @@ def by_player(ascends: Ascends | None, tree: PyTree, descent: Any, ascent: Any) 
     flags: Any = False if ascends is None else ascends
     if callable(flags) and jax.tree_util.all_leaves([flags]):
         flags = flags(tree)
-    parts: list = jax.tree.leaves(flags)
-    if not all(isinstance(flag, bool) for flag in parts):
+    if not all(isinstance(flag, bool) for flag in jax.tree.leaves(flags)):
         raise fault(expected="ascends, a tree of True and False", got=repr(flags), fix="Pass (False, True), for one.")
-    structure: Any = jax.tree.structure(flags)
-    try:
-        places = structure.flatten_up_to(tree)
-    except (ValueError, TypeError) as error:
-        raise fault(
-            expected="ascends in a tree that the parameters' tree begins with",
-            got=f"{structure} for parameters of {jax.tree.structure(tree)}",
-            fix="Give a boolean for each part: {'generator': False, 'critic': True}.",
-        ) from error
-    factors = [jax.tree.map(lambda leaf, f=ascent if flag else descent: f, place) for flag, place in zip(parts, places)]
+    found = places(
+        flags, tree, what="ascends", fix="Give a boolean for each part: {'generator': False, 'critic': True}."
+    )
+    factors = [ascent if flag else descent for flag, place in found for _ in jax.tree.leaves(place)]
+    structure: Any = jax.tree.structure(tree)
     return structure.unflatten(factors)

@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 from ..._core import check_like, exact, fault, required, wide_dtype
 from ...spaces import AbstractManifold, AbstractSpace, Euclidean
 from .._leaves import like
+from .._prefix import places
 
 # Of a rule: (gradient, its squared length, what is carried, what is not) -> (step, and the last two anew).
 Rule = Callable[[Array, Array, tuple, tuple], tuple[Array, tuple, tuple]]
@@ -29,17 +30,14 @@ def spaces_of(spaces: PyTree, params: PyTree) -> list[AbstractManifold | None]:
     Raises:
         ValueError: the spaces are no prefix of the parameters, or a leaf holds no points of its space.
     """
-    parts, structure = _flat(spaces, is_leaf=lambda x: x is None or isinstance(x, AbstractSpace))
-    try:
-        places = structure.flatten_up_to(params)
-    except (ValueError, TypeError) as error:
-        raise fault(
-            expected="spaces in a tree that the parameters' tree begins with",
-            got=f"{structure} for parameters of {jax.tree.structure(params)}",
-            fix="Give a space, or None for flat, for each part: {'frame': Stiefel(8, 2), 'bias': None}.",
-        ) from error
     found: list[AbstractManifold | None] = []
-    for space, place in zip(parts, places):
+    for space, place in places(
+        spaces,
+        params,
+        what="spaces",
+        fix="Give a space, or None for flat, for each part: {'frame': Stiefel(8, 2), 'bias': None}.",
+        is_leaf=lambda x: x is None or isinstance(x, AbstractSpace),
+    ):
         if not (space is None or isinstance(space, AbstractManifold | Euclidean)):
             raise fault(
                 expected="a curved space, Euclidean or None", got=repr(space), fix="Pass spaces.Sphere(3), for one."
@@ -63,8 +61,8 @@ def scalar_zeros(spaces: PyTree, params: PyTree, value: Any = 0.0) -> PyTree:
         shape = (*jnp.shape(leaf)[:keep], *[1] * (jnp.ndim(leaf) - keep))
         return jnp.full(shape, value, wide_dtype(leaf))
 
-    leaves, structure = _flat(params)
-    return structure.unflatten([one(*pair) for pair in zip(leaves, spaces_of(spaces, params))])
+    structure: Any = jax.tree.structure(params)
+    return structure.unflatten([one(*pair) for pair in zip(jax.tree.leaves(params), spaces_of(spaces, params))])
 
 
 @exact
@@ -116,11 +114,6 @@ def walk(
         results.append((update.astype(g.dtype), *(like(new, before) for new, before in zip(tangents + numbers, state))))
     trees = [structure.unflatten([result[i] for result in results]) for i in range(len(rows) - 1)]
     return Walk(trees[0], tuple(trees[1 : split - 1]), tuple(trees[split - 1 :]))
-
-
-def _flat(tree: PyTree, **how: Any) -> tuple[list, Any]:
-    """Leaves and structure, in a type that mypy knows the methods of."""
-    return jax.tree.flatten(tree, **how)
 
 
 class _Pointwise(NamedTuple):
