@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from ..._core import AbstractRecord, Key, check_count, check_finite, check_key, check_shape, divide, exact, fault
 from .._settings import check_share
+from ._quasi_newton import minimised
 
 Loss = Literal["squared", "binary", "classes"]
 _DECAY = 1e-4  # of a stage's weights, over the rows: scikit-learn's, which the authors' code fits stages by
@@ -243,17 +243,7 @@ def _fitted(start: _Stage, x: Array, left: Array, fit_steps: int) -> _Stage:
         decay = _DECAY / len(x) * (jnp.sum(stage.weights**2) + jnp.sum(stage.outputs**2))
         return (jnp.mean((stage(x) - left) ** 2) + decay) / 2
 
-    solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(objective)
-
-    def step(carry: tuple[_Stage, PyTree], _: None) -> tuple[tuple[_Stage, PyTree], None]:
-        stage, state = carry
-        value, grad = value_and_grad(stage, state=state)
-        updates, state = solver.update(grad, state, stage, value=value, grad=grad, value_fn=objective)
-        return (optax.apply_updates(stage, updates), state), None
-
-    (stage, _), _ = jax.lax.scan(step, (start, solver.init(start)), length=fit_steps)
-    return stage
+    return minimised(objective, start, fit_steps)
 
 
 def _encoded(targets: Any, loss: Loss, classes: int | None, rows: int) -> Float[Array, "rows outputs"]:

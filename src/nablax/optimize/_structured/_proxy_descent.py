@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import AbstractRecord, Key, check_callable, check_count, check_floats, checked_loss, keyed, tree_norm
 from .._settings import check_positive
+from ._quasi_newton import minimised
 
 _FIX = "Write loss(params) -> number, or loss(params, *, key) for one of a batch that is drawn with the key."
 
@@ -120,7 +121,7 @@ def _descended(
             moved = jax.tree.map(jnp.subtract, y, x)
             return h(y) + optax.tree.vdot(slope, moved) + optax.tree.vdot(moved, moved) / (2 * rate)
 
-        y = _minimised(subproblem, x, inner_steps)
+        y = minimised(subproblem, x, inner_steps)
         # At the last point the subproblem's gradient is the objective's.
         left = tree_norm(jax.grad(subproblem)(y)) / jnp.maximum(tree_norm(gradient), jnp.finfo(value.dtype).tiny)
         return y, (value, left)
@@ -131,17 +132,3 @@ def _descended(
     for leaf in jax.tree.leaves(params):
         finite &= jnp.all(jnp.isfinite(leaf))
     return ProxyDescent(params, values, left, finite)
-
-
-def _minimised(function: Callable[[PyTree], Array], start: PyTree, steps: int) -> PyTree:
-    solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(function)
-
-    def step(carry: tuple[PyTree, PyTree], _: None) -> tuple[tuple[PyTree, PyTree], None]:
-        y, state = carry
-        value, gradient = value_and_grad(y, state=state)
-        updates, state = solver.update(gradient, state, y, value=value, grad=gradient, value_fn=function)
-        return (optax.apply_updates(y, updates), state), None
-
-    (y, _), _ = jax.lax.scan(step, (start, solver.init(start)), length=steps)
-    return y
