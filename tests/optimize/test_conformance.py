@@ -400,6 +400,32 @@ def test_a_missing_argument_is_named(name, missing):
         rule.update(grads, rule.init(params), **given)
 
 
+ANSWERS = {
+    "grad_fn": {
+        "a gradient alone": lambda look: lambda at: look(at)[1],
+        "a gradient of one number": lambda look: lambda at: (0.0, jnp.zeros(())),
+    },
+    "product_fn": {
+        "one number": lambda product: lambda vector: jnp.zeros(()),
+        "a value and a product": lambda product: lambda vector: (0.0, product(vector)),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "answer"),
+    [(name, lacks, one) for name, row in ROWS.items() for lacks in row.needs for one in ANSWERS.get(lacks, ())],
+)
+def test_what_a_function_returns_is_looked_at(name, function, answer):
+    """None of it is broadcast, and what is wrong is named."""
+    row, grads, params = ROWS[name], tree(1), tree(0)
+    given = {"params": params, **row.extra(grads, params)}
+    given[function] = ANSWERS[function][answer](given[function])
+    rule = row.make(learning_rate=RATE)
+    with pytest.raises(ValueError, match=f"Pass {function}\\("):
+        rule.update(grads, rule.init(params), **given)
+
+
 @rows
 def test_a_check_up_says_why_it_has_no_rates(name):
     row, grads, params = ROWS[name], {"matrix": jnp.ones((1, 2))}, {"matrix": jnp.ones((1, 2))}

@@ -27,7 +27,7 @@ def looking(grad_fn: Any, like: PyTree) -> Callable[[PyTree], tuple[Array, PyTre
     Raises:
         ValueError: it cannot be called; where it is called, its value is no pair, or the second of it no such gradient.
     """
-    fix = "Pass grad_fn(params) -> (value, grads), as jax.value_and_grad makes it of the loss."
+    fix = "Pass grad_fn(params) -> (value, grads) of all parameters, as jax.value_and_grad makes it; no mask round it."
     check_callable(grad_fn, what="grad_fn", fix=fix)
 
     def look(at: PyTree) -> tuple[Array, PyTree]:

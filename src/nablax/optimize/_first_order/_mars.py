@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import check_like, fault, nonzero, norm, register_rule, required, wide_dtype
+from ..._core import fault, nonzero, norm, register_rule, required, wide_dtype
+from .._answers import looking
 from .._leaves import bias, like, over_leaves, wide_zeros
 from .._settings import check_decays, check_not_negative, check_positive, is_zero, with_rate
 
@@ -130,9 +131,7 @@ def scale_by_mars(
     ) -> tuple[PyTree, MarsState]:
         before = state.previous
         if exact:
-            _, before = required(grad_fn, "grad_fn", by="mars(exact=True)")(state.previous)
-            fix = "Pass grad_fn(params) -> (value, grads) of all parameters, and no mask around the rule."
-            check_like(before, updates, what="a gradient at the last parameters that", fix=fix)
+            _, before = looking(required(grad_fn, "grad_fn", by="mars(exact=True)"), updates)(state.previous)
         count = optax.safe_increment(state.step)
 
         def one(g: Array, mu: Array, nu: Any, last: Any) -> tuple[Array, Array, Any]:

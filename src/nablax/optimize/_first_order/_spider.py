@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import check_count, check_like, register_rule, required, wide_dtype
+from ..._core import check_count, register_rule, required, wide_dtype
+from .._answers import looking
 from .._leaves import like, wide_zeros
 from .._settings import check_not_negative, with_rate
 from ._beta_normalised import over_power
@@ -86,16 +87,14 @@ def scale_by_spider(every: int = 5, *, beta: float = 1.0) -> optax.GradientTrans
         **extra: Any,
     ) -> tuple[PyTree, SpiderState]:
         params = required(params, "params", by="spider")
-        at = required(grad_fn, "grad_fn", by="spider")
+        look = looking(required(grad_fn, "grad_fn", by="spider"), updates)
         wide = jax.tree.map(lambda g: g.astype(wide_dtype(g)), updates)
 
         def renewed() -> PyTree:
             return like(wide, state.carried)
 
         def moved() -> PyTree:
-            _, before = at(state.previous)
-            fix = "Pass grad_fn(params) -> (value, grads) of all parameters, and no mask around the rule."
-            check_like(before, updates, what="a gradient at the last parameters that", fix=fix)
+            _, before = look(state.previous)
             return like(jax.tree.map(lambda v, g, old: v + (g - old), state.carried, wide, before), state.carried)
 
         carried = jax.lax.cond(state.step % every == 0, renewed, moved)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, check_count, check_key, check_like, divide, register_rule, required, tree_norm, wide_dtype
+from ..._core import Key, check_count, check_key, divide, register_rule, required, tree_norm, wide_dtype
+from .._answers import looking, multiplying
 from .._leaves import like, wide_zeros
 from .._settings import check_decays, check_positive
 
@@ -116,20 +117,15 @@ def oasis(
         **extra: Any,
     ) -> tuple[PyTree, OasisState]:
         params = required(params, "params", by="oasis")
-        product = required(product_fn, "product_fn", by="oasis")
-        _, before = required(grad_fn, "grad_fn", by="oasis")(state.previous)
-        check_like(
-            before, updates, what="a gradient at the last parameters that", fix="Pass grad_fn of all parameters."
-        )
+        product = multiplying(required(product_fn, "product_fn", by="oasis"))
+        _, before = looking(required(grad_fn, "grad_fn", by="oasis"), updates)(state.previous)
 
         def probed(key: Key) -> PyTree:
             draws = iter(range(len(jax.tree.leaves(updates))))
             signs = jax.tree.map(
                 lambda g: jax.random.rademacher(jax.random.fold_in(key, next(draws)), g.shape, g.dtype), updates
             )
-            found = product(signs)
-            check_like(found, updates, what="a product that", fix="Pass product_fn(vector) -> product, like vector.")
-            return jax.tree.map(lambda z, h: (z * h).astype(wide_dtype(z)), signs, found)
+            return jax.tree.map(lambda z, h: (z * h).astype(wide_dtype(z)), signs, product(signs))
 
         def first(_: None) -> PyTree:
             drawn = jax.lax.map(probed, jax.random.split(key, probes))

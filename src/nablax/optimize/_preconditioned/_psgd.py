@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import Key, check_count, check_key, check_like, fault, nonzero, norm, register_rule, required, wide_dtype
+from ..._core import Key, check_count, check_key, fault, nonzero, norm, register_rule, required, wide_dtype
+from .._answers import multiplying
 from .._leaves import like, over_leaves, wide_zeros
 from .._settings import check_decays, check_not_negative, check_positive, check_share, is_zero, with_rate
 from ._kron_fit import KronFit, begun, fitted, metric_times, squeezed
@@ -131,7 +132,7 @@ def scale_by_psgd(
         wide = jax.tree.map(lambda g: g.astype(wide_dtype(g)), updates)
         now = jax.random.fold_in(key, state.step)
         probe_key, due_key, *_ = jax.random.split(now, 3)
-        product = required(product_fn, "product_fn", by="psgd('newton')") if newton else None
+        product = multiplying(required(product_fn, "product_fn", by="psgd('newton')")) if newton else None
 
         def pair() -> tuple[PyTree, PyTree]:
             """What is fitted to: products and their probes, or gradients and nothing."""
@@ -139,9 +140,7 @@ def scale_by_psgd(
                 return wide, None
             draws = iter(jax.random.split(probe_key, len(jax.tree.leaves(updates)) or 1))
             probes = jax.tree.map(lambda g: jax.random.normal(next(draws), g.shape, g.dtype), updates)
-            products = product(probes)
-            check_like(products, updates, what="a product that", fix="Pass product_fn(vector) -> product, like vector.")
-            return tuple(jax.tree.map(lambda x: x.astype(wide_dtype(x)), tree) for tree in (products, probes))
+            return tuple(jax.tree.map(lambda x: x.astype(wide_dtype(x)), tree) for tree in (product(probes), probes))
 
         def refit(fits: PyTree) -> PyTree:
             hs, probes = pair()
