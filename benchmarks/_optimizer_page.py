@@ -166,16 +166,16 @@ def draw(
     outcomes: Mapping[tuple[str, str], Outcome], titles: Mapping[str, str], nets: Sequence[str], steps: int
 ) -> None:
     """Loss of the networks against steps, and against time."""
-    from nablax._pages import canvas
+    from nablax._pages import canvas, standing_alone
 
-    inks = {"var(--ink)": "#1F2933", "var(--muted)": "#52606D", "var(--rule)": "#CBD2D9", "var(--font)": "sans-serif"}
     with canvas(width=3.5 * len(nets), height=6.0) as (figure, text):
         figure.set_layout_engine("constrained")
         axes = figure.subplots(2, len(nets), sharey="col", squeeze=False)
         for column, problem in enumerate(nets):
             here = {rule: outcome for (name, rule), outcome in outcomes.items() if name == problem}
             for row, (axis, what) in enumerate(zip(axes[:, column], ("steps", "seconds of processor time"))):
-                for rule in [*(set(here) - set(SHOWN)), *(rule for rule in SHOWN if rule in here)]:
+                # The grey ones first, which the others lie on.
+                for rule in sorted(here, key=lambda rule: rule in SHOWN):
                     _line(axis, here[rule], rule, steps, in_time=row == 1)
                 axis.set_yscale("log")
                 axis.set_xlabel(what)
@@ -186,11 +186,7 @@ def draw(
         axes[1, 0].set_ylabel("loss, nats")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
-        picture = text()
-    for variable, ink in inks.items():
-        picture = picture.replace(variable, ink)
-    opening, _, body = picture.partition(">")
-    PICTURE.write_text(f'{opening}><rect width="100%" height="100%" fill="#FFFFFF"/>{body}', encoding="utf-8")
+        PICTURE.write_text(standing_alone(text()), encoding="utf-8")
 
 
 def _line(axis: Any, outcome: Outcome, rule: str, steps: int, *, in_time: bool) -> None:

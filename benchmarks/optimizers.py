@@ -95,45 +95,37 @@ def run(problem: Any, rule: Rule, name: str) -> list[dict[str, Any]]:
     import jax.numpy as jnp
     import numpy as np
 
-    from nablax.follow import train_step
     from nablax.optimize import xgrad_eval_params
+    from nablax.papers._problems._training import trained
 
     middle = problem.rate if rule.rate is None else rule.rate
     rates = middle * 10.0 ** (0.5 * (np.arange(RATES) - RATES // 2))
-    every = problem.steps // LOOKS
 
-    def proper(state: Any, params: Any) -> Any:
+    def batches(step: Any, key: Any) -> Any:
+        return problem.batch(key)
+
+    def judged(params: Any, state: Any, value: Any) -> Any:
         """The weights that would be kept: XGrad's loop holds others."""
-        return xgrad_eval_params(state, params) if name.startswith("xgrad") else params
+        return problem.judge(xgrad_eval_params(state, params) if name.startswith("xgrad") else params)
 
     def train(rate: Any, key: Any) -> Any:
         start_key, key = jax.random.split(key)
-        optimizer, params = rule.make(rate), problem.start(start_key)
-        step = train_step(problem.loss, optimizer)
-
-        def one(carry: Any, key: Any) -> Any:
-            *carry, _ = step(*carry, problem.batch(key))
-            return tuple(carry), None
-
-        def stretch(carry: Any, keys: Any) -> Any:
-            carry, _ = jax.lax.scan(one, carry, keys)
-            return carry, problem.judge(proper(carry[1], carry[0]))
-
-        keys = jax.random.split(key, (LOOKS, every))
-        _, losses = jax.lax.scan(stretch, (params, optimizer.init(params)), keys)
+        params, every = problem.start(start_key), problem.steps // LOOKS
+        _, losses = trained(
+            problem.loss, params, rule.make(rate), batches, problem.steps, key=key, record=judged, every=every
+        )
         return jnp.concatenate([problem.judge(params)[None], losses])
 
     def seconds() -> float:
         """Of processor time a step takes alone, on one thread: the fastest of three."""
-        optimizer, params = rule.make(float(middle)), problem.start(jax.random.key(0))
-        step, count = train_step(problem.loss, optimizer), 40
-        keys = jax.random.split(jax.random.key(1), count)
+        count, params = 40, problem.start(jax.random.key(0))
         loop = jax.jit(
-            lambda carry: jax.lax.scan(lambda c, k: (tuple(step(*c, problem.batch(k))[:2]), None), carry, keys)[0]
+            lambda params: trained(
+                problem.loss, params, rule.make(float(middle)), batches, count, key=jax.random.key(1)
+            )
         )
-        carry = (params, optimizer.init(params))
-        jax.block_until_ready(loop(carry))
-        return min(_one_thread.seconds(lambda: jax.block_until_ready(loop(carry)), 3)) / count
+        jax.block_until_ready(loop(params))
+        return min(_one_thread.seconds(lambda: jax.block_until_ready(loop(params)), 3)) / count
 
     both = jax.jit(jax.vmap(jax.vmap(train, in_axes=(0, None)), in_axes=(None, 0)))
     tuning = np.asarray(both(jnp.asarray(rates, jnp.float32), jax.random.split(jax.random.key(1), SEEDS)))

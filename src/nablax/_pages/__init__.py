@@ -16,7 +16,7 @@ from ._data_figures import (
 from ._drawing import short, svg_text
 from ._figures import Series, heat, plot
 from ._page import markup, render
-from ._style import DATA, INK, MUTED, SAMPLES, THIRD, WIDTH, axis_limits, canvas, histogram
+from ._style import DATA, INK, MUTED, SAMPLES, THIRD, WIDTH, axis_limits, canvas, histogram, standing_alone
 
 __all__ = [
     "DATA",
@@ -48,5 +48,6 @@ __all__ = [
     "render",
     "scatter",
     "short",
+    "standing_alone",
     "svg_text",
 ]

@@ -16,6 +16,8 @@ from ._drawing import svg_text
 DATA, SAMPLES, THIRD = "#3B82C4", "#E0762B", "#7A8794"
 _INKS = {"#010203": "var(--ink)", "#040506": "var(--muted)", "#070809": "var(--rule)"}
 INK, MUTED, _RULE = _INKS
+# What a page says of its variables, for a file that stands alone.
+_ALONE = {"var(--ink)": "#1F2933", "var(--muted)": "#52606D", "var(--rule)": "#CBD2D9", "var(--font)": "sans-serif"}
 WIDTH = 4.6  # inches: a half-width column on a desk, the full width on a phone, the same text size on both
 _STYLE = {
     "font.size": 9.0,
@@ -55,6 +57,14 @@ def _svg(figure: Any) -> str:
     # The page's own font, however this version of matplotlib writes one.
     text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--font)", text)
     return re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
+
+
+def standing_alone(picture: str) -> str:
+    """A page's picture as a file of its own: its inks are named, on white."""
+    for variable, ink in _ALONE.items():
+        picture = picture.replace(variable, ink)
+    opening, _, body = picture.partition(">")
+    return f'{opening}><rect width="100%" height="100%" fill="#FFFFFF"/>{body}'
 
 
 def histogram(axis: Any, data: np.ndarray, samples: np.ndarray) -> None:

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .._core import require
-from .._pages import DATA, SAMPLES, THIRD, canvas
+from .._pages import DATA, SAMPLES, THIRD, canvas, standing_alone
 from ._records import Check
 
-# The style's inks are variables that a page sets; a file that stands alone says what they are, and what is behind them.
-_INKS = {"var(--ink)": "#1F2933", "var(--muted)": "#52606D", "var(--rule)": "#CBD2D9", "var(--font)": "sans-serif"}
 # "C0" is the method, "C1" the baseline, "C2" what both are held against.
 _COLOURS = (DATA, SAMPLES, THIRD)
 _LONG = re.compile(r"-?\d+\.\d{3,}")
@@ -49,14 +47,11 @@ def draw(slug: str, checks: Sequence[Check], folder: Path) -> list[Path]:
             with canvas(height=3.4) as (figure, text), matplotlib.rc_context(style):
                 figure.set_layout_engine("constrained")
                 check.figure(figure.subplots())
-                picture = text()
-            for variable, ink in _INKS.items():
-                picture = picture.replace(variable, ink)
+                picture = standing_alone(text())
             # A hundredth of a point cannot be seen, and six digits are most of a long path's bytes.
             picture = re.sub(r' (?:d|x|y)="[^"]*"', lambda shape: _LONG.sub(_shorter, shape[0]), picture)
-            head, _, body = picture.partition(">")
             path = folder / f"{slug}-{number}.svg"
-            path.write_text(f'{head}><rect width="100%" height="100%" fill="#FFFFFF"/>{body}', encoding="utf-8")
+            path.write_text(picture, encoding="utf-8")
             written.append(path)
     return written
 
