@@ -2,13 +2,11 @@
 
 import numpy as np
 import optax
-from jaxtyping import Array
 
 from ..._core import Key
 from ...optimize import adamomentum
-from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
-from ._digits import LONG_RATES, RATES, trained
+from ._digits import ACCURACY, LONG_RATES, LOSS, RATES, heavy_ball, on_digits
 
 PAPER = Paper(
     slug="adamomentum",
@@ -35,31 +33,23 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Two checks.
     """
-    keys = 39 if full else 13
-
-    def by(make: object) -> Run:
-        return lambda rate, key: trained(make(rate), key)  # type: ignore[operator]
-
-    def heavy(rate: Array) -> optax.GradientTransformation:
-        return optax.sgd(rate, momentum=0.9)
-
-    rules = {"AdaMomentum": adamomentum, "Adam": optax.adam, "heavy ball": heavy}
+    rules = {"AdaMomentum": adamomentum, "Adam": optax.adam, "heavy ball": heavy_ball}
     grids = {"AdaMomentum": _SHORT, "Adam": RATES, "heavy ball": LONG_RATES}
-    runs = tuned({name: by(make) for name, make in rules.items()}, grids, "lower", key=key, keys=keys, of="loss")
+    runs = on_digits(rules, grids, key=key, keys=39 if full else 13)
     return [
         Check(
             "It trains faster: after as many steps the loss is lower than Adam's and heavy ball's.",
             "stated in words and figures",
             expected=False,
             tried="thirteen rates each, thirds of Adam's, since its first step is ten times as long",
-            contrasts=runs.contrast("loss of the digits trained on, nats", "lower", of="loss"),
+            contrasts=runs.contrast(LOSS, "lower", of="loss"),
         ),
         Check(
             "It is more accurate on images held out than Adam and heavy ball.",
             "tables of accuracies on CIFAR and ImageNet",
             expected=False,
             tried="thirteen rates each, thirds of Adam's, since its first step is ten times as long",
-            contrasts=runs.contrast("accuracy on digits held out, %", "higher", of="accuracy"),
+            contrasts=runs.contrast(ACCURACY, "higher", of="accuracy"),
         ),
     ]
 

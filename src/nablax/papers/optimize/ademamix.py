@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from .._problems._classifier import digits, loss, network
+from .._problems._training import trained
 from .._problems._tuning import tuned
 from .._records import Check, Paper
 
@@ -45,9 +46,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Two checks.
     """
     times = 10 if full else 1
+    # Of 10 runs a key the gain on digits was not resolved.
     valley_key, digits_key = jax.random.split(key)
     grid = {name: (_RATES, memories) for name, memories in _MEMORIES.items()}
-    valley, trained = (
+    valley, network_of_digits = (
         tuned({name: run(_rule(name)) for name in grid}, grid, "lower", key=one, keys=30, ends=_ENDS)
         for one, run in (
             (valley_key, lambda make: _valley(make, times * _VALLEY)),
@@ -60,11 +62,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "half a decade, with rate and memory tuned for both.",
             "one average cannot serve the recent and the old, in words",
             contrasts=valley.contrast("log10 of the distance to the least point", "lower", margin=0.5),
+            moved_from="the same after 3,000 steps, when both are as near as single precision comes",
         ),
         Check(
             "On a small network its training loss is lower.",
             "converges faster, often to lower minima, in words",
-            contrasts=trained.contrast(f"log10 of the training loss after {times * _DIGITS} steps", "lower"),
+            contrasts=network_of_digits.contrast(f"log10 of the training loss after {times * _DIGITS} steps", "lower"),
         ),
     ]
 
@@ -92,14 +95,8 @@ def _valley(make: Callable, steps: int) -> Callable[[Array, Key], Array]:
         return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
 
     def run(setting: Float[Array, "2"], key: Key) -> Float[Array, ""]:
-        rule, x = make(*setting, steps), jnp.array([-3.0, 5.0]) + jax.random.normal(key, (2,))
-
-        def step(carry: tuple, _: None) -> tuple[tuple, None]:
-            x, state = carry
-            updates, state = rule.update(jax.grad(value)(x), state, x)
-            return (x + updates, state), None
-
-        (x, _), _ = jax.lax.scan(step, (x, rule.init(x)), length=steps)
+        start = jnp.array([-3.0, 5.0]) + jax.random.normal(key, (2,))
+        x, _ = trained(lambda x, _: value(x), start, make(*setting, steps), lambda step, key: (), steps, key=key)
         return jnp.log10(jnp.clip(jnp.linalg.norm(x - 1), 1e-6, 1e3))  # as near as single precision comes
 
     return run
@@ -110,15 +107,15 @@ def _digits(make: Callable, steps: int) -> Callable[[Array, Key], Array]:
 
     def run(setting: Float[Array, "2"], key: Key) -> Float[Array, ""]:
         weights_key, rows_key = jax.random.split(key)
-        rule, params = make(*setting, steps), network(weights_key, (64, 32, 10))
-
-        def step(carry: tuple, rows: Array) -> tuple[tuple, None]:
-            params, state = carry
-            updates, state = rule.update(jax.grad(loss)(params, images[rows], labels[rows]), state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        batches = jax.random.randint(rows_key, (steps, _BATCH), 0, len(images))
-        (params, _), _ = jax.lax.scan(step, (params, rule.init(params)), batches)
+        rows = jax.random.randint(rows_key, (steps, _BATCH), 0, len(images))
+        params, _ = trained(
+            lambda params, batch: loss(params, *batch),
+            network(weights_key, (64, 32, 10)),
+            make(*setting, steps),
+            lambda step, key: (images[rows[step]], labels[rows[step]]),
+            steps,
+            key=rows_key,
+        )
         return jnp.log10(jnp.clip(loss(params, images, labels), 1e-8, 10.0))
 
     return run

@@ -66,6 +66,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "units by Adam, at its best rate and from one start, do not.",
             "global convergence, in words; descent can become stuck",
             contrasts=against("convex", "Adam, 5 units", 2e-3),
+            moved_from="of ten units alone, which is the next claim, over three problems",
         ),
         Check(
             "Networks of ten units do not either.",

@@ -10,13 +10,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 from scipy.stats import kstest
 
 from ..._core import Key
 from ...optimize import Potential, mirror_descent, negative_entropy, p_norm
 from .._contrast import Contrast
+from .._problems._training import trained
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -38,22 +38,21 @@ def _potentials() -> dict[str, Potential]:
     return {"2-norm": p_norm(2.0), "3-norm": p_norm(3.0), "negative entropy": negative_entropy()}
 
 
-def _weights(rate: float, potential: Potential, key: Key) -> tuple[Float[Array, " weights"], Float[Array, " weights"]]:
+def _weights(potential: Potential, key: Key) -> tuple[Float[Array, " weights"], Float[Array, " weights"]]:
     """Weights before and after learning: lognormal sizes and random signs at first, as synapses have them."""
     size_key, sign_key, row_key, target_key = jax.random.split(key, 4)
     sizes = jnp.exp(0.5 * jax.random.normal(size_key, (_WEIGHTS,)))
     start = sizes * jax.random.rademacher(sign_key, (_WEIGHTS,), sizes.dtype)
     rows = jax.random.normal(row_key, (_ROWS, _WEIGHTS)) / _WEIGHTS**0.5
     targets = rows @ start + 30 * jax.random.normal(target_key, (_ROWS,))
-    optimizer = mirror_descent(rate * _WEIGHTS / _ROWS, potential)
-
-    def step(carry: tuple, _: None) -> tuple[tuple, None]:
-        w, state = carry
-        grads = rows.T @ (rows @ w - targets)
-        updates, state = optimizer.update(grads, state, w)
-        return (optax.apply_updates(w, updates), state), None
-
-    (after, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), length=_STEPS)
+    after, _ = trained(
+        lambda w, _: jnp.sum((rows @ w - targets) ** 2) / 2,
+        start,
+        mirror_descent(_RATE * _WEIGHTS / _ROWS, potential),
+        lambda step, key: (),
+        _STEPS,
+        key=key,
+    )
     return start, after
 
 
@@ -77,7 +76,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     listed = []
     with jax.enable_x64(True):
         for name, one in zip(potentials, jax.random.split(key, len(potentials))):
-            learn = jax.jit(jax.vmap(lambda key, name=name: _weights(_RATE, potentials[name], key)))
+            learn = jax.jit(jax.vmap(lambda key, name=name: _weights(potentials[name], key)))
             before, after = learn(jax.random.split(one, 16 if full else 4))
             others = [name, *(other for other in potentials if other != name)]
             found = {

@@ -5,9 +5,8 @@ import optax
 
 from ..._core import Key
 from ...optimize import gravity
-from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
-from ._digits import LONG_RATES, RATES, trained
+from ._digits import ACCURACY, LONG_RATES, LOSS, RATES, on_digits
 
 PAPER = Paper(
     slug="gravity",
@@ -30,30 +29,25 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Two checks.
     """
-    keys = 39 if full else 13
-
-    def by(make: object) -> Run:
-        return lambda rate, key: trained(make(rate), key)  # type: ignore[operator]
-
     # The velocity at first is shared by all runs, which differ in data, weights and batches.
     start_key, run_key = jax.random.split(key)
     rules = {"Gravity": lambda rate: gravity(rate, key=start_key), "Adam": optax.adam, "RMSProp": optax.rmsprop}
     grids = {"Gravity": LONG_RATES, "Adam": RATES, "RMSProp": RATES}
-    runs = tuned({name: by(make) for name, make in rules.items()}, grids, "lower", key=run_key, keys=keys, of="loss")
+    runs = on_digits(rules, grids, key=run_key, keys=39 if full else 13)
     return [
         Check(
             "It is more accurate on images held out than Adam and RMSProp.",
             "stated in words and tables, for sets of many classes",
             expected=False,
             tried="thirteen rates each; the authors' rate of 0.1 is far below the best here",
-            contrasts=runs.contrast("accuracy on digits held out, %", "higher", of="accuracy"),
+            contrasts=runs.contrast(ACCURACY, "higher", of="accuracy"),
         ),
         Check(
             "It reaches a lower loss than Adam and RMSProp.",
             "stated in figures",
             expected=False,
             tried="thirteen rates each; the authors' rate of 0.1 is far below the best here",
-            contrasts=runs.contrast("loss of the digits trained on, nats", "lower", of="loss"),
+            contrasts=runs.contrast(LOSS, "lower", of="loss"),
         ),
     ]
 

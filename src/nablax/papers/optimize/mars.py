@@ -15,7 +15,7 @@ from ..._core import Key
 from ...optimize import scale_by_mars
 from .._problems._tuning import tuned
 from .._records import Check, Paper
-from ._digits import RATES, trained
+from ._digits import LOSS, RATES, on_digits
 
 PAPER = Paper(
     slug="mars",
@@ -71,16 +71,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     approximate = streams._replace(
         results={name: streams.results[name] for name in list(streams.results)[1:]},
     )
-    digits = tuned(
-        {
-            "MARS-AdamW": lambda rate, key: trained(_mars(rate), key)["loss"],
-            "AdamW": lambda rate, key: trained(optax.adam(rate), key)["loss"],
-        },
-        RATES,
-        "lower",
-        key=digits_key,
-        keys=trainings,
-    )
+    rules = {"MARS-AdamW": _mars, "AdamW": optax.adam}
+    digits = on_digits(rules, dict.fromkeys(rules, RATES), key=digits_key, keys=trainings)
     return [
         Check(
             "Exact MARS estimates the gradient of a stream with less error than momentum, each at its best decay.",
@@ -100,7 +92,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "MARS-AdamW reaches a lower loss than AdamW, each at its best rate.",
             "a final loss of 2.51 against 2.58 nats on GPT-2 large",
-            contrasts=digits.contrast("loss of the digits trained on, nats", "lower"),
+            contrasts=digits.contrast(LOSS, "lower", of="loss"),
         ),
     ]
 

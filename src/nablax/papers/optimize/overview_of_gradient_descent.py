@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from ..._core import Key
 from .._contrast import Contrast
+from .._problems._training import trained
 from .._problems._tuning import Runs, tuned
 from .._records import Check, Paper
 
@@ -108,18 +109,19 @@ def _sparse(make: Callable[[Array], Any]) -> Callable:
         present = jax.random.uniform(row_key, (_EXAMPLES + _FRESH, _FEATURES)) < 1 / (1 + jnp.arange(_FEATURES))[None]
         rows = present.astype(jnp.float32)
         signs = jnp.where(jax.random.uniform(sign_key, (len(rows),)) < jax.nn.sigmoid(2 * rows @ truth), 1.0, -1.0)
-        optimizer, start = make(rate), jnp.zeros(_FEATURES)
 
         def loss(w: Array, rows: Array, signs: Array) -> Array:
             return jnp.mean(jax.nn.softplus(-signs * (rows @ w)))
 
-        def step(carry: tuple[Array, Any], batch: tuple[Array, Array]) -> tuple[tuple[Array, Any], None]:
-            w, state = carry
-            updates, state = optimizer.update(jax.grad(loss)(w, *batch), state, w)
-            return (optax.apply_updates(w, updates), state), None
-
         batches = rows[:_EXAMPLES].reshape(-1, 4, _FEATURES), signs[:_EXAMPLES].reshape(-1, 4)
-        (w, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), batches)
+        w, _ = trained(
+            lambda w, batch: loss(w, *batch),
+            jnp.zeros(_FEATURES),
+            make(rate),
+            lambda step, key: (batches[0][step], batches[1][step]),
+            _EXAMPLES // 4,
+            key=key,
+        )
         return jnp.nan_to_num(jnp.minimum(loss(w, rows[_EXAMPLES:], signs[_EXAMPLES:]), 10.0), nan=10.0)
 
     return run

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 
 from ..._core import Key
 from ...optimize import riemannian_adam, riemannian_sgd
 from ...spaces import PoincareBall
+from .._problems._training import trained
 from .._problems._tuning import tuned
 from .._records import Check, Paper
 
@@ -62,19 +62,15 @@ def _embedded(make: Callable[[Array], Any]) -> Callable[[Array, Key], Array]:
     def run(rate: Array, key: Key) -> Array:
         start_key, step_key, judge_key = jax.random.split(key, 3)
         points = 1e-3 * jax.random.uniform(start_key, (_NODES, 2), minval=-1, maxval=1)
-        optimizer = make(rate)
 
-        def step(carry: tuple[Array, Any], key: Key) -> tuple[tuple[Array, Any], None]:
-            points, state = carry
+        def batches(step: Array, key: Key) -> tuple[Array, Array]:
             pair_key, other_key = jax.random.split(key)
             pairs = closure[jax.random.randint(pair_key, (_BATCH,), 0, len(closure))]
-            others = jax.random.randint(other_key, (_BATCH, _NEGATIVES), 0, _NODES)
-            grads = jax.grad(_loss)(points, pairs, others)
-            updates, state = optimizer.update(grads, state, points)
-            return (optax.apply_updates(points, updates), state), None
+            return pairs, jax.random.randint(other_key, (_BATCH, _NEGATIVES), 0, _NODES)
 
-        start = (points, optimizer.init(points))
-        (points, _), _ = jax.lax.scan(step, start, jax.random.split(step_key, _STEPS))
+        points, _ = trained(
+            lambda points, batch: _loss(points, *batch), points, make(rate), batches, _STEPS, key=step_key
+        )
         others = jax.random.randint(judge_key, (len(closure), 4 * _NEGATIVES), 0, _NODES)
         return jnp.nan_to_num(_loss(points, closure, others), nan=10.0, posinf=10.0)
 

@@ -16,6 +16,7 @@ from ..._core import Key
 from ...optimize import maximal_update, width_multipliers
 from .._contrast import Contrast
 from .._problems._classifier import cross_entropy, digits
+from .._problems._training import trained
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -107,18 +108,18 @@ def _losses(name: str, width: int, steps: int) -> Callable[[Key], Float[Array, "
         deviations = [(2 / shape.shape[0]) ** 0.5 for shape in _shapes(width)]
         deviations[-1] = (1 / (_BASE if scaled else width)) ** 0.5
         params = [d * jax.random.normal(k, one.shape) for d, k, one in zip(deviations, keys, _shapes(width))]
-        batches = jax.random.randint(rows_key, (steps, _BATCH), 0, len(images))
+        rows = jax.random.randint(rows_key, (steps, _BATCH), 0, len(images))
 
         def at(rate: Array) -> Array:
-            rule = optimizer(rate)
-
-            def step(carry: tuple, rows: Array) -> tuple[tuple, None]:
-                params, state = carry
-                updates, state = rule.update(jax.grad(loss)(params, images[rows], labels[rows]), state, params)
-                return (optax.apply_updates(params, updates), state), None
-
-            (trained, _), _ = jax.lax.scan(step, (params, rule.init(params)), batches)
-            return loss(trained, images, labels)
+            found, _ = trained(
+                lambda params, batch: loss(params, *batch),
+                params,
+                optimizer(rate),
+                lambda step, key: (images[rows[step]], labels[rows[step]]),
+                steps,
+                key=rows_key,
+            )
+            return loss(found, images, labels)
 
         # What diverged is as bad as a guess.
         losses = jax.lax.map(at, jnp.asarray(_RATES, jnp.float32))

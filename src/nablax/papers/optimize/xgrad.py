@@ -1,18 +1,12 @@
-"""XGrad round heavy ball and Adam, on the digits.
-
-Nesterov's momentum, which is XGrad round heavy ball by nine tenths of a step, is no baseline of the paper's: one step
-is better than that by 0.0027 ± 0.0016 nats in 26 runs, which resolves nothing.
-"""
+"""XGrad round heavy ball and Adam, on the digits; beside Nesterov's momentum, which is XGrad by 0.9 of a step."""
 
 import jax
 import optax
-from jaxtyping import Array
 
 from ..._core import Key
 from ...optimize import xgrad
-from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
-from ._digits import LONG_RATES, RATES, trained
+from ._digits import LONG_RATES, LOSS, RATES, heavy_ball, on_digits
 
 PAPER = Paper(
     slug="xgrad",
@@ -33,45 +27,34 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         full: more keys. The paper's image and text networks are at neither scale.
 
     Returns:
-        Two checks.
+        Three checks.
     """
+    # Of 13 trainings a key, as it stood first, the gains were not resolved.
     keys = 78 if full else 26
     momentum_key, adam_key = jax.random.split(key)
-    metric = "loss of the digits trained on, nats"
-
-    def by(make: object) -> Run:
-        return lambda rate, key: trained(make(rate), key)["loss"]  # type: ignore[operator]
-
-    def heavy(rate: Array) -> optax.GradientTransformation:
-        return optax.sgd(rate, momentum=0.9)
-
-    balls = tuned(
-        {
-            "prediction round heavy ball": by(lambda rate: xgrad(heavy(rate))),
-            "heavy ball": by(heavy),
-        },
-        LONG_RATES,
-        "lower",
-        key=momentum_key,
-        keys=keys,
-    )
-    adams = tuned(
-        {"prediction round Adam": by(lambda rate: xgrad(optax.adam(rate))), "Adam": by(optax.adam)},
-        RATES,
-        "lower",
-        key=adam_key,
-        keys=keys,
-    )
+    balls = {
+        "prediction round heavy ball": lambda rate: xgrad(heavy_ball(rate)),
+        "heavy ball": heavy_ball,
+        "Nesterov's momentum": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+    }
+    adams = {"prediction round Adam": lambda rate: xgrad(optax.adam(rate)), "Adam": optax.adam}
+    momenta = on_digits(balls, dict.fromkeys(balls, LONG_RATES), key=momentum_key, keys=keys)
+    adapted = on_digits(adams, dict.fromkeys(adams, RATES), key=adam_key, keys=keys)
     return [
         Check(
             "Prediction by one step lowers the loss that heavy ball reaches.",
             "stated in words and tables of accuracies",
-            contrasts=balls.contrast(metric, "lower"),
+            contrasts=momenta.contrast(LOSS, "lower", of="loss", against=("heavy ball",)),
+        ),
+        Check(
+            "So it does beside Nesterov's momentum, which predicts by nine tenths of a step.",
+            "stated in words; the paper's tables leave it out",
+            contrasts=momenta.contrast(LOSS, "lower", of="loss", against=("Nesterov's momentum",)),
         ),
         Check(
             "Prediction lowers the loss that Adam reaches.",
             "stated in words and tables of accuracies",
-            contrasts=adams.contrast(metric, "lower"),
+            contrasts=adapted.contrast(LOSS, "lower", of="loss"),
         ),
     ]
 
