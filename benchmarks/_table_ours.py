@@ -42,7 +42,7 @@ def main() -> None:
     typed = read(folder / "long.csv", train)
     draws = {n: numbers(typed[n]).reshape(DRAWS, rows).T for n in train.columns if measured(train[n])}
     np.savez(folder / "draws.npz", **draws)
-    middle(long.select(train.columns), draws).write_csv(folder / "filled.csv")
+    filled(long.select(train.columns), run).write_csv(folder / "filled.csv")
     if numeric(train):
         nablax(folder, "score", run, folder / "held_out.csv", "--seed", seed, "-o", folder / "scores.csv")
         nats = pl.read_csv(folder / "scores.csv")["log_likelihood_nats"].to_numpy() + to_cells(run, folder, train)
@@ -50,18 +50,15 @@ def main() -> None:
     print("RESULT " + json.dumps(said))
 
 
-def middle(long: pl.DataFrame, draws: dict[str, np.ndarray]) -> pl.DataFrame:
-    """What the command fills in when it is not asked for the draws: their lower median, or the most frequent cell."""
-    rows = len(long) // DRAWS
-    columns = []
-    for name in long.columns:
-        if name in draws:
-            pick = np.argsort(draws[name], axis=1, kind="stable")[:, (DRAWS + 1) // 2 - 1]
-            columns.append(long[name].gather(pick * rows + np.arange(rows)))
-        else:
-            votes = zip(*(long[name][k * rows : (k + 1) * rows].to_list() for k in range(DRAWS)))
-            columns.append(pl.Series(name, [pl.Series(v).mode().sort()[0] for v in votes], dtype=pl.String))
-    return pl.DataFrame(columns)
+def filled(long: pl.DataFrame, run: Path) -> pl.DataFrame:
+    """What the command fills in when it is not asked for the draws: their mean, or the most frequent cell."""
+    from nablax.app import open_run
+
+    codec, rows = open_run(run).table("the bank"), len(long) // DRAWS
+    parsed = {name: codec.column(name).parse(long[name])[0] for name in long.columns}
+    return pl.DataFrame(
+        [codec.column(n).centre([cells[k * rows :][:rows] for k in range(DRAWS)]) for n, cells in parsed.items()]
+    )
 
 
 def to_cells(run: Path, folder: Path, train: pl.DataFrame) -> np.ndarray:
