@@ -144,11 +144,11 @@ def test_chambers_form_no_circle(room):
     assert circle(graph) is None
 
 
-@pytest.mark.parametrize("room", sorted(set(CHAMBERED) - {"papers"}))
+@pytest.mark.parametrize("room", CHAMBERED)
 def test_a_room_says_in_a_line_what_each_of_its_chambers_is(room):
     said = ast.get_docstring(ast.parse(FILES["nablax", room]))
     for folder in FOLDERS:
-        if folder[1:2] == (room,) and len(folder) == 3:
+        if folder[1:2] == (room,) and len(folder) == 3 and folder[2].startswith("_"):
             assert f"- ``{folder[2]}``: " in said, f"{room} does not say what {folder[2]} is"
 
 
