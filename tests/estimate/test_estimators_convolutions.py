@@ -1,5 +1,6 @@
 """A convolutional loss is met with the convolutions that XLA is fast at in loops on a CPU, by every estimator that loops."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,12 @@ def hypergradient(method):
     return lambda kernel: found(jnp.array(1.0), kernel)[1]
 
 
+def resting(kernel):
+    layer = eqx.nn.Conv2d(2, 2, 3, padding=1, key=KEY)
+    net = estimate.Equilibrium([eqx.tree_at(lambda one: one.weight, layer, kernel)] * 2, steps=3)
+    return estimate.equilibrium_state(net, X)
+
+
 CALLS = {
     "average": lambda kernel: estimate.average(estimate.forward_gradient(loss), probes=2)(kernel, key=KEY),
     "spsa": lambda kernel: estimate.spsa(loss)(kernel, key=KEY),
@@ -42,6 +49,7 @@ CALLS = {
         jnp.array(0.1), kernel
     ),
     **{f"hypergradient, {method}": hypergradient(method) for method in ("neumann", "unrolled")},
+    "equilibrium_state": resting,
     "metasmoothness": lambda kernel: (
         diagnose.metasmoothness(
             lambda rate: descended(kernel, rate, 0), jnp.array(0.1), step=0.01, probes=2, key=KEY
