@@ -297,7 +297,7 @@ RULES = (
     ("equilibrium propagation, ±0.5", "64-64-10 at rest, descent", equilibrium, 300, [(0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)] * 2),
     ("NoProp, discrete", "5 blocks 74-32-10, Adam", noprop, 300, [(3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)] * 2),
     ("single forward", "graph of 480, 64-32-32 (10), Adam", single_forward, 60, [(3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)] * 2),
-    ("projections, 20 a batch", "16-32-10, relu, Adam", projections, 60, [(0.1, 0.5, 1.0, 5.0, 25.0, 125.0), (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)]),
+    ("projections, 20 a batch", "16-32-10, relu, Adam", projections, 60, [(0.5, 1.0, 5.0, 25.0, 125.0, 625.0, 3125.0), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)]),
 )  # fmt: skip
 HEAD = (
     "rule",

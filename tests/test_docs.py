@@ -280,6 +280,7 @@ def test_what_did_not_reproduce_is_a_page_with_the_word_the_numbers_and_the_crit
     assert "It falls elsewhere." not in before and "1 of 2 claims did not reproduce here: 1 contradicts." in before
     assert "## No effect here" not in before
     assert "It falls elsewhere." in after and "| by a half |" in after and "It falls. |" not in after
+    assert "Of 1 of the 2 claims the criterion" in after and "seen; 1 of these hold." in after
     page = pages[f"papers/{paper.rooms[0]}/{paper.slug}.md"]
     for line in (
         "| **difference** | better than plain by 2.10",

@@ -133,11 +133,23 @@ def test_files_form_no_circle():
     assert circle(graph) is None
 
 
-@pytest.mark.parametrize("room", ["app", "diagnose", "regulate", "transport", "papers"])
+# Every room with chambers, so that none that gets them later is left out.
+CHAMBERED = sorted({folder[1] for folder in FOLDERS if len(folder) == 3})
+
+
+@pytest.mark.parametrize("room", CHAMBERED)
 def test_chambers_form_no_circle(room):
     graph = chamber_graph(room)
     assert len(graph) >= 4
     assert circle(graph) is None
+
+
+@pytest.mark.parametrize("room", CHAMBERED)
+def test_a_room_says_in_a_line_what_each_of_its_chambers_is(room):
+    said = ast.get_docstring(ast.parse(FILES["nablax", room]))
+    for folder in FOLDERS:
+        if folder[1:2] == (room,) and len(folder) == 3 and folder[2].startswith("_"):
+            assert f"- ``{folder[2]}``: " in said, f"{room} does not say what {folder[2]} is"
 
 
 def test_a_chamber_is_a_folder_that_says_what_it_is():

@@ -122,10 +122,11 @@ def _not_reproduced(known: list[tuple[library.Paper, list[library.Check]]]) -> s
     for paper, check in missed:
         by_word[check.reason].append((paper, check))
     counts = ", ".join(f"{len(found)} {word or 'no word yet'}" for word, found in by_word.items() if found)
+    total = sum(len(checks) for _, checks in known)
     lines = [
         "# What did not reproduce, and why",
         "",
-        f"{len(missed)} of {sum(len(checks) for _, checks in known)} claims did not reproduce here: {counts}. The word "
+        f"{len(missed)} of {total} claims did not reproduce here: {counts}. The word "
         "is given by the numbers, but for a protocol out of reach; [what each means](../concepts/claim.md). It is said "
         "of the set-up that was run, at its scale, which the claim's own page describes.",
     ]
@@ -143,7 +144,18 @@ def _not_reproduced(known: list[tuple[library.Paper, list[library.Check]]]) -> s
             cells = " | ".join(_plain(row.get(name, "")) for name in ("difference", "tried"))
             lines.append(f"| {_linked(paper)}<br>{_plain(check.statement)} | {cells} |")
     if moved:
-        lines += ["", "## Criteria that were moved", "", "| claim | criterion | it was first |", "| --- | --- | --- |"]
+        lines += [
+            "",
+            "## Criteria that were moved",
+            "",
+            f"Of {len(moved)} of the {total} claims the criterion, the baselines or the set-up were changed after "
+            f"numbers had been seen; {sum(check.holds for _, check in moved)} of these hold. A claim that was moved to "
+            "where it holds says less than one that held where it was put: what stood first is shown beside it, and "
+            "on the claim's page.",
+            "",
+            "| claim | criterion | it was first |",
+            "| --- | --- | --- |",
+        ]
         for paper, check in moved:
             cells = f"{_plain(check.criterion)} | {_plain(check.moved_from)}"
             lines.append(f"| {_linked(paper)}<br>{_plain(check.statement)} | {cells} |")

@@ -118,3 +118,21 @@ def test_one_paper_that_stops_does_not_keep_the_others_from_running(monkeypatch)
     assert len(papers.run("sound", key=KEY)) == 2
     with pytest.raises(FloatingPointError):
         papers.run("broken", key=KEY)
+
+
+def test_a_method_after_the_abstract_alone_says_so():
+    """In each file of the library that names the paper, beside its address."""
+    library = {
+        path: path.read_text(encoding="utf-8")
+        for path in Path(nablax.papers.__file__).parents[1].rglob("*.py")
+        if not {"papers", "app"} & set(path.parts)
+    }
+    alone = [paper for paper in papers.available() if paper.read == "abstract"]
+    naming = [path for paper in alone for path, text in library.items() if paper.link in text]
+    assert len(naming) > 30
+    silent = [path.name for path in set(naming) if "abstract" not in library[path]]
+    assert not silent
+
+
+def test_what_is_recorded_is_decided_over_three_keys_at_least():
+    assert {slug for slug, evidence in papers.recorded().items() if evidence.keys < 3} == set()

@@ -1,4 +1,9 @@
-"""Paper → claim that runs."""
+"""Paper → claim that runs.
+
+A folder for the papers of each room, and:
+
+- ``_problems``: what several papers are tried on, the loop that trains, and the tuning that is fair to baselines.
+"""
 
 from ._catalogue import available
 from ._contrast import Contrast, Curve

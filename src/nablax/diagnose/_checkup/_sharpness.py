@@ -139,7 +139,7 @@ def sharpness(
         - Cohen et al., "Adaptive Gradient Methods at the Edge of Stability", 2022,
           https://arxiv.org/abs/2207.14484
         - Wu and Su, "The Implicit Regularization of Dynamical Stability in Stochastic Gradient Descent", 2023,
-          https://arxiv.org/abs/2305.17490 (the trace)
+          https://arxiv.org/abs/2305.17490 (after the abstract: the trace)
     """
     check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.", takes=1 + len(args))
     check_key(key)

@@ -120,7 +120,7 @@ def subspace(
 
     References:
         - Gur-Ari, Roberts and Dyer, "Gradient Descent Happens in a Tiny Subspace", 2018,
-          https://arxiv.org/abs/1812.04754 (the share; the optimiser's coordinates are ours)
+          https://arxiv.org/abs/1812.04754 (after the abstract: the share; the optimiser's coordinates are ours)
     """
     check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.", takes=1 + len(args))
     check_key(key)

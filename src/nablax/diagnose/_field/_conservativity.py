@@ -144,9 +144,9 @@ def conservativity(
 
     References:
         - Vuong, McCann, Santos and Lin, "Are We Really Learning the Score Function? Reinterpreting Diffusion
-          Models Through Wasserstein Gradient Flow Matching", 2025, https://arxiv.org/abs/2509.00336 (that
-          trained networks fail the integral and the differential constraint; the choice of loops and the
-          normalisations here are ours)
+          Models Through Wasserstein Gradient Flow Matching", 2025, https://arxiv.org/abs/2509.00336 (after
+          the abstract: that trained networks fail the integral and the differential constraint; the choice of loops
+          and the normalisations here are ours)
         - Horvat and Pfister, "On gauge freedom, conservativity and intrinsic dimensionality estimation in
           diffusion models", 2024, https://openreview.net/forum?id=92KV9xAMhF
     """

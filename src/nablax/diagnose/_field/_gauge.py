@@ -181,8 +181,8 @@ def gauge(
 
     References:
         - Horvat and Pfister, "On gauge freedom, conservativity and intrinsic dimensionality estimation in diffusion
-          models", 2024, https://arxiv.org/abs/2402.03845 (the decomposition and its meaning; the text was not at hand,
-          so the estimator, the tests and their errors are derived here)
+          models", 2024, https://arxiv.org/abs/2402.03845 (after the abstract: the decomposition and its meaning; the
+          estimator, the tests and their errors are derived here)
         - Rahimi and Recht, "Random Features for Large-Scale Kernel Machines", 2007,
           https://papers.nips.cc/paper/3182 (random cosines)
     """

@@ -123,8 +123,8 @@ def intrinsic_dimension(
 
     References:
         - Horvat and Pfister, "On gauge freedom, conservativity and intrinsic dimensionality estimation in diffusion
-          models", 2024, https://arxiv.org/abs/2402.03845 (why the field must be conservative; they read the singular
-          values of the flow's Jacobian, here it is the score's)
+          models", 2024, https://arxiv.org/abs/2402.03845 (after the abstract: why the field must be conservative; they
+          read the singular values of the flow's Jacobian, here it is the score's)
         - Kamkari et al., "A Geometric View of Data Complexity: Efficient Local Intrinsic Dimension Estimation with
           Diffusion Models", 2024, https://arxiv.org/abs/2406.03537 (the slope of the log-density in the log of the
           noise, by the Fokker–Planck equation; derived here afresh for additive noise)

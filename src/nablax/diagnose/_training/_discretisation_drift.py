@@ -109,8 +109,8 @@ def modified_flow(
 
     References:
         - Rosca, "On discretisation drift and smoothness regularisation in neural network training", 2023,
-          https://arxiv.org/abs/2310.14036 (one and two players; any number of players and one formula for both
-          orders are derived here by matching the second order in h)
+          https://arxiv.org/abs/2310.14036 (after the abstract: one and two players; any number of players and
+          one formula for both orders are derived here by matching the second order in h)
         - Barrett and Dherin, "Implicit Gradient Regularization", 2021, https://arxiv.org/abs/2009.11162
     """
     single, functions, rates = _players(losses, learning_rates)

@@ -121,8 +121,8 @@ def flow_sharpness(
 
     References:
         - Kreisler, Shpigel Nacson, Soudry and Carmon, "Gradient Descent Monotonically Decreases the Sharpness of
-          Gradient Flow Solutions in Scalar Networks and Beyond", 2023, https://arxiv.org/abs/2305.13064 (the
-          quantity; the stopping rule is ours)
+          Gradient Flow Solutions in Scalar Networks and Beyond", 2023, https://arxiv.org/abs/2305.13064 (after the
+          abstract: the quantity; the stopping rule is ours)
     """
     check_key(key)
     loss = checked_loss(loss, fix="It is loss(params, *args): take its mean.")

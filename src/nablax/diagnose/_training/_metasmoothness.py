@@ -8,7 +8,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Estimate, Key, check_callable, check_count, check_key, check_rate, divide, space, split
+from ..._core import (
+    Estimate,
+    Key,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_key,
+    check_rate,
+    divide,
+    space,
+    split,
+)
 
 
 def metasmoothness(
@@ -63,6 +74,7 @@ def metasmoothness(
     keys = jax.random.split(key, len(leaves))
     signs = [jax.random.rademacher(k, (probes, *leaf.shape), leaf.dtype) for k, leaf in zip(keys, leaves)]
 
+    @canonical_convolutions
     def model(now: tuple[Int[Array, ""], Float[Array, ""]]) -> Float[Array, " dim"]:
         probe, length = now
         moved = [leaf + length.astype(leaf.dtype) * sign[probe] for leaf, sign in zip(leaves, signs)]

@@ -38,7 +38,7 @@ def straight_through(
 
     References:
         - Bengio, Léonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for
-          Conditional Computation", 2013, https://arxiv.org/abs/1308.3432
+          Conditional Computation", 2013, https://arxiv.org/abs/1308.3432 (after the abstract)
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     if derivative not in ("identity", "sigmoid"):
@@ -76,8 +76,8 @@ def smooth_times_stochastic(logits: Float[Array, "..."], *, key: Key) -> Float[A
     Cost: one draw.
 
     References:
-        - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (the factor one half is derived here,
-          and tested)
+        - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (after the abstract; the factor one half
+          is derived here, and tested)
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     root = jax.nn.sigmoid(logits) ** 0.5

@@ -39,8 +39,8 @@ def categorical_straight_through(
     Cost: one draw and one softmax.
 
     References:
-        - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432, for categories as in Liu et al. (2023),
-          https://arxiv.org/abs/2304.08612
+        - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (after the abstract), for categories as
+          in Liu et al. (2023), https://arxiv.org/abs/2304.08612, and its code
     """
     scaled = logits / temperature
     return _by_softmax(scaled, _one_hot(logits, key, temperature), jax.nn.softmax(scaled, axis=-1))

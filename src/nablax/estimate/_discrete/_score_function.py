@@ -56,10 +56,11 @@ def score_function(
         m evaluations of the loss at once; its own derivative only for what it closes over.
 
     References:
-        - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (the best constant, unit by unit; that
-          it is taken from the other draws, so that no bias is left, is ours, and so is the share, derived: for a loss
-          that is a sum over units the square of the best's distance from the mean is 1/n, and the variance of its
-          estimate 1/(m - 1), of one and the same number)
+        - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (after the abstract: the unbiased
+          estimate of least variance, hence the best constant, unit by unit; that it is taken from the other draws, so
+          that no bias is left, is ours, and so is the share, derived: for a loss that is a sum over units the square of
+          the best's distance from the mean is 1/n, and the variance of its estimate 1/(m - 1), of one and the same
+          number)
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     check_key(key)

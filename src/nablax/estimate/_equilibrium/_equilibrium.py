@@ -10,7 +10,16 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_count, check_floats, check_instance, check_rows, described, fault, wide_dtype
+from ..._core import (
+    canonical_convolutions,
+    check_count,
+    check_floats,
+    check_instance,
+    check_rows,
+    described,
+    fault,
+    wide_dtype,
+)
 from .._nested._implicit import implicit
 
 State = tuple[Array, ...]
@@ -254,6 +263,7 @@ def settled(
         u, with the derivatives of the updates where their number is fixed.
     """
 
+    @canonical_convolutions
     def drive(u: State, args: PyTree) -> State:
         driven = _driven(net, u, inputs)
         if force is None:

@@ -46,7 +46,8 @@ class RandomisedLinear(eqx.Module):
 
     References:
         - Bershatsky et al., "Memory-Efficient Backpropagation through Large Linear Layers", 2022,
-          https://arxiv.org/abs/2201.13195 (errors derived here, and tested)
+          https://arxiv.org/abs/2201.13195 (after the abstract: the product that is the weight's gradient is randomised;
+          the kinds of sketch are ours, and their errors are derived here, and tested)
     """
 
     weight: Float[Array, "outputs inputs"]

@@ -10,6 +10,7 @@ import lineax as lx
 from jaxtyping import Array, PyTree
 
 from ..._core import (
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -131,11 +132,15 @@ def hypergradient(
 
         descent = jax.grad(below)
         if method == "unrolled":
-            return jax.value_and_grad(lambda params: above(_descended(descent, unknown, params, steps, rate), params))(
-                trained
-            )
+            through = jax.value_and_grad(lambda p: above(_descended(descent, unknown, p, steps, rate), p))
+            return canonical_convolutions(through)(trained)
         value, (pull, direct) = jax.value_and_grad(above, argnums=(0, 1))(unknown, trained)
-        slope, product = jax.linearize(lambda x: descent(x, trained), unknown)
+        slope, pushed = jax.linearize(lambda x: descent(x, trained), unknown)
+
+        def product(x: PyTree) -> PyTree:
+            # In the loops of the solver or of the series.
+            return canonical_convolutions(pushed)(x)
+
         q = _series(product, pull, steps, rate) if method == "neumann" else _solved(product, pull, tolerance)
         mixed = jax.vjp(lambda params: descent(unknown, params), trained)[1]
         grads = jax.tree.map(jnp.subtract, direct, mixed(q)[0])

@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import check_callable, check_count, check_like, check_loss, described, fault, space, split
+from ..._core import (
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_like,
+    check_loss,
+    described,
+    fault,
+    space,
+    split,
+)
 
 
 def metagradient(
@@ -94,6 +104,7 @@ def metagradient(
         kept = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (int(slots[steps]), *leaf.shape)), first)
         begin = (kept, *jax.tree.map(jnp.zeros_like, (split(first)[0], trained)), jnp.zeros(shape.shape, shape.dtype))
 
+        @canonical_convolutions
         def back(carry: tuple, now: tuple[Array, Array]) -> tuple[tuple, None]:
             kept, adjoint, grads, value = carry
             start, step = now

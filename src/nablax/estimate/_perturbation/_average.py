@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._core import Estimate, Key, check_callable, check_count, divide, split, wide_dtype
+from ..._core import Estimate, Key, canonical_convolutions, check_callable, check_count, divide, split, wide_dtype
 from .._frame import ValueAndGrad, required_key, shaped_as
 
 
@@ -56,6 +56,7 @@ def average(estimator: ValueAndGrad, *, probes: int, errors: bool = False) -> Va
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, wide_dtype(s)), shapes)
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), others)
 
+        @canonical_convolutions
         def add(carry: tuple, now: tuple[Array, Key]) -> tuple[tuple, None]:
             mean, squares, _ = carry
             number, key = now

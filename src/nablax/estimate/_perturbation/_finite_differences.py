@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._core import Key, check_rate
+from ..._core import Key, canonical_convolutions, check_rate
 from .._frame import Objective, ValueAndGrad, estimator, shaped_as
 from ._directions import Directions, check_directions
 from ._directions import directions as drawn_directions
@@ -117,6 +117,7 @@ def _differences(
         value, aux = objective(params)
         drawn = drawn_directions(kind, key, params, probes)
 
+        @canonical_convolutions
         def add(total: PyTree, direction: PyTree) -> tuple[PyTree, None]:
             def value_at(move: Array) -> Array:
                 there = jax.tree.map(lambda p, v: (p + move * v).astype(p.dtype), params, direction)

@@ -59,7 +59,8 @@ def forward_gradient(
 
     References:
         - Baydin, Pearlmutter, Syme, Wood and Torr, "Gradients without Backpropagation", 2022,
-          https://arxiv.org/abs/2202.08587 (Gaussian directions, one probe; moments of the others derived here)
+          https://arxiv.org/abs/2202.08587 (after the abstract: a directional derivative in forward mode alone;
+          directions other than one Gaussian, and the moments of all, which are derived here, are ours)
     """
     check_directions(directions, probes)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_count, check_rate, split, wide_dtype
+from ..._core import Key, canonical_convolutions, check_count, check_rate, split, wide_dtype
 from .._frame import Objective, estimator
 from ._directions import draw_leaf
 from ._finite_differences import central_difference
@@ -112,6 +112,7 @@ def seed_replay(
 
         leaves = jax.tree.leaves(params)
 
+        @canonical_convolutions
         def slope(key: Key) -> Array:
             def value_at(move: Array) -> Array:
                 def leaf(number: int, zero: Array) -> Array:

@@ -95,9 +95,10 @@ def riemannian_adam(
     (two numbers by AMSGrad).
 
     References:
-        Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods", 2019, https://arxiv.org/abs/1810.00760, algorithm
-        1, with the exponential for its steps. Corrections of the start and ε, which the paper's RAMSGrad leaves out,
-        are Optax's, so that flat parts are its Adam.
+        Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods", 2019, https://arxiv.org/abs/1810.00760, after the
+        abstract and notes on algorithm 1, of which the text was not at hand: with the exponential for its steps.
+        Corrections of the start and ε, which the paper's RAMSGrad leaves out, are Optax's, so that flat parts are its
+        Adam.
     """
     check_decays(b1=b1, b2=b2)
     check_not_negative(eps=eps)

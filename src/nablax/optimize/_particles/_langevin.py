@@ -106,7 +106,8 @@ def averaged_langevin(
 
     References:
         - Wei, Damian and Lee, "Improved high-dimensional estimation with Langevin dynamics and stochastic weight
-          averaging", 2026, https://arxiv.org/abs/2603.06028 (the dynamics and both averages; geodesic steps are ours).
+          averaging", 2026, https://arxiv.org/abs/2603.06028 (after the abstract: the dynamics and both averages;
+          geodesic steps are ours).
     """
     check_callable(loss, what="loss", fix="Pass loss(theta) -> scalar.")
     start = check_shape(start, (None,), what="start", fix="Pass a vector.")

@@ -89,8 +89,9 @@ def oasis(
 
     References:
         - Jahani et al., "Doubly Adaptive Scaled Algorithm for Machine Learning Using Second-Order Information", 2021,
-          https://arxiv.org/abs/2109.05198 (after memory of the text; there is no code of the authors at hand). Keeping
-          the rate where the parameters stand still is ours, and so are the numbers of probes and the first rate.
+          https://arxiv.org/abs/2109.05198 (after the abstract and memory of the text; there is no code of the authors
+          at hand). Keeping the rate where the parameters stand still is ours, and so are the numbers of probes and the
+          first rate.
     """
     check_key(key)
     check_decays(b2=b2)

@@ -72,10 +72,10 @@ def scale_by_saddle_free_newton(
 
     References:
         - Pascanu, Dauphin, Ganguli and Bengio, "On the saddle point problem for non-convex optimization", 2014,
-          https://arxiv.org/abs/1405.4604, and Dauphin et al., 2014, https://arxiv.org/abs/1406.2572 (after memory of
-          the text: the absolute value in a Krylov space, λ by the loss). There the basis begins elsewhere and has the
-          last step in it; starting it at the gradient, so that no part of that is lost, the grid of λ and the number
-          of dimensions are ours, and there is one step in a space instead of several.
+          https://arxiv.org/abs/1405.4604, and Dauphin et al., 2014, https://arxiv.org/abs/1406.2572 (after the
+          abstracts and memory of the text: the absolute value in a Krylov space, λ by the loss). There the basis begins
+          elsewhere and has the last step in it; starting it at the gradient, so that no part of that is lost, the grid
+          of λ and the number of dimensions are ours, and there is one step in a space instead of several.
     """
     dimensions = check_count(dimensions, what="dimensions")
     several = isinstance(damping, Sequence)

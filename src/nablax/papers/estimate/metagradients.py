@@ -29,7 +29,7 @@ PAPER = Paper(
 
 _TRAIN, _VALIDATION, _BATCH, _WRONG = 400, 100, 50, 0.3
 _STEPS, _BRANCHING = 100, 10  # a hundred steps are two levels of ten
-_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
+_RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
@@ -48,6 +48,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "higher",
         key=key,
         keys=4,
+        tuning=4,
     )
     metric = "area under the curve of wrong against right labels"
     return [
@@ -62,7 +63,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "stated in words: data chosen by metagradients beats what is in use; this baseline is ours",
             contrasts=runs.contrast(metric, "higher", against=("loss at the end",)),
             expected=False,
-            tried="one metagradient at equal weights, six rates each; the loss of an example that was not learnt by "
+            tried="one metagradient at equal weights, eight rates each; the loss of an example that was not learnt by "
             "the best of its rates tells more than one gradient through the training",
         ),
     ]

@@ -55,16 +55,19 @@ def gcond(
     parts: how far its gradient points as at the last step, and its norm against its own average; one that has won
     ``window`` times in a row loses. At most 2K pairs are settled, as long as one is below the weak threshold.
 
-    The method is meant for gradients accumulated over many small batches: give it their mean. Its momentum takes the
-    place of the optimiser's (``optax.adam(rate, b1=0)``).
+    The method is meant for gradients accumulated over many small batches: give it their mean. The authors accumulate
+    stochastically, 24 batches in their example: each batch goes to one of the losses, as many to each. That is one
+    large batch of which each loss of ``multi_value_and_grad`` looks at its own share. Weights are factors of the losses
+    (0.85 and 0.15 there). The momentum takes the place of the optimiser's (``optax.adam(rate, b1=0)``).
 
     Args:
         objectives: number K, asked for by the memory; see `aggregator`.
-        thresholds: critical, main and weak cosine.
-        stability: weight of the first part of the score; the second has the rest.
-        window: see above; 0 for no such limit.
-        norm_decay: of the norms' averages.
-        momentum: of the result's average, bias-corrected; 0 for none.
+        thresholds: critical, main and weak cosine; -0.8, -0.5 and 0, as in the authors' code.
+        stability: weight of the first part of the score, 0.8 as there; the second has the rest.
+        window: see above, 3 as there; 0 for no such limit.
+        norm_decay: of the norms' averages, 0.95 as there.
+        momentum: of the result's average, bias-corrected; 0.9 as in the authors' example (0.85 by default there), 0
+            for none.
         throw: whether failures raise; see `aggregator`.
 
     Returns:
@@ -88,7 +91,8 @@ def gcond(
         - Limarenko and Studenikin, "GCond: Gradient Conflict Resolution via Accumulation-based Stabilization for
           Large-Scale Multi-Task Learning", 2025, https://arxiv.org/abs/2509.07252, and the authors' code, whose smooth
           rule this follows (done here in weights; a gradient's steadiness is judged before correction, there after;
-          averages of norms start from the first norms, there from 1)
+          averages of norms start from the first norms, there from 1; sums are of this precision, there of bfloat16; its
+          steps by the sign of the momentum, off by default, are left out)
     """
     critical, main, weak = thresholds
     if not -1 <= critical < main < weak <= 1:

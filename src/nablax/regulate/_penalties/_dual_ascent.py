@@ -61,8 +61,8 @@ def dual_ascent(
 
     References:
         - Elenter, Chamon and Ribeiro, "Near-Optimal Solutions of Constrained Learning Problems", 2024,
-          https://arxiv.org/abs/2403.11844 (dual ascent with one step of descent between the ascents, in place of
-          minimising the Lagrangian afresh)
+          https://arxiv.org/abs/2403.11844 (after the abstract: dual ascent, judged by its last iterate; one step of
+          descent between the ascents, in place of minimising the Lagrangian afresh, is ours)
     """
     bounds = jnp.atleast_1d(jnp.asarray(levels))
     expected = 1 + bounds.shape[0]

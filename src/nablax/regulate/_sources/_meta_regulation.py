@@ -76,8 +76,8 @@ def learned_regulation(meta: MetaRegulation) -> optax.GradientTransformationExtr
 
     References:
         - Li et al., "Gradient-Regulated Meta-Prompt Learning for Generalizable Vision-Language Models", 2023,
-          https://arxiv.org/abs/2303.06571 (a lightweight regulating function of the gradient, meta-learnt with the
-          start; the elementwise form with bounded gains is ours)
+          https://arxiv.org/abs/2303.06571 (after the abstract: a lightweight regulating function of the gradient,
+          meta-learnt with the start; the elementwise form with bounded gains is ours)
     """
 
     def init(params: PyTree) -> optax.EmptyState:
@@ -125,7 +125,7 @@ def meta_adapt(
 
     References:
         - Li et al., "Gradient-Regulated Meta-Prompt Learning for Generalizable Vision-Language Models", 2023,
-          https://arxiv.org/abs/2303.06571
+          https://arxiv.org/abs/2303.06571 (after the abstract)
     """
     if steps < 1:
         raise fault(expected="at least one step", got=steps, fix="A few steps are usual.")
@@ -179,7 +179,7 @@ def meta_loss(
 
     References:
         - Li et al., "Gradient-Regulated Meta-Prompt Learning for Generalizable Vision-Language Models", 2023,
-          https://arxiv.org/abs/2303.06571
+          https://arxiv.org/abs/2303.06571 (after the abstract)
         - Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", 2017,
           https://arxiv.org/abs/1703.03400
     """
