@@ -41,9 +41,11 @@ from ._nested._maid import InexactBilevel, maid
 from ._particles._consensus import Consensus, consensus
 from ._particles._langevin import AveragedLangevin, averaged_langevin
 from ._particles._mean_field import MixedStrategies, mean_field_descent_ascent
+from ._preconditioned._hessian_fit import FittedPreconditioner, fit_preconditioner
+from ._preconditioned._low_rank_fit import LowRankFit
 from ._preconditioned._oasis import OasisState, oasis
 from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
-from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
+from ._preconditioned._psgd_low_rank import PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
 from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
@@ -76,6 +78,7 @@ __all__ = [
     "ConvexRelu",
     "DiffGradState",
     "ExtragradientState",
+    "FittedPreconditioner",
     "GaussNewtonState",
     "GinzburgLandau",
     "GradientNormalisedState",
@@ -120,6 +123,7 @@ __all__ = [
     "diffgrad",
     "exact_gauss_newton",
     "extragradient",
+    "fit_preconditioner",
     "ginzburg_landau",
     "gradient_normalised_newton",
     "gravity",
