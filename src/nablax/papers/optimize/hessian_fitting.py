@@ -14,8 +14,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import fit_preconditioner
-from .._contrast import Contrast
-from .._problems._tuning import tuned
+from .._problems._tuning import Runs, tuned
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -45,12 +44,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
     Args:
         key: of probes and noise.
-        full: the author's 50 dimensions, in place of 20, and 50,000 products, in place of 5,000; he makes 150,000.
+        full: the author's 50 dimensions, in place of 20, and 50,000 products, in place of 3,000; he makes 150,000.
 
     Returns:
-        Three checks.
+        Four checks.
     """
-    dim, steps = (50, 50_000) if full else (20, 5000)
+    dim, steps = (50, 50_000) if full else (20, 3000)
     rates = (2.0 ** np.arange(-8, 1)).tolist()
     methods: dict[str, tuple[Fit, list[float]]] = {
         "on the group": (_on_the_group, rates),
@@ -59,7 +58,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     }
     ends = {1.0: "the whole step, or the formula as it is", 0.0: "the plain average"}
 
-    def compared(names: list[str], pairs: Callable[[Key], _Pairs], key: Key, margin: float) -> Contrast:
+    def compared(pairs: Callable[[Key], _Pairs], key: Key) -> Runs:
         def run(fit: Fit) -> Callable[[Array, Key], Array]:
             def error(setting: Array, key: Key) -> Array:
                 data_key, fit_key = jax.random.split(key)
@@ -70,33 +69,46 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
 
             return error
 
-        runs = tuned(
-            {name: run(methods[name][0]) for name in names},
-            {name: methods[name][1] for name in names},
+        return tuned(
+            {name: run(fit) for name, (fit, _) in methods.items()},
+            {name: grid for name, (_, grid) in methods.items()},
             "lower",
             key=key,
             keys=8,
             ends=ends,
         )
-        return runs.contrast("relative error of the inverse, decades", "lower", margin=margin)
 
     exact_key, noisy_key, growing_key = jax.random.split(key, 3)
-    names = list(methods)
+    metric = "relative error of the inverse, decades"
+    exact = compared(lambda key: _exact(key, dim, steps, 0.0), exact_key)
+    noisy = compared(lambda key: _exact(key, dim, steps, 1e-2), noisy_key)
+    growing = compared(lambda key: _growing(key, dim, steps), growing_key)
     return [
         Check(
             "From exact products it is two decades nearer to the inverse than the root of their average.",
             "a linear rate against a sublinear one, in words",
-            contrasts=compared(names[:2], lambda key: _exact(key, dim, steps, 0.0), exact_key, 2.0),
+            contrasts=exact.contrast(metric, "lower", against=["average of products"], margin=2.0),
+        ),
+        Check(
+            "It is nearer than BFGS, too.",
+            "compared in figures",
+            contrasts=exact.contrast(metric, "lower", against=["BFGS"]),
+            moved_from="none: it was added when the others had been seen",
         ),
         Check(
             "With noise of a hundredth in the products it is nearer than their average and BFGS, by half at least.",
             "robust to noise, in words and figures",
-            contrasts=compared(names, lambda key: _exact(key, dim, steps, 1e-2), noisy_key, 0.3),
+            expected=False,
+            tried="nine settings each: all come as near. BFGS as the formula has it, the author's baseline, is half a "
+            "decade further off; the general linear and the triangular group come no nearer",
+            contrasts=noisy.contrast(metric, "lower", margin=0.3),
         ),
         Check(
             "It follows a curvature that grows at each step nearer than they do, by half at least.",
             "tracks time-varying Hessians, in words and figures",
-            contrasts=compared(names, lambda key: _growing(key, dim, steps), growing_key, 0.3),
+            expected=False,
+            tried="nine settings each: it is nearer than BFGS as the formula has it, by less than that",
+            contrasts=growing.contrast(metric, "lower", margin=0.3),
         ),
     ]
 
@@ -107,7 +119,7 @@ def _exact(key: Key, dim: int, steps: int, noise: float) -> _Pairs:
     values, vectors = jnp.linalg.eigh(curvature)
     probes = jax.random.normal(probe_key, (steps, dim))
     products = probes @ curvature + noise * jax.random.normal(noise_key, (steps, dim))
-    return _Pairs(probes, products, (vectors * jnp.sqrt(values**2 + noise**2)) @ vectors.T)
+    return _Pairs(probes, products, (vectors * jnp.sqrt(values**2 + noise**2)[None]) @ vectors.T)
 
 
 def _growing(key: Key, dim: int, steps: int) -> _Pairs:
@@ -141,7 +153,7 @@ def _averaged(least: Array, pairs: _Pairs, key: Key) -> Array:
     weights = jnp.maximum(1 / (jnp.arange(len(pairs.probes)) + 2.0), least)
     moment, _ = jax.lax.scan(step, jnp.eye(dim), (pairs.products, weights))
     values, vectors = jnp.linalg.eigh(moment)
-    return (vectors / jnp.sqrt(values)) @ vectors.T
+    return (vectors / jnp.sqrt(values)[None]) @ vectors.T
 
 
 def _bfgs(share: Array, pairs: _Pairs, key: Key) -> Array:
