@@ -14,7 +14,8 @@ Chambers:
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
 - ``_second_order``: rules that make a model of the loss at each step, mostly of its own curvature, and solve it.
-- ``_structured``: solvers of problems whose structure is known; a solution comes back, not an update.
+- ``_structured``: solvers of problems whose structure is known, which return a solution, not an update; a loss whose
+  landscape is known.
 """
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
@@ -61,6 +62,7 @@ from ._second_order._thermodynamic import (
     thermodynamic_natural_gradient,
 )
 from ._structured._boosted_units import BoostedUnits, boosted_units
+from ._structured._bures_wasserstein import bures_wasserstein_loss
 from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
 from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
 from ._structured._proxy_descent import ProxyDescent, proxy_descent
@@ -117,6 +119,7 @@ __all__ = [
     "beta_normalised",
     "bo_rep",
     "boosted_units",
+    "bures_wasserstein_loss",
     "complex_momentum",
     "consensus",
     "convex_relu",
