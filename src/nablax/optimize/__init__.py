@@ -66,6 +66,7 @@ from ._structured._bures_wasserstein import bures_wasserstein_loss
 from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
 from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
 from ._structured._proxy_descent import ProxyDescent, proxy_descent
+from ._structured._robust_relu import robust_relu
 
 __all__ = [
     "AdaMomentumState",
@@ -151,6 +152,7 @@ __all__ = [
     "riemannian_adagrad",
     "riemannian_adam",
     "riemannian_sgd",
+    "robust_relu",
     "saddle_free_newton",
     "scale_by_adamomentum",
     "scale_by_beta_norm",
