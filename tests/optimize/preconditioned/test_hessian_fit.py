@@ -122,6 +122,8 @@ def test_halves_are_fitted_in_single_precision_and_come_back_as_halves():
     probes = drawn(300, 3).astype(jnp.bfloat16)
     found = optimize.fit_preconditioner(probes, 2 * probes, group="diagonal", key=KEY)
     assert found.fits[0].factors[0].dtype == jnp.float32
+    with pytest.raises(ValueError, match=r"a vector of \[\(3,\)\]"):
+        found(jnp.ones(1))  # it would be broadcast
     image = found(jnp.ones(3, jnp.bfloat16))
     assert image.dtype == jnp.bfloat16
     np.testing.assert_allclose(image.astype(jnp.float32), 0.5, rtol=0.02)

@@ -33,6 +33,7 @@ class GroupSteps(NamedTuple):
     step: Callable  # (fit, h, v, key, *, rate, damping) -> fit
     times: Callable  # (fit, tensor) -> P tensor
     halves: Callable  # (fit, h, v) -> Qh and Q⁻ᵀv, whose squares are the criterion
+    shape: Callable  # fit -> of the tensor
 
 
 def _matrix(*, triangular: bool) -> GroupSteps:
@@ -45,6 +46,7 @@ def _matrix(*, triangular: bool) -> GroupSteps:
         step=step,
         times=lambda fit, x: fit.q.T @ (fit.q @ x),
         halves=functools.partial(matrix_halves, triangular=triangular),
+        shape=lambda fit: fit.q.shape[:1],
     )
 
 
@@ -63,7 +65,10 @@ def _factors(*, dense: bool) -> GroupSteps:
                 h, v = along(h, q, axis), along(v, jnp.linalg.inv(q).T, axis)
         return h, v
 
-    return GroupSteps(begin, step, lambda fit, x: metric_times(fit.factors, x), halves)
+    def shape(fit: KronFit) -> tuple[int, ...]:
+        return tuple(len(q) for q in fit.factors)
+
+    return GroupSteps(begin, step, lambda fit, x: metric_times(fit.factors, x), halves, shape)
 
 
 def _low_rank() -> GroupSteps:
@@ -78,7 +83,7 @@ def _low_rank() -> GroupSteps:
     def halves(fit: LowRankFit, h: Array, v: Array) -> tuple[Array, Array]:
         return low_rank_root(fit, h), low_rank_inverse(fit, v)
 
-    return GroupSteps(begin, step, low_rank_times, halves)
+    return GroupSteps(begin, step, low_rank_times, halves, lambda fit: fit.diagonal.shape)
 
 
 GROUPS: dict[str, GroupSteps] = {

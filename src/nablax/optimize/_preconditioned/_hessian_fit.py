@@ -57,10 +57,19 @@ class FittedPreconditioner(AbstractRecord):
     result: optimistix.RESULTS
     group: Group = eqx.field(static=True)
 
+    @exact
     def __call__(self, vector: PyTree) -> PyTree:
-        """P times a tree like the probes', without their leading axis."""
-        tensors = _tensors(vector, self.group)
-        found = [GROUPS[self.group].times(fit, x) for fit, x in zip(self.fits, tensors, strict=True)]
+        """P times a tree like the probes', without their leading axis.
+
+        Raises:
+            ValueError: it has other arrays.
+        """
+        group, tensors = GROUPS[self.group], _tensors(vector, self.group)
+        if (given := [x.shape for x in tensors]) != (wanted := [group.shape(fit) for fit in self.fits]):
+            raise fault(
+                expected=f"a vector of {wanted}, sides of 1 left out", got=given, fix="Pass a tree like one probe."
+            )
+        found = [group.times(fit, x) for fit, x in zip(self.fits, tensors)]
         if self.group == "kronecker":
             leaves = jax.tree.leaves(vector)
             images = [x.reshape(leaf.shape).astype(leaf.dtype) for x, leaf in zip(found, leaves)]
@@ -183,7 +192,7 @@ def _run(
     settings: tuple[Any, Any, Any],
     key: Key,
 ) -> tuple[tuple, Float[Array, " steps"], Float[Array, " steps"]]:
-    begin, step, times, halves = GROUPS[group]
+    begin, step, times, halves, _ = GROUPS[group]
     rate, damping, scale = settings
     start_key, step_key = jax.random.split(key)
 
