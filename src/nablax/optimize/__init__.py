@@ -14,7 +14,8 @@ Chambers:
 - ``_preconditioned``: rules that turn the gradient into a metric of its own, whole matrices or a diagonal of the
   curvature.
 - ``_second_order``: rules that make a model of the loss at each step, mostly of its own curvature, and solve it.
-- ``_structured``: solvers of problems whose structure is known; a solution comes back, not an update.
+- ``_structured``: solvers of problems whose structure is known, which return a solution, not an update; a loss whose
+  landscape is known.
 """
 
 from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_adamomentum
@@ -41,9 +42,11 @@ from ._nested._maid import InexactBilevel, maid
 from ._particles._consensus import Consensus, consensus
 from ._particles._langevin import AveragedLangevin, averaged_langevin
 from ._particles._mean_field import MixedStrategies, mean_field_descent_ascent
+from ._preconditioned._hessian_fit import FittedPreconditioner, fit_preconditioner
+from ._preconditioned._low_rank_fit import LowRankFit
 from ._preconditioned._oasis import OasisState, oasis
 from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
-from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
+from ._preconditioned._psgd_low_rank import PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
 from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
 from ._ridge_rider import Branches, local_exponents, ridge_rider
@@ -59,9 +62,11 @@ from ._second_order._thermodynamic import (
     thermodynamic_natural_gradient,
 )
 from ._structured._boosted_units import BoostedUnits, boosted_units
+from ._structured._bures_wasserstein import bures_wasserstein_loss
 from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
 from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
 from ._structured._proxy_descent import ProxyDescent, proxy_descent
+from ._structured._robust_relu import robust_relu
 
 __all__ = [
     "AdaMomentumState",
@@ -76,6 +81,7 @@ __all__ = [
     "ConvexRelu",
     "DiffGradState",
     "ExtragradientState",
+    "FittedPreconditioner",
     "GaussNewtonState",
     "GinzburgLandau",
     "GradientNormalisedState",
@@ -114,12 +120,14 @@ __all__ = [
     "beta_normalised",
     "bo_rep",
     "boosted_units",
+    "bures_wasserstein_loss",
     "complex_momentum",
     "consensus",
     "convex_relu",
     "diffgrad",
     "exact_gauss_newton",
     "extragradient",
+    "fit_preconditioner",
     "ginzburg_landau",
     "gradient_normalised_newton",
     "gravity",
@@ -144,6 +152,7 @@ __all__ = [
     "riemannian_adagrad",
     "riemannian_adam",
     "riemannian_sgd",
+    "robust_relu",
     "saddle_free_newton",
     "scale_by_adamomentum",
     "scale_by_beta_norm",

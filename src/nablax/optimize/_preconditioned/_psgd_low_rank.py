@@ -13,33 +13,15 @@ from ..._core import (
     Key,
     check_count,
     check_key,
-    exact,
     fault,
-    nonzero,
-    norm,
     register_rule,
     required,
     wide_dtype,
 )
 from .._answers import multiplying
 from .._settings import is_zero, with_rate
+from ._low_rank_fit import LowRankFit, damped, low_rank_begun, low_rank_fitted, low_rank_times
 from ._psgd import Criterion, check_fit, clipped, first_scale, when_due
-
-
-class LowRankFit(NamedTuple):
-    """A metric P = QᵀQ with Q = (I + UVᵀ) diag d, in the course of being fitted.
-
-    Attributes:
-        u: U, a column for each rank.
-        v: V.
-        diagonal: d.
-        bounds: running estimates of how strongly the criterion bends in U, V and d.
-    """
-
-    u: Float[Array, "dim rank"]
-    v: Float[Array, "dim rank"]
-    diagonal: Float[Array, " dim"]
-    bounds: Float[Array, "3"]
 
 
 class PsgdLowRankState(NamedTuple):
@@ -124,9 +106,7 @@ def scale_by_psgd_low_rank(
         flat = _vector(params)
         if rank >= flat.size:
             raise fault(expected=f"more parameters than the rank {rank}", got=flat.size, fix="Pass a lower rank.")
-        u, v = jax.random.normal(start_key, (2, flat.size, rank), flat.dtype)
-        u, v = (0.1**0.5 * x / norm(x) for x in (u, v))
-        fit = LowRankFit(u, v, jnp.ones_like(flat), jnp.zeros(3, flat.dtype))
+        fit = low_rank_begun(jnp.ones_like(flat), rank, start_key)
         return PsgdLowRankState(jnp.zeros((), jnp.int32), flat * 0 if averages else optax.MaskedNode(), fit)
 
     def update(
@@ -150,15 +130,15 @@ def scale_by_psgd_low_rank(
             fit = fit._replace(diagonal=jnp.where(state.step == 0, size, fit.diagonal).astype(flat.dtype))
             noise_key, coin_key = jax.random.split(fit_key)
             noise = jax.random.normal(noise_key, flat.shape, flat.dtype) if newton else probe
-            h = h + (damping + jnp.finfo(flat.dtype).eps * jnp.abs(h)) * noise
-            return _fitted(_balanced(fit), probe, h, jax.random.bernoulli(coin_key), rate=fit_rate, decay=0.9)
+            h = damped(h, damping, noise)
+            return low_rank_fitted(fit, probe, h, jax.random.bernoulli(coin_key), rate=fit_rate, decay=0.9)
 
         fit = when_due(refit, state.fit, state.step, probability, due_key)
         mu, seen = state.mu, flat
         if averages:
             decay = jnp.minimum(state.step / (1 + state.step), momentum)
             mu = seen = (decay * mu + (1 - decay) * flat).astype(flat.dtype)
-        step = _metric_times(fit, seen)
+        step = low_rank_times(fit, seen)
         if not newton:
             step = clipped(step)
         step = jax.tree.map(lambda new, g: new.astype(g.dtype), _split(step, updates), updates)
@@ -242,63 +222,3 @@ def _vector(tree: PyTree) -> Float[Array, " dim"]:
 def _split(vector: Float[Array, " dim"], like: PyTree) -> PyTree:
     """The vector as a tree again, in its own type."""
     return ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(vector.dtype), like))[1](vector)
-
-
-@exact
-def _metric_times(fit: LowRankFit, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
-    half = _plus(fit.u, fit.v, fit.diagonal * vector)
-    return fit.diagonal * _plus(fit.v, fit.u, half)
-
-
-def _plus(u: Array, v: Array, vector: Array) -> Array:
-    """(I + UVᵀ) times a vector."""
-    return vector + u @ (v.T @ vector)
-
-
-@exact
-def _balanced(fit: LowRankFit) -> LowRankFit:
-    """The same UVᵀ with U and V of one length, and their Gram matrices a little more alike."""
-    u, v = fit.u, fit.v
-    gram_u, gram_v = u.T @ u, v.T @ v
-    ratio = (jnp.trace(gram_u) / nonzero(jnp.trace(gram_v))) ** 0.25
-    ratio = nonzero(ratio)
-    gram_u, gram_v = gram_u / ratio**2, gram_v * ratio**2
-    error = 0.1 * (gram_u - gram_v) / nonzero(jnp.trace(gram_u) + jnp.trace(gram_v))
-    half = error @ error / 2  # the two factors below are inverse to each other but for a fourth power of the error
-    eye = jnp.eye(len(error), dtype=u.dtype)
-    return fit._replace(u=u / ratio @ (eye - error + half), v=v * ratio @ (eye + error + half))
-
-
-@exact
-def _fitted(fit: LowRankFit, probe: Array, h: Array, coin: Array, *, rate: float, decay: float) -> LowRankFit:
-    u, v, d = fit.u, fit.v, fit.diagonal
-    a = _plus(u, v, d * h)  # Qh
-    metric_h = d * _plus(v, u, a)
-    # Q⁻ᵀ and P⁻¹ times the probe, by the small matrix I + VᵀU.
-    small = jnp.eye(u.shape[1], dtype=u.dtype) + v.T @ u
-    b = probe / d
-    b = b - v @ jnp.linalg.solve(small.T, u.T @ b)
-    inverse_probe = (b - u @ jnp.linalg.solve(small, v.T @ b)) / d
-    bound_u, bound_v, bound_d = fit.bounds
-
-    def grown(bound: Array, size: Array) -> Array:
-        return jnp.maximum(decay * bound + (1 - decay) * size, size)
-
-    one, other = metric_h * h, probe * inverse_probe
-    bound_d = grown(bound_d, jnp.max(jnp.abs(one)) + jnp.max(jnp.abs(other)))
-    d = d - rate / nonzero(bound_d) * (one - other) * d
-
-    def move_u(_: None) -> tuple[Array, Array, Array, Array]:
-        av, bv = a @ v, b @ v
-        bound = grown(bound_u, norm(a) * norm(v @ av) + norm(b) * norm(v @ bv))
-        change = jnp.outer(a, av @ small) - jnp.outer(b, bv @ small)
-        return u - rate / nonzero(bound) * change, v, bound, bound_v
-
-    def move_v(_: None) -> tuple[Array, Array, Array, Array]:
-        au, bu = a @ u, b @ u
-        bound = grown(bound_v, norm(a) * norm(u @ au) + norm(b) * norm(u @ bu))
-        change = jnp.outer(a + v @ au, au) - jnp.outer(b + v @ bu, bu)
-        return u, v - rate / nonzero(bound) * change, bound_u, bound
-
-    u, v, bound_u, bound_v = jax.lax.cond(coin, move_u, move_v, None)
-    return LowRankFit(u, v, d, jnp.stack([bound_u, bound_v, bound_d]).astype(fit.bounds.dtype))

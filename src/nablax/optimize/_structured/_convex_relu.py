@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,7 +23,8 @@ class ConvexRelu(AbstractRecord):
     Attributes:
         weights: of the hidden units, [units, dim]; those that are off are zero.
         outputs: of the units, [units].
-        value: :math:`\tfrac12\lVert f(X)-y\rVert^2+\tfrac\beta2(\lVert W\rVert^2+\lVert a\rVert^2)` of this network.
+        value: :math:`\tfrac12\lVert f(X)-y\rVert^2+\tfrac\beta2(\lVert W\rVert^2+\lVert a\rVert^2)` of this network;
+            by `robust_relu` that of the worst rows in their boxes.
         bound: that no network, of any width, whose units have the patterns that were given, is below. Where all
             patterns were given, no network at all.
         steps: rounds made.
@@ -185,7 +186,19 @@ def convex_relu(
           https://arxiv.org/abs/2201.01965, after the abstract: the method and sampled patterns.
         - Pilanci and Ergen, 2020, https://arxiv.org/abs/2002.10553, for the convex problem. The splitting, its solve,
           the balance of the penalty ρ and the bound from the method's own multipliers were derived here. The robust
-          problem is not there.
+          problem is `robust_relu`.
+    """
+    x, y, on = checked_problem(inputs, targets, patterns, penalty, steps, tolerance)
+    return proved(_solved(x, y, on, jnp.asarray(penalty, x.dtype), steps, tolerance), steps, tolerance, throw)
+
+
+def checked_problem(
+    inputs: Array, targets: Array, patterns: Any, penalty: float, steps: int, tolerance: float
+) -> tuple[Float[Array, "rows dim"], Float[Array, " rows"], Bool[Array, "patterns rows"]]:
+    """Rows, targets and patterns, of one precision.
+
+    Raises:
+        ValueError: they do not match or are not finite, or a setting is out of its range.
     """
     x = check_shape(inputs, (None, None), what="inputs", fix="Pass a row for each example.")
     y = check_shape(targets, (len(x),), what="targets", fix="Pass one number a row.")
@@ -196,7 +209,11 @@ def convex_relu(
     check_positive(penalty=penalty, tolerance=tolerance)
     check_count(steps, what="steps")
     dtype = jnp.result_type(x.dtype, y.dtype, jnp.float32)
-    found = _solved(x.astype(dtype), y.astype(dtype), on, jnp.asarray(penalty, dtype), steps, tolerance)
+    return x.astype(dtype), y.astype(dtype), on
+
+
+def proved(found: ConvexRelu, steps: int, tolerance: float, throw: bool) -> ConvexRelu:
+    """The network, whose value raises where its gap did not close and ``throw`` is true."""
     if not throw:
         return found
     value = eqx.error_if(
