@@ -109,6 +109,13 @@ ROWS = {
     ),
     "beta_normalised": Row(optimize.beta_normalised, by_leaf=False, known_as="normalised descent"),
     "diffgrad": Row(optimize.diffgrad, known_as="diffGrad"),
+    "entropy_sgd": Row(
+        lambda learning_rate: optimize.entropy_sgd(learning_rate, 0.5, steps=3, noise=0.0, key=KEY),
+        extra=grad_fn,
+        needs=("params", "grad_fn"),
+        by_leaf=False,
+        known_as="Entropy-SGD",
+    ),
     "exact_gauss_newton": Row(
         lambda learning_rate: optimize.exact_gauss_newton(
             learning_rate, along, lambda out, row: out + out**2 / 2, adaptation=0.01, momentum=0.5

@@ -21,6 +21,7 @@ from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_a
 from ._first_order._aegd import AegdState, aegd
 from ._first_order._beta_normalised import BetaNormalisedState, beta_normalised, scale_by_beta_norm
 from ._first_order._diffgrad import DiffGradState, diffgrad, scale_by_diffgrad
+from ._first_order._entropy_sgd import EntropySgdState, entropy_sgd, scale_by_local_entropy
 from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
 from ._first_order._maximal_update import MaximalUpdateState, Widths, maximal_update, width_multipliers
@@ -75,6 +76,7 @@ __all__ = [
     "ConstrainedBilevel",
     "ConvexRelu",
     "DiffGradState",
+    "EntropySgdState",
     "ExtragradientState",
     "GaussNewtonState",
     "GinzburgLandau",
@@ -118,6 +120,7 @@ __all__ = [
     "consensus",
     "convex_relu",
     "diffgrad",
+    "entropy_sgd",
     "exact_gauss_newton",
     "extragradient",
     "ginzburg_landau",
@@ -151,6 +154,7 @@ __all__ = [
     "scale_by_diffgrad",
     "scale_by_gauss_newton",
     "scale_by_gravity",
+    "scale_by_local_entropy",
     "scale_by_mars",
     "scale_by_multi_momentum",
     "scale_by_natural_gradient",
