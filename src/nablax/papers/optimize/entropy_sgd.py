@@ -66,8 +66,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         {"Entropy-SGD": (small, temperatures), langevin: (small, temperatures), "momentum": rates, "Adam": rates},
         "higher",
         key=valley_key,
-        keys=96 * repetitions,
-        tuning=8,
+        keys=48 * repetitions,
+        tuning=24,  # of few, chance chooses between settings that hardly ever fail
         ends=ends,
     )
     pulls, steps = (1e-3, 3e-2, 1.0), np.logspace(-2.5, 0.5, 7).tolist()
@@ -83,7 +83,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         {"Entropy-SGD": (steps, pulls), "momentum": lengths, "Adam": lengths},
         "lower",
         key=digits_key,
-        keys=42 * repetitions,
+        keys=21 * repetitions,
         of="loss",
         ends={1e-3: "hardly any pull"},
     )
@@ -92,16 +92,25 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "Of two valleys of one depth it ends in the one ten times as wide from nine starts of ten beside the "
             "narrow one, and no descent does.",
             "favours wide valleys and avoids sharp ones, in the abstract",
+            expected=False,
+            tried="it does so, from every start; but so do momentum and descent with noise at their best settings of "
+            "24, and Adam from nearly all",
             contrasts=valleys.contrast("share of runs that end in the wide valley", "higher", threshold=0.9),
         ),
         Check(
             "The minima that it finds on the digits are less sharp.",
             "finds solutions in large flat regions, in the abstract",
+            expected=False,
+            tried="walks of 5 and of 20 steps, momentum .9 of the outer steps too, four times the gradients: the "
+            "further training has gone the flatter they are, and momentum, which no walk begins anew, goes furthest; "
+            "Adam's are sharper",
             contrasts=digits.contrast("largest eigenvalue of the loss's Hessian", "lower", of="sharpness"),
         ),
         Check(
             "And it is right about more of the digits held out, after as many gradients.",
             "compares favourably in generalisation error and training time, in the abstract",
+            expected=False,
+            tried="the same: all are within half a percent of one another, momentum ahead",
             contrasts=digits.contrast("accuracy on digits held out, %", "higher", of="accuracy"),
         ),
     ]
@@ -166,15 +175,19 @@ def _classified(make: Callable[[Key], optax.GradientTransformation], length: int
     data_key, start_key, batch_key, rule_key, probe_key = jax.random.split(key, 5)
     images, labels, unseen, answers = split_digits(data_key, _TRAIN)
     rows = jax.random.randint(batch_key, (_SEEN // length, length, _BATCH), 0, _TRAIN)
+    begin = network(start_key, _SIZES)
     params, _ = trained(
         lambda params, batch: loss(params, *_first(batch)),
-        network(start_key, _SIZES),
+        begin,
         make(rule_key),
         lambda step, key: (images[rows[step]], labels[rows[step]]),
         len(rows),
         key=batch_key,
         extra=_others,
     )
+    # Of weights that diverged there is no Hessian.
+    better = loss(params, unseen, answers) < loss(begin, unseen, answers)
+    params = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, begin)
     product = hessian_product(loss)
     found = top_eigenvalues(
         lambda vector: product(params, vector, images, labels), params, count=1, steps=20, key=probe_key
