@@ -265,6 +265,17 @@ ROWS = {
     "steepest_descent normalised": Row(
         lambda learning_rate: optimize.steepest_descent(learning_rate, normalised=True), known_as="steepest descent"
     ),
+    "structured_ngd": Row(
+        lambda learning_rate, momentum=0.5: optimize.structured_ngd(learning_rate, momentum=momentum),
+        known_as="structured NGD",
+    ),
+    "structured_ngd of rows": Row(
+        lambda learning_rate: optimize.structured_ngd(learning_rate, "triangular", rows=None, every=2),
+        extra=lambda grads, params: {"gradients": jax.tree.map(lambda g: jnp.stack([g, 2 * g]), grads)},
+        needs=("gradients",),
+        by_leaf=False,
+        known_as="structured NGD",
+    ),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),
 }
 rows = pytest.mark.parametrize("name", ROWS)

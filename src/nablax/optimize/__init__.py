@@ -47,6 +47,7 @@ from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
 from ._preconditioned._psgd_low_rank import LowRankFit, PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
 from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
+from ._preconditioned._structured_ngd import StructuredNgdState, scale_by_structured_ngd, structured_ngd
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 from ._second_order._exact_gauss_newton import GaussNewtonState, exact_gauss_newton, scale_by_gauss_newton
 from ._second_order._gradient_normalised_newton import GradientNormalisedState, gradient_normalised_newton
@@ -106,6 +107,7 @@ __all__ = [
     "SoapState",
     "SpiderState",
     "SteepestState",
+    "StructuredNgdState",
     "TargetSurrogateState",
     "ThermodynamicState",
     "Widths",
@@ -165,12 +167,14 @@ __all__ = [
     "scale_by_soap",
     "scale_by_spider",
     "scale_by_steepest",
+    "scale_by_structured_ngd",
     "scale_by_thermodynamic_natural_gradient",
     "shampoo",
     "smb",
     "soap",
     "spider",
     "steepest_descent",
+    "structured_ngd",
     "target_surrogate",
     "thermodynamic_natural_gradient",
     "two_timescale_extragradient",
