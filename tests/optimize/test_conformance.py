@@ -276,6 +276,12 @@ ROWS = {
         by_leaf=False,
         known_as="structured NGD",
     ),
+    "triple_momentum": Row(
+        lambda learning_rate: optimize.triple_momentum(learning_rate, 2.0),
+        needs=("params",),
+        schedule=False,
+        known_as="XGrad",
+    ),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),
 }
 rows = pytest.mark.parametrize("name", ROWS)

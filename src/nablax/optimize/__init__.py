@@ -29,6 +29,12 @@ from ._first_order._multi_momentum import MultiMomentumState, multi_momentum, sc
 from ._first_order._nag_gs import NagGsState, nag_gs
 from ._first_order._spider import SpiderState, scale_by_spider, spider
 from ._first_order._steepest import SteepestState, scale_by_steepest, steepest_descent
+from ._first_order._triple_momentum import (
+    MomentumCoefficients,
+    triple_momentum,
+    triple_momentum_coefficients,
+    triple_momentum_eval_params,
+)
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
 from ._games._complex_momentum import ComplexMomentumState, complex_momentum, scale_by_complex_momentum
 from ._games._extragradient import ExtragradientState, extragradient, two_timescale_extragradient
@@ -89,6 +95,7 @@ __all__ = [
     "MaximalUpdateState",
     "MirrorDescentState",
     "MixedStrategies",
+    "MomentumCoefficients",
     "MultiMomentumState",
     "NagGsState",
     "NaturalGradientState",
@@ -177,6 +184,9 @@ __all__ = [
     "structured_ngd",
     "target_surrogate",
     "thermodynamic_natural_gradient",
+    "triple_momentum",
+    "triple_momentum_coefficients",
+    "triple_momentum_eval_params",
     "two_timescale_extragradient",
     "width_multipliers",
     "xgrad",
