@@ -6,7 +6,7 @@ counts.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -38,7 +38,12 @@ PAPER = Paper(
     read="abstract",
 )
 
-_TRIPLE, _NESTEROV, _BALL = "triple momentum", "Nesterov's method", "heavy ball"
+_TRIPLE, _NESTEROV, _BALL, _DESCENT = _METHODS = ("triple momentum", "Nesterov's method", "heavy ball", "descent")
+_DAMPED, _UNDAMPED, _LOW = _EQUATIONS = (
+    "the equation with the Hessian's damping",
+    "that without it",
+    "the low-resolution equation",
+)
 # The circle: curvatures from 1 to 25.
 _LARGEST, _STEPS = 25.0, 100
 # Regressions, and bent quadratics: columns, least curvature, steps.
@@ -60,10 +65,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """
     keys = 64 if full else 16
     circle_key, along_key, worst_key = jax.random.split(key, 3)
-    circles = _over(_circled, circle_key, keys)
+    circles = _over(_circled, _METHODS[:3], circle_key, keys)
     circle = Curve("step", np.arange(1, _STEPS + 1), circles)
-    nesterov, triple = (_over(functools.partial(_apart, kind), along_key, keys) for kind in (_NESTEROV, _TRIPLE))
-    worst = _over(_worst, worst_key, keys)
+    nesterov, triple = (
+        _over(functools.partial(_apart, kind), _EQUATIONS, along_key, keys) for kind in (_NESTEROV, _TRIPLE)
+    )
+    worst = _over(_worst, _METHODS, worst_key, keys)
 
     def arrived(first: str) -> Contrast:
         values = {name: circles[name][:, -1] for name in (first, _BALL)}
@@ -110,8 +117,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ]
 
 
-def _over(run: Callable[[Key], dict[str, Array]], key: Key, keys: int) -> dict[str, np.ndarray]:
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(run))(jax.random.split(key, keys)))
+def _over(run: Callable[[Key], dict[str, Array]], names: Sequence[str], key: Key, keys: int) -> dict[str, np.ndarray]:
+    """What is found by each key, in the order of the names, which a compiled program does not keep."""
+    found = jax.jit(jax.vmap(run))(jax.random.split(key, keys))
+    return {name: np.asarray(found[name]) for name in names}
 
 
 def _numbers(kind: str, largest: float | Array, least: float | Array) -> tuple[Any, Any, Any]:
@@ -149,7 +158,7 @@ def _rules(largest: float, least: float) -> dict[str, tuple[optax.GradientTransf
         _TRIPLE: (triple_momentum(1 / largest, least), output),
         _NESTEROV: (optax.sgd(1 / largest, momentum, nesterov=True), held),
         _BALL: (optax.sgd(alpha, beta), held),
-        "descent": (optax.sgd(2 / (largest + least)), held),
+        _DESCENT: (optax.sgd(2 / (largest + least)), held),
     }
 
 
@@ -164,7 +173,7 @@ def _circled(key: Key) -> dict[str, Array]:
     return {
         name: jnp.log10(jnp.maximum(jnp.abs(_path(rule, loss, start, _STEPS, read, key)), 1e-6))
         for name, (rule, read) in _rules(_LARGEST, 1.0).items()
-        if name != "descent"
+        if name != _DESCENT
     }
 
 
@@ -196,11 +205,9 @@ def _apart(kind: str, key: Key) -> dict[str, Array]:
 
     begin = -time / (1 + beta) * gradient(start)
     return {
-        "the equation with the Hessian's damping": distance(
-            momentum_field(gradient, rate=alpha, momentum=beta, lookahead=gamma), begin
-        ),
-        "that without it": distance(momentum_field(gradient, rate=alpha, momentum=beta), begin),
-        "the low-resolution equation": distance(low, jnp.zeros(_DIM)),
+        _DAMPED: distance(momentum_field(gradient, rate=alpha, momentum=beta, lookahead=gamma), begin),
+        _UNDAMPED: distance(momentum_field(gradient, rate=alpha, momentum=beta), begin),
+        _LOW: distance(low, jnp.zeros(_DIM)),
     }
 
 

@@ -1,8 +1,8 @@
 r"""Structured natural gradient descent in half precision beside K-FAC, and on equal steps beside AdamW.
 
 A network of the digits, averaged over 2 by 2 pixels, in batches of 32. K-FAC here is the usual one: averages of the
-covariances of layers' inputs and errors, inverted with damping each tenth step; in half precision its averages and its
-Cholesky factors are in halves, or its averages alone. The paper's rule is by gradients alone, fitted as seldom.
+covariances of layers' inputs and errors, inverted with damping each tenth step; in half precision its averages, what is
+decomposed and Cholesky's factors are halves. The paper's rule is by gradients alone, fitted as seldom.
 """
 
 from collections.abc import Callable
@@ -33,106 +33,90 @@ PAPER = Paper(
     read="code",
 )
 
-_BATCH, _EVERY, _DAMPING, _LEAST, _MOST = 32, 10, 1e-3, 1e-6, 10.0
+_BATCH, _STEPS, _EVERY, _DAMPING, _LEAST, _MOST = 32, 1000, 10, 1e-3, 1e-6, 10.0
+_HALVES, _KFAC_HALVES = "structured NGD in halves", "K-FAC in halves"
+_WHOLE, _KFAC = "structured NGD", "K-FAC"
 _LOSS = "log10 of the loss of the digits trained on, nats"
 
 Make = Callable[[Any], optax.GradientTransformation]
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
-    """Train for 1,000 steps in half precision, and for 300 in single.
+    """Train for 1,000 steps in half precision and in single.
 
     Args:
         key: of weights and batches.
         full: the digits as they are, and twice the keys. The paper's networks on images are at neither scale.
 
     Returns:
-        Four checks.
+        Three checks.
     """
-    half_key, tuned_key, single_key = jax.random.split(key, 3)
-    fits, dampings = (0.01, 0.03, 0.1, 0.3), (1e-4, 1e-3, 1e-2, 1e-1)
-    rates, fine = np.logspace(-3.8, -0.8, 6).tolist(), np.logspace(-4.1, 0.9, 24).tolist()
-    ends = {1e-4: "hardly any damping"}
+    finite_key, loss_key = jax.random.split(key)
+    fits, dampings = (0.03, 0.1, 0.3, 0.9), (1e-4, 1e-3, 1e-2, 1e-1)
+    rates, fine = np.logspace(-3.2, -1.2, 5).tolist(), np.logspace(-3.2, 0.2, 20).tolist()
+    ends = {1e-4: "hardly any damping", 0.9: "a fit is no longer than 1"}
 
-    def compared(methods: dict[str, Make], grid: Any, steps: int, key: Key, *, by: str = "loss") -> Runs:
-        runs = {name: _run(make, steps, full) for name, make in methods.items()}
+    def compared(methods: dict[str, Make], grid: Any, key: Key, *, by: str) -> Runs:
+        runs = {name: _run(make, full) for name, make in methods.items()}
         direction: Any = "lower" if by == "loss" else "higher"
-        return tuned(runs, grid, direction, key=key, keys=48 if full else 24, of=by, ends=ends)
+        return tuned(runs, grid, direction, key=key, keys=40 if full else 20, of=by, ends=ends)
 
-    def ours(structure: Any = "dense", dtype: DTypeLike | None = None) -> Make:
+    def ours(dtype: DTypeLike) -> Make:
         return lambda setting: structured_ngd(
-            setting[0], structure, rows=_BATCH, fit_rate=setting[1], every=_EVERY, factor_dtype=dtype
+            setting[0], rows=_BATCH, fit_rate=setting[1], every=_EVERY, factor_dtype=dtype
         )
 
-    def kfac(dtype: DTypeLike, decomposed: DTypeLike) -> Make:
-        return lambda setting: _kfac(setting[0], setting[1], dtype, decomposed)
+    def kfac(dtype: DTypeLike) -> Make:
+        return lambda setting: _kfac(setting[0], setting[1], dtype)
 
-    half, single = jnp.bfloat16, jnp.float32
-    mine, both, one = "structured NGD in halves", "K-FAC in halves", "K-FAC in halves, decomposed in single"
     finite = compared(
         {
-            mine: lambda rate: ours(dtype=half)((rate, 0.01)),
-            both: lambda rate: kfac(half, half)((rate, _DAMPING)),
+            _HALVES: lambda rate: ours(jnp.bfloat16)((rate, 0.01)),
+            _KFAC_HALVES: lambda rate: kfac(jnp.bfloat16)((rate, _DAMPING)),
         },
         rates,
-        1000,
-        half_key,
+        finite_key,
         by="finite",
     )
-    low = compared(
-        {mine: ours(dtype=half), both: kfac(half, half), one: kfac(half, single), "AdamW": optax.adamw},
-        {mine: (rates, fits), both: (rates, dampings), one: (rates, dampings), "AdamW": fine},
-        1000,
-        tuned_key,
-    )
-    high = compared(
-        {
-            "structured NGD": ours(),
-            "its triangular form": ours("triangular"),
-            "its diagonal form": ours("diagonal"),
-            "AdamW": optax.adamw,
-            "momentum": lambda rate: optax.sgd(rate, 0.9),
-            "K-FAC": kfac(single, single),
-        },
-        dict.fromkeys(("structured NGD", "its triangular form", "its diagonal form"), (rates, fits))
-        | dict.fromkeys(("AdamW", "momentum"), fine)
-        | {"K-FAC": (rates, dampings)},
-        300,
-        single_key,
-    )
+    fitted = {_HALVES: ours(jnp.bfloat16), _WHOLE: ours(jnp.float32)}
+    damped = {_KFAC_HALVES: kfac(jnp.bfloat16), _KFAC: kfac(jnp.float32)}
+    plain: dict[str, Make] = {"AdamW": optax.adamw, "momentum": lambda rate: optax.sgd(rate, 0.9)}
+    grid = dict.fromkeys(fitted, (rates, fits)) | dict.fromkeys(damped, (rates, dampings)) | dict.fromkeys(plain, fine)
+    losses = compared(fitted | damped | plain, grid, loss_key, by="loss")
 
-    def against(runs: Runs, first: str, others: tuple[str, ...], **decides: Any) -> Contrast:
-        return runs._replace(results={first: runs.results[first]} | runs.results).contrast(
-            _LOSS, "lower", of="loss", against=others, **decides
-        )
+    def against(first: str, others: tuple[str, ...], **decides: Any) -> Contrast:
+        runs = losses._replace(results={first: losses.results[first]} | losses.results)
+        return runs.contrast(_LOSS, "lower", of="loss", against=others, **decides)
 
     return [
         Check(
             "In half precision and at the authors' damping its weights are finite after 1,000 steps, every time; those "
             "of K-FAC by Cholesky's factors in halves are not.",
             "stable in half precision for want of inverses, in the abstract",
+            expected=False,
+            tried="K-FAC's averages, damped matrices and factors in halves, on inputs of 16 pixels and 32 units",
             contrasts=finite.contrast("share of runs that end finite", "higher", of="finite", threshold=0.99),
         ),
         Check(
-            "Its loss in half precision is below that of K-FAC, decomposed in halves or in single precision, damping "
-            "and rate tuned, and of AdamW.",
+            "Its loss in half precision is below that of K-FAC, damping and rate tuned, and of AdamW in single "
+            "precision.",
             "second-order training in low precision, in the abstract",
-            contrasts=against(low, mine, (both, one, "AdamW")),
+            expected=False,
+            tried="rates over two decades and fits from 0.03 to 0.9, each tenth step; gradients alone, where K-FAC "
+            "looks into the layers",
+            contrasts=against(_HALVES, (_KFAC_HALVES, "AdamW")),
         ),
         Check(
             "In single precision its loss is below AdamW's and momentum's after as many steps, and K-FAC's.",
-            "competitive with them and with K-FAC, in the paper's figures as the code's page tells",
-            contrasts=against(high, "structured NGD", ("AdamW", "momentum", "K-FAC")),
-        ),
-        Check(
-            "A triangular form, of fewer numbers, goes below a diagonal one by a tenth of a decade or more.",
-            "structures between dense and diagonal, in the abstract",
-            contrasts=against(high, "its triangular form", ("its diagonal form",), margin=0.1),
+            "second-order optimisers for deep learning, in the abstract",
+            expected=False,
+            tried="the same",
+            contrasts=against(_WHOLE, ("AdamW", "momentum", _KFAC)),
         ),
     ]
 
 
-def _run(make: Make, steps: int, full: bool) -> Callable[[Any, Key], dict[str, Array]]:
+def _run(make: Make, full: bool) -> Callable[[Any, Key], dict[str, Array]]:
     def run(setting: Any, key: Key) -> dict[str, Array]:
         weight_key, batch_key = jax.random.split(key)
         images, labels = pooled_digits(full)
@@ -146,7 +130,7 @@ def _run(make: Make, steps: int, full: bool) -> Callable[[Any, Key], dict[str, A
             network(weight_key, (images.shape[1], 32, 10)),
             make(setting),
             batches,
-            steps,
+            _STEPS,
             key=batch_key,
             extra=_covariances,
         )
@@ -182,8 +166,8 @@ class _KfacState(NamedTuple):
     inverses: PyTree
 
 
-def _kfac(rate: Any, damping: Any, dtype: DTypeLike, decomposed: DTypeLike) -> optax.GradientTransformationExtraArgs:
-    """K-FAC with momentum 0.9: averages in one type, Cholesky's factors of them in another, what follows in single."""
+def _kfac(rate: Any, damping: Any, dtype: DTypeLike) -> optax.GradientTransformationExtraArgs:
+    """K-FAC with momentum 0.9: averages, damped matrices and their factors in one type, arithmetic in single."""
 
     def init(params: PyTree) -> _KfacState:
         eyes = [tuple(jnp.eye(side, dtype=dtype) for side in (len(w) + 1, len(b))) for w, b in params]
@@ -198,7 +182,8 @@ def _kfac(rate: Any, damping: Any, dtype: DTypeLike, decomposed: DTypeLike) -> o
 
         def invert(average: Array) -> Array:
             damped = average.astype(jnp.float32) / seen + jnp.sqrt(damping) * jnp.eye(len(average))
-            lower = _cholesky(damped.astype(decomposed)).astype(jnp.float32)
+            lower = jnp.linalg.cholesky(damped.astype(dtype).astype(jnp.float32))
+            lower = lower.astype(dtype).astype(jnp.float32)
             return jax.scipy.linalg.cho_solve((lower, True), jnp.eye(len(lower)))
 
         inverses = jax.lax.cond(
@@ -214,17 +199,6 @@ def _kfac(rate: Any, damping: Any, dtype: DTypeLike, decomposed: DTypeLike) -> o
 
     rule = optax.GradientTransformationExtraArgs(init, update)
     return optax.chain(rule, optax.trace(0.9), optax.scale_by_learning_rate(rate))
-
-
-def _cholesky(matrix: Float[Array, "side side"]) -> Float[Array, "side side"]:
-    """The lower factor by columns, all in the matrix's own type; NaN where the rest is not positive."""
-
-    def column(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        rest, lower = carry
-        found = jnp.where(jnp.arange(len(rest)) >= j, rest[:, j] / jnp.sqrt(rest[j, j]), 0)
-        return rest - jnp.outer(found, found), lower.at[:, j].set(found)
-
-    return jax.lax.fori_loop(0, len(matrix), column, (matrix, jnp.zeros_like(matrix)))[1]
 
 
 __all__ = ["PAPER", "checks"]
