@@ -64,9 +64,9 @@ def scale_by_structured_ngd(
         K \leftarrow K-\tfrac{\beta}{\max(1,\lVert M_K\rVert)}\,KM_K
 
     and likewise C, of the same old factors; a tensor has a factor for each axis, and a vector :math:`KK^{\top}`. There
-    is no inverse, root or decomposition, and K stays invertible whatever comes: :math:`\beta\lVert M\rVert<1`. For
-    gradients that are outer products of independent inputs and errors, of covariances U and V, it stands still, with
-    λ = 0, where :math:`KK^{\top}\otimes CC^{\top}=U^{-1}\otimes V^{-1}`.
+    is no inverse, root or decomposition, and below β = 1 K stays invertible whatever comes: a fit is of I less a matrix
+    of norm β or less. For gradients that are outer products of independent inputs and errors, of covariances U and V, it
+    stands still, with λ = 0, where :math:`KK^{\top}\otimes CC^{\top}=U^{-1}\otimes V^{-1}`.
 
     Π keeps the structure: all of it, the diagonal, or the lower triangle with what is off the diagonal doubled.
     A triangular K has a positive diagonal and reaches every inverse too, by fewer numbers; a diagonal one does not.
@@ -80,7 +80,7 @@ def scale_by_structured_ngd(
         rows: how many the gradient is the mean of, 1 by default; None for a stack of gradients, one a row.
         damping: λ, in units of the squared gradient of a row, 1e-3 by default. With 0, factors grow without end where
             gradients vanish.
-        fit_rate: β, 0.01 by default, no unit; below 1.
+        fit_rate: β, 0.01 by default, no unit; at most 1, at which a factor may become singular.
         fit_momentum: α, 0.5 by default.
         every: steps from one fit to the next, 1 by default. A fit comes before its step.
         max_size: axes longer than this have a diagonal, 8192 by default (ours).
