@@ -65,8 +65,8 @@ def scale_by_structured_ngd(
 
     and likewise C, of the same old factors; a tensor has a factor for each axis, and a vector :math:`KK^{\top}`. There
     is no inverse, root or decomposition, and below β = 1 K stays invertible whatever comes: a fit is of I less a matrix
-    of norm β or less. For gradients that are outer products of independent inputs and errors, of covariances U and V, it
-    stands still, with λ = 0, where :math:`KK^{\top}\otimes CC^{\top}=U^{-1}\otimes V^{-1}`.
+    of norm β or less. For gradients that are outer products of independent inputs and errors, of covariances U and V,
+    it stands still, with λ = 0, where :math:`KK^{\top}\otimes CC^{\top}=U^{-1}\otimes V^{-1}`.
 
     Π keeps the structure: all of it, the diagonal, or the lower triangle with what is off the diagonal doubled.
     A triangular K has a positive diagonal and reaches every inverse too, by fewer numbers; a diagonal one does not.
