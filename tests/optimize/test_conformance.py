@@ -109,6 +109,13 @@ ROWS = {
     ),
     "beta_normalised": Row(optimize.beta_normalised, by_leaf=False, known_as="normalised descent"),
     "diffgrad": Row(optimize.diffgrad, known_as="diffGrad"),
+    "entropy_sgd": Row(
+        lambda learning_rate: optimize.entropy_sgd(learning_rate, 0.5, steps=3, noise=0.0, key=KEY),
+        extra=grad_fn,
+        needs=("params", "grad_fn"),
+        by_leaf=False,
+        known_as="Entropy-SGD",
+    ),
     "exact_gauss_newton": Row(
         lambda learning_rate: optimize.exact_gauss_newton(
             learning_rate, along, lambda out, row: out + out**2 / 2, adaptation=0.01, momentum=0.5
@@ -257,6 +264,23 @@ ROWS = {
     "steepest_descent": Row(optimize.steepest_descent, by_leaf=False, known_as="steepest descent"),
     "steepest_descent normalised": Row(
         lambda learning_rate: optimize.steepest_descent(learning_rate, normalised=True), known_as="steepest descent"
+    ),
+    "structured_ngd": Row(
+        lambda learning_rate, momentum=0.5: optimize.structured_ngd(learning_rate, momentum=momentum),
+        known_as="structured NGD",
+    ),
+    "structured_ngd of rows": Row(
+        lambda learning_rate: optimize.structured_ngd(learning_rate, "triangular", rows=None, every=2),
+        extra=lambda grads, params: {"gradients": jax.tree.map(lambda g: jnp.stack([g, 2 * g]), grads)},
+        needs=("gradients",),
+        by_leaf=False,
+        known_as="structured NGD",
+    ),
+    "triple_momentum": Row(
+        lambda learning_rate: optimize.triple_momentum(learning_rate, 2.0),
+        needs=("params",),
+        schedule=False,
+        known_as="XGrad",
     ),
     "xgrad": Row(xgrad, needs=("params",), known_as="XGrad"),
 }

@@ -2,6 +2,7 @@
 
 from ._fit import Fit, fit
 from ._flow import Solution, flow
+from ._momentum_field import momentum_field
 from ._progress import History, Progress
 from ._save import load, save
 from ._solver import Solver
@@ -19,6 +20,7 @@ __all__ = [
     "flow",
     "load",
     "lowered",
+    "momentum_field",
     "save",
     "train_step",
 ]

@@ -22,6 +22,7 @@ from ._first_order._adamomentum import AdaMomentumState, adamomentum, scale_by_a
 from ._first_order._aegd import AegdState, aegd
 from ._first_order._beta_normalised import BetaNormalisedState, beta_normalised, scale_by_beta_norm
 from ._first_order._diffgrad import DiffGradState, diffgrad, scale_by_diffgrad
+from ._first_order._entropy_sgd import EntropySgdState, entropy_sgd, scale_by_local_entropy
 from ._first_order._gravity import GravityState, gravity, scale_by_gravity
 from ._first_order._mars import MarsState, mars, scale_by_mars
 from ._first_order._maximal_update import MaximalUpdateState, Widths, maximal_update, width_multipliers
@@ -29,6 +30,12 @@ from ._first_order._multi_momentum import MultiMomentumState, multi_momentum, sc
 from ._first_order._nag_gs import NagGsState, nag_gs
 from ._first_order._spider import SpiderState, scale_by_spider, spider
 from ._first_order._steepest import SteepestState, scale_by_steepest, steepest_descent
+from ._first_order._triple_momentum import (
+    MomentumCoefficients,
+    triple_momentum,
+    triple_momentum_coefficients,
+    triple_momentum_eval_params,
+)
 from ._first_order._xgrad import XGradState, xgrad, xgrad_eval_params
 from ._games._complex_momentum import ComplexMomentumState, complex_momentum, scale_by_complex_momentum
 from ._games._extragradient import ExtragradientState, extragradient, two_timescale_extragradient
@@ -49,6 +56,7 @@ from ._preconditioned._psgd import PsgdState, psgd, scale_by_psgd
 from ._preconditioned._psgd_low_rank import PsgdLowRankState, psgd_low_rank, scale_by_psgd_low_rank
 from ._preconditioned._shampoo import ShampooState, scale_by_shampoo, shampoo
 from ._preconditioned._soap import SoapState, scale_by_soap, soap
+from ._preconditioned._structured_ngd import StructuredNgdState, scale_by_structured_ngd, structured_ngd
 from ._ridge_rider import Branches, local_exponents, ridge_rider
 from ._second_order._exact_gauss_newton import GaussNewtonState, exact_gauss_newton, scale_by_gauss_newton
 from ._second_order._gradient_normalised_newton import GradientNormalisedState, gradient_normalised_newton
@@ -80,6 +88,7 @@ __all__ = [
     "ConstrainedBilevel",
     "ConvexRelu",
     "DiffGradState",
+    "EntropySgdState",
     "ExtragradientState",
     "FittedPreconditioner",
     "GaussNewtonState",
@@ -92,6 +101,7 @@ __all__ = [
     "MaximalUpdateState",
     "MirrorDescentState",
     "MixedStrategies",
+    "MomentumCoefficients",
     "MultiMomentumState",
     "NagGsState",
     "NaturalGradientState",
@@ -110,6 +120,7 @@ __all__ = [
     "SoapState",
     "SpiderState",
     "SteepestState",
+    "StructuredNgdState",
     "TargetSurrogateState",
     "ThermodynamicState",
     "Widths",
@@ -125,6 +136,7 @@ __all__ = [
     "consensus",
     "convex_relu",
     "diffgrad",
+    "entropy_sgd",
     "exact_gauss_newton",
     "extragradient",
     "fit_preconditioner",
@@ -160,6 +172,7 @@ __all__ = [
     "scale_by_diffgrad",
     "scale_by_gauss_newton",
     "scale_by_gravity",
+    "scale_by_local_entropy",
     "scale_by_mars",
     "scale_by_multi_momentum",
     "scale_by_natural_gradient",
@@ -170,14 +183,19 @@ __all__ = [
     "scale_by_soap",
     "scale_by_spider",
     "scale_by_steepest",
+    "scale_by_structured_ngd",
     "scale_by_thermodynamic_natural_gradient",
     "shampoo",
     "smb",
     "soap",
     "spider",
     "steepest_descent",
+    "structured_ngd",
     "target_surrogate",
     "thermodynamic_natural_gradient",
+    "triple_momentum",
+    "triple_momentum_coefficients",
+    "triple_momentum_eval_params",
     "two_timescale_extragradient",
     "width_multipliers",
     "xgrad",

@@ -1,0 +1,1 @@
+"""Papers whose methods live in `nablax.follow`."""
