@@ -38,7 +38,7 @@ PAPER = Paper(
 )
 
 _BATCH = 32
-_RATES = [0.1 * 2.0**step for step in range(-5, 3)]
+_RATES = [0.1 * 2.0**step for step in range(-3, 3)]
 _THRESHOLDS = (0.95, 0.99, 0.99)  # of the authors' code for permuted MNIST
 
 
@@ -53,7 +53,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Three checks.
     """
-    seeds, tasks, epochs = (16, 10, 20) if full else (8, 8, 3)
+    seeds, tasks, epochs = (12, 10, 20) if full else (6, 8, 3)
 
     def learnt(protect: float, relax: float) -> Callable[[Array, Key], dict[str, Array]]:
         def run(rate: Array, key: Key) -> dict[str, Array]:
@@ -81,6 +81,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
                 against=("hard projection",),
                 margin=1.0,
             ),
+            expected=False,
+            tried="at one rate for both, 0.05, it is higher by more than a percentage point; but the hard projection "
+            "bears twice the rate that the relaxed one has its best end at, and learns more then",
             moved_from=before,
         ),
         Check(
