@@ -1,11 +1,14 @@
 """An estimate prints its numbers, and every record that holds one does so too."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nablax import calculus, estimate, follow, optimize, transport
 from nablax._core import Estimate, ratio_of_means, root_mean_square, scaled_estimate
 
 
@@ -39,7 +42,7 @@ def test_a_few_are_printed_one_by_one_and_of_many_the_shape():
 
 def test_what_is_not_at_hand_is_printed_by_its_shape():
     printed = []
-    jax.jit(lambda estimate: printed.append(repr(estimate)) or estimate)(Estimate(jnp.ones(3), jnp.ones(3)))
+    jax.jit(lambda one: printed.append(repr(one)) or one)(Estimate(jnp.ones(3), jnp.ones(3)))
     assert printed == ["Estimate(value=f32[3], standard_error=f32[3])"]
     gone = jnp.ones(3) + 1
     gone.delete()
@@ -81,7 +84,24 @@ def test_errors_by_the_delta_method_at_any_scale(scale):
 
 def test_of_zeros_and_of_what_is_not_finite():
     zeros, missing = jnp.zeros(5), jnp.array([1.0, jnp.nan, 2.0])
-    for estimate in (scaled_estimate(zeros), root_mean_square(zeros), ratio_of_means(zeros, zeros)):
-        assert estimate.value == 0 and estimate.standard_error == 0
-    for estimate in (scaled_estimate(missing), root_mean_square(missing), ratio_of_means(missing, missing)):
-        assert jnp.isnan(estimate.value) and jnp.isnan(estimate.standard_error)
+    for found in (scaled_estimate(zeros), root_mean_square(zeros), ratio_of_means(zeros, zeros)):
+        assert found.value == 0 and found.standard_error == 0
+    for found in (scaled_estimate(missing), root_mean_square(missing), ratio_of_means(missing, missing)):
+        assert jnp.isnan(found.value) and jnp.isnan(found.standard_error)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *(calculus.Antisymmetry, calculus.Eigenvalues, calculus.Lanczos, calculus.MatrixRoot, calculus.SpectralDensity),
+        *(estimate.HypergradientError, follow.Fit, follow.History, follow.Solution, optimize.Branches),
+        *(transport.LogProb, transport.Plan, transport.Posterior, transport.Steering),
+    ],
+    ids=lambda record: record.__name__,
+)
+def test_what_the_rooms_return_prints_its_numbers(record):
+    made = object.__new__(record)
+    for field in dataclasses.fields(record):
+        object.__setattr__(made, field.name, jnp.array([0.25, 3.0]))
+    shown = [field.name for field in dataclasses.fields(record) if field.repr]
+    assert shown and all(f"{name}=[0.25, 3]" in repr(made) for name in shown)

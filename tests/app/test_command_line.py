@@ -21,8 +21,10 @@ from nablax.app._ask._sample import sample
 from nablax.app._ask._score import encode_frame
 from nablax.app._cli import app
 from nablax.app._errors import UserError
+from nablax.app._papers import listing
 from nablax.app._report._health import shifted
 from nablax.app._runs._run import load
+from nablax.papers import available
 
 SMALL = ["--steps", "1500", "--width", "32", "--depth", "2", "--batch-size", "64"]
 
@@ -410,9 +412,16 @@ def test_the_model_can_be_opened_from_python(folder):
     assert model.joint is not None and len(model.joint.network.code.sizes) == model.codec.cells == 5
 
 
-def test_papers_are_listed():
-    said = call("papers")
-    assert "rectified-flow" in said
+def test_papers_are_listed_by_room_and_cut_to_the_terminal():
+    said = call("papers").splitlines()
+    rooms = [line for line in said if line and " " not in line]
+    assert rooms == sorted(rooms) and "transport" in rooms
+    assert any("rectified-flow" in line for line in said[said.index("transport") :])
+    whole, cut = listing().splitlines(), listing(100).splitlines()
+    slugs = [line[3:].split(" ")[0] for line in whole if line[:3] in ("   ", "*  ")]
+    assert set(slugs) - {"paper"} == {paper.slug for paper in available()}
+    for long, short in zip(whole[: len(slugs)], cut):
+        assert short == long if len(long) <= 100 else len(short) == 100 and long.startswith(short[:-1])
     assert "no paper 'nonsense'" in call("papers", "run", "nonsense", code=2)
     for arguments in ((), ("rectified-flow", "--all"), ("--all", "--stale")):
         assert "one of the three" in call("papers", "run", *arguments, code=2)

@@ -15,7 +15,7 @@ SHOWN = 8
 
 
 class AbstractRecord(eqx.Module):
-    """What a diagnostic returns; a notebook shows its numbers, and those of the records in it."""
+    """What is returned to be read; a notebook shows its numbers, and those of the records in it."""
 
     def __pdoc__(self, **options: Any) -> wl.AbstractDoc:
         """Equinox's form of a module, with few numbers as numbers."""

@@ -275,7 +275,7 @@ def papers(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from ._papers import listing
 
-        notice(listing())
+        notice(listing(console.width if console.is_terminal else None))
 
 
 @papers_app.command("run")

@@ -13,34 +13,45 @@ _KEPT = 3
 _RENEW = "nablax papers run --stale --record"
 
 
-def listing() -> str:
-    """One line a paper: a mark on stale evidence, slug, title, rooms, what was read, and what came of its claims."""
+def listing(width: int | None = None) -> str:
+    """The papers of each room, a line each: a mark on stale evidence, slug, claims that hold, what was read, title.
+
+    Args:
+        width: characters of a line, by default as many as it takes; what is cut off is the title's end.
+    """
     recorded, stale = papers.recorded(), papers.stale()
-    lines = [("", "paper", "title", "rooms", "read", "claims")]
+    rows: dict[str, list[tuple[str, ...]]] = {}
     others: dict[str, tuple[str, str]] = {}
-    for paper in papers.available():
-        state = "not recorded"
+    for paper in sorted(papers.available(), key=lambda paper: (paper.rooms[0], paper.slug)):
+        claims = reasons = ""
         if evidence := recorded.get(paper.slug):
             held = sum(check.holds for check in evidence.checks)
-            state = f"{held} of {len(evidence.checks)} claims hold" + (" at full scale" if evidence.full else "")
-            reasons = dict.fromkeys(check.reason for check in evidence.checks if check.reason)
-            state += f" ({', '.join(reasons)})" if reasons else ""
+            claims = f"{held} of {len(evidence.checks)}" + (" at full scale" if evidence.full else "")
+            reasons = ", ".join(dict.fromkeys(check.reason for check in evidence.checks if check.reason))
             others |= evidence.other_versions()
         mark = "*" if paper.slug in stale else ""
-        title = f"{paper.title} ({paper.year})"
-        lines.append((mark, paper.slug, title, ", ".join(paper.rooms), paper.read, state))
-    widths = [max(len(line[i]) for line in lines) for i in range(6)]
-    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+        row = (mark, paper.slug, claims or "not recorded", reasons, paper.read, f"{paper.title} ({paper.year})")
+        rows.setdefault(paper.rooms[0], []).append(row)
+    head = ("", "paper", "hold", "where not", "read", "title")
+    widths = [max(len(row[i]) for room in rows.values() for row in (head, *room)) for i in range(6)]
+
+    def line(cells: Sequence[str]) -> str:
+        whole = "  ".join(cell.ljust(size) for cell, size in zip(cells, widths)).rstrip()
+        return whole if width is None or len(whole) <= width else whole[: width - 1] + "…"
+
+    lines = [line(head)]
+    for room, found in rows.items():
+        lines += ["", room, *map(line, found)]
     notes = ["nablax papers run SLUG… checks the claims here and now; --all checks them all."]
     if stale:
         notes.append(
-            f"* stale, {len(stale)} of {len(lines) - 1}: the code that the claims ran through has changed since "
-            f"they were recorded.\n  {_RENEW} checks these and keeps what comes of it."
+            f"* stale, {len(stale)} of {sum(map(len, rows.values()))}: the code that the claims ran through has "
+            f"changed since they were recorded.\n  {_RENEW} checks these and keeps what comes of it."
         )
     if others:
         words = ", ".join(f"{name} {then} (here {now})" for name, (then, now) in sorted(others.items()))
         notes.append(f"Some were recorded with other versions of libraries, which does not make them stale: {words}.")
-    return "\n".join([*rows, "", *notes])
+    return "\n".join([*lines, "", *notes])
 
 
 def run_claims(

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Estimate, Field, Key, fault, ratio_of_means, scaled_estimate
+from .._core import AbstractRecord, Estimate, Field, Key, fault, ratio_of_means, scaled_estimate
 from ._linear import chunked_map, draw_probes, linearise
 
 
-class Antisymmetry(eqx.Module):
+class Antisymmetry(AbstractRecord):
     r"""Size of the antisymmetric part of a Jacobian, in absolute terms and as a share of the whole.
 
     Attributes:

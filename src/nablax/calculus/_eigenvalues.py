@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Key, Product, fault, flat_product, norm, space
+from .._core import AbstractRecord, Key, Product, fault, flat_product, norm, space
 from ._lanczos import (
     Carry,
     Iteration,
@@ -24,7 +23,7 @@ from ._lanczos import (
 _EVERY = 4
 
 
-class Eigenvalues(eqx.Module):
+class Eigenvalues(AbstractRecord):
     r"""Eigenvalues with how far each is from being one.
 
     Attributes:

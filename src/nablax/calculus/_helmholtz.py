@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import fault, wide_dtype
+from .._core import AbstractRecord, fault, wide_dtype
 
 
-class Helmholtz(eqx.Module):
+class Helmholtz(AbstractRecord):
     """The parts of a periodic field; ``potential_part + solenoidal_part + mean`` is the field.
 
     Attributes:

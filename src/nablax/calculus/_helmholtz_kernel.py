@@ -2,16 +2,15 @@
 
 from typing import Literal
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import fault
+from .._core import AbstractRecord, fault
 
 Part = Literal["both", "potential", "stream"]
 
 
-class Potential(eqx.Module):
+class Potential(AbstractRecord):
     r"""A scalar process in the plane, with covariance :math:`\sigma^2e^{-|x-x'|^2/2\ell^2}`.
 
     With :math:`q = (x-x')/\ell` and :math:`k` the covariance, the three derivatives that a vector field made

@@ -1,14 +1,14 @@
 """What scattered velocities say about a planar field: posteriors of velocity, divergence and vorticity."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 from jaxtyping import Array, Float
 
+from .._core import AbstractRecord
 from ._helmholtz_kernel import Part, Potential, turn, velocities
 
 
-class Gaussian(eqx.Module):
+class Gaussian(AbstractRecord):
     """Joint normal distribution of some quantity at several points.
 
     Attributes:
@@ -27,7 +27,7 @@ class Gaussian(eqx.Module):
         return jnp.sqrt(jnp.maximum(variance, 0))
 
 
-class HelmholtzPosterior(eqx.Module):
+class HelmholtzPosterior(AbstractRecord):
     """What velocities at some places say about the field everywhere. Made by `HelmholtzProcess.condition`.
 
     Attributes:

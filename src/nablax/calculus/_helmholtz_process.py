@@ -7,12 +7,12 @@ import jax.scipy.linalg as linalg
 import optimistix
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._core import fault
+from .._core import AbstractRecord, fault
 from ._helmholtz_kernel import Part, Potential, velocities
 from ._helmholtz_posterior import HelmholtzPosterior
 
 
-class HelmholtzFit(eqx.Module):
+class HelmholtzFit(AbstractRecord):
     """Outcome of `HelmholtzProcess.fit`.
 
     Attributes:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._core import Product, fault, flat_product, norm, space, split, unit_vector
+from .._core import AbstractRecord, Product, fault, flat_product, norm, space, split, unit_vector
 
 
-class Lanczos(eqx.Module):
+class Lanczos(AbstractRecord):
     r"""A symmetric linear map :math:`A` restricted to a Krylov space: :math:`Q A Q^{\top} = T`.
 
     Attributes:

@@ -11,14 +11,14 @@ import jax.scipy.linalg as linalg
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import fault, nonzero, peak
+from .._core import AbstractRecord, fault, nonzero, peak
 
 Method = Literal["pade", "taylor"]
 
 _SIGN_STEPS = 100
 
 
-class MatrixRoot(eqx.Module):
+class MatrixRoot(AbstractRecord):
     r"""A root and how far it is from one.
 
     Attributes:

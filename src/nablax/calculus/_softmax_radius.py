@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault, nonzero, push_forward, split, tangent_of
+from .._core import AbstractRecord, fault, nonzero, push_forward, split, tangent_of
 
 # Newton's steps for the point where the leading class stops leading: monotone and quadratic from the first on.
 NEWTON_STEPS = 12
 
 
-class SoftmaxRadius(eqx.Module):
+class SoftmaxRadius(AbstractRecord):
     r"""Convergence radius of each row's cross-entropy along a direction, in multiples of that direction.
 
     Attributes:

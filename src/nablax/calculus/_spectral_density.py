@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Estimate, Key, Product, fault, flat_product, scaled_estimate, space
+from .._core import AbstractRecord, Estimate, Key, Product, fault, flat_product, scaled_estimate, space
 from ._lanczos import checked_symmetric, iterate, tridiagonal
 
 
-class SpectralDensity(eqx.Module):
+class SpectralDensity(AbstractRecord):
     r"""Weighted points that stand for the spectrum; one quadrature rule a probe.
 
     Attributes:

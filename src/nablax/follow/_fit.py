@@ -12,6 +12,7 @@ import optax
 from jaxtyping import PyTree
 
 from .._core import (
+    AbstractRecord,
     Key,
     check_callable,
     check_count,
@@ -40,7 +41,7 @@ from ._train import Setup, State, measurements
 from ._watched import lowered, watching
 
 
-class Fit(eqx.Module):
+class Fit(AbstractRecord):
     """The outcome of training.
 
     Attributes:

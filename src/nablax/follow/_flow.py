@@ -11,13 +11,23 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Field, Key, check_floats, check_instance, check_key, checked_field, fault, known_finite
+from .._core import (
+    AbstractRecord,
+    Field,
+    Key,
+    check_floats,
+    check_instance,
+    check_key,
+    checked_field,
+    fault,
+    known_finite,
+)
 from ._solver import Solver
 
 _ADAPTIVE = Solver()
 
 
-class Solution(eqx.Module):
+class Solution(AbstractRecord):
     """Where a field led.
 
     Attributes:

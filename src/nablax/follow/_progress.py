@@ -4,18 +4,17 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from .._core import fault
+from .._core import AbstractRecord, fault
 
 _CALL_SECONDS = 0.25
 _REPORT_SECONDS = 0.1
 
 
-class History(eqx.Module):
+class History(AbstractRecord):
     """What was measured during training, one row for each step; in single precision at least.
 
     Attributes:

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Field, Key, canonical_convolutions, fault
+from .._core import AbstractRecord, Field, Key, canonical_convolutions, fault
 from ..calculus import top_eigenvalues
 
 
-class Branches(eqx.Module):
+class Branches(AbstractRecord):
     r"""A branching point and where its branches lead.
 
     Attributes:

@@ -19,6 +19,9 @@ PARAMS = {
 US, YS = DRAWS.normal(size=(LENGTH, INPUTS)), DRAWS.normal(size=(LENGTH, 2))
 
 
+TRUNCATED = estimate.real_time(lambda p, x, u: step(p, x, u), lambda p, x, y: loss(p, x, y), mode="truncated")
+
+
 def step(p, x, u):
     return jnp.tanh(p["recurrent"] @ x + p["in"] @ u)
 
@@ -97,6 +100,38 @@ def test_sparse_keeps_each_weights_own_unit_and_is_exact_where_units_do_not_meet
     )
 
 
+@pytest.mark.parametrize("window", [1, 3, LENGTH, LENGTH + 5])
+def test_truncated_is_backpropagation_through_the_last_steps_alone(window):
+    learner = estimate.real_time(step, loss, mode="truncated", window=window)
+
+    def late(p, end):
+        """The last loss of so many moments, which reaches back through so many steps."""
+        x = jnp.zeros(UNITS)
+        for n in range(end):
+            x = step(p, jax.lax.stop_gradient(x) if n == end - window else x, US[n])
+        return loss(p, x, YS[end - 1])
+
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    state = learner.init(params, jnp.zeros(UNITS), u=US[0])
+    update = jax.jit(learner.update)
+    for n in range(LENGTH):
+        value, grads, state = update(params, state, US[n], YS[n])
+        if n in (0, 1, 4, LENGTH - 1):
+            truth, expected = jax.value_and_grad(late)(params, n + 1)
+            assert float(value) == pytest.approx(float(truth), rel=1e-12)
+            jax.tree.map(lambda g, t: np.testing.assert_allclose(g, t, rtol=1e-10, atol=1e-12), grads, expected)
+    assert state.influence.xs.shape == (window, UNITS) and int(state.influence.seen) == min(LENGTH, window)
+
+
+def test_moments_that_were_not_are_no_part_of_a_window():
+    learner = estimate.real_time(
+        lambda w, x, u: w * x / jnp.linalg.norm(x) + u, lambda w, x: x[0], mode="truncated", window=4
+    )
+    state = learner.init(2.0, jnp.array([3.0, 4.0]), u=jnp.zeros(2))
+    _, grads, _ = learner.update(2.0, state, jnp.ones(2))
+    assert float(grads) == pytest.approx(0.6)  # where memory is empty a norm of 0 has no derivative
+
+
 def test_memory_does_not_grow_with_the_sequence():
     def used(function, length):
         shapes = jax.ShapeDtypeStruct((length, INPUTS), float), jax.ShapeDtypeStruct((length, 2), float)
@@ -127,6 +162,9 @@ def test_memory_does_not_grow_with_the_sequence():
         (lambda: estimate.real_time(step, loss, mode="kalman"), "mode"),
         (lambda: estimate.real_time(step, loss, mode="rank one").init(PARAMS, jnp.zeros(5)), "a key for the signs"),
         (lambda: estimate.real_time(step, loss).init(PARAMS, jnp.zeros((5, 1))), "Ravel"),
+        (lambda: estimate.real_time(step, loss, mode="truncated", window=0), "window"),
+        (lambda: estimate.real_time(step, loss, mode="truncated").init(PARAMS, jnp.zeros(5)), "an input"),
+        (lambda: TRUNCATED.update(PARAMS, TRUNCATED.init(PARAMS, jnp.zeros(5), u=US[0]), jnp.ones(2), YS[0]), "inputs"),
         (lambda: estimate.real_time(step, loss).init(jnp.arange(3), jnp.zeros(5)), "floating-point leaves"),
     ],
 )

@@ -1,15 +1,43 @@
 """Gradients of a recurrent network as time goes on: what each weight has done to the state is carried along."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, check_callable, check_key, check_loss, check_shape, divide, exact, fault, norm, space
+from ..._core import (
+    Key,
+    check_callable,
+    check_count,
+    check_key,
+    check_like,
+    check_loss,
+    check_shape,
+    divide,
+    exact,
+    fault,
+    norm,
+    space,
+)
 
-Mode = Literal["exact", "sparse", "rank one"]
+Mode = Literal["exact", "sparse", "rank one", "truncated"]
+_MODES: tuple[str, ...] = get_args(Mode)
+
+
+class Window(NamedTuple):
+    """The last moments, the latest last.
+
+    Attributes:
+        xs: the states that steps were made from ``[window, state]``.
+        us: their inputs, stacked likewise.
+        seen: how many moments there have been, at most the window.
+    """
+
+    xs: Float[Array, "window state"]
+    us: PyTree
+    seen: Int[Array, ""]
 
 
 class RealTimeState(NamedTuple):
@@ -18,7 +46,8 @@ class RealTimeState(NamedTuple):
     Attributes:
         x: the network's state ``[state]``.
         influence: :math:`\partial x/\partial\theta`, ``[state, parameters]``, exact or with the entries that are kept;
-            for rank one the pair ``(s [state], t [parameters])`` whose product it is in the mean.
+            for rank one the pair ``(s [state], t [parameters])`` whose product it is in the mean; for truncated a
+            `Window`, from which it is worked out anew.
         key: of the signs of rank one; None otherwise.
     """
 
@@ -31,7 +60,8 @@ class RealTime(NamedTuple):
     """A pair of functions to go along a sequence with.
 
     Attributes:
-        init: ``init(params, x, *, key=None) -> RealTimeState``; a key for rank one.
+        init: ``init(params, x, *, key=None, u=None) -> RealTimeState``; a key for rank one, an input like those that
+            come for truncated.
         update: ``update(params, state, u, *args) -> (value, grads, state)``: one step, its loss and the gradient of
             that, to be used at once or summed.
     """
@@ -41,7 +71,11 @@ class RealTime(NamedTuple):
 
 
 def real_time(
-    step: Callable[..., Float[Array, " state"]], loss: Callable[..., Float[Array, ""]], *, mode: Mode = "exact"
+    step: Callable[..., Float[Array, " state"]],
+    loss: Callable[..., Float[Array, ""]],
+    *,
+    mode: Mode = "exact",
+    window: int = 10,
 ) -> RealTime:
     r"""Real-time recurrent learning: the gradient of each moment's loss when the moment is there.
 
@@ -60,18 +94,21 @@ def real_time(
       unit alone. Biased, and exact for a network without recurrence between units.
     - "rank one": :math:`\Lambda` is :math:`s\,t^{\top}` in the mean (UORO), with signs drawn at every step. Unbiased,
       in the memory of the weights, and noisy, the more so the longer the network remembers.
+    - "truncated": backpropagation through the last ``window`` steps, at the states that were, which forgets what lies
+      before. The usual way, to compare with: biased, and exact for a network that remembers no longer.
 
     Args:
         step: ``step(params, x, u) -> x``, one moment of the network, its state a vector.
         loss: ``loss(params, x, *args) -> scalar``, of the state after the step.
-        mode: "exact", "sparse" or "rank one".
+        mode: "exact", "sparse", "rank one" or "truncated".
+        window: steps that truncated goes back through, 10 by default (ours); no other mode has one.
 
     Returns:
         A `RealTime`: ``init`` and ``update``, both to be jitted, and ``update`` to be scanned.
 
     Raises:
         ValueError: an argument makes no sense; when called: the state is no vector, parameters without real floating
-            leaves, a loss that is no scalar, or no key for rank one.
+            leaves, a loss that is no scalar, no key for rank one, or no input for truncated to begin with.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -88,23 +125,34 @@ def real_time(
     Cost:
         For q numbers of state and p parameters. Exact: q backward passes of one step and q²p multiplications, memory
         q·p. Sparse: the same in dense arithmetic. Rank one: three products with the step's Jacobians, memory p + q.
-        None grows with the length of the sequence.
+        Truncated: as many backward passes of a step as the window has, memory of its states and inputs. None grows with
+        the length of the sequence.
 
     References:
         - Williams and Zipser, "A Learning Algorithm for Continually Running Fully Recurrent Neural Networks", 1989,
           https://doi.org/10.1162/neco.1989.1.2.270
         - Tallec and Ollivier, "Unbiased Online Recurrent Optimization", 2017, https://arxiv.org/abs/1702.05043
+        - Williams and Peng, "An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network
+          Trajectories", 1990, https://doi.org/10.1162/neco.1990.2.4.490 (truncated; after memory)
         - Menick et al., "A Practical Sparse Approximation for Real Time Recurrent Learning", 2020,
           https://arxiv.org/abs/2006.07232
     """
     check_callable(step, what="step", fix="Pass step(params, x, u) -> x.")
     check_callable(loss, what="loss", fix="Pass loss(params, x, *args) -> scalar.")
-    if mode not in ("exact", "sparse", "rank one"):
-        raise fault(expected='mode "exact", "sparse" or "rank one"', got=repr(mode), fix="Choose one of them.")
+    if mode not in _MODES:
+        raise fault(expected=f"a mode of {', '.join(_MODES)}", got=repr(mode), fix="Choose one of them.")
+    window = check_count(window, what="window")
 
-    def init(params: PyTree, x: Float[Array, " state"], *, key: Key | None = None) -> RealTimeState:
+    def init(params: PyTree, x: Float[Array, " state"], *, key: Key | None = None, u: PyTree = None) -> RealTimeState:
         vectors = space(jax.tree.map(jnp.asarray, params))
         x = check_shape(x, (None,), what="x", fix="Ravel the network's state to a vector.")
+        if mode == "truncated":
+            if u is None:
+                raise fault(
+                    expected="an input like those that come", got="none", fix="Pass init(params, x, u=the first input)."
+                )
+            xs, us = jax.tree.map(lambda leaf: jnp.zeros((window, *jnp.shape(leaf)), jnp.result_type(leaf)), (x, u))
+            return RealTimeState(x, Window(xs, us, jnp.zeros((), jnp.int32)), None)
         if mode != "rank one":
             return RealTimeState(x, jnp.zeros((len(x), vectors.flat.size), vectors.flat.dtype), None)
         if key is None:
@@ -121,15 +169,21 @@ def real_time(
         def moved(flat: Array, x: Array) -> Array:
             return step(vectors.tree(flat), x, u)
 
+        def cost(flat: Array, x: Array) -> Array:
+            return check_loss(loss(vectors.tree(flat), x, *args))
+
+        if mode == "truncated":
+            held = _and_now(state.influence, state.x, u)
+            x = moved(vectors.flat, state.x)
+            value, (direct, back) = jax.value_and_grad(cost, argnums=(0, 1))(vectors.flat, x)
+            through = _back_through(lambda flat, x, u: step(vectors.tree(flat), x, u), vectors.flat, held, back)
+            return value, vectors.tree(direct + through), RealTimeState(x, held, None)
         key, influence = state.key, state.influence
         if mode == "rank one":
             key, now = jax.random.split(state.key)  # type: ignore[arg-type]
             x, influence = _rank_one(moved, vectors.flat, state.x, influence, now)
         else:
             x, influence = _dense(moved, vectors.flat, state.x, influence, sparse=mode == "sparse")
-
-        def cost(flat: Array, x: Array) -> Array:
-            return check_loss(loss(vectors.tree(flat), x, *args))
 
         value, (direct, back) = jax.value_and_grad(cost, argnums=(0, 1))(vectors.flat, x)
         through = jnp.vdot(back, influence[0]) * influence[1] if mode == "rank one" else back @ influence
@@ -145,6 +199,32 @@ def _dense(
     by_weight, by_state = jax.vmap(back)(jnp.eye(len(following), dtype=following.dtype))
     carried = by_state @ influence
     return following, by_weight + (jnp.where(by_weight != 0, carried, 0) if sparse else carried)
+
+
+def _and_now(window: Window, x: Array, u: PyTree) -> Window:
+    """The moments with the present one, the oldest gone."""
+    present = jax.tree.map(lambda leaf: leaf[-1], window.us)
+    check_like(u, present, what="inputs that", fix="Give init an input like those that come.")
+    xs, us = jax.tree.map(
+        lambda rows, new: jnp.concatenate([rows[1:], jnp.asarray(new, rows.dtype)[None]]),
+        (window.xs, window.us),
+        (x, u),
+    )
+    return Window(xs, us, jnp.minimum(window.seen + 1, len(xs)))
+
+
+def _back_through(step: Callable[..., Array], flat: Array, window: Window, back: Array) -> Array:
+    """A derivative by the last state, carried back to the weights through the moments that were."""
+
+    def one(carry: tuple[Array, Array], moment: tuple) -> tuple[tuple[Array, Array], None]:
+        (back, total), (age, x, u) = carry, moment
+        by_weight, by_state = jax.vjp(lambda flat, x: step(flat, x, u), flat, x)[1](back)
+        was = age < window.seen
+        return (jnp.where(was, by_state, 0), total + jnp.where(was, by_weight, 0)), None
+
+    ages = jnp.arange(len(window.xs))[::-1]
+    (_, total), _ = jax.lax.scan(one, (back, jnp.zeros_like(flat)), (ages, window.xs, window.us), reverse=True)
+    return total
 
 
 def _rank_one(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, space, tree_norm
+from ..._core import AbstractRecord, fault, space, tree_norm
 from ._implicit import DENSE
 
 
@@ -46,7 +46,7 @@ class Smoothness(eqx.Module):
                 raise fault(expected=f"{name}, a constant {least}", got=value, fix="See the arguments of Smoothness.")
 
 
-class HypergradientError(eqx.Module):
+class HypergradientError(AbstractRecord):
     r"""How far off a hypergradient is at most, and why.
 
     Attributes:

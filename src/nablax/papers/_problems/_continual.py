@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -29,31 +28,27 @@ class Tasks(NamedTuple):
     test_labels: Int[Array, "*batch tasks samples"]
 
 
-def permuted_digits(key: Key, *, seeds: int, tasks: int, train: int = 1280) -> Tasks:
+def permuted_digits(key: Key, *, tasks: int, train: int = 1280) -> Tasks:
     """Make tasks of the 8 by 8 digits whose pixels are permuted, differently in each task but the first.
 
     Args:
         key: of the permutations and of the split into training and test set.
-        seeds: independent sequences, on a leading axis.
-        tasks: in a sequence.
+        tasks: in the sequence.
         train: training samples; the remaining ones of the 1797 test.
 
     Returns:
-        Tasks with a leading axis ``seeds``.
+        Tasks, drawn within a jitted function too.
     """
     digits = require("sklearn.datasets", extra="app").load_digits()
-    labels = np.asarray(digits.target, np.int32)
-    images = np.asarray((digits.data - digits.data.mean()) / digits.data.std(), np.float32)
-    parts: list[list[np.ndarray]] = [[], [], [], []]
-    for seed in range(seeds):
-        generator = np.random.default_rng(int(jax.random.bits(jax.random.fold_in(key, seed))))
-        order = generator.permutation(len(images))
-        pixels = [np.arange(64)] + [generator.permutation(64) for _ in range(tasks - 1)]
-        views = np.stack([images[order][:, p] for p in pixels])
-        classes = np.tile(labels[order], (tasks, 1))
-        for part, whole in zip(parts, (views[:, :train], classes[:, :train], views[:, train:], classes[:, train:])):
-            part.append(whole)
-    return Tasks(*(jnp.asarray(np.stack(part)) for part in parts))
+    labels = jnp.asarray(digits.target, jnp.int32)
+    images = jnp.asarray((digits.data - digits.data.mean()) / digits.data.std(), jnp.float32)
+    order_key, pixel_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, len(images))
+    others = jax.vmap(lambda key: jax.random.permutation(key, 64))(jax.random.split(pixel_key, tasks - 1))
+    pixels = jnp.concatenate([jnp.arange(64)[None], others])
+    views = jnp.moveaxis(images[order][:, pixels], 1, 0)
+    classes = jnp.broadcast_to(labels[order], (tasks, len(images)))
+    return Tasks(views[:, :train], classes[:, :train], views[:, train:], classes[:, train:])
 
 
 def initial_weights(key: Key, sizes: tuple[int, ...]) -> Weights:
@@ -82,9 +77,3 @@ def accuracies(
 ) -> Float[Array, " tasks"]:
     """Share of right answers on each task."""
     return jax.vmap(lambda x, y: jnp.mean((layer_inputs(weights, x)[1].argmax(-1) == y).astype(x.dtype)))(xs, ys)
-
-
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean over seeds and its standard error."""
-    wide = values.astype(np.float64)
-    return float(wide.mean()), float(wide.std(ddof=1) / np.sqrt(len(wide)))

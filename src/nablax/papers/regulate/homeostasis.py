@@ -49,7 +49,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """
     seeds, steps = (8, 20_000) if full else (4, 2000)
     data_key, run_key = jax.random.split(key)
-    data = permuted_digits(data_key, seeds=seeds, tasks=1)
+    data = jax.vmap(lambda key: permuted_digits(key, tasks=1))(jax.random.split(data_key, seeds))
     run = jax.jit(jax.vmap(_run, in_axes=(0, 0, None)), static_argnums=2)
     right = 100 * np.asarray(run(tuple(part[:, 0] for part in data), jax.random.split(run_key, seeds), steps))
     healthy = right[:, -1, :_EVERY].mean(-1)

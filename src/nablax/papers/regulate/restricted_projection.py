@@ -5,6 +5,8 @@ classes a task, one head for all, on three dense layers without biases as in the
 the first four tasks the protected span leaves room enough and relaxing it changes nothing, so that eight are learnt.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,7 +14,6 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...regulate import extend_bases, relax_bases, relaxed_projection
-from .._contrast import Contrast
 from .._problems._batches import shuffled
 from .._problems._continual import (
     Tasks,
@@ -23,6 +24,7 @@ from .._problems._continual import (
     permuted_digits,
 )
 from .._problems._training import trained
+from .._problems._tuning import tuned
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -35,9 +37,8 @@ PAPER = Paper(
     read="code",
 )
 
-_METHODS = ("relaxed", "hard projection", "plain descent")
 _BATCH = 32
-_RATE = 0.05
+_RATES = [0.1 * 2.0**step for step in range(-3, 3)]
 _THRESHOLDS = (0.95, 0.99, 0.99)  # of the authors' code for permuted MNIST
 
 
@@ -52,56 +53,71 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     Returns:
         Three checks.
     """
-    seeds, tasks, epochs = (8, 10, 20) if full else (4, 8, 3)
-    data_key, weight_key = jax.random.split(key)
-    data = permuted_digits(data_key, seeds=seeds, tasks=tasks)
-    # The relaxed projection, the hard one (gradient projection memory) and none: the same program with other numbers.
-    protect, relax = jnp.array([1.0, 1.0, 0.0]), jnp.array([1.0, 0.0, 0.0])
-    over_methods = jax.vmap(_learn, in_axes=(None, None, 0, 0, None))
-    run = jax.jit(jax.vmap(over_methods, in_axes=(0, 0, None, None, None)), static_argnums=4)
-    # [seeds, methods, tasks learnt, tasks tested]
-    table = 100 * run(data, jax.random.split(weight_key, seeds), protect, relax, epochs)
+    seeds, tasks, epochs = (12, 10, 20) if full else (6, 8, 3)
 
-    fresh = jnp.mean(jnp.diagonal(table, axis1=2, axis2=3)[..., 1:], axis=2)
-    fall, end = table[:, :, 0, 0] - table[:, :, -1, 0], jnp.mean(table[:, :, -1], axis=2)
+    def learnt(protect: float, relax: float) -> Callable[[Array, Key], dict[str, Array]]:
+        def run(rate: Array, key: Key) -> dict[str, Array]:
+            data_key, weight_key = jax.random.split(key)
+            table = 100 * _learn(permuted_digits(data_key, tasks=tasks), weight_key, rate, protect, relax, epochs)
+            return {
+                "fresh": jnp.mean(jnp.diagonal(table)[1:]),
+                "fall": table[0, 0] - table[-1, 0],
+                "end": jnp.mean(table[-1]),
+            }
 
-    def against(values: Float[Array, "seeds methods"], *baselines: str) -> dict[str, Array]:
-        return {name: values[:, _METHODS.index(name)] for name in ("relaxed", *baselines)}
+        return run
 
+    methods = {"relaxed": learnt(1, 1), "hard projection": learnt(1, 0), "plain descent": learnt(0, 0)}
+    runs = tuned(methods, _RATES, "higher", key=key, keys=seeds, of="end")
+    before = "the same at one rate, 0.05, for all methods, and four draws of tasks and weights"
     return [
         Check(
             "Relaxing the projection improves learning of new tasks.",
             "stated in words and figures: higher accuracy on each new task than gradient projection memory",
-            contrasts=Contrast(
-                "mean accuracy on a task just learnt, %", against(fresh, "hard projection"), "higher", margin=1.0
+            contrasts=runs.contrast(
+                "mean accuracy on a task just learnt, %",
+                "higher",
+                of="fresh",
+                against=("hard projection",),
+                margin=1.0,
             ),
+            expected=False,
+            tried="at one rate for both, 0.05, it is higher by more than a percentage point; but the hard projection "
+            "bears twice the rate that the relaxed one has its best end at, and learns more then",
+            moved_from=before,
         ),
         Check(
             "The first task is hardly forgotten.",
             "stated in words: previous knowledge is consolidated",
-            contrasts=Contrast(
+            contrasts=runs.contrast(
                 "fall of the first task's accuracy, percentage points",
-                against(fall, "plain descent"),
                 "lower",
+                of="fall",
+                against=("plain descent",),
                 ratio=0.5,
             ),
+            moved_from=before,
         ),
         Check(
             "At the end more is known of all tasks.",
             "stated in words: superiority over several strong baselines (abstract)",
-            contrasts=Contrast("mean accuracy over all tasks at the end, %", against(end, *_METHODS[1:]), "higher"),
+            contrasts=runs.contrast("mean accuracy over all tasks at the end, %", "higher", of="end"),
             expected=False,
             tried="plain descent, gradient projection and the relaxed one, four seeds: four tasks 76.6, 83.8 and "
             "83.8 %; eight at rate 0.02 60.8, 44.2 and 46.3, at 0.1 58.7, 63.7 and 61.7, with ten epochs in place of "
             "three 59.1, 63.6 and 65.0; twelve tasks 51.1, 42.6 and 43.8",
+            moved_from=before,
         ),
     ]
 
 
 def _learn(
-    data: Tasks, key: Key, protect: Float[Array, ""], relax: Float[Array, ""], epochs: int
+    data: Tasks, key: Key, rate: Float[Array, ""], protect: float, relax: float, epochs: int
 ) -> Float[Array, "tasks tasks"]:
-    """Accuracy on every task after each task, learnt in sequence."""
+    """Accuracy on every task after each task, learnt in sequence.
+
+    The relaxed projection, the hard one (gradient projection memory) and none are the same program with other numbers.
+    """
     regulator = relaxed_projection(penalty=1.0)
     first, order_key = jax.random.split(key)
     weights = initial_weights(first, (64, 64, 64, 10))
@@ -118,7 +134,7 @@ def _learn(
             weights, _ = trained(
                 lambda weights, rows: cross_entropy(weights, x[rows], y[rows]),
                 weights,
-                optax.chain(projected, optax.sgd(_RATE)),
+                optax.chain(projected, optax.sgd(rate)),
                 lambda step, key: rows[step],
                 len(rows),
                 key=key,

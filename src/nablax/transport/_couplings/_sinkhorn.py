@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..._core import Key, check_key, fault
+from ..._core import AbstractRecord, Key, check_key, fault
 from ._pairing import check_pairs
 
 _Carry = tuple[Array, Array, Array, Array, Array]
 
 
-class Plan(eqx.Module):
+class Plan(AbstractRecord):
     """An entropic transport plan between two batches of equal weight.
 
     Attributes:

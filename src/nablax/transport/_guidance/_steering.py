@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, canonical_convolutions, check_callable, check_count, check_loss, described, fault
+from ..._core import (
+    AbstractRecord,
+    Key,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_loss,
+    described,
+    fault,
+)
 from .._batch import check_draws
 from .._march import Moment, march
 from .._paths._affine import affine
@@ -19,7 +28,7 @@ _SCALAR = "Return one number for one sample, such as a sum over its components."
 Rate = float | Array | Callable[[Array], Array]
 
 
-class Steering(eqx.Module):
+class Steering(AbstractRecord):
     """How the cost went down, sample by sample.
 
     Attributes:

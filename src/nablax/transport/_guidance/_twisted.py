@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, canonical_convolutions, check_count
+from ..._core import AbstractRecord, Key, canonical_convolutions, check_count
 from .._march import Moment, march, time_grid
 from .._transport import Transport
 from ._foreseen import Chain, Foreseen
@@ -15,7 +15,7 @@ from ._foreseen import Chain, Foreseen
 _RESAMPLE_BELOW = 0.5  # effective sample size, as a share of the particles
 
 
-class Posterior(eqx.Module):
+class Posterior(AbstractRecord):
     """Draws from a conditional distribution, and whether to trust them.
 
     Attributes:

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Estimate, Field
+from ..._core import AbstractRecord, Estimate, Field
 from ...follow import Solver, flow
 
 # Kronrod's 15 nodes on [-1, 1], the non-negative ones from the outside in, their weights, and the weights of Gauss's
@@ -47,7 +46,7 @@ _GAUSS[1::2] = (
 )
 
 
-class LogProb(eqx.Module):
+class LogProb(AbstractRecord):
     """Log-densities with what is known of their error.
 
     Attributes:
