@@ -116,8 +116,8 @@ class Table:
             ValueError: no such choice, or what is given is no table.
 
         Cost:
-            That of ``nablax learn``: for some hundreds of rows and up to ten columns about half a minute of processor time
-            of training, most of it compiling, and half as much again for a standard report.
+            That of ``nablax learn``: for some hundreds of rows and up to ten columns about half a minute of processor
+            time of training, most of it compiling, and half as much again for a standard report.
         """
         require("polars", extra="app")
         from rich.console import Console
