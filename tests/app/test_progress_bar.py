@@ -35,6 +35,8 @@ def test_each_part_has_its_lines_where_there_is_no_terminal():
 
 def test_a_run_that_goes_on_is_one_part():
     assert "part" not in shown([at(300, 400), at(400, 400)], terminal=False)
+    # A later part that goes on beyond where the first one ended.
+    assert "learning, part 2: step 30 of 40" in shown([at(12, 20), at(30, 40)], terminal=False)
 
 
 def test_a_terminal_shows_a_bar_before_the_first_step():

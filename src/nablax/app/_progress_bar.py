@@ -23,16 +23,19 @@ def progress_bar(console: Console, title: str, *, visible: bool = True) -> Itera
 
     Yields:
         The callback for `follow.fit`. Of a model that is trained in parts it is the callback of each in turn: that
-        another one has begun is seen by steps that begin anew.
+        another one has begun is seen by other steps that are asked for, or that begin anew.
     """
     if not visible:
         yield lambda state: None
         return
-    part, last = 1, 0
+    part: int = 0
+    last: State | None = None
 
     def named(state: State) -> str:
         nonlocal part, last
-        part, last = part + (state.step < last), state.step
+        if last is None or state.steps != last.steps or state.step < last.step:
+            part += 1
+        last = state
         return title if part == 1 else f"{title}, part {part}"
 
     if not console.is_terminal:
@@ -61,7 +64,7 @@ def progress_bar(console: Console, title: str, *, visible: bool = True) -> Itera
             bar.update(task, description=named(state), completed=state.step, total=state.steps, numbers=_numbers(state))
 
         yield show
-        if not last:  # a finished run, of which nothing is learnt
+        if last is None:  # a finished run, of which nothing is learnt
             bar.remove_task(task)
 
 
