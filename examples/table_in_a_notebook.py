@@ -10,7 +10,7 @@ import polars as pl
 from nablax.app import Table
 
 flowers = pl.read_csv(Path(__file__).with_name("iris.csv"))
-table = Table.learn(flowers, condition=["species"], steps=1000, width=64, report="full", quiet=True)
+table = Table.learn(flowers, steps=1000, width=64, report="full", quiet=True)
 print(table)
 
 # New flowers of one species.

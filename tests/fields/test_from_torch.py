@@ -110,7 +110,51 @@ def test_double_precision(x64):
     np.testing.assert_allclose(push, difference, rtol=1e-8)
 
 
+class Downhill(torch.nn.Module):
+    """Minus the gradient of an energy, taken within."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.inner = torch.nn.Linear(3, 5)
+
+    def forward(self, t, y):
+        y = y if y.requires_grad else y.requires_grad_()
+        energy = (torch.tanh(self.inner(y)) ** 2).sum() + (t[:, None] * y**2).sum()
+        return -torch.autograd.grad(energy, y, create_graph=True)[0]
+
+
+@pytest.mark.parametrize("first", ["value", "push", "pull"])
+def test_a_module_that_takes_gradients_within_has_values_and_both_products(first):
+    """Whatever is asked for first; the Jacobian is the energy's Hessian, so both products are alike."""
+    module = Downhill().eval()
+    t, y = rows(0.4, Y)
+    matrix = torch.autograd.functional.jacobian(lambda z: module(t, z)[0], y)[:, 0].detach().numpy()
+    field = from_torch(module)
+    found = {
+        "value": lambda: (jax.jit(field)(0.4, Y), module(t, y)[0].detach().numpy()),
+        "push": lambda: (jax.jit(jvp(field))(0.4, Y, V)[1], matrix @ V),
+        "pull": lambda: (jax.jit(vjp(field))(0.4, Y, V)[1], matrix.T @ V),
+    }
+    for name in (first, *found):
+        np.testing.assert_allclose(*found[name](), rtol=1e-5)
+    by_time = jax.jvp(lambda t: field(t, Y), (jnp.asarray(0.4),), (jnp.ones(()),))[1]
+    np.testing.assert_allclose(by_time, -2 * Y, rtol=1e-5)
+
+
+def test_a_fault_of_the_modules_own_stays_what_it_is():
+    def broken(t, y):
+        raise RuntimeError("no such layer")
+
+    with pytest.raises(Exception, match="no such layer"):
+        jax.block_until_ready(from_torch(broken)(0.0, jnp.ones(3)))
+
+
 def test_faults_speak(network):
+    for module in (torch.nn.Linear(3, 3).eval(), lambda y: y, lambda t, y, args, more: y):
+        with pytest.raises(ValueError, match=r"from_torch\(lambda t, y: module\(y\)\)"):
+            from_torch(module)
+    from_torch(lambda t, y, args: y), from_torch(lambda *arrays: arrays[1])
     with pytest.raises(ValueError, match="evaluation mode"):
         from_torch(Network().train())
     with pytest.raises(ValueError, match="one array for y"):

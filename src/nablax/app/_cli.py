@@ -40,9 +40,9 @@ class Report(StrEnum):
 
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.  [default: print]")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.", show_default="print")]
 Encoding = Annotated[
-    str | None, typer.Option(help="Of a file of text, such as latin-1.  [default: UTF-8, or the training file's]")
+    str | None, typer.Option(help="Of a file of text, such as latin-1.", show_default="UTF-8, or the training file's")
 ]
 
 
@@ -69,14 +69,17 @@ def notice(text: str, *, to: Console = console) -> None:
 def learn(
     source: Annotated[str, typer.Argument(help="CSV, Parquet, .npy, .npz, a folder of images, a named set, or - .")],
     condition: Annotated[
-        list[str] | None, typer.Option("--condition", "-c", help="Columns to condition on; repeat or join by commas.")
+        list[str] | None,
+        typer.Option("--condition", "-c", help="Of images, their label. Any columns of a table can be given later."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates.  [default: from the data]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/NAME")] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates.", show_default="from the data")] = None,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="COLUMN=number|grid|category|time|identifier|omit, where the data's choice is wrong."),
+        typer.Option(
+            help="COLUMN=KIND, where the data's choice is wrong: number, grid, category, time, identifier or omit."
+        ),
     ] = None,
     network: Annotated[str | None, typer.Option(help="mlp or transformer.")] = None,
     width: Annotated[int | None, typer.Option(help="Units of a hidden layer.")] = None,
@@ -91,16 +94,19 @@ def learn(
     held_out: Annotated[float | None, typer.Option(help="Share of rows for the report.")] = None,
     validation: Annotated[float | None, typer.Option(help="Share of the rest for early stopping.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Crop and scale images to this side.")] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(min=1, help="Steps.  [default: ten seconds' worth]")] = None,
-    memory_limit: Annotated[
-        float | None, typer.Option(min=0, help="MiB of data above which rows stay on disk.  [default: 1024]")
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps.", show_default="ten seconds' worth")
     ] = None,
-    decimal: Annotated[str | None, typer.Option(help="point or comma.  [default: from the data]")] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(min=0, help="MiB of data above which rows stay on disk.", show_default="1024")
+    ] = None,
+    decimal: Annotated[str | None, typer.Option(help="point or comma.", show_default="from the data")] = None,
     dates: Annotated[
-        str | None, typer.Option(help="day-first, month-first or year-first.  [default: from the data]")
+        str | None, typer.Option(help="day-first, month-first or year-first.", show_default="from the data")
     ] = None,
     missing_values: Annotated[
-        str | None, typer.Option(help="The words for a missing cell, joined by commas.  [default: NA, NaN, null, ?, …]")
+        str | None,
+        typer.Option(help="The words for a missing cell, joined by commas.", show_default="NA, NaN, null, ?, …"),
     ] = None,
     header: Annotated[
         bool | None, typer.Option("--header/--no-header", help="Whether the first line names the columns.")
@@ -181,7 +187,7 @@ def sample(
     condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="COLUMN=VALUE; repeat.")] = None,
     guide: Annotated[str | None, typer.Option(help='Such as "petal_length > 5 and sepal_width < 3".')] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="Above 1 leans towards the condition.  [default: the run's]")
+        float | None, typer.Option(help="Above 1 leans towards the condition.", show_default="the run's")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
     output: Output = None,
@@ -232,7 +238,7 @@ def complete(
     folder: RunFolder,
     data: Annotated[str, typer.Argument(help="Rows with missing cells.")],
     draws: Annotated[
-        int | None, typer.Option(min=1, help="Write so many draws of every row.  [default: their centre, once]")
+        int | None, typer.Option(min=1, help="Write so many draws of every row.", show_default="their centre, once")
     ] = None,
     interval: Annotated[
         float | None, typer.Option(help="Such as 0.8: columns ..._low and ..._high that hold so much of the draws.")
@@ -254,7 +260,7 @@ def complete(
 @kept_programs()
 def check(
     folder: RunFolder,
-    data: Annotated[str | None, typer.Argument(help="Rows to check against.  [default: those held out]")] = None,
+    data: Annotated[str | None, typer.Argument(help="Rows to check against.", show_default="those held out")] = None,
     encoding: Encoding = None,
 ) -> None:
     """The field's health, printed and written to the report."""
@@ -286,7 +292,7 @@ def run_papers(
     full: Annotated[bool, typer.Option("--full", help="The paper's own protocol; minutes, not seconds.")] = False,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
     keys: Annotated[
-        int | None, typer.Option(min=1, help="Keys to run each at.  [default: 1, and 3 with --record]")
+        int | None, typer.Option(min=1, help="Keys to run each at.", show_default="1, and 3 with --record")
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Keep what comes of each, with digests of the code that ran.")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..follow import Progress as State
 
@@ -22,37 +22,50 @@ def progress_bar(console: Console, title: str, *, visible: bool = True) -> Itera
         visible: show nothing otherwise.
 
     Yields:
-        The callback for `follow.fit`.
+        The callback for `follow.fit`. Of a model that is trained in parts it is the callback of each in turn: that
+        another one has begun is seen by other steps that are asked for, or that begin anew.
     """
     if not visible:
         yield lambda state: None
         return
+    part: int = 0
+    last: State | None = None
+
+    def named(state: State) -> str:
+        nonlocal part, last
+        if last is None or state.steps != last.steps or state.step < last.step:
+            part += 1
+        last = state
+        return title if part == 1 else f"{title}, part {part}"
+
     if not console.is_terminal:
-        shown = -1
+        shown = (0, -1)
 
         def line(state: State) -> None:
             nonlocal shown
-            tenth = state.step * _LINES // state.steps
-            if tenth > shown or state.step == state.steps:
-                shown = tenth
-                console.print(f"{title}: step {state.step} of {state.steps}  {_numbers(state)}", soft_wrap=True)
+            name, tenth = named(state), state.step * _LINES // state.steps
+            if (part, tenth) > shown or state.step == state.steps:
+                shown = part, tenth
+                console.print(f"{name}: step {state.step} of {state.steps}  {_numbers(state)}", soft_wrap=True)
 
         yield line
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        MofNCompleteColumn(),
         TextColumn("{task.fields[numbers]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None, numbers="compiling", visible=False)
+        task = bar.add_task(title, total=None, numbers="compiling")
 
         def show(state: State) -> None:
-            bar.update(task, completed=state.step, total=state.steps, numbers=_numbers(state), visible=True)
+            bar.update(task, description=named(state), completed=state.step, total=state.steps, numbers=_numbers(state))
 
         yield show
+        if last is None:  # a finished run, of which nothing is learnt
+            bar.remove_task(task)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A PyTorch module as a field that JAX can call, batch and differentiate."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,16 +25,17 @@ def from_torch(module: Callable[..., Any]) -> Field:
             batch convention: ``t`` of shape ``[n]``, ``y`` of shape ``[n, ...]``, ``args`` of shape ``[n, ...]``; it
             returns ``[n, ...]`` like ``y``, each row from its own row alone. A module that takes its arguments
             otherwise goes in a lambda. It runs in the dtype and on the device of its parameters, and must be in
-            evaluation mode.
+            evaluation mode. It may take gradients within its ``forward`` (with ``create_graph=True``), as that of an
+            energy does.
 
     Returns:
         ``field(t, y, args=None) -> dy`` of one sample; ``y`` is one array, ``args`` one array or None.
 
     Raises:
         ImportError: PyTorch is not installed.
-        ValueError: the module is in training mode, where dropout draws and batch normalisation mixes rows; ``y`` or
-            ``args`` is no single array; ``args`` holds whole numbers; or the
-            module's value is not shaped like ``y`` (found at the first call, which then stops with JAX's report of it).
+        ValueError: the module is in training mode, where dropout draws and batch normalisation mixes rows; it takes
+            other arguments; ``y`` or ``args`` is no single array; ``args`` holds whole numbers; or the module's value
+            is not shaped like ``y`` (found at the first call, which then stops with JAX's report of it).
         NotImplementedError: a second derivative is asked for (of the field, not products with its Jacobian).
 
     Example:
@@ -44,8 +46,9 @@ def from_torch(module: Callable[..., Any]) -> Field:
         Array([-1., -1.], dtype=float32)
 
     Cost:
-        One forward pass in PyTorch a value; a forward-mode pass for ``Jv``; a forward and a backward pass for
-        ``Jᵀw``. Each call copies its arrays to the host and back, and holds JAX's device idle meanwhile.
+        One forward pass in PyTorch a value; a forward-mode pass for ``Jv``, or a forward and two backward passes where
+        the module takes gradients within; a forward and a backward pass for ``Jᵀw``. Each call copies its arrays to the
+        host and back, and holds JAX's device idle meanwhile.
 
     References:
         - JAX, "External callbacks", https://docs.jax.dev/en/latest/external-callbacks.html
@@ -59,6 +62,7 @@ def from_torch(module: Callable[..., Any]) -> Field:
             got="one in training mode",
             fix="Put it in evaluation mode first: module.train(False).",
         )
+    _check_arguments(module.forward if isinstance(module, torch.nn.Module) else module)
     host = _Host(torch, module)
 
     @jax.custom_jvp
@@ -109,6 +113,24 @@ def from_torch(module: Callable[..., Any]) -> Field:
     return field
 
 
+def _check_arguments(forward: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(forward)
+    except (TypeError, ValueError):  # not everything that is called has one
+        return
+    for count in (2, 3):
+        try:
+            signature.bind(*[None] * count)
+            return
+        except TypeError:
+            continue
+    raise fault(
+        expected="a module that is called as module(t, y), or module(t, y, args)",
+        got=f"one of {signature}",
+        fix="Say what is what; of y alone: from_torch(lambda t, y: module(y)).",
+    )
+
+
 class _Host:
     """What runs in PyTorch, on NumPy arrays whose leading axes are the mapped ones (of length 1 where unmapped)."""
 
@@ -118,19 +140,48 @@ class _Host:
         floats = [parameter for parameter in parameters if parameter.is_floating_point()]
         self.dtype = floats[0].dtype if floats else None
         self.device = floats[0].device if floats else None
+        self.differentiates = False  # within its forward, as far as is known
 
     def value(self, *inputs: Any) -> np.ndarray:
-        with self.torch.no_grad():
-            tensors, lead = self._rows(inputs)
-            return self._back(self.module(*tensors), lead, inputs[1])
+        tensors, lead = self._rows(inputs)
+        if not self.differentiates:
+            try:
+                with self.torch.no_grad():
+                    return self._back(self.module(*tensors), lead, inputs[1])
+            except RuntimeError:  # its own, unless it is that a gradient is asked for in it
+                pass
+        with self.torch.enable_grad():
+            value = self.module(*tensors)
+        self.differentiates = True
+        return self._back(value, lead, inputs[1])
 
     def push(self, *arrays: Any) -> np.ndarray:
         inputs = arrays[: len(arrays) // 2]
         tensors, lead = self._rows(arrays)
         half = len(inputs)
-        with self.torch.no_grad():
-            _, moved = self.torch.func.jvp(self.module, tuple(tensors[:half]), tuple(tensors[half:]))
+        if not self.differentiates:
+            try:
+                with self.torch.no_grad():
+                    _, moved = self.torch.func.jvp(self.module, tuple(tensors[:half]), tuple(tensors[half:]))
+                return self._back(moved, lead, inputs[1])
+            except RuntimeError:  # forward mode knows no gradient within
+                pass
+        moved = self._push_by_reverse(tensors[:half], tensors[half:])
+        self.differentiates = True
         return self._back(moved, lead, inputs[1])
+
+    def _push_by_reverse(self, points: list[Any], vectors: list[Any]) -> Any:
+        """Jv as the derivative of wᵀJv by w: J's transpose is linear in w, whatever w is."""
+        gradient = self.torch.autograd.grad
+        leaves = [point.detach().requires_grad_() for point in points]
+        with self.torch.enable_grad():
+            value = self.module(*leaves)
+            w = self.torch.zeros_like(value).requires_grad_()
+            pulled = gradient(value, leaves, w, create_graph=True, allow_unused=True, materialize_grads=True)
+            felt = [(p, v) for p, v in zip(pulled, vectors) if p.requires_grad]
+            if not felt:
+                return self.torch.zeros_like(value)
+            return gradient([p for p, _ in felt], w, [v for _, v in felt], materialize_grads=True, allow_unused=True)[0]
 
     def pull(self, *arrays: Any) -> tuple[np.ndarray, ...]:
         inputs = arrays[:-1]

@@ -77,5 +77,21 @@ def test_the_guide_has_these_tables(rules):
     assert page.split(rules.BEGIN)[1].split(rules.END)[0] == rules.text()
 
 
+def test_levels_follow_the_thresholds_that_are_given(rules):
+    from nablax.diagnose import Signs, Thresholds
+    from nablax.diagnose._checkup._verdict import levels
+
+    nothing = Signs(**dict.fromkeys(Signs._fields, np.nan))
+    healthy = nothing._replace(
+        heart=-0.5, rise=-0.5, cut=0.4, dead=0.0, fresh=0.0, gain=0.05, best=0.25, elasticity=1.0
+    )
+    assert levels(healthy) == {}
+    assert levels(healthy, Thresholds(cut=0.3)) == {"dead": "fault"}
+    lower = healthy._replace(chance=0.9, heart=-0.2, rise=-0.2, gain=0.2)
+    assert levels(lower, Thresholds(fault=1.0)) == {}
+    assert levels(lower, Thresholds(fault=0.0)) == {"too high": "fault"}
+    assert levels(lower, Thresholds(fault=0.0, gain=0.3)) == {"flat": "fault"}
+
+
 def test_ranks_count_ties_by_half(rules):
     assert rules.area(np.array([0.0, 1.0, 1.0, 2.0]), np.array([False, False, True, True])) == 0.875

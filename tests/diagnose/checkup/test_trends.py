@@ -1,11 +1,14 @@
 """What check-ups of a run say together."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 from nablax.diagnose import watch
+from nablax.diagnose._checkup._trends import trends
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (32, 3))
@@ -34,3 +37,28 @@ def test_one_check_up_has_no_trend():
     assert watching.findings == []
     record = watching.step(jnp.zeros(3), X)
     assert watching.findings == record.findings
+
+
+def look(loss=1.0, dead=0.0, ratio=0.5):
+    return SimpleNamespace(loss=loss, chance=2.3, signs=SimpleNamespace(dead=dead, ratio=ratio))
+
+
+@pytest.mark.parametrize(
+    ("last", "topics"),
+    [
+        (look(0.5), []),
+        (look(0.5, dead=0.3), ["dying units"]),
+        (look(0.5, dead=0.2), []),
+        (look(0.5, ratio=2.5), ["rising curvature"]),
+        (look(0.5, ratio=0.9), []),  # however it has grown, it is below its limit
+        (look(0.96, dead=0.5, ratio=5.0), ["no progress", "dying units", "rising curvature"]),
+    ],
+)
+def test_what_grows_is_named_and_what_does_not_is_not(last, topics):
+    first = look(dead=0.1 if last.signs.dead == 0.2 else 0.0, ratio=0.1 if last.signs.ratio == 0.9 else 0.5)
+    assert [finding.topic for finding in trends((0, 200), (first, last))] == topics
+
+
+def test_a_start_above_knowing_nothing_is_no_measure_of_progress():
+    assert [f.topic for f in trends((0, 200), (look(9.0), look(2.25)))] == ["no progress"]
+    assert trends((0, 200), (look(9.0), look(2.0))) == []

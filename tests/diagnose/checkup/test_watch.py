@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from nablax.diagnose import FaultFound, checkup, watch
+from nablax.diagnose import FaultFound, Finding, checkup, watch
+from nablax.diagnose._checkup import _watch
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (32, 3))
@@ -87,6 +88,25 @@ def test_a_fault_warns_raises_or_calls():
     for wrong in ("stop", 3, True):
         with pytest.raises(ValueError, match="on_fault="):
             watch(loss, key=KEY, on_fault=wrong)
+
+
+def test_a_fault_of_the_run_is_told_though_each_step_is_safe(monkeypatch):
+    stuck = Finding("fault", "no progress", "Nothing has been learned.")
+    monkeypatch.setattr(_watch, "trends", lambda steps, records: [stuck] if len(records) > 1 else [])
+    seen = []
+    for on_fault in ("warn", "raise", lambda number, record: seen.append((number, record.safe))):
+        watching = watch(loss, every=1, key=KEY, optimizer=SAFE, on_fault=on_fault)
+        assert watching.step(jnp.zeros(3), X).safe
+        if on_fault == "warn":
+            with pytest.warns(UserWarning, match="step 1: Nothing has been learned"):
+                watching.step(jnp.zeros(3), X)
+        elif on_fault == "raise":
+            with pytest.raises(FaultFound, match="step 1: Nothing has been learned") as raised:
+                watching.step(jnp.zeros(3), X)
+            assert raised.value.finding == stuck
+        else:
+            watching.step(jnp.zeros(3), X)
+    assert seen == [(1, True)]
 
 
 class Board:

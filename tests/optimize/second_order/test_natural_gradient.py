@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
@@ -41,6 +42,25 @@ def test_a_gradient_of_any_size_is_solved_as_well_and_one_with_zeros(x64):
         found, state = rule.update(g, rule.init(g), product_fn=product)
         rest = np.linalg.norm((MATRIX + 0.1 * np.eye(6)) @ found - gradient)
         assert rest <= 1e-2 * np.linalg.norm(gradient) and np.isfinite(state.residual)
+
+
+def test_the_step_does_not_depend_on_the_coordinates_but_for_damping_and_adams_does(x64):
+    """Of x = A z the gradient is Aᵀg and the matrix AᵀFA: the same step is A times that in z."""
+    turned = np.eye(6) + 0.5 * RANDOM.normal(size=(6, 6))
+    matrix = MATRIX + 0.5 * np.eye(6)
+
+    def step(rule, a):
+        g = jnp.asarray(a.T @ GRADIENT)
+        given = {"product_fn": lambda v: jnp.asarray(a.T @ matrix @ a) @ v}
+        return a @ np.asarray(optax.with_extra_args_support(rule).update(g, rule.init(g), **given)[0])
+
+    def apart(rule):
+        plain, other = step(rule, np.eye(6)), step(rule, turned)
+        return np.linalg.norm(plain - other) / np.linalg.norm(plain)
+
+    assert apart(optimize.scale_by_natural_gradient(damping=1e-12, solver=lx.Cholesky())) < 1e-9
+    assert apart(optimize.scale_by_natural_gradient(damping=1.0, solver=lx.Cholesky())) > 0.1
+    assert apart(optax.scale_by_adam()) > 0.1
 
 
 def test_the_mean_of_the_relaxation_is_the_exponential_formula(x64):

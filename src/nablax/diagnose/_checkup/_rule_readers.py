@@ -4,7 +4,6 @@ Each asks the optimiser about gradients and moments chosen for it, and measures 
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -139,7 +138,7 @@ def _moments(moves: Moves, p: OptimizerProbe) -> UpdateRule:
         lambda m, g: jnp.where((m == 0) & (g == 0), 1, jnp.abs(m) + jnp.abs(g)).astype(m.dtype), moment, gradient
     )
     none, nothing = optax.tree.zeros_like(moment), optax.tree.zeros_like(gradient)
-    # The optimiser is asked all questions at once: gradient, first moment and, of Adam, second moment and count.
+    # The optimiser is asked these questions: gradient, first moment and, of Adam, second moment and count.
     ones = optax.tree.ones_like(moment)
     # What the moment takes of a gradient, of one so short that nothing clips it, where no decay is.
     at_rest, small = optax.tree.zeros_like(params), _small(gradient)
@@ -159,16 +158,17 @@ def _moments(moves: Moves, p: OptimizerProbe) -> UpdateRule:
             given = {key: optax.tree.full_like(kept[key], large) for key in moves.squares} | late
             given[name], same = (optax.tree.full_like(tree, large**0.5) for tree in (moment, gradient))
             questions.append((same, at_rest, given))
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *questions)
-    updates, after = jax.vmap(lambda question: ask(question[0], question[1], **question[2]))(stacked)
-    flat, back = _flatten(updates)
-    moments, _ = _flatten(getattr(after, name))
+    # One after the other: side by side they would all be held at once, each as large as optimiser and parameters.
+    answers = [ask(given, at, **kept) for given, at, kept in questions]
+    back, after = ravel_pytree(answers[0][0])[1], answers[0][1]
+    flat = [ravel_pytree(update)[0] for update, _ in answers]
+    moments = [ravel_pytree(getattr(left, name))[0] for _, left in answers]
     push, before = (ravel_pytree(wide(tree))[0] for tree in (pushed, moment))
     actual, with_push, without, offset = flat[0], flat[1], flat[2], flat[3]
 
     # Asked without a gradient, whose roundings a small 1 - β would feel.
     beta = _common(moments[4] - moments[3], p.has, rounding)
-    correction = 1 - beta ** getattr(after, count)[0].astype(beta.dtype) if count else jnp.ones_like(beta)
+    correction = 1 - beta ** getattr(after, count).astype(beta.dtype) if count else jnp.ones_like(beta)
     gain = (moments[5] - moments[6]) / small
     # Without momentum the moment is the gradient itself, and the response is taken there.
     bare = divide(without - offset, moments[2] - moments[3])
@@ -181,7 +181,8 @@ def _moments(moves: Moves, p: OptimizerProbe) -> UpdateRule:
     mismatch = jnp.max(jnp.abs(step + rates * new / correction)) / size
     if moves.squares:
         # Beside second moments so large ε is nothing: what is left is their root and the learning rate.
-        each = -flat[7:] * jnp.sqrt(_flatten(getattr(after, moves.squares[-1]))[0][7:]) / moments[7:]
+        squares = [ravel_pytree(getattr(left, moves.squares[-1]))[0] for _, left in answers[7:]]
+        each = jnp.concatenate([-u * jnp.sqrt(s) / m for u, s, m in zip(flat[7:], squares, moments[7:])])
         # NAdam: u = -R(β m'/(1 - β^(t+1)) + (1-β) g/(1 - β^t)), with (1-β) g = m' - β m.
         ahead = 1 - beta * (1 - correction) if count else correction
         other_rates = rates / safe * ahead / correction
@@ -193,7 +194,7 @@ def _moments(moves: Moves, p: OptimizerProbe) -> UpdateRule:
             rates=back(rates * _share(gain, 1 - beta)),
             momentum=beta,
             threshold=(2 + 2 * beta) / (1 - beta) / jnp.where(nesterov, 1 + 2 * beta, 1),
-            learning_rate=_common(each.ravel(), jnp.tile(p.has & (rates != 0), 2), rounding),
+            learning_rate=_common(each, jnp.tile(p.has & (rates != 0), 2), rounding),
             mismatch=jnp.where(nesterov, other, mismatch),
             nesterov=nesterov,
             kind="Adam",
@@ -230,9 +231,3 @@ def _share(gain: Float[Array, " dim"], usual: Array | float) -> Float[Array, " d
     """What a moment takes of a gradient over what the form has it take; one up to half precision's rounding."""
     share = gain / usual
     return jnp.where(jnp.abs(share - 1) < GAIN, 1, share)
-
-
-def _flatten(stacked: PyTree) -> tuple[Float[Array, "questions dim"], Callable[[Array], PyTree]]:
-    """Trees stacked along the leading axis as rows; and the way back of one row."""
-    _, back = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], stacked))
-    return jax.vmap(lambda tree: ravel_pytree(tree)[0])(stacked), back

@@ -26,16 +26,17 @@ OnFault = Callable[[int, Checkup], Any]
 
 
 class FaultFound(RuntimeError):
-    """A check-up has found a fault, and the watch was told to raise.
+    """A watch has found a fault, and was told to raise.
 
     Attributes:
         number: of the step that was about to be made.
         record: the check-up.
+        finding: the fault, of this check-up or of all so far together.
     """
 
-    def __init__(self, number: int, record: Checkup) -> None:
-        super().__init__(f"step {number}: {record.findings[0].text}")
-        self.number, self.record = number, record
+    def __init__(self, number: int, record: Checkup, finding: Finding) -> None:
+        super().__init__(f"step {number}: {finding.text}")
+        self.number, self.record, self.finding = number, record, finding
 
 
 class Watch:
@@ -86,7 +87,7 @@ class Watch:
             The check-up, or None on the steps between.
 
         Raises:
-            FaultFound: the check-up has found a fault, for ``on_fault="raise"``.
+            FaultFound: this check-up, or all so far together, have found a fault, for ``on_fault="raise"``.
         """
         number = self._count if number is None else number
         self._count = number + 1
@@ -123,13 +124,13 @@ class Watch:
         return self
 
     def _tell(self, number: int, record: Checkup) -> Any:
-        if self._on_fault is None or record.findings[0].level != "fault":
+        if self._on_fault is None or (found := self.findings[0]).level != "fault":
             return None
         if callable(self._on_fault):
             return self._on_fault(number, record)
         if self._on_fault == "raise":
-            raise FaultFound(number, record)
-        warnings.warn(f"step {number}: {record.findings[0].text}", stacklevel=3)
+            raise FaultFound(number, record, found)
+        warnings.warn(f"step {number}: {found.text}", stacklevel=3)
         return None
 
     def _look(
@@ -229,9 +230,10 @@ def watch(
         every: steps from one check-up to the next, 200 by default. A check-up costs about 60 steps.
         key: for random probes; each check-up folds in its step number.
         optimizer: the Optax optimiser.
-        on_fault: what to do where a check-up finds a fault: ``"warn"``, ``"raise"`` a `FaultFound` before the step is
-            made, or call ``on_fault(number, record)``, which in `nablax.follow.fit` may return ``"stop"``, or a factor
-            to lower the rate by; nothing by default.
+        on_fault: what to do where a check-up, or all so far together (nothing learned since the first), find a fault:
+            ``"warn"``, ``"raise"`` a `FaultFound` before the step is made, or call ``on_fault(number, record)``, which
+            in `nablax.follow.fit` may return ``"stop"``, or a factor to lower the rate by. Where ``record.safe`` the
+            step is not at fault but the run. Nothing by default.
         **options: the other arguments of :func:`checkup`.
 
     Returns:
