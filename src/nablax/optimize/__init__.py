@@ -58,10 +58,13 @@ from ._second_order._thermodynamic import (
     scale_by_thermodynamic_natural_gradient,
     thermodynamic_natural_gradient,
 )
+from ._structured._accelerated_gradient_sliding import accelerated_gradient_sliding
 from ._structured._boosted_units import BoostedUnits, boosted_units
 from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
 from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
+from ._structured._gradient_sliding import gradient_sliding
 from ._structured._proxy_descent import ProxyDescent, proxy_descent
+from ._structured._sliding import GradientSliding
 
 __all__ = [
     "AdaMomentumState",
@@ -79,6 +82,7 @@ __all__ = [
     "GaussNewtonState",
     "GinzburgLandau",
     "GradientNormalisedState",
+    "GradientSliding",
     "GravityState",
     "InexactBilevel",
     "LowRankFit",
@@ -108,6 +112,7 @@ __all__ = [
     "ThermodynamicState",
     "Widths",
     "XGradState",
+    "accelerated_gradient_sliding",
     "adamomentum",
     "aegd",
     "averaged_langevin",
@@ -122,6 +127,7 @@ __all__ = [
     "extragradient",
     "ginzburg_landau",
     "gradient_normalised_newton",
+    "gradient_sliding",
     "gravity",
     "local_exponents",
     "lv_hba",
