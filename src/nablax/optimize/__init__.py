@@ -61,12 +61,15 @@ from ._second_order._thermodynamic import (
 from ._structured._accelerated_gradient_sliding import accelerated_gradient_sliding
 from ._structured._boosted_units import BoostedUnits, boosted_units
 from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
+from ._structured._denominators import AbstractDenominator, SquaredFourNorm, TopSum
+from ._structured._fractional_descent import FractionalDescent, fractional_descent
 from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
 from ._structured._gradient_sliding import gradient_sliding
 from ._structured._proxy_descent import ProxyDescent, proxy_descent
 from ._structured._sliding import GradientSliding
 
 __all__ = [
+    "AbstractDenominator",
     "AdaMomentumState",
     "AegdState",
     "AveragedLangevin",
@@ -79,6 +82,7 @@ __all__ = [
     "ConvexRelu",
     "DiffGradState",
     "ExtragradientState",
+    "FractionalDescent",
     "GaussNewtonState",
     "GinzburgLandau",
     "GradientNormalisedState",
@@ -107,9 +111,11 @@ __all__ = [
     "SmbState",
     "SoapState",
     "SpiderState",
+    "SquaredFourNorm",
     "SteepestState",
     "TargetSurrogateState",
     "ThermodynamicState",
+    "TopSum",
     "Widths",
     "XGradState",
     "accelerated_gradient_sliding",
@@ -125,6 +131,7 @@ __all__ = [
     "diffgrad",
     "exact_gauss_newton",
     "extragradient",
+    "fractional_descent",
     "ginzburg_landau",
     "gradient_normalised_newton",
     "gradient_sliding",
