@@ -65,6 +65,7 @@ from ._structured._denominators import AbstractDenominator, SquaredFourNorm, Top
 from ._structured._fractional_descent import FractionalDescent, fractional_descent
 from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
 from ._structured._gradient_sliding import gradient_sliding
+from ._structured._landscape_learning import LandscapeLearning, landscape_learning
 from ._structured._proxy_descent import ProxyDescent, proxy_descent
 from ._structured._sliding import GradientSliding
 
@@ -89,6 +90,7 @@ __all__ = [
     "GradientSliding",
     "GravityState",
     "InexactBilevel",
+    "LandscapeLearning",
     "LowRankFit",
     "MarsState",
     "MaximalUpdateState",
@@ -136,6 +138,7 @@ __all__ = [
     "gradient_normalised_newton",
     "gradient_sliding",
     "gravity",
+    "landscape_learning",
     "local_exponents",
     "lv_hba",
     "maid",

@@ -131,6 +131,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         keys=5,
         tuning=4,
         of="gradients",
+        ends={8.0: "a phase is longer than the run then: no restart"},
     )
     blurred = tuned(
         {
