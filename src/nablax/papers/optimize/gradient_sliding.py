@@ -129,7 +129,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "lower",
         key=key,
         keys=5,
-        tuning=4,
+        tuning=3,
         of="gradients",
         ends={8.0: "a phase is longer than the run then: no restart"},
     )
@@ -146,8 +146,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "lower",
         key=jax.random.fold_in(key, 1),
         keys=5,
-        tuning=4,
+        tuning=3,
         of="gradients",
+        ends={widths[0]: "so small a width smooths nothing that counts: smaller ones cost gradients of the rough part"},
     )
     gradients = "gradients of the smooth part until little of the excess is left"
     products = "gradients of the rough part until then"

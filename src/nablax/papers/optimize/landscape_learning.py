@@ -1,6 +1,7 @@
 """Landscape learning: a curved valley of two numbers, and a small decoder, inverted for targets that were held out.
 
 Descents have ten steps of one rate, from one start. Maps and encoders are trained with as many gradients of the loss.
+At first the valley's points were normal: those far out drove every method away at rates that served the others.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ PAPER = Paper(
     read="abstract",
 )
 
-_STEPS, _ROUNDS, _UPDATES, _BATCH, _TARGETS, _HELD = 10, 500, 4, 32, 1024, 256
+_STEPS, _ROUNDS, _UPDATES, _BATCH, _TARGETS, _HELD = 10, 300, 4, 32, 1024, 256
 _PACE = 3e-3
 _LEARNED, _DESCENT, _ADAM = "descent in the learned landscape", "descent", "Adam"
 _ENCODER, _GENERATOR = "an encoder's guess, refined by descent", "descent in an autoencoder's space"
@@ -87,6 +88,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         Check(
             "They leave less than an encoder's guess and ten steps of descent from it.",
             "not claimed in the abstract; what one would use here where targets to train with are at hand",
+            expected=False,
+            tried="rates up to 16 over the start's curvature: descent, but not the encoder, is left behind",
             contrasts=_contrast(decoder, (_ENCODER,)),
         ),
     ]
@@ -96,16 +99,20 @@ def _runs(problem: Callable[[Key], _Problem], methods: dict[str, Callable], roun
     def on(method: Callable) -> Callable:
         def run(rate: Array, key: Key) -> dict[str, Array]:
             problem_key, own_key = jax.random.split(key)
-            values = method(problem(problem_key), rate, rounds, own_key)
-            # What a rate that is too large has driven away counts as not moved.
-            values = jnp.minimum(jnp.where(jnp.isfinite(values), values, values[0]), 10 * values[0])
+            drawn = problem(problem_key)
+            values = method(drawn, rate, rounds, own_key)
+            # What a rate that is too large has driven away counts as ten times what all begin with.
+            most = 10 * jnp.mean(jax.vmap(drawn.loss)(_start(drawn), drawn.held))
+            values = jnp.minimum(jnp.where(jnp.isfinite(values), values, most), most)
             return {"left": values[-1], "course": values}
 
         return run
 
     # In units of one over the greatest curvature.
     grid = {name: (2.0 ** (np.arange(-8, 1) if name == _ADAM else np.arange(-4, 5))).tolist() for name in methods}
-    return tuned({name: on(method) for name, method in methods.items()}, grid, "lower", key=key, keys=3, of="left")
+    return tuned(
+        {name: on(method) for name, method in methods.items()}, grid, "lower", key=key, keys=3, tuning=4, of="left"
+    )
 
 
 def _contrast(runs: Runs, against: tuple[str, ...], **decides: Any) -> Any:
@@ -120,7 +127,7 @@ def _valley(key: Key) -> _Problem:
     def model(x: Array) -> Array:
         return jnp.stack([x[0], 3 * (x[1] - x[0] ** 2)])
 
-    return _drawn(model, 2, 2, key)
+    return _drawn(model, 2, 2, lambda key, shape: jax.random.uniform(key, shape, minval=-1.5, maxval=1.5), key)
 
 
 def _decoder(key: Key) -> _Problem:
@@ -128,11 +135,11 @@ def _decoder(key: Key) -> _Problem:
     first_key, second_key, own_key = jax.random.split(key, 3)
     first = jax.random.normal(first_key, (16, 4)) * jnp.geomspace(1.0, 0.1, 4)[None]
     second = jax.random.normal(second_key, (12, 16)) / 4
-    return _drawn(lambda x: second @ jnp.tanh(first @ x), 4, 12, own_key)
+    return _drawn(lambda x: second @ jnp.tanh(first @ x), 4, 12, jax.random.normal, own_key)
 
 
-def _drawn(model: Callable, dim: int, outputs: int, key: Key) -> _Problem:
-    made = jax.vmap(model)(jax.random.normal(key, (_TARGETS + _HELD, dim)))
+def _drawn(model: Callable, dim: int, outputs: int, draw: Callable, key: Key) -> _Problem:
+    made = jax.vmap(model)(draw(key, (_TARGETS + _HELD, dim)))
     return _Problem(model, dim, outputs, made[:_TARGETS], made[_TARGETS:])
 
 
