@@ -33,7 +33,7 @@ PAPER = Paper(
 )
 
 _MOST, _FIRST, _LONGEST = 2000, 30, 1000
-_ROUNDS = {"portfolio": 60, "signal": 90, "restarted": 60, "reference": 150}
+_ROUNDS = {"portfolio": 50, "signal": 90, "restarted": 60, "reference": 150}
 _CONVEXITY = 1.0
 
 
@@ -102,7 +102,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """
     assets, length = (100, 200) if full else (20, 60)
     smoothed, pairs = "accelerated descent on a smoothed objective", "primal-dual steps"
-    rates, shares = (2.0 ** np.arange(-9, -1)).tolist(), (2.0 ** np.linspace(-1.5, 1.5, 8)).tolist()
+    rates, shares = (2.0 ** np.arange(-9, -1)).tolist(), (2.0 ** np.linspace(-2.5, 1.5, 8)).tolist()
     least = (10.0 ** np.linspace(-3, 2.5, 8)).tolist()
     widths, dual_rates = (10.0 ** np.linspace(-4, 3, 8)).tolist(), (10.0 ** np.linspace(-4, 3, 8)).tolist()
 
@@ -130,6 +130,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "lower",
         key=key,
         keys=3,
+        tuning=3,
         of="gradients",
         ends={8.0: "a phase is longer than the run then: no restart"},
     )
@@ -146,6 +147,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         "lower",
         key=jax.random.fold_in(key, 1),
         keys=3,
+        tuning=3,
         of="gradients",
         ends={least[0]: "so small a width smooths nothing that counts: smaller ones cost gradients of the rough part"},
     )
