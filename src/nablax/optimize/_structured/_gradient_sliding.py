@@ -33,9 +33,11 @@ def gradient_sliding(
     r"""Minimise f + h + χ with log 1/ε gradients of the smooth f and 1/ε subgradients of h, ε not known beforehand.
 
     .. math::
-        y &= (1-\gamma)\bar x_{k-1}+\gamma x_{k-1}, \qquad
-        \bar x_k = (1-\gamma)\bar x_{k-1}+\gamma\tilde u_{T_k}, \qquad x_k = u_{T_k}\\
-        u_t &= \arg\min_u\ \langle\nabla f(y)+h'(u_{t-1}),u\rangle+\chi(u)
+        y = (1-\gamma)\bar x_{k-1}+\gamma x_{k-1}, \qquad
+        \bar x_k = (1-\gamma)\bar x_{k-1}+\gamma\tilde u_{T_k}, \qquad x_k = u_{T_k}
+
+    .. math::
+        u_t = \arg\min_u\ \langle\nabla f(y)+h'(u_{t-1}),u\rangle+\chi(u)
         +\frac\beta2\lVert u-x_{k-1}\rVert^2+\frac{\lambda t}4\lVert u-u_{t-1}\rVert^2
 
     with :math:`u_0=x_{k-1}`, :math:`\tilde u` the average of the :math:`u_t` with weights t + 1, and

@@ -69,7 +69,7 @@ def landscape_learning(
     r"""Learn a map in whose domain few steps of descent invert a model.
 
     .. math::
-        z_{t+1} = z_t-\lambda\nabla_zL(G_\theta(z_t),y),\ t<T; \qquad
+        z_{t+1} = z_t-\lambda\nabla_zL(G_\theta(z_t),y),\ t=0,\dots,T-1; \qquad
         \min_\theta\ \mathbb E_y\sum_{t=0}^TL(G_\theta(z_t),y)\ \text{with the } z_t \text{ held}
 
     in turns: descents for targets drawn anew, with the map as it is, are stored, as many as there is room for; then the
