@@ -5,6 +5,7 @@ At first the valley's points were normal: those far out drove every method away 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,7 +17,6 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import landscape_learning
-from .._contrast import Curve
 from .._problems._training import trained
 from .._problems._tuning import Runs, tuned
 from .._records import Check, Paper
@@ -73,24 +73,24 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "In a curved valley ten steps in the learned landscape leave at most half of what ten of descent or "
             "Adam do.",
             "massive improvement and acceleration of the inversion, in words",
-            contrasts=_contrast(valley, (_DESCENT, _ADAM), ratio=0.5),
+            **_contrast(valley, (_DESCENT, _ADAM), ratio=0.5),
         ),
         Check(
             "So they do where a decoder is inverted.",
             "massive improvement and acceleration of the inversion, in words",
-            contrasts=_contrast(decoder, (_DESCENT, _ADAM), ratio=0.5),
+            **_contrast(decoder, (_DESCENT, _ADAM), ratio=0.5),
         ),
         Check(
             "There they leave less than ten steps in the space of an autoencoder, not trained along descents.",
             "a landscape where descent is efficient, in words",
-            contrasts=_contrast(decoder, (_GENERATOR,)),
+            **_contrast(decoder, (_GENERATOR,)),
         ),
         Check(
             "They leave less than an encoder's guess and ten steps of descent from it.",
             "not claimed in the abstract; what one would use here where targets to train with are at hand",
             expected=False,
             tried="rates up to 16 over the start's curvature: descent, but not the encoder, is left behind",
-            contrasts=_contrast(decoder, (_ENCODER,)),
+            **_contrast(decoder, (_ENCODER,)),
         ),
     ]
 
@@ -115,10 +115,20 @@ def _runs(problem: Callable[[Key], _Problem], methods: dict[str, Callable], roun
     )
 
 
-def _contrast(runs: Runs, against: tuple[str, ...], **decides: Any) -> Any:
-    courses = {name: np.log10(runs.results[name]["course"]) for name in (_LEARNED, *against)}
-    curve = Curve("steps; log10 of the loss", np.arange(_STEPS + 1), courses)
-    return runs.contrast("loss after ten steps", "lower", of="left", against=against, curve=curve, **decides)
+def _contrast(runs: Runs, against: tuple[str, ...], **decides: Any) -> dict[str, Any]:
+    """The numbers of a check, and its picture."""
+    courses = {name: runs.results[name]["course"] for name in (_LEARNED, *against)}
+    contrast = runs.contrast("loss after ten steps", "lower", of="left", against=against, **decides)
+    return {"contrasts": contrast, "figure": partial(_draw, courses)}
+
+
+def _draw(courses: dict[str, np.ndarray], axes: Any) -> None:
+    """The loss by steps, of each key and on the geometric average."""
+    for place, (name, values) in enumerate(courses.items()):
+        axes.semilogy(values.T, color=f"C{place}", alpha=0.3, lw=0.8)
+        axes.semilogy(np.exp(np.mean(np.log(values), axis=0)), color=f"C{place}", label=name)
+    axes.set(xlabel="steps", ylabel="loss of held-out targets")
+    axes.legend()
 
 
 def _valley(key: Key) -> _Problem:
