@@ -69,14 +69,21 @@ from ._second_order._thermodynamic import (
     scale_by_thermodynamic_natural_gradient,
     thermodynamic_natural_gradient,
 )
+from ._structured._accelerated_gradient_sliding import accelerated_gradient_sliding
 from ._structured._boosted_units import BoostedUnits, boosted_units
 from ._structured._bures_wasserstein import bures_wasserstein_loss
 from ._structured._convex_relu import ConvexRelu, convex_relu, relu_patterns
+from ._structured._denominators import AbstractDenominator, SquaredFourNorm, TopSum
+from ._structured._fractional_descent import FractionalDescent, fractional_descent
 from ._structured._ginzburg_landau import GinzburgLandau, ginzburg_landau
+from ._structured._gradient_sliding import gradient_sliding
+from ._structured._landscape_learning import LandscapeLearning, landscape_learning
 from ._structured._proxy_descent import ProxyDescent, proxy_descent
 from ._structured._robust_relu import robust_relu
+from ._structured._sliding import GradientSliding
 
 __all__ = [
+    "AbstractDenominator",
     "AdaMomentumState",
     "AegdState",
     "AveragedLangevin",
@@ -91,11 +98,14 @@ __all__ = [
     "EntropySgdState",
     "ExtragradientState",
     "FittedPreconditioner",
+    "FractionalDescent",
     "GaussNewtonState",
     "GinzburgLandau",
     "GradientNormalisedState",
+    "GradientSliding",
     "GravityState",
     "InexactBilevel",
+    "LandscapeLearning",
     "LowRankFit",
     "MarsState",
     "MaximalUpdateState",
@@ -119,12 +129,15 @@ __all__ = [
     "SmbState",
     "SoapState",
     "SpiderState",
+    "SquaredFourNorm",
     "SteepestState",
     "StructuredNgdState",
     "TargetSurrogateState",
     "ThermodynamicState",
+    "TopSum",
     "Widths",
     "XGradState",
+    "accelerated_gradient_sliding",
     "adamomentum",
     "aegd",
     "averaged_langevin",
@@ -140,9 +153,12 @@ __all__ = [
     "exact_gauss_newton",
     "extragradient",
     "fit_preconditioner",
+    "fractional_descent",
     "ginzburg_landau",
     "gradient_normalised_newton",
+    "gradient_sliding",
     "gravity",
+    "landscape_learning",
     "local_exponents",
     "lv_hba",
     "maid",
