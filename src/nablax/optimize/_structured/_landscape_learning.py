@@ -118,8 +118,8 @@ def landscape_learning(
 
     References:
         - Liu, Mao, Tendulkar, Wang and Vondrick, "Landscape Learning for Neural Network Inversion", 2022,
-          https://arxiv.org/abs/2206.09027, and the authors' summary: trajectories, the sum over them, the buffer and
-          the turns. One start for all, all settings, and the mean in place of the sum are ours.
+          https://arxiv.org/abs/2206.09027, after the abstract and the authors' summary: trajectories, the sum over
+          them, the buffer and the turns. One start for all, all settings, and the mean in place of the sum are ours.
     """
     f = checked_loss(loss, fix=_LOSS)
     check_callable(mapping, what="mapping", fix="Write mapping(params, z) -> x, of one z.", takes=2)
