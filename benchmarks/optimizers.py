@@ -81,6 +81,7 @@ def rules() -> dict[str, Rule]:
         "mars, shampoo": Rule(signs, lambda rate: optimize.mars(rate, "shampoo"), 1e-2, matrices=True),
         "shampoo": Rule(matrices, optimize.shampoo, 1e-1),
         "soap": Rule(matrices, optimize.soap, 1e-2),
+        "structured_ngd": Rule(matrices, lambda rate: optimize.structured_ngd(rate, rows=64), 1e-2, matrices=True),
         "psgd": Rule(matrices, lambda rate: optimize.psgd(rate, key=key), 1e-2),
         "psgd_low_rank": Rule(matrices, lambda rate: optimize.psgd_low_rank(rate, key=key), 1e-2, matrices=True),
         "psgd, newton": Rule(curvature, lambda rate: optimize.psgd(rate, "newton", key=key), 1e-1),

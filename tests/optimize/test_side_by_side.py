@@ -17,6 +17,8 @@ ABSENT = {
     "is for players, spaces or a potential": """complex_momentum extragradient two_timescale_extragradient mirror_descent
         riemannian_sgd riemannian_adam riemannian_adagrad""",
     "judges each step on its own batch, and takes no rate": "gradient_normalised_newton",
+    "is told two curvatures": "triple_momentum",
+    "takes twenty gradients a step": "entropy_sgd",
 }
 
 
