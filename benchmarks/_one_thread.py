@@ -9,6 +9,7 @@ def jax_alone() -> None:
     """To be called before JAX makes its first array."""
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
     os.environ["NPROC"] = "1"
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # of the factorisations, which are LAPACK's
 
 
 def torch_alone() -> None:

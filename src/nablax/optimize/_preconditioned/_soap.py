@@ -201,7 +201,8 @@ def _followed(mu: Array, nu: Array, grams: Factors, bases: Factors) -> tuple[Arr
             following.append(None)
             continue
         unit = held / peak(held)
-        order = jnp.argsort(-jnp.sum(basis * (unit @ basis), axis=0))
+        turned = unit @ basis
+        order = jnp.argsort(-jnp.sum(basis * turned, axis=0))
         nu = jnp.take(nu, order, axis=axis)
-        following.append(jnp.linalg.qr(unit @ basis[:, order])[0])
+        following.append(jnp.linalg.qr(turned[:, order])[0])
     return along_all(mu, tuple(following), transposed=True), nu, tuple(following)
