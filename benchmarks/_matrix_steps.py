@@ -12,6 +12,32 @@ UNIT = "ms of processor time, one thread"
 TREES, STEPS, REPEATS = 8, 40, 3
 
 
+def soap() -> Any:
+    from nablax import optimize
+
+    return optimize.soap(1e-4, weight_decay=0.0)
+
+
+def peers_soap(weights: list) -> Any:
+    import pytorch_optimizer
+
+    return pytorch_optimizer.SOAP(weights, lr=1e-4, weight_decay=0.0)
+
+
+def psgd() -> Any:
+    import jax
+
+    from nablax import optimize
+
+    return optimize.psgd(1e-4, probability=0.1, momentum=0.9, key=jax.random.key(0))
+
+
+def peers_psgd(weights: list) -> Any:
+    import pytorch_optimizer
+
+    return pytorch_optimizer.Kron(weights, lr=1e-4, pre_conditioner_update_probability=0.1)
+
+
 def _drawn(leaves: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Parameters [leaves, side, side], and gradients [trees, leaves, side, side] of singular values from 1 to 0.01."""
     random = np.random.default_rng(0)

@@ -17,20 +17,8 @@ def prepare(folder: Path) -> dict:
 
 
 def ours(folder: Path) -> dict:
-    def rule():
-        import jax
-
-        from nablax import optimize
-
-        return optimize.psgd(1e-4, probability=0.1, momentum=0.9, key=jax.random.key(0))
-
-    return _matrix_steps.ours(rule, LEAVES, SIDE)
+    return _matrix_steps.ours(_matrix_steps.psgd, LEAVES, SIDE)
 
 
 def peer(folder: Path) -> dict:
-    def rule(weights):
-        import pytorch_optimizer
-
-        return pytorch_optimizer.Kron(weights, lr=1e-4, pre_conditioner_update_probability=0.1)
-
-    return _matrix_steps.peer(rule, LEAVES, SIDE)
+    return _matrix_steps.peer(_matrix_steps.peers_psgd, LEAVES, SIDE)

@@ -17,18 +17,8 @@ def prepare(folder: Path) -> dict:
 
 
 def ours(folder: Path) -> dict:
-    def rule():
-        from nablax import optimize
-
-        return optimize.soap(1e-4, weight_decay=0.0)
-
-    return _matrix_steps.ours(rule, LEAVES, SIDE)
+    return _matrix_steps.ours(_matrix_steps.soap, LEAVES, SIDE)
 
 
 def peer(folder: Path) -> dict:
-    def rule(weights):
-        import pytorch_optimizer
-
-        return pytorch_optimizer.SOAP(weights, lr=1e-4, weight_decay=0.0)
-
-    return _matrix_steps.peer(rule, LEAVES, SIDE)
+    return _matrix_steps.peer(_matrix_steps.peers_soap, LEAVES, SIDE)
