@@ -29,10 +29,10 @@ def listing(width: int | None = None) -> str:
             claims = f"{held} of {len(evidence.checks)}" + (" at full scale" if evidence.full else "")
             reasons = ", ".join(dict.fromkeys(check.reason for check in evidence.checks if check.reason))
             others |= evidence.other_versions()
-        mark = "*" if paper.slug in stale else ""
+        mark = "*" if paper.slug in stale else " "
         row = (mark, paper.slug, claims or "not recorded", reasons, paper.read, f"{paper.title} ({paper.year})")
         rows.setdefault(paper.rooms[0], []).append(row)
-    head = ("", "paper", "hold", "where not", "read", "title")
+    head = (" ", "paper", "hold", "where not", "read", "title")
     widths = [max(len(row[i]) for room in rows.values() for row in (head, *room)) for i in range(6)]
 
     def line(cells: Sequence[str]) -> str:
