@@ -1,8 +1,8 @@
 """``python -m benchmarks [NAME ...] [--peer-python PATH] [--rounds N] [--write]``.
 
 Each benchmark is a module of this folder with ``TITLE``, ``PEER``, ``UNIT``, ``TARGET`` (ratio that is asked for), ``BETTER`` ("higher" or
-"lower"), ``prepare(folder)`` and the two sides ``ours(folder)`` and ``peer(folder)``. A side returns a dict with "values" (one
-measurement each, warm), "compile" (seconds before the first result) and "accuracy" (what was reached, in words).
+"lower"), the two sides ``ours(folder)`` and ``peer(folder)``, and ``prepare(folder)`` where they read what is made once. A side returns
+a dict with "values" (one measurement each, warm), "compile" (seconds before the first result) and "accuracy" (what was reached, in words).
 """
 
 import argparse
@@ -50,7 +50,8 @@ def measure(name: str, peer_python: str, rounds: int) -> str:
     module = importlib.import_module(f"benchmarks.{name}")
     sides: dict[str, list[dict]] = {"ours": [], "peer": []}
     with tempfile.TemporaryDirectory() as folder:
-        _run(sys.executable, name, "prepare", folder)
+        if hasattr(module, "prepare"):
+            _run(sys.executable, name, "prepare", folder)
         for _ in range(rounds):
             sides["ours"].append(_run(sys.executable, name, "ours", folder))
             sides["peer"].append(_run(peer_python, name, "peer", folder))

@@ -12,6 +12,18 @@ UNIT = "ms of processor time, one thread"
 TREES, STEPS, REPEATS = 8, 40, 3
 
 
+def mars() -> Any:
+    from nablax import optimize
+
+    return optimize.mars(1e-4)
+
+
+def peers_mars(weights: list) -> Any:
+    import pytorch_optimizer
+
+    return pytorch_optimizer.MARS(weights, lr=1e-4)
+
+
 def soap() -> Any:
     from nablax import optimize
 

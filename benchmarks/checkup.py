@@ -13,10 +13,6 @@ BETTER = "higher"  # so that the ratio is ours over the peer's: how many steps a
 ROUNDS, STEPS = 7, 200
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _setting():
     import equinox as eqx
     import jax

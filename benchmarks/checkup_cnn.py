@@ -13,10 +13,6 @@ BETTER = "higher"  # so that the ratio is ours over the peer's: how many steps a
 ROUNDS, STEPS, WARM = 5, 40, 20
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _setting():
     import equinox as eqx
     import optax

@@ -14,10 +14,6 @@ ROUNDS, STEPS, WARM = 5, 40, 20
 WIDTH, HEADS, BLOCKS, ROWS, LENGTH, SYMBOLS = 64, 4, 2, 32, 32, 128
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _setting():
     import jax
     import jax.numpy as jnp

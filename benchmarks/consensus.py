@@ -15,10 +15,6 @@ PARTICLES, DIM, STEPS = 100_000, 20, 50
 SETTINGS = {"step_size": 0.01, "noise": 7.0, "sharpness": 100.0}
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def ours(folder: Path) -> dict:
     from benchmarks._one_thread import jax_alone
 

@@ -13,10 +13,6 @@ BETTER = "higher"
 STEPS, ROUNDS = 300, 5
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def ours(folder: Path) -> dict:
     import jax
     import optax

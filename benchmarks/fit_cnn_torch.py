@@ -11,7 +11,7 @@ UNIT = "steps/s"
 TARGET = "–"
 BETTER = "higher"
 
-prepare, ours = fit_cnn.prepare, fit_cnn.ours
+ours = fit_cnn.ours
 
 
 def peer(folder: Path) -> dict:

@@ -13,10 +13,6 @@ BETTER = "higher"
 STEPS = 6000
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _rate(marks: list[tuple[float, int]]) -> float:
     (first, a), (last, b) = marks[0], marks[-1]
     return (b - a) / (last - first)

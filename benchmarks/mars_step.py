@@ -12,23 +12,9 @@ BETTER = "lower"
 LEAVES, SIDE = 16, 256
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def ours(folder: Path) -> dict:
-    def rule():
-        from nablax import optimize
-
-        return optimize.mars(1e-4)
-
-    return _matrix_steps.ours(rule, LEAVES, SIDE)
+    return _matrix_steps.ours(_matrix_steps.mars, LEAVES, SIDE)
 
 
 def peer(folder: Path) -> dict:
-    def rule(weights):
-        import pytorch_optimizer
-
-        return pytorch_optimizer.MARS(weights, lr=1e-4)
-
-    return _matrix_steps.peer(rule, LEAVES, SIDE)
+    return _matrix_steps.peer(_matrix_steps.peers_mars, LEAVES, SIDE)

@@ -13,10 +13,6 @@ BETTER = "lower"
 STEPS, BATCH, BRANCHING = 4096, 32, 8
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _problem():
     import jax
     import jax.numpy as jnp

@@ -15,10 +15,6 @@ STARTS = np.array([[-8.5, 7.5], [-8.5, 5.0], [9.0, 9.0]], np.float32)
 STEPS, SHORT, RATE, RADIUS = 100_000, 500, 1e-3, 0.4
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _losses(xp, x, maximum, log, absolute, tanh):
     first, second = x[0], x[1]
     upper = maximum(tanh(0.5 * second), 0.0)

@@ -15,10 +15,6 @@ BETTER = "higher"
 STEPS = 2000
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _w2(samples: np.ndarray) -> float:
     from scipy.optimize import linear_sum_assignment
 

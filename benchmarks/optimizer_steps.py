@@ -14,10 +14,6 @@ LEAVES, SIDE, REPEATS = 16, 256, 20
 RATE = 1e-3
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _rules() -> dict:
     """By name the rule, its extra arguments, and how many arrays of the parameters' size a step reads and writes."""
     from nablax import optimize

@@ -16,10 +16,6 @@ CHOICES, TARGETED, DRAWS, ROUNDS, STEPS, RATE, TIMED = 128, 0.45, 256, 40, 200, 
 POWERS = (2.0, 1.5)
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def _expected(share: np.ndarray, power: float) -> float:
     """The objective where choices are made with these probabilities, without draws."""
     return float(np.mean(share * (1 - TARGETED) ** power + (1 - share) * TARGETED**power))

@@ -12,10 +12,6 @@ BETTER = "lower"
 LEAVES, SIDE = 64, 64
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def ours(folder: Path) -> dict:
     return _matrix_steps.ours(_matrix_steps.psgd, LEAVES, SIDE)
 

@@ -25,10 +25,6 @@ MULTIPLES = {
 CLIPS = (0.1, 1.0, 10.0)
 
 
-def prepare(folder: Path) -> dict:
-    return {}
-
-
 def ours(folder: Path) -> dict:
     return _bank(("safe",))
 
