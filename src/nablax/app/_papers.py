@@ -23,14 +23,14 @@ def listing(width: int | None = None) -> str:
     rows: dict[str, list[tuple[str, ...]]] = {}
     others: dict[str, tuple[str, str]] = {}
     for paper in sorted(papers.available(), key=lambda paper: (paper.rooms[0], paper.slug)):
-        claims = reasons = ""
+        claims, reasons = "not recorded", ""
         if evidence := recorded.get(paper.slug):
             held = sum(check.holds for check in evidence.checks)
             claims = f"{held} of {len(evidence.checks)}" + (" at full scale" if evidence.full else "")
             reasons = ", ".join(dict.fromkeys(check.reason for check in evidence.checks if check.reason))
             others |= evidence.other_versions()
         mark = "*" if paper.slug in stale else " "
-        row = (mark, paper.slug, claims or "not recorded", reasons, paper.read, f"{paper.title} ({paper.year})")
+        row = (mark, paper.slug, claims, reasons, paper.read, f"{paper.title} ({paper.year})")
         rows.setdefault(paper.rooms[0], []).append(row)
     head = (" ", "paper", "hold", "where not", "read", "title")
     widths = [max(len(row[i]) for room in rows.values() for row in (head, *room)) for i in range(6)]

@@ -166,27 +166,29 @@ def real_time(
     ) -> tuple[Float[Array, ""], PyTree, RealTimeState]:
         vectors = space(jax.tree.map(jnp.asarray, params))
 
-        def moved(flat: Array, x: Array) -> Array:
+        def moved(flat: Array, x: Array, u: PyTree = u) -> Array:
             return step(vectors.tree(flat), x, u)
 
         def cost(flat: Array, x: Array) -> Array:
             return check_loss(loss(vectors.tree(flat), x, *args))
 
-        if mode == "truncated":
-            held = _and_now(state.influence, state.x, u)
-            x = moved(vectors.flat, state.x)
-            value, (direct, back) = jax.value_and_grad(cost, argnums=(0, 1))(vectors.flat, x)
-            through = _back_through(lambda flat, x, u: step(vectors.tree(flat), x, u), vectors.flat, held, back)
-            return value, vectors.tree(direct + through), RealTimeState(x, held, None)
         key, influence = state.key, state.influence
-        if mode == "rank one":
+        if mode == "truncated":
+            influence = _and_now(influence, state.x, u)
+            x = moved(vectors.flat, state.x)
+        elif mode == "rank one":
             key, now = jax.random.split(state.key)  # type: ignore[arg-type]
             x, influence = _rank_one(moved, vectors.flat, state.x, influence, now)
         else:
             x, influence = _dense(moved, vectors.flat, state.x, influence, sparse=mode == "sparse")
 
         value, (direct, back) = jax.value_and_grad(cost, argnums=(0, 1))(vectors.flat, x)
-        through = jnp.vdot(back, influence[0]) * influence[1] if mode == "rank one" else back @ influence
+        if mode == "truncated":
+            through = _back_through(moved, vectors.flat, influence, back)
+        elif mode == "rank one":
+            through = jnp.vdot(back, influence[0]) * influence[1]
+        else:
+            through = back @ influence
         return value, vectors.tree(direct + through), RealTimeState(x, influence, key)
 
     return RealTime(init, update)
