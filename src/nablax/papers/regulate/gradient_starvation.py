@@ -25,7 +25,7 @@ PAPER = Paper(
     read="code",
 )
 
-_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+_RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 _STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 _DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 # As many settings as the others have, of rates alone.
