@@ -25,11 +25,11 @@ PAPER = Paper(
     read="code",
 )
 
-_RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+_RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 _STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 _DECAYS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 # As many settings as the others have, of rates alone.
-_PLAIN = tuple(float(f"{rate:.2g}") for rate in np.geomspace(1e-4, 1.0, len(_RATES) * len(_STRENGTHS)))
+_PLAIN = tuple(float(f"{rate:.2g}") for rate in np.geomspace(1e-4, 10.0, len(_RATES) * len(_STRENGTHS)))
 _GAP, _HIDDEN, _POINTS = 0.35, 100, 300
 
 
