@@ -116,6 +116,7 @@ def _played() -> tuple[Float[Array, "2 3"], Float[Array, "2 rounds 2"]]:
     rows: list[Array] = []
     paths: list[Array] = []
     for alternating in (False, True):
+
         def play(z: tuple[Array, Array], _: None, alternating: bool = alternating) -> tuple[tuple, Array]:
             first = z[0] - rate * z[1]
             return (first, z[1] + rate * (first if alternating else z[0])), jnp.stack(z)
