@@ -90,6 +90,7 @@ def _convex(make: Callable, steps: int) -> Callable[[Array, Key], Array]:
             return (x, state), x
 
         x = jax.random.uniform(key, minval=0.5)
+        # Own loop: the gradient alternates by the number of the step, of no one function.
         _, path = jax.lax.scan(step, (x, rule.init(x)), jnp.arange(steps))
         return jnp.mean(path[-steps // 10 :])
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import consensus
+from .._problems._descent import descended
 from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
 
@@ -52,14 +53,8 @@ def _agree(setting: Array, key: Key) -> Array:
 def _descend(make: Callable[[Array, Array], optax.GradientTransformation]) -> Run:
     def run(setting: Array, key: Key) -> Array:
         loss, start, _ = _problem(key)
-        rule = make(*setting)
-
-        def step(carry: tuple, _: None) -> tuple[tuple, None]:
-            x, state = carry
-            updates, state = rule.update(jax.vmap(jax.grad(loss))(x), state, x)
-            return (optax.apply_updates(x, updates), state), None
-
-        (x, _), _ = jax.lax.scan(step, (start, rule.init(start)), length=_STEPS)
+        # Of the sum, so that each start has the gradient of its own loss.
+        x, _ = descended(lambda x: jnp.sum(jax.vmap(loss)(x)), start, make(*setting), _STEPS)
         return jnp.minimum(jnp.nanmin(jax.vmap(loss)(x)), 1e3)
 
     return run
@@ -75,6 +70,7 @@ def _shaken(setting: Array, key: Key) -> Array:
         spread = jnp.sqrt(2 * rate * temperature * left)
         return x - rate * jax.vmap(jax.grad(loss))(x) + spread * jax.random.normal(key, x.shape), None
 
+    # Own loop: a stochastic differential equation.
     x, _ = jax.lax.scan(step, start, (jnp.linspace(1, 0, _STEPS), jax.random.split(key, _STEPS)))
     return jnp.minimum(jnp.nanmin(jax.vmap(loss)(x)), 1e3)
 
@@ -87,6 +83,7 @@ def _search(setting: Array, key: Key) -> Array:
         drawn = jax.random.uniform(key, (_PARTICLES, _DIM), minval=-3, maxval=3)
         return jnp.minimum(lowest, jnp.min(jax.vmap(loss)(drawn))), None
 
+    # Own loop: fresh draws, no descent.
     return jax.lax.scan(best, jnp.array(jnp.inf), jax.random.split(key, _STEPS))[0]
 
 

@@ -60,6 +60,7 @@ def _problem(key: Key) -> _Problem:
     def newton(w: Array, _: None) -> tuple[Array, None]:
         return w - jnp.linalg.solve(jax.hessian(problem.loss)(w), jax.grad(problem.loss)(w)), None
 
+    # Own loop: Newton.
     best, _ = jax.lax.scan(newton, jnp.zeros(_COLUMNS), length=20)
     return problem._replace(minimum=problem.loss(best))
 
@@ -74,6 +75,7 @@ def _stochastic(rate_at: Callable[[Array, Array], Array], passes: int) -> Callab
             number, row = now
             return w - rate_at(rate, number) * problem.grad_of(w, row), None
 
+        # Own loops, this and the next two: a gradient of one row in closed form, tens of thousands of steps.
         w, _ = jax.lax.scan(step, jnp.zeros(_COLUMNS), (jnp.arange(len(draws)), draws))
         return jnp.log10(problem.gap(w))
 
@@ -92,6 +94,7 @@ def _averaged(passes: int) -> Callable[[Array, Key], Array]:
             return (w, total + jnp.where(number >= len(draws) // 2, w, 0.0)), None
 
         start = (jnp.zeros(_COLUMNS), jnp.zeros(_COLUMNS))
+        # Own loop: as above.
         (_, total), _ = jax.lax.scan(step, start, (jnp.arange(len(draws)), draws))
         return jnp.log10(problem.gap(total / (len(draws) - len(draws) // 2)))
 
@@ -111,6 +114,7 @@ def _saga(passes: int) -> Callable[[Array, Key], Array]:
             change = problem.grad_of(w, row) - seen[row]
             return (w - rate * (change + mean), seen.at[row].add(change), mean + change / _ROWS), None
 
+        # Own loop: as above.
         (w, _, _), _ = jax.lax.scan(step, (w, seen, seen.mean(0)), draws)
         return jnp.log10(problem.gap(w))
 
@@ -140,6 +144,7 @@ def _whole(make: Callable[[Array], Any], evaluations: int) -> Callable[[Array, K
             searched = optax.tree.get(state, "info").num_linesearch_steps if searching else 0
             return optax.apply_updates(w, updates), state, used + 1 + searched
 
+        # Own loop: it ends when so many evaluations are used.
         w, _, used = jax.lax.while_loop(lambda carry: carry[2] < evaluations, step, (start, state, jnp.zeros((), int)))
         return {"gap": jnp.log10(problem.gap(w)), "evaluations": used.astype(float)}
 

@@ -88,6 +88,7 @@ def _until(height: Callable, start: Callable, make: Callable[[Array], Any], goal
             updates, state = optimizer.update(jax.grad(height)(point), state, point)
             return optax.apply_updates(point, updates), state, number + 1
 
+        # Own loop: it ends at a goal.
         *_, number = jax.lax.while_loop(go_on, step, (point, optimizer.init(point), jnp.zeros((), jnp.int32)))
         return jnp.log10(jnp.maximum(number, 1).astype(jnp.float32))
 

@@ -102,6 +102,7 @@ def _responses(strengths: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float
 
 def _root(slope: Callable[[Array], Array], start: Float[Array, " n"]) -> Float[Array, " n"]:
     """By Newton's method: optima are wanted to rounding, not what training comes to."""
+    # Own loop: Newton.
     return jax.lax.fori_loop(0, 20, lambda _, w: w - jnp.linalg.solve(jax.jacfwd(slope)(w), slope(w)), start)
 
 
