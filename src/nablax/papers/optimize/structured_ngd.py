@@ -3,7 +3,7 @@ r"""Structured natural gradient descent in half precision beside K-FAC, whose in
 A network of the digits, averaged over 2 by 2 pixels, in batches of 32. K-FAC is the authors' baseline: averages of the
 covariances of layers' inputs and errors, each inverted with λ on its diagonal at every tenth step. In half precision
 each of its averages and each operation of its inverses is rounded to bfloat16; in single precision none is, which is
-what is done where halves are too short. The paper's rule has gradients alone, and all its arithmetic in bfloat16.
+what is done where halves are too short. The paper's rule has gradients alone, and its factors in bfloat16.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import Key
 from ...optimize import structured_ngd
+from .._contrast import Contrast
 from .._problems._classifier import loss, network, pooled_digits
 from .._problems._training import trained
 from .._problems._tuning import tuned
@@ -40,7 +41,7 @@ Make = Callable[[Any], optax.GradientTransformation]
 
 
 def checks(key: Key, *, full: bool = False) -> list[Check]:
-    """Train for 300 steps, each rule at the best of 54 settings.
+    """Train for 300 steps, each rule at the best of 60 settings.
 
     Args:
         key: of weights and batches.
@@ -48,9 +49,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             neither scale.
 
     Returns:
-        Two checks.
+        Three checks.
     """
-    rates, fine = np.logspace(-4, 0, 9).tolist(), np.logspace(-4, 0.5, 54).tolist()
+    rates = np.logspace(-5, -0.5, 10).tolist()
+    fine, low = np.logspace(-5, 0.5, 60).tolist(), np.logspace(-9, -0.5, 60).tolist()
     fits, dampings = (0.003, 0.01, 0.03, 0.1, 0.3, 0.9), (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     methods: dict[str, tuple[Make, Any]] = {
         _OURS: (
@@ -59,7 +61,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             ),
             (rates, fits),
         ),
-        _THEIRS: (lambda rate: _kfac(rate, _DAMPING, _half), fine),
+        _THEIRS: (lambda rate: _kfac(rate, _DAMPING, _half), low),
         _DAMPED: (lambda setting: _kfac(*setting, _half), (rates, dampings)),
         _SINGLE: (lambda setting: _kfac(*setting, _whole), (rates, dampings)),
         "AdamW": (optax.adamw, fine),
@@ -75,11 +77,15 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         ends={1e-4: "hardly any damping", 0.9: "a fit is no longer than 1"},
     )
 
+    def lower(*others: str) -> Contrast:
+        return runs.contrast("log10 of the loss of the digits trained on, nats", "lower", of="loss", against=others)
+
     return [
         Check(
             "In half precision and at the authors' damping it trains, every time; K-FAC, whose inverses are halves, "
             "does not.",
             "inverse-free for low precision, in the abstract",
+            moved_from="the same with K-FAC's rates from 1e-4 on, the lowest of which was its best",
             contrasts=runs.contrast(
                 "share of runs that end below the loss of chance",
                 "higher",
@@ -89,15 +95,19 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             ),
         ),
         Check(
-            "Its loss in half precision is below those of K-FAC, in halves and in single precision, of AdamW and of "
-            "momentum.",
-            "K-FAC, AdamW and SGD stand beside it in the authors' code",
-            contrasts=runs.contrast(
-                "log10 of the loss of the digits trained on, nats",
-                "lower",
-                of="loss",
-                against=(_DAMPED, _SINGLE, "AdamW", "momentum"),
-            ),
+            "Its loss in half precision is below those of AdamW and of momentum in single precision.",
+            "AdamW and SGD stand beside it in the authors' code",
+            moved_from="one claim with the next, on rates from 1e-4 to 1",
+            contrasts=lower("AdamW", "momentum"),
+        ),
+        Check(
+            "Its loss in half precision is below those of K-FAC, in halves and in single precision, damping tuned.",
+            "K-FAC stands beside it in the authors' code",
+            moved_from="one claim with the last, on rates from 1e-4 to 1",
+            expected=False,
+            tried="fits from 0.003 to 0.9 at each step. A damping of 0.1 is enough for K-FAC's inverses in halves, on "
+            "17 and 33 inputs; and it looks into the layers, where the rule has gradients alone",
+            contrasts=lower(_DAMPED, _SINGLE),
         ),
     ]
 
