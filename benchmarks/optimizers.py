@@ -26,15 +26,17 @@ class Rule(NamedTuple):
 
     Attributes:
         family: under which it stands.
-        make: rate -> optimiser.
+        make: rate -> optimiser; with ``rows`` (rate, rows) -> optimiser.
         rate: the middle of its grid; None for the problem's own, of gradient descent.
         matrices: whether it runs on networks alone, being another rule's double on vectors or too large for them.
+        rows: whether it has to know how many rows a batch has.
     """
 
     family: str
-    make: Callable[[Any], Any]
+    make: Callable[..., Any]
     rate: float | None = None
     matrices: bool = False
+    rows: bool = False
 
 
 def rules() -> dict[str, Rule]:
@@ -81,7 +83,9 @@ def rules() -> dict[str, Rule]:
         "mars, shampoo": Rule(signs, lambda rate: optimize.mars(rate, "shampoo"), 1e-2, matrices=True),
         "shampoo": Rule(matrices, optimize.shampoo, 1e-1),
         "soap": Rule(matrices, optimize.soap, 1e-2),
-        "structured_ngd": Rule(matrices, lambda rate: optimize.structured_ngd(rate, rows=64), 1e-2, matrices=True),
+        "structured_ngd": Rule(
+            matrices, lambda rate, rows: optimize.structured_ngd(rate, rows=rows), 1e-2, matrices=True, rows=True
+        ),
         "psgd": Rule(matrices, lambda rate: optimize.psgd(rate, key=key), 1e-2),
         "psgd_low_rank": Rule(matrices, lambda rate: optimize.psgd_low_rank(rate, key=key), 1e-2, matrices=True),
         "psgd, newton": Rule(curvature, lambda rate: optimize.psgd(rate, "newton", key=key), 1e-1),
@@ -102,15 +106,18 @@ def run(problem: Any, rule: Rule, name: str) -> list[dict[str, Any]]:
     rates = middle * 10.0 ** (0.5 * (np.arange(RATES) - RATES // 2))
     every, took = problem.steps // LOOKS, []
 
+    def make(rate: Any) -> Any:
+        return rule.make(rate, problem.rows) if rule.rows else rule.make(rate)
+
     @jax.jit
     def begin(rate: Any, key: Any) -> tuple[Any, Any, Any]:
         start_key, key = jax.random.split(key)
         params = problem.start(start_key)
-        return params, rule.make(rate).init(params), jax.random.split(key, problem.steps).reshape(LOOKS, every)
+        return params, make(rate).init(params), jax.random.split(key, problem.steps).reshape(LOOKS, every)
 
     @jax.jit
     def stretch(rate: Any, params: Any, state: Any, keys: Any) -> tuple[Any, Any]:
-        step = train_step(problem.loss, rule.make(rate))
+        step = train_step(problem.loss, make(rate))
 
         def one(carry: tuple[Any, Any], key: Any) -> tuple[tuple[Any, Any], None]:
             params, state, _ = step(*carry, problem.batch(key))
