@@ -68,6 +68,20 @@ def same(left, right, tolerance=2e-4):
         np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * size)
 
 
+@pytest.mark.parametrize("name", [name for name in ROWS if ROWS[name].objectives is not None])
+def test_an_aggregator_hands_on_what_it_is_told_and_need_not_raise(name):
+    """What follows it in a chain can be asked about one gradient; a check-up meets gradients that are not finite."""
+    row, state, *_ = prepared(name)
+    if not isinstance(state, regulate.AggregatorState):
+        return
+    given, grads = jax.tree.map(lambda leaf: 3 * leaf, parameters()), stacked(row)
+    handed, after = row.make().update(grads, state, parameters(), combined=given, **row.extra(grads))
+    same((handed, after), (given, state), tolerance=0)
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), grads)
+    _, after = row.make().update(broken, state, parameters(), throw=False, **row.extra(grads))
+    assert after.result != optx.RESULTS.successful
+
+
 @rows
 def test_compiled_equals_eager_with_one_trace_and_a_stable_state(name):
     row, state, step, compiled, traces = prepared(name)

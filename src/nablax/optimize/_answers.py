@@ -1,11 +1,14 @@
-"""What functions that an update is given return, checked: a number or an array too many would be broadcast."""
+"""What functions that an update is given return, checked: a number or an array too many would be broadcast.
+
+Their convolutions get the layout that is fast on a CPU in the loops and branches that they are called in.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Product, check_callable, check_like, check_pair, check_shape, split
+from .._core import Product, canonical_convolutions, check_callable, check_like, check_pair, check_shape, split
 
 
 def one_value(value: Any, *, by: str) -> Float[Array, ""]:
@@ -31,7 +34,9 @@ def looking(grad_fn: Any, like: PyTree) -> Callable[[PyTree], tuple[Array, PyTre
     check_callable(grad_fn, what="grad_fn", fix=fix)
 
     def look(at: PyTree) -> tuple[Array, PyTree]:
-        value, grads = check_pair(grad_fn(at), expected="a grad_fn that returns (value, grads)", fix=fix)
+        value, grads = check_pair(
+            canonical_convolutions(grad_fn)(at), expected="a grad_fn that returns (value, grads)", fix=fix
+        )
         check_like(grads, like, what="a gradient that", fix=fix)
         return value, grads
 
@@ -48,7 +53,7 @@ def multiplying(product_fn: Any) -> Product:
     check_callable(product_fn, what="product_fn", fix=fix)
 
     def product(vector: PyTree) -> PyTree:
-        image, _ = split(product_fn(vector))
+        image, _ = split(canonical_convolutions(product_fn)(vector))
         check_like(image, split(vector)[0], what="a product that", fix=fix)
         return image
 

@@ -76,9 +76,16 @@ CHECKUP = {
     "state of sgd's momentum": (
         {"optimizer": SGD, "opt_state": optax.sgd(0.1, momentum=0.9).init(P)}, named("opt_state is", ".*TraceState", STATE)
     ),
-    "an aggregator": (
-        {"optimizer": optax.chain(upgrad(), ADAM), "losses": [loss, loss]},
-        named("an optimizer of one gradient", "a chain with an aggregator", "Pass what comes after the aggregator"),
+    "an aggregator of one loss": (
+        {"optimizer": optax.chain(upgrad(), ADAM)},
+        named("losses= for an optimizer that begins with an aggregator", "one loss", "Pass those whose gradients"),
+    ),
+    "an aggregator of no loss": (
+        {"optimizer": optax.chain(upgrad(), ADAM), "losses": []}, named("at least one loss", "none", "Pass a mapping")
+    ),
+    "rows behind an aggregator": (
+        {"optimizer": optax.chain(upgrad(), ADAM), "losses": [loss, loss], "example_losses": lambda p, b: (b @ p) ** 2},
+        named("no example_losses for an optimizer that begins with an aggregator", "the function .*", "Leave them out"),
     ),
     "a schedule": (
         {"learning_rate": optax.constant_schedule(0.1)},

@@ -35,9 +35,10 @@ from . import (
     _through_time,
 )
 from ._arguments import check_batch, check_chance, check_counts, check_functions, check_mover
-from ._conflicts import Conflicts, Losses, named
+from ._conflicts import Conflicts
 from ._gather import signs_of
 from ._layers import LayerHealth
+from ._losses import Losses, named
 from ._metrics import as_json, metrics
 from ._noise_scale import NoiseScale
 from ._part import Part, Setting, listed, percent
@@ -304,7 +305,8 @@ def checkup(
         example_losses: ``(params, batch) -> [rows]`` whose mean the loss is. Default: the loss of batches of one
             row. Either is right only where no row's loss depends on the others (no batch normalisation, no contrast
             between rows); where it does pass ``rows=0``.
-        losses: several losses to compare, ``{name: loss(params, batch)}``, a sequence, or a vector-valued function.
+        losses: several losses to compare, ``{name: loss(params, batch)}``, a sequence, or a vector-valued function. An
+            aggregator at the optimiser's head combines them; their sum by its weights stands in place of ``loss``.
         logits: ``(params, batch) -> [..., classes]`` of a cross-entropy.
         field: ``(params, batch) -> direction``, what a game's players follow.
         learning_rate: where there is no Optax optimiser: that of gradient descent.
@@ -323,7 +325,7 @@ def checkup(
     Raises:
         ValueError: an argument makes no sense: a loss that is not one real number, parameters without floats, another
             optimiser's state, ``optimizer`` and ``learning_rate`` together, a rate that is not positive, fewer than one
-            eigenvalue or product, losses to compare that are none. It says what was expected and what to do.
+            eigenvalue or product, ``losses`` that are none, an aggregator without them. It says what to do.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax

@@ -1,6 +1,6 @@
 """Do several losses pull against one another, and which of them does the step in the end pay for?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -13,17 +13,13 @@ from ..._core import (
     AbstractRecord,
     Finding,
     canonical_convolutions,
-    check_callable,
-    check_floats,
-    check_loss,
-    described,
-    fault,
     nonzero,
     table,
 )
 from ..._pages import Card, Cell, Table, figure, heat, markup
 from ...calculus import Estimate
-from ._along import Moved, Point, row_count
+from ._along import Point, row_count
+from ._losses import Losses, gradients_of, named, side_by_side
 from ._part import Part, Setting
 from ._shared import Shared
 
@@ -42,8 +38,6 @@ MISMATCH = 0.1
 NUMBERS = 2**26
 NO_ERRORS = "no standard errors: no groups of rows to be had, or their gradients are too large to be held at once"
 
-Losses = Callable[..., Array] | Sequence[Callable[..., Array]] | Mapping[str, Callable[..., Array]]
-
 
 class Conflicts(AbstractRecord):
     """Gradients of several losses against one another, and what the step does to each.
@@ -57,6 +51,7 @@ class Conflicts(AbstractRecord):
         cosines: between the gradients, no unit.
         first_order: change of each loss by the update, to first order, in its unit; NaN without an update.
         changes: the actual change of each loss.
+        weights: by which an aggregator combines the gradients at this step, no unit; NaN without one that has weights.
         names: of the losses.
     """
 
@@ -65,6 +60,7 @@ class Conflicts(AbstractRecord):
     cosines: Estimate
     first_order: Estimate
     changes: Float[Array, " losses"]
+    weights: Float[Array, " losses"]
     names: tuple[str, ...] = eqx.field(static=True)
 
     def rows(self) -> list[tuple[str, Any, str]]:
@@ -76,6 +72,8 @@ class Conflicts(AbstractRecord):
             if not np.isnan(self.first_order.value[i]):
                 lines.append((f"{name}: change, first order", self._one(self.first_order, i), "loss"))
                 lines.append((f"{name}: change, actual", self.changes[i], "loss"))
+            if not np.isnan(self.weights[i]):
+                lines.append((f"{name}: weight in the direction", self.weights[i], "1"))
         for i, name in enumerate(self.names):
             for j in range(i):
                 lines.append((f"cosine {self.names[j]}, {name}", self._one(self.cosines, (j, i)), "1"))
@@ -151,23 +149,6 @@ def conflicts(losses: Losses, params: PyTree, batch: PyTree, *, update: PyTree |
     return _conflicts(named(losses), params, batch, update)
 
 
-def named(losses: Losses) -> Any:
-    """Losses by name in a form whose order compilation keeps."""
-    if callable(losses):
-        return check_callable(losses, what="losses", fix="Pass losses(params, batch) -> vector.", takes=2)
-    if not isinstance(losses, Mapping | Sequence) or isinstance(losses, str):
-        raise fault(
-            expected="losses by name, in a sequence, or one function that returns them as a vector",
-            got=described(losses),
-            fix="Pass {'data': loss, 'decay': other}.",
-        )
-    for one in losses.values() if isinstance(losses, Mapping) else losses:
-        check_callable(
-            one, what="each of the losses", fix="Pass loss(params, batch) -> scalar under each name.", takes=2
-        )
-    return tuple(losses.items()) if isinstance(losses, Mapping) else losses
-
-
 @eqx.filter_jit
 @canonical_convolutions
 def _conflicts(losses: Any, params: PyTree, batch: PyTree, update: PyTree | None) -> Conflicts:
@@ -175,13 +156,17 @@ def _conflicts(losses: Any, params: PyTree, batch: PyTree, update: PyTree | None
     return compare(losses, point, batch, None if update is None else point.like(update, "an update"))
 
 
-def compare(losses: Any, point: Point, batch: PyTree, update: Float[Array, " dim"] | None) -> Conflicts:
+def compare(
+    losses: Any,
+    point: Point,
+    batch: PyTree,
+    update: Float[Array, " dim"] | None,
+    weights: Float[Array, " losses"] | None = None,
+) -> Conflicts:
     """The record, not compiled by itself."""
-    names, together = _together(losses, point, batch)
-    if not names:
-        raise fault(expected="at least one loss", got="none", fix="Pass a mapping, a sequence or a vector of them.")
+    names, together = side_by_side(losses, point, batch)
     function, count = point.take(together, batch), len(names)
-    values, gradients = _gradients(function, point.vector)
+    values, gradients = gradients_of(function, point.vector)
     norms, cosines = _norms_and_cosines(gradients @ gradients.T)
     nan = jnp.full((count,), jnp.nan, values.dtype)
     errors: tuple[Array, Array, Array] = (nan, jnp.full((count, count), jnp.nan, values.dtype), nan)
@@ -194,40 +179,9 @@ def compare(losses: Any, point: Point, batch: PyTree, update: Float[Array, " dim
         cosines=Estimate(cosines, errors[1]),
         first_order=Estimate(nan, nan) if update is None else Estimate(gradients @ update, errors[2]),
         changes=nan if update is None else function(point.vector + update) - values,
+        weights=nan if weights is None else weights.astype(values.dtype),
         names=names,
     )
-
-
-def _together(losses: Any, point: Point, batch: PyTree) -> tuple[tuple[str, ...], Callable[..., Array]]:
-    if callable(losses):
-        return tuple(f"loss {i}" for i in range(_length(losses, point, batch))), losses
-    pairs = [one if isinstance(one, tuple) else (f"loss {i}", one) for i, one in enumerate(losses)]
-    names, functions = tuple(name for name, _ in pairs), [function for _, function in pairs]
-
-    def together(params: PyTree, batch: PyTree) -> Float[Array, " losses"]:
-        values = [function(params, batch) for function in functions]
-        return jnp.stack([check_loss(value, what=f"a loss ({name})") for name, value in zip(names, values)])
-
-    if functions:
-        _length(together, point, batch)
-    return names, together
-
-
-def _length(losses: Callable[..., Array], point: Point, batch: PyTree) -> int:
-    found = jax.eval_shape(point.take(losses, batch), point.vector)
-    if len(getattr(found, "shape", ())) != 1:
-        raise fault(
-            expected="losses that are scalars each, or a vector from one function",
-            got=described(found),
-            fix="Take the mean over the rows, and pass a single loss in a list.",
-        )
-    check_floats(found, what="losses", fix="Return real numbers, by jax.numpy from the parameters.")
-    return found.shape[0]
-
-
-def _gradients(function: Moved, at: Float[Array, " dim"]) -> tuple[Array, Array]:
-    values, pull = jax.vjp(function, at)
-    return values, jax.vmap(lambda row: pull(row)[0])(jnp.eye(values.size, dtype=values.dtype))
 
 
 def _norms_and_cosines(gram: Float[Array, "losses losses"]) -> tuple[Array, Array]:
@@ -264,7 +218,7 @@ def _errors(
         return leaf[: groups * size].reshape(groups, size, *leaf.shape[1:])
 
     def of_group(given: PyTree) -> tuple[Array, Array]:
-        return _gradients(point.take(together, eqx.combine(given, others)), point.vector)
+        return gradients_of(point.take(together, eqx.combine(given, others)), point.vector)
 
     grouped = jax.tree.map(cut, rowed)
     try:
@@ -297,7 +251,7 @@ def _errors(
 def measure(shared: Shared) -> Conflicts | None:
     """Of a check-up, where several losses were given."""
     losses = shared.asked.losses
-    return None if losses is None else compare(losses, shared.point, shared.batch, shared.update)
+    return None if losses is None else compare(losses, shared.point, shared.batch, shared.update, shared.weights)
 
 
 def judge(part: Conflicts, setting: Setting) -> list[Finding]:

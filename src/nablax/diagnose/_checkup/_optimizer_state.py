@@ -8,26 +8,24 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, PyTree
 
-from ..._core import RULES, fault
+from ..._core import RULES
 from ...regulate import AggregatorState
 
 
-def check_one_gradient(state: PyTree) -> None:
-    """Refuse the state of an aggregator, which would take rows of the parameters for gradients of objectives.
+def aggregators_of(state: PyTree) -> list[AggregatorState]:
+    """States of aggregators of several gradients, wherever they stand."""
+    return [part for part in jax.tree.leaves(state, is_leaf=_aggregates) if _aggregates(part)]
 
-    Raises:
-        ValueError: there is one.
-    """
 
-    def aggregates(part: Any) -> bool:
-        return isinstance(part, AggregatorState)
+def behind(transform: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """The same asked about one gradient: aggregators hand on what they are told to, and the rest takes no heed."""
 
-    if any(aggregates(part) for part in jax.tree.leaves(state, is_leaf=aggregates)):
-        raise fault(
-            expected="an optimizer of one gradient",
-            got="a chain with an aggregator, which takes several",
-            fix="Pass what comes after the aggregator as optimizer, its state as opt_state, and the step as update.",
-        )
+    def update(gradient: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
+        if not aggregators_of(state):
+            return transform.update(gradient, state, params, **extra)
+        return transform.update(gradient, state, params, **extra | {"combined": gradient})
+
+    return optax.GradientTransformationExtraArgs(transform.init, update)
 
 
 def moments_of(state: PyTree) -> list[Any]:
@@ -57,6 +55,8 @@ def _unknown(state: PyTree) -> list[str]:
     """Kinds of state with arrays besides registered moments and the gradients that are being accumulated."""
     bare = jax.tree.map(lambda s: s._replace(acc_grads=None) if _gathers(s) else s, state, is_leaf=_gathers)
     bare = jax.tree.map(lambda s: _rest(s) if _readable(s) else s, bare, is_leaf=_readable)
+    # What an aggregator keeps belongs to the direction, not to how the rest moves along it.
+    bare = jax.tree.map(lambda s: None if _aggregates(s) else s, bare, is_leaf=_aggregates)
     kinds: list[str] = []
 
     def look(node: Any, owner: str) -> None:
@@ -165,6 +165,10 @@ def _readable(part: Any) -> bool:
 
 def _gathers(part: Any) -> bool:
     return isinstance(part, optax.MultiStepsState)
+
+
+def _aggregates(part: Any) -> bool:
+    return isinstance(part, AggregatorState)
 
 
 def _masked(node: Any) -> bool:

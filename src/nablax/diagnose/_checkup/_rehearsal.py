@@ -8,14 +8,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import AbstractRecord, Finding, table
 from ..._pages import Card, Series, figure, markup, plot
+from ._fed import fed
 from ._layers import root_mean_squares
 from ._optimizer_state import emitted
 from ._part import Part, Setting
-from ._shared import Shared, Walk, extra_arguments
+from ._shared import Shared, Walk
 
 # Steps that are rehearsed, and how many of the last losses are averaged, since at the edge of stability they swing.
 STEPS, SETTLED = 16, 4
@@ -146,7 +147,7 @@ def _way(ends: Float[Array, " trials"], start: Float[Array, ""]) -> tuple[Bool[A
     return down, ~down & (tried[2] < tried[0])
 
 
-def _searched(shared: Shared, walk: Walk, halves: tuple[Value, Value | None], begin: _Search, most: int) -> Rehearsal:
+def _searched(shared: Shared, walk: Walk, halves: tuple[PyTree, Value | None], begin: _Search, most: int) -> Rehearsal:
     def trial(at: _Search) -> _Search:
         losses, own, gradient = _rehearsed(shared, walk, *halves, at.multiple)
         first = at.trials == 0
@@ -175,50 +176,48 @@ def _searched(shared: Shared, walk: Walk, halves: tuple[Value, Value | None], be
     return Rehearsal(found.losses, found.own, found.multiples, found.ends, found.gradient)
 
 
-def _halves(shared: Shared) -> tuple[Value, Value | None]:
-    """The losses of the rows to step on and of those to watch; of the whole batch and None where rows are not known."""
+def _halves(shared: Shared) -> tuple[PyTree, Value | None]:
+    """The rows to step on, and the loss of those to watch; the whole batch and None where rows are not known."""
     if shared.rows is None or shared.total is None:
-        return shared.value, None
+        return shared.batch, None
     size = shared.total // 2
 
-    def half(begin: int) -> Value:
-        rows = jax.tree.map(lambda leaf: leaf[begin::2][:size] if eqx.is_array(leaf) else leaf, shared.batch)
-        return shared.point.loss(shared.asked.loss, rows)
+    def half(begin: int) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[begin::2][:size] if eqx.is_array(leaf) else leaf, shared.batch)
 
-    return half(0), half(1)
+    return half(0), shared.point.loss(shared.asked.loss, half(1))
 
 
 def _rehearsed(
-    shared: Shared, walk: Walk, stepped: Value, watched: Value | None, multiple: Float[Array, ""]
+    shared: Shared, walk: Walk, stepped: PyTree, watched: Value | None, multiple: Float[Array, ""]
 ) -> tuple[Float[Array, " looks"], Float[Array, " steps"], Float[Array, " parameters"]]:
     """Losses of the batch at both ends, of the half that is stepped on all along, and the last gradient's sizes."""
     point = shared.point
     moving, still = eqx.partition(walk.state, eqx.is_array)
+    given = fed(point, shared.asked.loss, shared.together, stepped)
 
-    def looked(index: Array, vector: Array) -> tuple[Array, Array, Array]:
-        loss, slope = jax.value_and_grad(stepped)(vector)
+    def seen(index: Array, vector: Array, loss: Array) -> Array:
         if watched is None:
-            return loss, slope, loss
+            return loss
         # Where nobody looks, the other half's forward pass is saved.
         due = (index == 0) | (index > STEPS - SETTLED)
         other = jax.lax.cond(due, watched, lambda _: jnp.full_like(loss, jnp.nan), vector)
-        return loss, slope, (loss + other) / 2
+        return (loss + other) / 2
 
     def step(carry: tuple[Array, Any], index: Array) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
         vector, state = carry
-        loss, slope, seen = looked(index, vector)
-        gradient, tree = point.tree(slope), point.tree(vector)
-        extra = extra_arguments(lambda tree: stepped(point.like(tree, "parameters")), tree, loss, gradient)
-        update, after = emitted(walk.transform, gradient, eqx.combine(state, still), tree, **extra)
+        here, tree = given(vector), point.tree(vector)
+        update, after = emitted(walk.transform, here.gradient, eqx.combine(state, still), tree, **here.extra)
         # Through the parameters' own type, in whose rounding short steps are lost.
         moved = jax.tree.map(lambda p, u: (p + multiple * u).astype(p.dtype), tree, update)
-        return (point.like(moved, "parameters"), eqx.filter(after, eqx.is_array)), (seen, loss, slope)
+        looked = seen(index, vector, here.loss), here.loss, here.slope
+        return (point.like(moved, "parameters"), eqx.filter(after, eqx.is_array)), looked
 
     # One step more than is looked at, so that gradient and loss are compiled once.
     def collected(carry: tuple, index: Array) -> tuple[tuple, tuple[Array, Array]]:
         inner, _ = carry
-        inner, (seen, loss, slope) = step(inner, index)
-        return (inner, slope), (seen, loss)
+        inner, (whole, own, slope) = step(inner, index)
+        return (inner, slope), (whole, own)
 
     begin = ((point.vector, moving), jnp.zeros_like(point.vector))
     (_, slope), (losses, own) = jax.lax.scan(collected, begin, jnp.arange(STEPS + 1))

@@ -10,20 +10,23 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..._core import (
-    ExtraArguments,
     Key,
     UpdateRule,
     check_like,
     check_optimizer,
+    described,
+    fault,
     forward,
     given_rule,
-    push_forward,
     unknown_rule,
 )
+from ._aggregated import Aggregated, aggregate, quiet, rule_behind
 from ._along import Along, Moved, Point, curvatures_on_parts, directional, row_count, slopes_along
 from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
 from ._decay import decay_curvature
-from ._optimizer_state import emitted, gathers
+from ._fed import Fed, fed
+from ._losses import side_by_side
+from ._optimizer_state import aggregators_of, behind, emitted, gathers
 from ._row_gradients import RowGradients, row_gradients
 from ._update_rule import update_rule
 
@@ -122,6 +125,8 @@ class Shared(NamedTuple):
         update: the step; None without.
         fresh: whether the optimiser's moments are as before its first step.
         walk: what makes it and the steps to come; None where they are made by other means.
+        together: losses whose gradients an aggregator combines; None where the optimiser is given one gradient.
+        weights: by which it does at this step; None where there are none.
         decay: what decay adds to the diagonal of rate times Hessian; zeros without.
         curvature: in the optimiser's coordinates.
         along: derivatives of the loss along the step.
@@ -144,6 +149,8 @@ class Shared(NamedTuple):
     update: Float[Array, " dim"] | None
     fresh: Bool[Array, ""]
     walk: Walk | None
+    together: Callable[..., Array] | None
+    weights: Float[Array, " losses"] | None
     decay: Float[Array, " dim"]
     curvature: Curvature
     along: dict[str, Along]
@@ -158,11 +165,19 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     """Look at loss, step and rows: each function is traced along all directions that the parts ask for at once."""
     point, total, notes = Point.of(given.params), row_count(given.batch), []
     spectrum_key, trace_key, noise_key, field_key = jax.random.split(given.key, 4)
+    moving = point.tree(point.vector)
+    mover, aggregated, together = _mover(asked, given, moving), None, None
+    if mover is not None and aggregators_of(mover.state):
+        together = _to_combine(asked, point, given.batch)
+        aggregated = aggregate(asked.loss, together, point, given.batch, mover.transform, mover.state)
+        asked = asked._replace(loss=aggregated.loss)
+        notes.append(aggregated.note)
     value = point.loss(asked.loss, given.batch)
-    loss, gradient = jax.value_and_grad(value)(point.vector)
+    here = fed(point, asked.loss, together, given.batch)(point.vector)
+    loss, gradient = here.loss, here.slope
     if jax.eval_shape(lambda v: forward(value, v, v), point.vector) is None:
         notes.append(FORWARD)
-    stepped = _stepped(asked, given, point, loss, point.tree(gradient))
+    stepped = _stepped(asked, given, point, mover, here, aggregated)
     rule, tree, decay = stepped.rule, stepped.update, stepped.decay.astype(point.vector.dtype)
     notes += stepped.notes
     rates = _felt(point.like(rule.rates, "rates"), gradient)
@@ -212,8 +227,10 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         rule=rule,
         rates=rates,
         update=update,
-        fresh=_fresh(stepped.walk, given, point.tree(point.vector)),
+        fresh=_fresh(stepped.walk, given, moving),
         walk=stepped.walk,
+        together=together,
+        weights=None if aggregated is None else aggregated.weights,
         decay=decay,
         curvature=found,
         along=along,
@@ -266,19 +283,6 @@ def _felt(rates: Float[Array, " dim"], gradient: Float[Array, " dim"]) -> Float[
     return jnp.where(~felt & (rates > largest) & jnp.any(felt), 0, rates)
 
 
-def extra_arguments(
-    value_fn: Callable[[PyTree], Float[Array, ""]], params: PyTree, value: Float[Array, ""], gradient: PyTree
-) -> ExtraArguments:
-    """What optimisers may ask for, as a training loop gives it; nothing is computed that none asks for."""
-    return ExtraArguments(
-        value=value,
-        grad=gradient,
-        value_fn=value_fn,
-        grad_fn=jax.value_and_grad(value_fn),
-        product_fn=lambda vector: push_forward(jax.grad(value_fn), params, vector)[1],
-    )
-
-
 class Stepped(NamedTuple):
     """How the optimiser moves, the step that it makes, and what there is to say of it."""
 
@@ -289,25 +293,57 @@ class Stepped(NamedTuple):
     notes: list[str]
 
 
-def _stepped(asked: Asked, given: Given, point: Point, loss: Float[Array, ""], gradient: PyTree) -> Stepped:
+def _mover(asked: Asked, given: Given, moving: PyTree) -> Walk | None:
+    """The optimiser with its state before the step; None without one."""
+    if asked.optimizer is None:
+        return None
+    transform, state = check_optimizer(asked.optimizer), given.opt_state
+    start = jax.eval_shape(transform.init, moving)
+    if state is None:
+        state = transform.init(moving)
+    check_like(state, start, what="opt_state", fix=OTHER_STATE)
+    return Walk(quiet(transform) if aggregators_of(state) else transform, state)
+
+
+def _to_combine(asked: Asked, point: Point, batch: PyTree) -> Callable[..., Array]:
+    """The losses whose gradients the aggregator is given."""
+    if asked.losses is None:
+        raise fault(
+            expected="losses= for an optimizer that begins with an aggregator",
+            got="one loss",
+            fix="Pass those whose gradients the training loop gives it; or what comes after the aggregator as "
+            "optimizer, its state as opt_state, and the step as update.",
+        )
+    if asked.example_losses is not None:
+        raise fault(
+            expected="no example_losses for an optimizer that begins with an aggregator",
+            got=described(asked.example_losses),
+            fix="Leave them out: rows are those of losses=. Where a row's losses depend on the others pass rows=0.",
+        )
+    return side_by_side(asked.losses, point, batch)[1]
+
+
+def _stepped(
+    asked: Asked, given: Given, point: Point, mover: Walk | None, here: Fed, aggregated: Aggregated | None
+) -> Stepped:
     moving, update = point.tree(point.vector), given.update
-    no_decay = jnp.zeros_like(point.vector)
-    if asked.optimizer is not None:
-        transform, state = check_optimizer(asked.optimizer), given.opt_state
-        start = jax.eval_shape(transform.init, moving)
-        if state is None:
-            state = transform.init(moving)
-        check_like(state, start, what="opt_state", fix=OTHER_STATE)
-        of_tree = lambda tree: asked.loss(point.whole(tree), given.batch)  # noqa: E731
-        extra = extra_arguments(of_tree, moving, loss, gradient)
-        rule = update_rule(asked.optimizer, state, moving, gradient, **extra)
-        decay = no_decay if rule.reason else decay_curvature(transform, state, moving, gradient, rule, **extra)
+    no_decay, gradient = jnp.zeros_like(point.vector), point.tree(here.slope)
+    if mover is not None:
+        transform, state = mover
+        if aggregated is None:
+            made, after = emitted(transform, here.gradient, state, moving, **here.extra)
+            rule = update_rule(transform, state, moving, gradient, **here.extra)
+        else:
+            made, after = aggregated.update, aggregated.after
+            rule = rule_behind(transform, state, moving, gradient, aggregated, **here.extra)
+        decay = no_decay
+        if not rule.reason:
+            decay = decay_curvature(behind(transform), state, moving, gradient, rule, **here.extra)
         if update is not None:
             return Stepped(rule, update, decay, None, [])
-        update, after = emitted(transform, gradient, state, moving, **extra)
         steady = _kinds(state) == _kinds(after)
         notes = ([GATHERED] if gathers(state) else []) + ([] if steady else [NO_WALK])
-        return Stepped(rule, update, decay, Walk(transform, state) if steady else None, notes)
+        return Stepped(rule, made, decay, mover if steady else None, notes)
     if given.learning_rate is not None:
         rule = given_rule(moving, given.learning_rate, given.momentum)
         walk = None

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from ..._core import RULES, OptimizerProbe, UpdateRule, check_optimizer, unknown_rule, verified
 from ._optimizer_state import (
     afresh,
-    check_one_gradient,
+    behind,
     emitted,
     has_moments,
     merged,
@@ -51,20 +51,21 @@ def update_rule(
     without such state whose update is linear in the gradient or parallel to it (a clipped gradient: the rate is then
     that of this step). Of Lion, Muon, Adafactor and their kin it is said why they have no such rates. Parts of the
     parameters may have such a state each (``optax.multi_transform``) or stand still, with rates of zero. Where
-    gradients are accumulated (``optax.MultiSteps``) the step is that of gradients that are all alike.
+    gradients are accumulated (``optax.MultiSteps``) the step is that of gradients that are all alike. Of a chain that
+    begins with an aggregator of several gradients the rule is that of what follows it.
 
     Args:
         optimizer: an Optax transformation whose update is added to the parameters.
         opt_state: its state before the step.
         params: parameters; inexact leaves are those that move.
-        gradient: of the step, shaped like the inexact leaves of ``params``.
+        gradient: of the step, shaped like the inexact leaves of ``params``; behind an aggregator what it hands on.
         **extra: passed on to the optimiser's update (``value``, ``value_fn``, …).
 
     Returns:
         An `UpdateRule`.
 
     Raises:
-        ValueError: ``optimizer`` is none, or begins with an aggregator of several gradients.
+        ValueError: ``optimizer`` is none.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -86,10 +87,9 @@ def update_rule(
           the optimiser's response is ours)
     """
     moving = eqx.filter(params, eqx.is_inexact_array)
-    check_one_gradient(opt_state)
     if why := unreadable(opt_state, moving):
         return unknown_rule(moving, why)
-    held, transform, start = moments_of(opt_state), check_optimizer(optimizer), afresh(opt_state)
+    held, transform, start = moments_of(opt_state), behind(check_optimizer(optimizer)), afresh(opt_state)
 
     def ask(gradient: PyTree, at: PyTree = moving, **moments: PyTree) -> tuple[PyTree, Any]:
         """The update, and the recognised state after it, with moments (and parameters) replaced."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
     AbstractRecord,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -45,6 +46,7 @@ class NormalisedBilevel(AbstractRecord):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def bo_rep(
     upper: Callable[[PyTree, PyTree, jax.Array], Array],

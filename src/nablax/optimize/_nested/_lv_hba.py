@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
     AbstractRecord,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -51,6 +52,7 @@ class ConstrainedBilevel(AbstractRecord):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def lv_hba(
     upper: Callable[[PyTree, PyTree], Array],

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core import (
     AbstractRecord,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -56,6 +57,7 @@ class InexactBilevel(AbstractRecord):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def maid(
     upper: Callable[[PyTree], Array],

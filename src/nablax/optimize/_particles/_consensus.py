@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
     AbstractRecord,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -44,6 +45,7 @@ class Consensus(AbstractRecord):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def consensus(
     loss: Callable[[PyTree], Array],

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ..._core import (
     AbstractRecord,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -48,6 +49,7 @@ class AveragedLangevin(AbstractRecord):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def averaged_langevin(
     loss: Callable[[Float[Array, " dim"]], Array],

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..._core import (
     AbstractRecord,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -42,6 +43,7 @@ class MixedStrategies(AbstractRecord):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def mean_field_descent_ascent(
     payoff: Callable[[PyTree, PyTree], Array],

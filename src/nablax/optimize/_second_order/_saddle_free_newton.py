@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import check_count, divide, exact, fault, register_rule, required, wide_dtype
+from ..._core import canonical_convolutions, check_count, divide, exact, fault, register_rule, required, wide_dtype
 from .._answers import multiplying, one_value
 from .._leaves import like
 from .._settings import check_not_negative, with_rate
@@ -112,6 +112,7 @@ def scale_by_saddle_free_newton(
             here = required(params, "params", by=name)
             value = required(value_fn, "value_fn", by=name)
 
+            @canonical_convolutions
             def after(damping: Array) -> Array:
                 there = jax.tree.map(lambda p, u: (p - u).astype(p.dtype), here, scaled(damping))
                 return one_value(value(there), by=name)

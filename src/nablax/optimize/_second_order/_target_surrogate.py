@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import check_callable, check_count, check_optimizer, register_rule, required, wide_dtype
+from ..._core import (
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_optimizer,
+    register_rule,
+    required,
+    wide_dtype,
+)
 from .._leaves import like
 from .._settings import check_positive, rate_at
 from ._rows import Predict, RowLoss, check_inputs, of_rows, outputs_of
@@ -119,6 +127,7 @@ def target_surrogate(
             moved = outputs(at) - targets
             return jnp.sum(slopes * moved + moved**2 / (2 * rate)) / rows
 
+        @canonical_convolutions
         def step(carry: tuple[PyTree, PyTree], _: None) -> tuple[tuple[PyTree, PyTree], None]:
             at, memory = carry
             value, grads = jax.value_and_grad(surrogate)(at)

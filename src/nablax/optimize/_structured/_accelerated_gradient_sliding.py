@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_callable, checked_loss, exact
+from ..._core import Key, canonical_convolutions, check_callable, checked_loss, exact
 from .._settings import check_positive
 from ._sliding import GradientSliding, Inner, Setting, slid
 
@@ -17,6 +17,7 @@ _SHARE = 0.5  # what an accelerated round leaves of the distance, at most, over 
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def accelerated_gradient_sliding(
     smooth: Callable[[PyTree], Array],

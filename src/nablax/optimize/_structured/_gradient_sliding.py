@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_callable, check_count, checked_loss, exact, keyed
+from ..._core import Key, canonical_convolutions, check_callable, check_count, checked_loss, exact, keyed
 from .._settings import check_positive
 from ._sliding import GradientSliding, Inner, Setting, slid
 
@@ -15,6 +15,7 @@ _NONSMOOTH = "Write nonsmooth(params) -> number, or nonsmooth(params, *, key) fo
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def gradient_sliding(
     smooth: Callable[[PyTree], Array],

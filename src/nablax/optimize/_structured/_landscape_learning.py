@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import (
     AbstractRecord,
     Key,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -48,6 +49,7 @@ class LandscapeLearning(AbstractRecord):
 
 
 @eqx.filter_jit
+@canonical_convolutions
 @exact
 def landscape_learning(
     loss: Callable[[PyTree, PyTree], Array],

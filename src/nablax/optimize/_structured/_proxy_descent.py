@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import AbstractRecord, Key, check_callable, check_count, check_floats, checked_loss, keyed, tree_norm
+from ..._core import (
+    AbstractRecord,
+    Key,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_floats,
+    checked_loss,
+    keyed,
+    tree_norm,
+)
 from .._settings import check_positive
 from ._quasi_newton import minimised
 
@@ -107,6 +117,7 @@ def proxy_descent(
 
 
 @eqx.filter_jit
+@canonical_convolutions
 def _descended(
     objective: Callable, proxy: Callable, start: PyTree, rate: Any, steps: int, inner_steps: int, key: Key | None
 ) -> ProxyDescent:

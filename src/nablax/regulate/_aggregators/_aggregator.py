@@ -56,7 +56,9 @@ def aggregator(
             it the state alone tells, by `AggregatorState`'s ``result`` and ``residual``.
 
     Returns:
-        A gradient transformation with an `AggregatorState`; leading axis K in, none out.
+        A gradient transformation with an `AggregatorState`; leading axis K in, none out. Given ``combined=direction``
+        its update hands that on and leaves the state as it is, so that what follows in a chain can be asked about one
+        gradient (`nablax.diagnose.update_rule` does); ``throw`` overrules the factory's at one update.
 
     Raises:
         ValueError: leading axes disagree with one another or with ``objectives``, or the gradients are no stack for
@@ -146,10 +148,18 @@ def from_step(
         return initial(params, count if weighted else None, None if memory is None else memory(params))
 
     def update(
-        grads: PyTree, state: AggregatorState, params: PyTree = None, **extra: Any
+        grads: PyTree,
+        state: AggregatorState,
+        params: PyTree = None,
+        *,
+        combined: PyTree = None,
+        throw: bool = throw,
+        **extra: Any,
     ) -> tuple[PyTree, AggregatorState]:
         del params, extra
         check_order()
+        if combined is not None:
+            return combined, state
         count = leading_axis(grads, state.parameters)
         if objectives is not None and count != objectives:
             raise fault(
