@@ -1,7 +1,7 @@
 """AdEMAMix, Optax's, beside Adam with as many momenta to choose from: Rosenbrock's valley and a small network.
 
 Rule, schedules (half-lives, not decays, grow linearly) and the weight of 5 are those of the authors' code,
-https://github.com/apple/ml-ademamix, whose old average is not corrected for its start either; Optax's weight is 6.
+https://github.com/apple/ml-ademamix, whose average of old gradients is not corrected for its start either.
 """
 
 from collections.abc import Callable
