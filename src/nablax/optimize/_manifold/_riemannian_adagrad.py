@@ -74,8 +74,8 @@ def riemannian_adagrad(
 
     References:
         Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods", 2019, https://arxiv.org/abs/1810.00760, after the
-        abstract and notes on its Riemannian Adagrad, of which the text was not at hand; with the start and ε of
-        ``optax.adagrad``.
+        abstract and notes on its Riemannian Adagrad: geoopt, which `riemannian_adam` was compared with, has none. With
+        the start and ε of ``optax.adagrad``.
     """
     check_not_negative(initial_accumulator_value=initial_accumulator_value, eps=eps)
     check_rate(learning_rate)

@@ -95,10 +95,11 @@ def riemannian_adam(
     (two numbers by AMSGrad).
 
     References:
-        Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods", 2019, https://arxiv.org/abs/1810.00760, after the
-        abstract and notes on algorithm 1, of which the text was not at hand: with the exponential for its steps.
-        Corrections of the start and ε, which the paper's RAMSGrad leaves out, are Optax's, so that flat parts are its
-        Adam.
+        Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods", 2019, https://arxiv.org/abs/1810.00760, and the
+        code of others, https://github.com/geoopt/geoopt (compared line by line: the same averages, one squared length a
+        point, corrections of the start and ε, momentum carried along. It steps by a retraction unless a space is asked
+        for its exponential, and its AMSGrad takes the largest v before the correction). Corrections and ε, which the
+        paper's RAMSGrad leaves out, are Optax's here, so that flat parts are its Adam.
     """
     check_decays(b1=b1, b2=b2)
     check_not_negative(eps=eps)

@@ -74,8 +74,10 @@ def scale_by_thermodynamic_natural_gradient(
     References:
         - Donatella, Duffield, Aifer, Melanson, Crooks and Coles, "Thermodynamic Natural Gradient Descent", 2024,
           https://arxiv.org/abs/2405.13817 (after the abstract and what others say of it: the equation, its stationary
-          law, the start at the gradient). Simulating it by Euler's rule, and the defaults, are ours. That the
-          relaxation may go on while the next gradient is computed, which the authors found to help, is not here.
+          law, the start at the gradient). Simulating it by Euler's rule, and the defaults, are ours; the authors'
+          package for such relaxations, https://github.com/normal-computing/thermox, draws them exactly, by the
+          eigenvectors of the matrix, and takes the mean over the path for the solution. That the relaxation may go on
+          while the next gradient is computed, which the authors found to help, is not here.
     """
     check_key(key)
     check_not_negative(time=time, temperature=temperature)

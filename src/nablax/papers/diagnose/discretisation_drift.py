@@ -32,7 +32,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2310.14036",
     rooms=("diagnose",),
     row=35,
-    read="abstract",
+    read="code",
 )
 
 Weights = tuple[Array, Array, Array]

@@ -2,6 +2,11 @@
 
 On [-1, 1] the loss is 3x at every third step and -x at the others: x/3 in the mean, least at -1. Nothing averages
 gradients there, and squares are kept for about a step, as in the paper's example. Starts lie between ½ and 1.
+
+Others repeat the paper's larger example, 1010x at every 101st step and -10x at the others, with decays of 0.9 and 0.99:
+https://github.com/labmlai/annotated_deep_learning_paper_implementations for ten million steps at a rate of 0.01,
+https://github.com/pytorchbearer/torchbearer for six at 0.001, which is why that is not the one here. Both take the
+largest square before it is corrected for its start, and PyTorch too, the paper corrects nothing; Optax corrects first.
 """
 
 from collections.abc import Callable
@@ -25,7 +30,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1904.09237",
     rooms=("optimize",),
     row=170,
-    read="abstract",
+    read="code",
 )
 
 _STEPS = 20_000

@@ -26,7 +26,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2201.01965",
     rooms=("optimize",),
     row=59,
-    read="abstract",
+    read="code",
 )
 
 _ROWS, _PENALTY, _STARTS, _STEPS = 12, 0.1, 20, 3000

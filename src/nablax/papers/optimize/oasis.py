@@ -24,7 +24,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2109.05198",
     rooms=("optimize",),
     row=128,
-    read="abstract",
+    read="code",
 )
 
 _ROWS, _DIM, _DECADES = 500, 20, 3
