@@ -111,6 +111,7 @@ def _responses(strengths: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float
         stronger = decayed(jnp.ones(()), middle) > closed
         return jnp.where(stronger, middle, low), jnp.where(stronger, high, middle)
 
+    # Own loop: bisection.
     low, high = jax.lax.fori_loop(0, 40, halved, (jnp.asarray(1e-3), jnp.asarray(10.0)))
     decay = jnp.sqrt(low * high)
     return jax.vmap(decoupled)(strengths), jax.vmap(lambda s: decayed(s, decay))(strengths), closed
