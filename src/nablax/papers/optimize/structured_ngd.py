@@ -62,8 +62,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             (rates, fits),
         ),
         _THEIRS: (lambda rate: _kfac(rate, _DAMPING, _half), low),
-        _DAMPED: (lambda setting: _kfac(*setting, _half), (rates, dampings)),
-        _SINGLE: (lambda setting: _kfac(*setting, _whole), (rates, dampings)),
+        _DAMPED: (lambda setting: _kfac(setting[0], setting[1], _half), (rates, dampings)),
+        _SINGLE: (lambda setting: _kfac(setting[0], setting[1], _whole), (rates, dampings)),
         "AdamW": (optax.adamw, fine),
         "momentum": (lambda rate: optax.sgd(rate, 0.9), fine),
     }
