@@ -39,6 +39,9 @@ def straight_through(
     References:
         - Bengio, Léonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for
           Conditional Computation", 2013, https://arxiv.org/abs/1308.3432 (after the abstract)
+        - the code of others, https://github.com/sebastianlettner/tf-graph-tool: the draw is passed as if it were not
+          there, and so is the sigmoid by default, which is "identity", or not, which is "sigmoid"; there with a slope
+          that is to grow, which is not here
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     if derivative not in ("identity", "sigmoid"):
@@ -78,6 +81,7 @@ def smooth_times_stochastic(logits: Float[Array, "..."], *, key: Key) -> Float[A
     References:
         - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (after the abstract; the factor one half
           is derived here, and tested)
+        - the code of others, https://github.com/intsystems/relaxit: the same draw, with the same derivative
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     root = jax.nn.sigmoid(logits) ** 0.5

@@ -61,6 +61,8 @@ def score_function(
           that no bias is left, is ours, and so is the share, derived: for a loss that is a sum over units the square of
           the best's distance from the mean is 1/n, and the variance of its estimate 1/(m - 1), of one and the same
           number)
+        - the code of others after https://r2rt.com/binary-stochastic-neurons-in-tensorflow.html: the same best
+          constant, from running means over earlier batches and one for a layer; of one draw that is all there is
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     check_key(key)

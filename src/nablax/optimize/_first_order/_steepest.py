@@ -79,8 +79,10 @@ def scale_by_steepest(
 
     References:
         - Bernstein and Newhouse, "Old Optimizer, New Norm: An Anthology", 2024, https://arxiv.org/abs/2409.20325:
-          without their averages Adam is this under "max" and Shampoo under "spectral". The solution of the problem
-          above was derived here.
+          without their averages Adam is this under "max" and Shampoo under "spectral". The problem with a scale for
+          each tensor and its solution are the text's proposition 7, derived here before it was read; it recommends the
+          spectral norm for layers and the longest embedding for tables, both with the scales of the library below, and
+          trains nothing.
         - the authors' library, https://github.com/modula-systems/modula: the directions of "spectral" and, for
           embeddings, "rows" are those of its ``dualize``, with s the root of inputs over outputs and one over the root
           of an embedding's length; as with ``normalised`` its steps do not go with :math:`D`, but are shared out among

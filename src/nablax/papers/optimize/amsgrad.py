@@ -1,7 +1,9 @@
 """AMSGrad, Optax's: a convex problem on which Adam goes to the worst point, and a network on which it does not.
 
 On [-1, 1] the loss is 3x at every third step and -x at the others: x/3 in the mean, least at -1. Nothing averages
-gradients there, and squares are kept for about a step, as in the paper's example. Starts lie between ½ and 1.
+gradients there, and squares are kept with 1/(1 + 3²), as in the example of the paper's first theorem, where the slope
+of 3 is any above 2. Starts lie between ½ and 1. Networks have a constant rate and decays of 0.9 and 0.999, two of the
+paper's settings.
 
 Others repeat the paper's larger example, 1010x at every 101st step and -10x at the others, with decays of 0.9 and 0.99:
 https://github.com/labmlai/annotated_deep_learning_paper_implementations for ten million steps at a rate of 0.01,
@@ -30,7 +32,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1904.09237",
     rooms=("optimize",),
     row=170,
-    read="code",
+    read="text",
 )
 
 _STEPS = 20_000

@@ -3,6 +3,10 @@ r"""Noise, its reduction and second-order information, on logistic regressions w
 Rows are drawn anew for every key, columns with scales from 1 to 0.03, labels by chance from a true weight vector, a
 little weight decay, so that the loss is strongly convex. Its minimum is found by Newton's method to rounding; every
 number is the loss above that minimum.
+
+The text was read as far as SAGA: fixed rates are its theorem 4.6, falling ones its theorem 4.7 with the constants that
+it recommends, and averages are taken, as it says, at rates that fall as the root of the step. Of its second-order
+methods the abstract alone is followed.
 """
 
 from collections.abc import Callable
@@ -24,7 +28,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1606.04838",
     rooms=("optimize",),
     row=167,
-    read="abstract",
+    read="text",
 )
 
 _ROWS, _COLUMNS, _DECAY = 500, 20, 1e-2
@@ -82,15 +86,15 @@ def _stochastic(rate_at: Callable[[Array, Array], Array], passes: int) -> Callab
     return run
 
 
-def _averaged(passes: int) -> Callable[[Array, Key], Array]:
-    """Single rows at a fixed rate, the mean of the second half of the weights."""
+def _averaged(rate_at: Callable[[Array, Array], Array], passes: int) -> Callable[[Array, Key], Array]:
+    """Single rows, the mean of the second half of the weights."""
 
     def run(rate: Array, key: Key) -> Array:
         problem, draws = _drawn(key, passes)
 
         def step(carry: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
             (w, total), (number, row) = carry, now
-            w = w - rate * problem.grad_of(w, row)
+            w = w - rate_at(rate, number) * problem.grad_of(w, row)
             return (w, total + jnp.where(number >= len(draws) // 2, w, 0.0)), None
 
         start = (jnp.zeros(_COLUMNS), jnp.zeros(_COLUMNS))
@@ -163,7 +167,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     """
     count, passes = (24, 90) if full else (8, 30)
     fixed = _stochastic(lambda rate, number: rate, passes)
-    falling = _stochastic(lambda rate, number: rate / (1 + rate * _DECAY * number), passes)
+    # Twice one over the strong convexity, for which the weight decay stands, over the step.
+    falling = _stochastic(lambda rate, number: rate / (1 + rate * _DECAY / 2 * number), passes)
     halves = _stochastic(lambda rate, number: jnp.asarray(rate / 2), passes)
     few = passes // 3
     with jax.enable_x64(True):
@@ -175,7 +180,10 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             "SAGA": _saga(passes),
             "rate falling as 1/k": falling,
             "fixed rate": fixed,
-            "fixed rate, averaged weights": _averaged(passes),
+            "fixed rate, averaged weights": _averaged(lambda rate, number: rate, passes),
+            "rate falling as the root, averaged weights": _averaged(
+                lambda rate, number: rate / jnp.sqrt(number + 1), passes
+            ),
         }
         reduced = tuned(methods, _RATES, "lower", key=reduce_key, keys=count)
         second = tuned(
@@ -195,18 +203,20 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     return [
         Check(
             "At a fixed rate the loss levels off above the minimum; at half the rate, at half the height or near it.",
-            "a theorem: the level is proportional to the rate",
+            "theorem 4.6: the bound's level is proportional to the rate",
             contrasts=floor.contrast(metric, "lower", margin=0.22),
         ),
         Check(
             "A rate that falls as 1/k ends lower than the best fixed rate after as many steps.",
-            "a theorem: with falling rates the gap falls as 1/k, with a fixed one to a level",
+            "theorem 4.7: with falling rates the gap falls as 1/k, with a fixed one to a level",
+            moved_from="the same with half as large a constant, which the theorem excludes",
             contrasts=fall.contrast(metric, "lower"),
         ),
         Check(
             "Where the noise is reduced by remembered gradients, the loss ends a decade lower than by falling rates or "
             "averaged weights.",
-            "linear convergence of SVRG and SAGA against sublinear of stochastic gradients",
+            "section 5: linear convergence of SVRG and SAGA against sublinear of stochastic gradients, averaged or not",
+            moved_from="the same against averages at a fixed rate alone, and falling rates that the theorem excludes",
             contrasts=reduced.contrast(metric, "lower", margin=1.0),
         ),
         Check(

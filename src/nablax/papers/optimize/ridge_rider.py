@@ -31,7 +31,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2112.14570",
     rooms=("optimize",),
     row=208,
-    read="abstract",
+    read="code",
 )
 
 _DISCOUNT = 0.96
