@@ -58,7 +58,12 @@ def test_normal_numbers_have_their_law_far_into_the_tails():
         assert abs(np.mean(np.abs(z) > bound) - share) < 4.5 * np.sqrt(share * (1 - share) / count)
     # Neighbours, in either order of an array's axes, and those of the next key have nothing to do with one another.
     other = np.asarray(normal(jax.random.key(12), (1_000_000,), jnp.float32), np.float64)
-    for left, right in ((z[:-1], z[1:]), (z[:-1] ** 2 - 1, z[1:] ** 2 - 1), (z[: len(other)], other), (z[:-256], z[256:])):
+    for left, right in (
+        (z[:-1], z[1:]),
+        (z[:-1] ** 2 - 1, z[1:] ** 2 - 1),
+        (z[: len(other)], other),
+        (z[:-256], z[256:]),
+    ):
         product = left * right
         assert abs(product.mean()) < 4.5 * product.std() / np.sqrt(len(product))
 

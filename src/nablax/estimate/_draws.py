@@ -48,8 +48,8 @@ def normal(key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
     square, sine = v * v, _SINE[-1]
     for coefficient in reversed(_SINE[:-1]):
         sine = sine * square + coefficient
-    # At u = 1 it is 0 as it stands; the choice keeps XLA from taking all of this into a product of matrices, for which it
-    # would hold an array for each constant.
+    # At u = 1 it is 0 as it stands; the choice keeps XLA from taking all of this into a product of matrices, for which
+    # it would hold an array for each constant.
     return jnp.where(u < 1, jnp.sqrt(-2 * jnp.log(u)) * (v * sine), 0)
 
 

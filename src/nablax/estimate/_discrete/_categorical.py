@@ -186,7 +186,7 @@ def _largest(scores: Array) -> Array:
 
 
 def _classes_first(logits: Array, key: Key, temperature: float | Array, *, least: float | None = None) -> Array:
-    """What came, checked, its classes on the first axis: what is taken over two of them is then vectorised all the same.
+    """What came, checked, its classes on the first axis: sums over two of them are then sums of rows.
 
     XLA for CPUs vectorises the last axis, and an index of the largest not at all.
     """
