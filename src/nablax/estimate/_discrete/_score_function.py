@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import Key, check_count, check_floats, check_key, check_loss, divide, fault
+from ._bernoulli import binary
 
 
 def score_function(
@@ -71,7 +72,7 @@ def score_function(
     check_count(draws, what="draws", least=1 if baseline == "none" else 2)
     held = jax.lax.stop_gradient(logits)
     probability = jax.nn.sigmoid(held)
-    units = jax.random.bernoulli(key, jnp.broadcast_to(probability, (draws, *logits.shape))).astype(logits.dtype)
+    units = binary(jnp.broadcast_to(probability, (draws, *logits.shape)), key)
     values = jax.vmap(lambda h: check_loss(loss(h), what="a loss of the units"))(units)
     scores = units - probability[None]
     advantage = jax.lax.stop_gradient(_less_baseline(values, scores, baseline))
