@@ -166,6 +166,8 @@ def draw(
     outcomes: Mapping[tuple[str, str], Outcome], titles: Mapping[str, str], nets: Sequence[str], steps: int
 ) -> None:
     """Loss of the networks against steps, and against time."""
+    from matplotlib.ticker import LogFormatter
+
     from nablax._pages import canvas, standing_alone
 
     with canvas(width=3.5 * len(nets), height=6.0) as (figure, text):
@@ -178,6 +180,7 @@ def draw(
                 for rule in sorted(here, key=lambda rule: rule in SHOWN):
                     _line(axis, here[rule], rule, steps, in_time=row == 1)
                 axis.set_yscale("log")
+                axis.yaxis.set_minor_formatter(LogFormatter())  # of less than a decade: no powers
                 axis.set_xlabel(what)
                 if row == 1 and YARDSTICK in here:
                     axis.set_xlim(0, 3 * steps * here[YARDSTICK].milliseconds / 1e3)

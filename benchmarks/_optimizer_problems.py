@@ -11,7 +11,7 @@ import numpy as np
 from ._bank_models import cnn as small_cnn
 from ._bank_models import cross_entropy, dense, layers
 
-WIDTH, HEADS, LENGTH = 32, 2, 32
+WIDTH, HEADS, LENGTH = 32, 2, 16
 
 
 class Problem(NamedTuple):
@@ -167,7 +167,7 @@ def transformer() -> Problem:
         cross_entropy(logits),
         (windows[:, :-1], windows[:, 1:]),
         rows=16,
-        judged=128,
+        judged=64,
     )
 
 

@@ -108,8 +108,8 @@ def _after_the_abstract(known: list[tuple[library.Paper, list[library.Check]]]) 
         "## After the abstract alone",
         "",
         f"{claims} of {whole} claims, of {len(alone)} of {len(known)} papers, were put after the abstract alone: "
-        "neither the text nor the authors' code was at hand. What the method does beyond the abstract is ours there, "
-        "and so are its defaults; the docstrings say where. They are:",
+        "neither the text nor code that follows it was at hand. What the method does beyond the abstract is ours "
+        "there, and so are its defaults; the docstrings say where. They are:",
         "",
         *(f"- {_linked(paper)} ({paper.year})" for paper, _ in alone),
     ]

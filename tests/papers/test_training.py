@@ -1,11 +1,16 @@
 """The papers' loop against the same loop by hand."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from nablax import papers
+from nablax.papers._problems._descent import descended
 from nablax.papers._problems._training import trained
 
 X = jax.random.normal(jax.random.key(0), (32, 3))
@@ -71,3 +76,38 @@ def test_a_loss_with_a_key_draws_anew_in_each_step(key):
         noisy, jnp.array(1.0), optax.sgd(0.0), lambda step, key: None, 4, key=key, record=lambda w, s, value: value
     )
     assert len(set(values.tolist())) == 4
+
+
+def test_descent_is_that_by_hand_and_records_the_loss_before_each_step():
+    start, rate = jnp.array([3.0, -1.0]), 0.1
+    point, values = descended(lambda x: jnp.sum(x**2), start, optax.sgd(rate), 5, record=lambda x, state, value: value)
+    np.testing.assert_allclose(point, (1 - 2 * rate) ** 5 * start, rtol=1e-6)
+    np.testing.assert_allclose(values, 10 * (1 - 2 * rate) ** (2 * np.arange(5)), rtol=1e-6)
+
+
+def test_descent_gives_a_line_search_the_loss():
+    point, _ = descended(lambda x: jnp.sum((x - 2) ** 2), jnp.zeros(3), optax.lbfgs(), 5)
+    np.testing.assert_allclose(point, 2.0, atol=1e-5)
+
+
+LOOP = re.compile(r"lax\.(scan|fori_loop|while_loop)\(")
+
+
+def unexplained(code: str) -> list[int]:
+    """Numbers of lines with a loop and no comment that begins with "Own loop" among the four lines above."""
+    lines = [line.strip() for line in code.splitlines()]
+    said = [number for number, line in enumerate(lines) if line.startswith("# Own loop")]
+    loops = [number for number, line in enumerate(lines) if LOOP.search(line)]
+    return [number + 1 for number in loops if not any(0 < number - word <= 4 for word in said)]
+
+
+def test_papers_with_a_loop_of_their_own_say_why():
+    files = list(Path(papers.__file__).parent.glob("[a-z]*/*.py"))
+    assert len(files) > 100
+    found = {path.stem: unexplained(path.read_text()) for path in files}
+    assert not {name: lines for name, lines in found.items() if lines}, "use `trained` or `descended`, or say why not"
+
+
+def test_a_loop_without_a_word_is_seen():
+    assert unexplained("x = 1\ny = jax.lax.scan(step, x)") == [2]
+    assert unexplained("# Own loop: Newton.\ny = jax.lax.scan(step, x)") == []

@@ -74,8 +74,9 @@ def softmax_radius(logits: Callable[..., Array]) -> Callable[..., SoftmaxRadius]
 
     References:
         - Sao, "Ghosts of Softmax: Complex Singularities That Limit Safe Step Sizes in Cross-Entropy", 2026,
-          https://arxiv.org/abs/2603.13552 (after the abstract: the bound π/(max a − min a) and the binary case; that
-          no class may hold more than half, and with it the tighter bound for more classes, is derived here)
+          https://arxiv.org/abs/2603.13552, and its code, https://github.com/piyush314/ghosts-of-softmax (followed: the
+          bound π/(max a − min a) by a JVP along a unit direction, the least over rows, and the binary case; that no
+          class may hold more than half, and with it the tighter bound for more classes, is derived here)
     """
 
     def function(params: PyTree, direction: PyTree, *args: Any) -> SoftmaxRadius:

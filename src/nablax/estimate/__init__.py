@@ -46,6 +46,7 @@ from ._local._single_forward import VirtualNodes, single_forward, single_forward
 from ._nested._bound import HypergradientError, Smoothness
 from ._nested._hypergradient import hypergradient
 from ._nested._implicit import implicit
+from ._nested._implicit_vjp import ImplicitError, implicit_vjp
 from ._nested._metagradient import metagradient
 from ._perturbation._average import average
 from ._perturbation._finite_differences import gaussian_smoothing, spsa
@@ -63,6 +64,7 @@ __all__ = [
     "Bidirectional",
     "Equilibrium",
     "HypergradientError",
+    "ImplicitError",
     "Knowledge",
     "KnowledgeState",
     "KnowledgeStep",
@@ -101,6 +103,7 @@ __all__ = [
     "hypergradient",
     "identity_lens",
     "implicit",
+    "implicit_vjp",
     "init_direct_feedback",
     "init_feedback",
     "knowledge_accumulation",

@@ -156,9 +156,10 @@ def ridge_rider(
           Differentiable Games", 2022, https://arxiv.org/abs/2112.14570 (after the abstract; singular directions by
           Lanczos, held while the point moves, Adam, and all defaults are ours)
         - an extension to several players by others, https://github.com/LIslaam/N-Player-GRR (code. An exponent is there
-          the mean over steps of the log squared stretch of one direction, kept, or taken anew by power iteration at
-          each step; here it is that of all the steps' Jacobian together, as finite-time exponents are defined. Several
-          directions' exponents are added here; there their least may be taken)
+          the mean over 40 steps, of rate 5, of the log squared stretch of one direction, kept, or taken anew by power
+          iteration at each step; here it is that of all the steps' Jacobian J together, as finite-time exponents are
+          defined. The stretch is there by J Jᵀ, which has the singular values but not the directions of JᵀJ, along
+          which neighbours part. Several directions' exponents are added here; there their least may be taken)
         - Parker-Holder et al., "Ridge Rider: Finding Diverse Solutions by Following Eigenvectors of the Hessian",
           2020, https://arxiv.org/abs/2011.06505
     """

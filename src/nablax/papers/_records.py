@@ -27,7 +27,8 @@ class Paper:
         link: where to read it.
         rooms: parts of the library that the method lives in.
         row: number in the project's list of papers.
-        read: the most that was read for the method here: the authors' "code", the paper's "text", or its "abstract".
+        read: the most that was read for the method here: "code", the authors' or, where the docstring of the method
+            names it, others' who follow the text; the paper's "text"; or its "abstract".
 
     Example:
         >>> from nablax.papers import Paper

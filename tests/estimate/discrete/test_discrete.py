@@ -145,6 +145,53 @@ def test_reinmax_is_right_for_quadratic_losses_where_straight_through_is_not():
         assert 1e-6 < errors[0] < errors[1]
 
 
+@pytest.mark.parametrize("method", [estimate.reinmax, estimate.categorical_straight_through, estimate.gumbel])
+def test_rows_of_classes_are_drawn_and_differentiated_each_by_its_own_logits(method):
+    random = np.random.default_rng(1)
+    logits = jnp.asarray(random.normal(size=(2, 3, 4)), jnp.float32)
+    drawn = jax.jit(jax.vmap(lambda key: method(logits, key=key)))(KEYS)
+    assert set(np.unique(drawn)) == {0.0, 1.0} and bool(jnp.all(jnp.sum(drawn, axis=-1) == 1))
+    mean, error = mean_and_error(drawn)
+    assert np.all(np.abs(mean - jax.nn.softmax(logits, axis=-1)) < 4.5 * error)
+    weights = random.normal(size=(2, 3, 4))
+
+    def slope(temperature):
+        return jax.vjp(lambda a: method(a, key=KEY, temperature=temperature), logits)[1](jnp.float32(weights))[0]
+
+    def covariance(q):
+        return np.einsum("...i,ij->...ij", q, np.eye(4)) - q[..., None] * q[..., None, :]
+
+    if method is estimate.gumbel:  # of its relaxation, whose own derivative that is
+        q = np.asarray(method(logits, key=KEY, temperature=1.5, hard=False))
+        rule = covariance(q) / 1.5
+    else:
+        p, soft = (np.asarray(jax.nn.softmax(logits / t, axis=-1)) for t in (1.0, 1.5))
+        middle = 0.5 * (soft + np.asarray(method(logits, key=KEY)))
+        heun = 2 * covariance(middle) - 0.5 * covariance(p)
+        rule = heun if method is estimate.reinmax else covariance(soft) / 1.5
+    np.testing.assert_allclose(slope(1.5), np.einsum("...ij,...j->...i", rule, weights), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_draws_of_half_precision_have_the_probabilities_of_their_logits(dtype):
+    """As drawn in half precision the first of three even classes had 0.337, a unit of probability 0.018 had 0.023."""
+    even = jnp.zeros((1_000_000, 3), dtype)
+    for method in (estimate.reinmax, estimate.categorical_straight_through, estimate.gumbel):
+        drawn = method(even, key=KEY, temperature=jnp.float32(1.0))
+        assert drawn.dtype == dtype
+        shares = np.asarray(drawn, np.float64).mean(0)
+        assert np.all(np.abs(shares - 1 / 3) < 4.5 * np.sqrt(2 / 9 / 1e6))
+    unit = jnp.full(1_000_000, -4.0, dtype)
+    for share, method in (
+        (jax.nn.sigmoid(unit[0]), estimate.straight_through),
+        (jax.nn.sigmoid(unit[0]) ** 0.5, estimate.smooth_times_stochastic),
+    ):
+        drawn = method(unit, key=KEY)
+        assert drawn.dtype == dtype
+        rate = np.mean(np.asarray(drawn, np.float64) > 0)
+        assert abs(rate - float(share)) < 4.5 * np.sqrt(float(share) / 1e6)
+
+
 def test_gumbel_draws_classes_with_their_probabilities_and_relaxes_them():
     drawn = jax.vmap(lambda key: estimate.gumbel(LOGITS, key=key, temperature=0.5))(KEYS)
     mean, error = mean_and_error(drawn)

@@ -139,7 +139,9 @@ def sharpness(
         - Cohen et al., "Adaptive Gradient Methods at the Edge of Stability", 2022,
           https://arxiv.org/abs/2207.14484
         - Wu and Su, "The Implicit Regularization of Dynamical Stability in Stochastic Gradient Descent", 2023,
-          https://arxiv.org/abs/2305.17490 (after the abstract: the trace)
+          https://arxiv.org/abs/2305.17490 (after the abstract: the trace). Others who repeat it,
+          https://github.com/da-kozlov/ml-portfolio, take it, as here, against 2 over the rate, but of the outer
+          products of the output's gradients, which is the Hessian's where every row is fitted; one row a step
     """
     check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.", takes=1 + len(args))
     check_key(key)

@@ -120,7 +120,9 @@ def subspace(
 
     References:
         - Gur-Ari, Roberts and Dyer, "Gradient Descent Happens in a Tiny Subspace", 2018,
-          https://arxiv.org/abs/1812.04754 (after the abstract: the share; the optimiser's coordinates are ours)
+          https://arxiv.org/abs/1812.04754, and the first author's code, https://github.com/guygurari/scope (the share,
+          of the whole training set's gradient, by Lanczos from a random start; ten eigenvectors there. The optimiser's
+          coordinates are ours)
     """
     check_callable(loss, what="loss", fix="Pass loss(params, *args) -> scalar.", takes=1 + len(args))
     check_key(key)

@@ -109,8 +109,10 @@ def modified_flow(
 
     References:
         - Rosca, "On discretisation drift and smoothness regularisation in neural network training", 2023,
-          https://arxiv.org/abs/2310.14036 (after the abstract: one and two players; any number of players and
-          one formula for both orders are derived here by matching the second order in h)
+          https://arxiv.org/abs/2310.14036, and the authors' code of two of its chapters,
+          https://github.com/google-deepmind/discretisation_drift (one and two players: its coefficients are these where
+          both have one rate; where they do not, each has a clock of his own there. Any number of players and one
+          formula for both orders are derived here by matching the second order in h)
         - Barrett and Dherin, "Implicit Gradient Regularization", 2021, https://arxiv.org/abs/2009.11162
     """
     single, functions, rates = _players(losses, learning_rates)
@@ -169,8 +171,10 @@ def discretisation_drift(
 
     References:
         - Rosca, "On discretisation drift and smoothness regularisation in neural network training", 2023,
-          https://arxiv.org/abs/2310.14036 (drift, its split and the adjusted rate, the last from memory of the
-          text; the rate per player is ours)
+          https://arxiv.org/abs/2310.14036, and the authors' code of two of its chapters,
+          https://github.com/google-deepmind/discretisation_drift (drift, its split and the adjusted rate, which is
+          there :math:`2/\lVert H\hat g\rVert^p` with a power to choose, 1 here, and at most 5, from products or from
+          differences of gradients; the rate per player is ours)
     """
     single, functions, rates = _players(losses, learning_rates)
     functions = tuple(checked_loss(loss, fix="It gives one number: take its mean.") for loss in functions)

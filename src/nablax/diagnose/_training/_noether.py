@@ -174,7 +174,8 @@ def learning_flow(
 
     References:
         - Tanaka and Kunin, "Noether's Learning Dynamics: Role of Symmetry Breaking in Neural Networks", 2021,
-          https://arxiv.org/abs/2105.02716 (after the abstract; the constants are derived here)
+          https://arxiv.org/abs/2105.02716 (after the text: the same mass, friction and decay. Its flow also has the
+          metric of a Bregman divergence, for rules such as mirror descent; here it is Euclidean)
     """
     mass, friction = _constants(learning_rate, momentum)
 
@@ -245,8 +246,9 @@ def noether(
 
     References:
         - Tanaka and Kunin, "Noether's Learning Dynamics: Role of Symmetry Breaking in Neural Networks", 2021,
-          https://arxiv.org/abs/2105.02716 (after the abstract: the charges' motion in the Euclidean metric, derived
-          here for a generator that need not be linear)
+          https://arxiv.org/abs/2105.02716 (after the text: the charges' motion in the Euclidean metric is the paper's;
+          that a generator need not be linear is ours. Its term for other metrics, by which it shows that a rule whose
+          kinetic energy has the symmetry keeps the charge, is not here)
     """
     loss = checked_loss(loss, fix="It is loss(params, *args): take its mean.")
     check_like(velocity, params, what="a velocity that", fix="Give one number for each parameter, in the same tree.")

@@ -3,7 +3,7 @@
 import jax
 from jaxtyping import Array, Float
 
-from ..._core import Key, check_floats, check_key, fault
+from ..._core import Key, check_floats, check_key, fault, wide_dtype
 
 
 def straight_through(
@@ -39,12 +39,15 @@ def straight_through(
     References:
         - Bengio, Léonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for
           Conditional Computation", 2013, https://arxiv.org/abs/1308.3432 (after the abstract)
+        - the code of others, https://github.com/sebastianlettner/tf-graph-tool: the draw is passed as if it were not
+          there, and so is the sigmoid by default, which is "identity", or not, which is "sigmoid"; there with a slope
+          that is to grow, which is not here
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     if derivative not in ("identity", "sigmoid"):
         raise fault(expected='derivative "identity" or "sigmoid"', got=repr(derivative), fix="Choose one of them.")
     probability = jax.nn.sigmoid(logits)
-    drawn = jax.lax.stop_gradient(_drawn(probability, key))
+    drawn = jax.lax.stop_gradient(binary(probability, key))
     through = logits if derivative == "identity" else probability
     return drawn + (through - jax.lax.stop_gradient(through))
 
@@ -78,17 +81,20 @@ def smooth_times_stochastic(logits: Float[Array, "..."], *, key: Key) -> Float[A
     References:
         - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (after the abstract; the factor one half
           is derived here, and tested)
+        - the code of others, https://github.com/intsystems/relaxit: the same draw, with the same derivative
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     root = jax.nn.sigmoid(logits) ** 0.5
-    return jax.lax.stop_gradient(_drawn(root, key)) * root
+    return jax.lax.stop_gradient(binary(root, key)) * root
 
 
-def _drawn(probability: Float[Array, "..."], key: Key | None) -> Float[Array, "..."]:
+def binary(probability: Float[Array, "..."], key: Key | None) -> Float[Array, "..."]:
+    """Ones with this probability, zeros otherwise, in its dtype; without a key where it is above a half."""
     if key is None:
         return (probability > 0.5).astype(probability.dtype)
     check_key(key)
-    return jax.random.bernoulli(key, probability).astype(probability.dtype)
+    # Of half precision's 256 or 2,048 uniform numbers too many lie below a small probability.
+    return jax.random.bernoulli(key, probability.astype(wide_dtype(probability))).astype(probability.dtype)
 
 
-__all__ = ["smooth_times_stochastic", "straight_through"]
+__all__ = ["binary", "smooth_times_stochastic", "straight_through"]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import Key, check_floats, check_key, fault
+from ..._core import Key, check_floats, check_key, fault, wide_dtype
 from .._draws import unrolled
 
 
@@ -42,8 +42,9 @@ def categorical_straight_through(
         - Bengio, Léonard and Courville (2013), https://arxiv.org/abs/1308.3432 (after the abstract), for categories as
           in Liu et al. (2023), https://arxiv.org/abs/2304.08612, and its code
     """
-    scaled = logits / temperature
-    return _by_softmax(scaled, _one_hot(logits, key, temperature), jax.nn.softmax(scaled, axis=-1))
+    scores = _classes_first(logits, key, temperature)
+    scaled = scores / jnp.asarray(temperature, scores.dtype)
+    return _classes_last(_by_softmax(scaled, _drawn(scores, key), jax.nn.softmax(scaled, axis=0)))
 
 
 def gumbel(
@@ -82,14 +83,12 @@ def gumbel(
     References:
         - Jang, Gu and Poole, "Categorical Reparameterization with Gumbel-Softmax", 2016, https://arxiv.org/abs/1611.01144
     """
-    _check(logits, key, temperature)
-    noise = jax.random.gumbel(unrolled(key), logits.shape, logits.dtype)
-    noisy = (logits + noise) / temperature
-    soft = jax.nn.softmax(noisy, axis=-1)
-    if not hard:
-        return soft
-    drawn = jax.nn.one_hot(jnp.argmax(noisy, axis=-1), logits.shape[-1], dtype=logits.dtype)
-    return _by_softmax(noisy, drawn, soft)
+    scores = _classes_first(logits, key, temperature)
+    noisy = scores + _noise(scores, key)
+    noisy = noisy / jnp.asarray(temperature, noisy.dtype)
+    soft = jax.nn.softmax(noisy, axis=0)
+    found = _by_softmax(noisy, _largest(noisy), soft) if hard else soft
+    return _classes_last(found.astype(logits.dtype))
 
 
 def reinmax(
@@ -131,9 +130,10 @@ def reinmax(
         - Liu, Dong, Liu, Yu and Gao, "Bridging Discrete and Backpropagation: Straight-Through and Beyond", 2023,
           https://arxiv.org/abs/2304.08612, and its code (the rule, and the bound on the temperature)
     """
-    drawn = _one_hot(logits, key, temperature, least=1.0)
-    middle = 0.5 * (jax.nn.softmax(logits / temperature, axis=-1) + drawn)
-    return _by_heun(logits, drawn, middle, jax.nn.softmax(logits, axis=-1))
+    scores = _classes_first(logits, key, temperature, least=1.0)
+    drawn = _drawn(scores, key)
+    middle = 0.5 * (jax.nn.softmax(scores / jnp.asarray(temperature, scores.dtype), axis=0) + drawn)
+    return _classes_last(_by_heun(scores, drawn, middle, jax.nn.softmax(scores, axis=0)))
 
 
 # Rules of their own in place of x - stop_gradient(x): nothing is computed for a derivative on the way forward.
@@ -162,14 +162,40 @@ def _heun_slope(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tupl
 
 
 def _covariance(q: Array, v: Array) -> Array:
-    """S(q) v."""
-    return q * (v - jnp.sum(q * v, axis=-1, keepdims=True))
+    """S(q) v, classes first."""
+    return q * (v - jnp.sum(q * v, axis=0, keepdims=True))
 
 
-def _one_hot(logits: Array, key: Key, temperature: float | Array, *, least: float | None = None) -> Array:
+def _drawn(scores: Array, key: Key) -> Array:
+    """One-hot vectors of draws from the softmax, by the largest of logits with noise."""
+    held = jax.lax.stop_gradient(scores)
+    return _largest(held + _noise(held, key)).astype(scores.dtype)
+
+
+def _noise(scores: Array, key: Key) -> Array:
+    """Gumbel's, in single precision at least: in half of it equal scores are common, and the first would win them."""
+    return jax.random.gumbel(unrolled(key), scores.shape, wide_dtype(scores))
+
+
+def _largest(scores: Array) -> Array:
+    """The one-hot vector of the largest, the first of equal ones."""
+    number = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0)
+    below = scores < jnp.max(scores, axis=0, keepdims=True)
+    first = jnp.min(jnp.where(below, len(scores), number), axis=0, keepdims=True)
+    return (number == first).astype(scores.dtype)
+
+
+def _classes_first(logits: Array, key: Key, temperature: float | Array, *, least: float | None = None) -> Array:
+    """What came, checked, its classes on the first axis: sums over two of them are then sums of rows.
+
+    XLA for CPUs vectorises the last axis, and an index of the largest not at all.
+    """
     _check(logits, key, temperature, least=least)
-    drawn = jax.random.categorical(unrolled(key), jax.lax.stop_gradient(logits), axis=-1)
-    return jax.nn.one_hot(drawn, logits.shape[-1], dtype=logits.dtype)
+    return jnp.moveaxis(logits, -1, 0)
+
+
+def _classes_last(found: Array) -> Array:
+    return jnp.moveaxis(found, 0, -1)
 
 
 def _check(logits: Array, key: Key, temperature: float | Array, *, least: float | None = None) -> None:

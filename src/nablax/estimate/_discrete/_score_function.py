@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import Key, check_count, check_floats, check_key, check_loss, divide, fault
+from ._bernoulli import binary
 
 
 def score_function(
@@ -61,6 +62,8 @@ def score_function(
           that no bias is left, is ours, and so is the share, derived: for a loss that is a sum over units the square of
           the best's distance from the mean is 1/n, and the variance of its estimate 1/(m - 1), of one and the same
           number)
+        - the code of others after https://r2rt.com/binary-stochastic-neurons-in-tensorflow.html: the same best
+          constant, from running means over earlier batches and one for a layer; of one draw that is all there is
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
     check_key(key)
@@ -69,7 +72,7 @@ def score_function(
     check_count(draws, what="draws", least=1 if baseline == "none" else 2)
     held = jax.lax.stop_gradient(logits)
     probability = jax.nn.sigmoid(held)
-    units = jax.random.bernoulli(key, jnp.broadcast_to(probability, (draws, *logits.shape))).astype(logits.dtype)
+    units = binary(jnp.broadcast_to(probability, (draws, *logits.shape)), key)
     values = jax.vmap(lambda h: check_loss(loss(h), what="a loss of the units"))(units)
     scores = units - probability[None]
     advantage = jax.lax.stop_gradient(_less_baseline(values, scores, baseline))

@@ -46,8 +46,11 @@ class RandomisedLinear(eqx.Module):
 
     References:
         - Bershatsky et al., "Memory-Efficient Backpropagation through Large Linear Layers", 2022,
-          https://arxiv.org/abs/2201.13195 (after the abstract: the product that is the weight's gradient is randomised;
-          the kinds of sketch are ours, and their errors are derived here, and tested)
+          https://arxiv.org/abs/2201.13195, and the authors' code, https://github.com/SkoltechAI/fewbit (followed: S
+          over the batch, Gaussian unless told otherwise or of signs, drawn again for the backward pass, where the
+          gradients of X and b are exact. k is rounded down there, up here. It also draws rows of the batch's cosine or
+          Fourier transform, scaled by kB where an unbiased estimate takes B/k, which is not followed; without a
+          transform, ``"rows"``, is ours. The errors are derived here, and tested)
     """
 
     weight: Float[Array, "outputs inputs"]

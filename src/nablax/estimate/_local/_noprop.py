@@ -74,10 +74,16 @@ class NoProp(eqx.Module):
 
     References:
         - Li, Teh and Pascanu, "NoProp: Training Neural Networks without Back-propagation or Forward-propagation",
-          2025, https://arxiv.org/abs/2503.24322 (after the abstract and independent implementations; the step is
-          derived here and tested. Ours: every block in each step, where the authors take them in turn; the schedule
+          2025, https://arxiv.org/abs/2503.24322 (after the abstract and the code of others; the step is derived here
+          and tested. Ours: every block in each step, where the authors take them in turn; the schedule
           :math:`\bar\alpha_t=\sin^2\frac{\pi}{2}\frac{t+1}{T+2}`, whose ends need no clipping, in continuous time
           with T = 10, where the authors learn one; the flow's step)
+        - in discrete time, https://github.com/Tai225999/NoProp---Pytorch-Implementation: the same three parts of the
+          loss, but that the mean is taken over an embedding's entries and that SNR is clipped at 100, and the same
+          step, but for an :math:`\alpha_{t-1}` that is one place late
+        - in continuous time, https://github.com/yhgon/NoProp and https://github.com/DanielHalachev/NoProp: the same
+          weight, with the schedule learned; the last layer sees what the block makes of :math:`z_1`, and a prediction
+          goes by Euler's or Heun's steps of :math:`\dot z=(\hat u-z)/(1-\bar\alpha)`
     """
 
     blocks: Any

@@ -35,7 +35,8 @@ def implicit(
     fixed point, :math:`\operatorname{proj}(x-\eta\nabla f)-x` of a minimum under constraints.
 
     The derivative is that of a point where F is zero. Where the solver stops short of it by :math:`\delta x`, it is
-    wrong by a share of :math:`\delta x` that no linear solve can see: look at ``condition`` at the solution.
+    wrong by a share of :math:`\delta x` that no linear solve can see. `nablax.estimate.implicit_vjp` reports how far F
+    is from zero, and the linear solve's residual.
 
     Args:
         solve: ``solve(init, *args) -> x``, shaped like ``init``. It is not differentiated.
@@ -103,17 +104,21 @@ def implicit(
             jax.eval_shape(lambda: unknown),
             tags,
         )
-        solver = linear_solver or _default(unknown, symmetric)
+        solver = linear_solver or default_solver(unknown, symmetric)
         found = lx.linear_solve(operator, jax.tree.map(jnp.negative, forcing), solver).value
         return x, found
 
     def implicit_solution(init: PyTree, *args: Any) -> PyTree:
-        start = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float | np.ndarray) else leaf, init)
-        unknown, held = split(start)
+        unknown, held = split(as_arrays(init))
         check_floats(unknown, what="init", fix="Start from an array of floats.")
         return solution(args, eqx.combine(jax.lax.stop_gradient(unknown), held))
 
     return implicit_solution
+
+
+def as_arrays(tree: PyTree) -> PyTree:
+    """Python's floats and NumPy's arrays as JAX's, which can be differentiated in; other leaves as they are."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float | np.ndarray) else leaf, tree)
 
 
 def _along(function: Callable[[PyTree], PyTree], at: PyTree, moves: PyTree) -> PyTree:
@@ -123,7 +128,8 @@ def _along(function: Callable[[PyTree], PyTree], at: PyTree, moves: PyTree) -> P
     return jax.jvp(lambda there: function(eqx.combine(there, still)), (there,), (moves,))[1]
 
 
-def _default(unknown: PyTree, symmetric: bool) -> lx.AbstractLinearSolver:
+def default_solver(unknown: PyTree, symmetric: bool) -> lx.AbstractLinearSolver:
+    """A factorisation for few unknowns, an iteration for many."""
     leaves = jax.tree.leaves(unknown)
     if sum(int(np.prod(leaf.shape)) for leaf in leaves) <= DENSE:
         return lx.Cholesky() if symmetric else lx.LU()
@@ -131,4 +137,4 @@ def _default(unknown: PyTree, symmetric: bool) -> lx.AbstractLinearSolver:
     return Iterative(tolerance, symmetric)
 
 
-__all__ = ["DENSE", "implicit"]
+__all__ = ["DENSE", "as_arrays", "default_solver", "implicit"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import Key, check_count, exact, fault, space, unit_vector, wide_dtype
-from .._draws import unrolled
+from .._draws import normal, unrolled
 
 Directions = Literal["gaussian", "rademacher", "sphere", "orthogonal"]
 KINDS: tuple[str, ...] = ("gaussian", "rademacher", "sphere", "orthogonal")
@@ -41,8 +41,10 @@ def draw(kind: str, key: Key, like: PyTree) -> PyTree:
 
 def draw_leaf(kind: str, key: Key, number: int | Array, leaf: Array) -> Array:
     """The leaf of that number of what `draw` draws."""
-    sample = jax.random.normal if kind == "gaussian" else jax.random.rademacher
-    return sample(unrolled(jax.random.fold_in(key, number)), leaf.shape, wide_dtype(leaf))
+    key = jax.random.fold_in(key, number)
+    if kind == "gaussian":
+        return normal(key, leaf.shape, wide_dtype(leaf))
+    return jax.random.rademacher(unrolled(key), leaf.shape, wide_dtype(leaf))
 
 
 def directions(kind: str, key: Key, like: PyTree, probes: int) -> PyTree:
@@ -64,7 +66,7 @@ def directions(kind: str, key: Key, like: PyTree, probes: int) -> PyTree:
             got=probes,
             fix="Average over keys for more: nablax.estimate.average.",
         )
-    block = jax.random.normal(unrolled(key), (dim, probes), vectors.flat.dtype)
+    block = normal(key, (dim, probes), vectors.flat.dtype)
     return vectors.rows(jnp.sqrt(jnp.asarray(dim, block.dtype)) * _normalised(kind, block).T)
 
 

@@ -59,8 +59,9 @@ def forward_gradient(
 
     References:
         - Baydin, Pearlmutter, Syme, Wood and Torr, "Gradients without Backpropagation", 2022,
-          https://arxiv.org/abs/2202.08587 (after the abstract: a directional derivative in forward mode alone;
-          directions other than one Gaussian, and the moments of all, which are derived here, are ours)
+          https://arxiv.org/abs/2202.08587, and code of others after the text, https://github.com/orobix/fwdgrad (the
+          same: one Gaussian direction for all parameters, its derivative times it, then plain descent. Other
+          directions, several of them, and the moments of all, which are derived here, are ours)
     """
     check_directions(directions, probes)
 

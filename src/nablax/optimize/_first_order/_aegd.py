@@ -48,9 +48,9 @@ def aegd(
     large uses the energy up, and the run stalls.
 
     Args:
-        learning_rate: η, a number or a schedule; 0.1 by default. Half of what it is for descent: as long as r is
-            :math:`\sqrt{f+c}`, a step is that of gradient descent at η.
-        offset: c, in units of the loss, above minus its least value; 1 by default.
+        learning_rate: η, a number or a schedule; 0.1 by default, the authors'. As long as r is :math:`\sqrt{f+c}`, a
+            step is that of gradient descent at η; r falls, and the authors' rates lie slightly above those of momentum.
+        offset: c, in units of the loss, above minus its least value; 1 by default, the authors'.
         precondition: ``precondition(grads, params)``, :math:`A^{-1}` times a gradient, A symmetric and positive at the
             present parameters; none by default. An Optax transformation's momentum has no place here.
 
@@ -75,7 +75,8 @@ def aegd(
 
     References:
         - Liu and Tian, "AEGD: Adaptive Gradient Descent with Energy", 2020, https://arxiv.org/abs/2010.05109 (element
-          by element, as the authors' code); Liu et al., "Adaptive Preconditioned Gradient Descent with Energy", 2023,
+          by element, as the authors' code, https://github.com/txping/AEGD, whose weight decay is not here); Liu et al.,
+          "Adaptive Preconditioned Gradient Descent with Energy", 2023,
           https://arxiv.org/abs/2310.06733 (the metric, after the abstract and equations as others give them). The
           identity of the energy is derived here, and tested.
     """

@@ -79,8 +79,14 @@ def scale_by_steepest(
 
     References:
         - Bernstein and Newhouse, "Old Optimizer, New Norm: An Anthology", 2024, https://arxiv.org/abs/2409.20325:
-          without their averages Adam is this under "max" and Shampoo under "spectral". Written after the abstract and
-          the solution of the problem above, which was derived here. The polar factor is exact; Newton–Schulz, as in
+          without their averages Adam is this under "max" and Shampoo under "spectral". The problem with a scale for
+          each tensor and its solution are the text's proposition 7, derived here before it was read; it recommends the
+          spectral norm for layers and the longest embedding for tables, both with the scales of the library below, and
+          trains nothing.
+        - the authors' library, https://github.com/modula-systems/modula: the directions of "spectral" and, for
+          embeddings, "rows" are those of its ``dualize``, with s the root of inputs over outputs and one over the root
+          of an embedding's length; as with ``normalised`` its steps do not go with :math:`D`, but are shared out among
+          layers by masses that the user sets. The polar factor is exact here; Newton–Schulz, as there and in
           ``optax.contrib.muon``, brings singular values only near 1. Defaults for leaves without a name are ours.
     """
     for name in jax.tree.leaves(norms):

@@ -64,9 +64,9 @@ def scale_by_complex_momentum(
 
     References:
         - Lorraine, Acuna, Vicol and Duvenaud, "Complex Momentum for Optimization in Games", 2021,
-          https://arxiv.org/abs/2102.08431 (after the abstract, and the update after memory; a real rate only), a
-          chapter of Lorraine, "Scalable Nested Optimization for Deep Learning", 2024, https://arxiv.org/abs/2407.01526.
-          The angle is theirs, after memory.
+          https://arxiv.org/abs/2102.08431 (after the abstract, and the update as others write it, with a rate that is a
+          real number), a chapter of Lorraine, "Scalable Nested Optimization for Deep Learning", 2024,
+          https://arxiv.org/abs/2407.01526. The angle is theirs, after memory.
     """
     check_decays(magnitude=magnitude)
     check_not_negative(angle=angle)

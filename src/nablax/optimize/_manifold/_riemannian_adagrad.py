@@ -73,9 +73,9 @@ def riemannian_adagrad(
     Cost: a projection, a gradient and an exponential a point; memory of one number a point.
 
     References:
-        Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods", 2019, https://arxiv.org/abs/1810.00760, after the
-        abstract and notes on its Riemannian Adagrad, of which the text was not at hand; with the start and ε of
-        ``optax.adagrad``.
+        Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods", 2019, https://arxiv.org/abs/1810.00760 (after the
+        text, equation 8, but for the start and ε, which are those of ``optax.adagrad``). The authors found it
+        consistently behind their RAMSGrad, which is `riemannian_adam` with ``amsgrad``.
     """
     check_not_negative(initial_accumulator_value=initial_accumulator_value, eps=eps)
     check_rate(learning_rate)

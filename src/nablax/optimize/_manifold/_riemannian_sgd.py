@@ -71,8 +71,8 @@ def riemannian_sgd(
     References:
         - Bonnabel, "Stochastic Gradient Descent on Riemannian Manifolds", 2013, https://arxiv.org/abs/1111.5280.
         - Momentum carried by transport as in Bécigneul, Ganea, "Riemannian Adaptive Optimization Methods", 2019,
-          https://arxiv.org/abs/1810.00760 (after the abstract); its form (no damping, Nesterov's step) is
-          ``optax.sgd``'s.
+          https://arxiv.org/abs/1810.00760, and in https://github.com/geoopt/geoopt, whose memory begins with the flat
+          gradient where this one begins with zero; its form (no damping, Nesterov's step) is ``optax.sgd``'s.
     """
     check_decays(momentum=momentum)
     check_rate(learning_rate)

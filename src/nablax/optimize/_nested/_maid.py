@@ -24,8 +24,9 @@ from ..._core import (
 from ...estimate import Smoothness
 from .._outcome import all_finite, outcome
 from .._settings import check_decays, check_positive
+from ._inexact import Levels
 
-_DENSE = 256  # up to so many unknowns or hyperparameters the mixed derivative's norm is found
+Carry = dict[str, Array]
 
 
 class InexactBilevel(AbstractRecord):
@@ -165,113 +166,20 @@ def maid(
     above, below = space(start), space(x)
     dtype = below.flat.dtype
     smoothness, curvature = jax.tree.map(lambda number: jnp.asarray(number, dtype), (smoothness, curvature))
-    mu = smoothness.convexity
-    root = jnp.sqrt(curvature / mu)
-    inertia = (root - 1) / (root + 1)
+    levels = Levels(
+        lambda x: check_loss(upper(below.tree(x)), what="an upper loss"),
+        lambda x, params: check_loss(lower(below.tree(x), above.tree(params)), what="a lower loss"),
+        smoothness,
+        curvature,
+        limit,
+    )
 
-    def slope(x: Array, params: Array) -> Array:
-        return jax.grad(lambda x: check_loss(lower(below.tree(x), above.tree(params)), what="a lower loss"))(x)
-
-    def loss(x: Array) -> tuple[Array, Array]:
-        return jax.value_and_grad(lambda x: check_loss(upper(below.tree(x)), what="an upper loss"))(x)
-
-    def solved(x: Array, params: Array, epsilon: Array) -> tuple[Array, Array, Array]:
-        """The lower level's variable, how near it is to the minimum, and how many gradients it took."""
-
-        def ahead(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-            point, last, g, count = carry
-            step = point - g / curvature
-            point = step + inertia * (step - last)
-            return point, step, slope(point, params), count + 1
-
-        def far(carry: tuple[Array, ...]) -> Array:
-            return (norm(carry[2]) > mu * epsilon) & (carry[3] < limit)
-
-        begin: tuple[Array, ...] = (x, x, slope(x, params), jnp.array(1))
-        point, _, g, count = jax.lax.while_loop(far, ahead, begin)
-        return point, norm(g) / mu, count
-
-    def system(x: Array, params: Array, pull: Array, q: Array, delta: Array) -> tuple[Array, Array, Array]:
-        """Conjugate gradients: q, the residual's length, and how many products it took."""
-        _, product = jax.linearize(lambda x: slope(x, params), x)
-
-        def next_one(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-            q, rest, along, square, count = carry
-            image = product(along)
-            size = square / (along @ image)
-            q, rest = q + size * along, rest - size * image
-            after = rest @ rest
-            return q, rest, rest + after / square * along, after, count + 1
-
-        def far(carry: tuple[Array, ...]) -> Array:
-            return (jnp.sqrt(carry[3]) > delta) & (carry[4] < limit)
-
-        rest = pull - product(q)
-        begin: tuple[Array, ...] = (q, rest, rest, rest @ rest, jnp.array(1))
-        q, _, _, _, count = jax.lax.while_loop(far, next_one, begin)
-        return q, norm(pull - product(q)), count + 1  # the residual anew: the carried one drifts
-
-    def bounded(x: Array, params: Array, epsilon: Array, q: Array, delta: Array) -> tuple[Array, Array]:
-        """The hypergradient and ω."""
-        pull = jax.vjp(lambda params: slope(x, params), params)[1]
-        size = _mixed_norm(pull, x, params) if smoothness.mixed_norm is None else smoothness.mixed_norm
-        length, short = norm(q) + delta / mu, delta / mu
-        moved = (smoothness.upper + smoothness.hessian * length) / mu * epsilon
-        omega = size * short + (size + smoothness.mixed * epsilon) * moved + smoothness.mixed * length * epsilon
-        return -pull(q)[0], jnp.asarray(omega, x.dtype)
-
-    def turn(carry: dict[str, Array], _: None) -> tuple[dict[str, Array], dict[str, Array]]:
-        params = carry["params"]
-
-        def reached(at: dict[str, Array]) -> Array:
-            """Whether the last lower solve came as near as it was asked to: if not, asking for more is of no use."""
-            return at["near"] <= at["accuracy"]
-
-        def look(at: dict[str, Array]) -> dict[str, Array]:
-            shrunk = jnp.where(at["try"] == 0, 1.0, 0.5)
-            epsilon, delta = shrunk * at["accuracy"], shrunk * at["residual"]
-            x, near, gradients = solved(at["x"], params, epsilon)
-            value, pull = loss(x)
-            q, rest, products = system(x, params, pull, at["q"], delta)
-            z, omega = bounded(x, params, near, q, rest)
-            found = {
-                "x": x,
-                "q": q,
-                "z": z,
-                "omega": omega,
-                "near": near,
-                "value": value.astype(dtype),
-                "pull": norm(pull),
-            }
-            counted = {"gradients": at["gradients"] + gradients, "products": at["products"] + products}
-            return found | counted | {"accuracy": epsilon, "residual": delta, "try": at["try"] + 1}
-
-        def unsure(at: dict[str, Array]) -> Array:
-            return (at["omega"] > (1 - trust) * norm(at["z"])) & (at["try"] < tries) & reached(at)
-
-        zero = jnp.zeros((), dtype)
-        kept = {name: carry[name] for name in ("x", "q", "accuracy", "residual", "gradients", "products")}
-        none = {"z": jnp.zeros_like(params), "omega": zero + jnp.inf, "near": zero, "value": zero, "pull": zero}
-        at = jax.lax.while_loop(unsure, look, kept | none | {"try": jnp.array(0)})
-        length = norm(at["z"])
-        least = at["value"] - at["pull"] * at["near"] - smoothness.upper / 2 * at["near"] ** 2
-
-        def search(now: dict[str, Array]) -> dict[str, Array]:
-            alpha = jnp.where(now["try"] == 0, 1.0, 0.5) * now["rate"]
-            moved = params - (alpha * at["z"]).astype(params.dtype)
-            x, near, gradients = solved(at["x"], moved, at["accuracy"])
-            value, pull = loss(x)
-            most = value + norm(pull) * near + smoothness.upper / 2 * near**2
-            good = most - least + decrease * alpha * length**2 <= 0
-            counted = {"gradients": now["gradients"] + gradients, "try": now["try"] + 1}
-            return {"params": moved, "x": x, "rate": alpha, "good": good} | counted
-
-        begin = {"params": params, "x": at["x"], "rate": carry["rate"], "good": jnp.array(False)}
-        begin |= {"gradients": at["gradients"], "try": jnp.array(0)}
-        end = jax.lax.while_loop(lambda now: ~now["good"] & (now["try"] < tries) & reached(at), search, begin)
+    def turn(carry: Carry, _: None) -> tuple[Carry, Carry]:
+        at = _trusted(levels, carry, trust, tries)
+        end = _searched(levels, carry, at, decrease, tries)
         good, factor = end["good"], jnp.where(end["good"], 1.1, 0.5)
         following = {
-            "params": jnp.where(good, end["params"], params),
+            "params": jnp.where(good, end["params"], carry["params"]),
             "x": jnp.where(good, end["x"], at["x"]),
             "q": at["q"],
             "accuracy": factor * at["accuracy"],
@@ -280,6 +188,7 @@ def maid(
             "gradients": end["gradients"],
             "products": at["products"],
         }
+        length = norm(at["z"])
         seen = {name: following[name] for name in ("rate", "gradients", "products")}
         seen |= {"accuracy": at["accuracy"], "value": at["value"], "near": at["near"], "good": good}
         return following, seen | {"bound": at["omega"] / jnp.where(length == 0, 1, length)}
@@ -305,17 +214,57 @@ def maid(
     )
 
 
-def _mixed_norm(pull: Callable[[Array], tuple[Array]], x: Array, params: Array) -> Float[Array, ""]:
-    """The largest singular value of the mixed derivative, by its matrix over the shorter side."""
-    if min(x.size, params.size) > _DENSE:
-        raise fault(
-            expected=f"mixed_norm, where there are more than {_DENSE} unknowns and hyperparameters",
-            got="none",
-            fix="Pass Smoothness(mixed_norm=...), a bound on the mixed derivative's largest singular value.",
-        )
-    if x.size <= params.size:
-        matrix = jax.vmap(lambda row: pull(row)[0])(jnp.eye(x.size, dtype=x.dtype))
-    else:
-        push = jax.linear_transpose(lambda row: pull(row)[0], x)
-        matrix = jax.vmap(lambda row: push(row)[0])(jnp.eye(params.size, dtype=params.dtype))
-    return jnp.linalg.norm(matrix, 2)
+def _trusted(levels: Levels, carry: Carry, trust: float, tries: int) -> Carry:
+    """Solve both, nearer and nearer, until the hypergradient z is known to go down."""
+    params, zero = carry["params"], jnp.zeros((), carry["x"].dtype)
+
+    def look(at: Carry) -> Carry:
+        shrunk = jnp.where(at["try"] == 0, 1.0, 0.5)
+        epsilon, delta = shrunk * at["accuracy"], shrunk * at["residual"]
+        x, near, gradients = levels.solved(at["x"], params, epsilon)
+        value, pull = jax.value_and_grad(levels.upper)(x)
+        q, rest, products = levels.system(x, params, pull, at["q"], delta)
+        z, omega = levels.bounded(x, params, near, q, rest)
+        found = {
+            "x": x,
+            "q": q,
+            "z": z,
+            "omega": omega,
+            "near": near,
+            "value": value.astype(zero.dtype),
+            "pull": norm(pull),
+        }
+        counted = {"gradients": at["gradients"] + gradients, "products": at["products"] + products}
+        return found | counted | {"accuracy": epsilon, "residual": delta, "try": at["try"] + 1}
+
+    def unsure(at: Carry) -> Array:
+        return (at["omega"] > (1 - trust) * norm(at["z"])) & (at["try"] < tries) & _reached(at)
+
+    kept = {name: carry[name] for name in ("x", "q", "accuracy", "residual", "gradients", "products")}
+    none = {"z": jnp.zeros_like(params), "omega": zero + jnp.inf, "near": zero, "value": zero, "pull": zero}
+    return jax.lax.while_loop(unsure, look, kept | none | {"try": jnp.array(0)})
+
+
+def _searched(levels: Levels, carry: Carry, at: Carry, decrease: float, tries: int) -> Carry:
+    """Shorten the step along -z until the exact upper loss is known to fall."""
+    params, upper, length = carry["params"], levels.smoothness.upper, norm(at["z"])
+    least = at["value"] - at["pull"] * at["near"] - upper / 2 * at["near"] ** 2
+
+    def search(now: Carry) -> Carry:
+        alpha = jnp.where(now["try"] == 0, 1.0, 0.5) * now["rate"]
+        moved = params - (alpha * at["z"]).astype(params.dtype)
+        x, near, gradients = levels.solved(at["x"], moved, at["accuracy"])
+        value, pull = jax.value_and_grad(levels.upper)(x)
+        most = value + norm(pull) * near + upper / 2 * near**2
+        good = most - least + decrease * alpha * length**2 <= 0
+        counted = {"gradients": now["gradients"] + gradients, "try": now["try"] + 1}
+        return {"params": moved, "x": x, "rate": alpha, "good": good} | counted
+
+    begin = {"params": params, "x": at["x"], "rate": carry["rate"], "good": jnp.array(False)}
+    begin |= {"gradients": at["gradients"], "try": jnp.array(0)}
+    return jax.lax.while_loop(lambda now: ~now["good"] & (now["try"] < tries) & _reached(at), search, begin)
+
+
+def _reached(at: Carry) -> Array:
+    """Whether the last lower solve came as near as it was asked to: if not, asking for more is of no use."""
+    return at["near"] <= at["accuracy"]

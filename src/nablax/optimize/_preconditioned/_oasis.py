@@ -89,9 +89,10 @@ def oasis(
 
     References:
         - Jahani et al., "Doubly Adaptive Scaled Algorithm for Machine Learning Using Second-Order Information", 2021,
-          https://arxiv.org/abs/2109.05198 (after the abstract and memory of the text; there is no code of the authors
-          at hand). Keeping the rate where the parameters stand still is ours, and so are the numbers of probes and the
-          first rate.
+          https://arxiv.org/abs/2109.05198, and code of others after the text,
+          https://github.com/bogdantoader/simplecryoem (the same D, floor, rate and step; its products are of the last
+          parameters, and averaged over steps, for a Hessian that does not change). Keeping the rate where the
+          parameters stand still is ours, and so are the numbers of probes and the first rate.
     """
     check_key(key)
     check_decays(b2=b2)

@@ -72,10 +72,11 @@ def scale_by_saddle_free_newton(
 
     References:
         - Pascanu, Dauphin, Ganguli and Bengio, "On the saddle point problem for non-convex optimization", 2014,
-          https://arxiv.org/abs/1405.4604, and Dauphin et al., 2014, https://arxiv.org/abs/1406.2572 (after the
-          abstracts and memory of the text: the absolute value in a Krylov space, λ by the loss). There the basis begins
-          elsewhere and has the last step in it; starting it at the gradient, so that no part of that is lost, the grid
-          of λ and the number of dimensions are ours, and there is one step in a space instead of several.
+          https://arxiv.org/abs/1405.4604, and Dauphin et al., 2014, https://arxiv.org/abs/1406.2572.
+        - code of others, which lists where it leaves the text, https://github.com/dave-fernandes/SaddleFreeOptimizer
+          (the same: Lanczos from the gradient, 20 dimensions, the absolute value there plus λ. It makes no basis
+          orthogonal again, may make further steps in a space, and follows one λ from 0.01 by how well the loss was
+          foretold, where the text tries several and takes the one of the lowest loss, as here). The grid of λ is ours.
     """
     dimensions = check_count(dimensions, what="dimensions")
     several = isinstance(damping, Sequence)

@@ -30,7 +30,7 @@ register_rule(
 
 
 def scale_by_thermodynamic_natural_gradient(
-    time: float, *, damping: float = 1e-3, temperature: float = 0.0, steps: int = 100, key: Key
+    time: float, *, damping: float = 1e-2, temperature: float = 0.0, steps: int = 100, key: Key
 ) -> optax.GradientTransformationExtraArgs:
     r"""Where a relaxation towards the natural gradient has come to after some time, without a learning rate.
 
@@ -44,7 +44,8 @@ def scale_by_thermodynamic_natural_gradient(
 
     Args:
         time: t of the relaxation, in units of one over the curvature: 0 is the gradient itself.
-        damping: λ, in units of the curvature; 1e-3 by default, ours.
+        damping: λ, in units of the curvature; 1e-2 by default, the authors' for images; for a language model they
+            took 1.
         temperature: T, in units of the loss; 0, no noise, by default.
         steps: of the simulation, 100 by default. It is stable where ``time / steps`` is below two over the largest
             curvature, and x grows without bound otherwise.
@@ -66,16 +67,23 @@ def scale_by_thermodynamic_natural_gradient(
         ...     x, _ = rule.update(curvature * w, rule.init(w), product_fn=lambda v: curvature * v)
         ...     print([round(float(part), 2) for part in x])
         [0.5, 4.0]
-        [0.82, 1.0]
-        [1.0, 1.0]
+        [0.81, 1.0]
+        [0.98, 1.0]
 
     Cost: ``steps`` products.
 
     References:
         - Donatella, Duffield, Aifer, Melanson, Crooks and Coles, "Thermodynamic Natural Gradient Descent", 2024,
-          https://arxiv.org/abs/2405.13817 (after the abstract and what others say of it: the equation, its stationary
-          law, the start at the gradient). Simulating it by Euler's rule, and the defaults, are ours. That the
-          relaxation may go on while the next gradient is computed, which the authors found to help, is not here.
+          https://arxiv.org/abs/2405.13817 (after the text: the equation, its stationary law, the start at the gradient
+          as one of two, Euler's rule, the default of λ). For images the authors took a learning rate of 1e-2, steps of
+          a tenth of the machine's time constant and fifty constants, after which it went as the exact solve, and noise
+          below a variance of 1e-2 made no difference. Not here: their Algorithm 1 goes on from where the last
+          relaxation ended, and a delay before the new gradient comes in; a little of it helped them, as momentum
+          does. For language they gave x to Adam: `scale_by_thermodynamic_natural_gradient` before
+          ``optax.scale_by_adam``.
+        - the authors' package for such relaxations, https://github.com/normal-computing/thermox, draws them exactly, by
+          the eigenvectors of the matrix, and takes the mean over the path for the solution. 100 steps and no noise are
+          our defaults.
     """
     check_key(key)
     check_not_negative(time=time, temperature=temperature)
@@ -116,7 +124,7 @@ def thermodynamic_natural_gradient(
     learning_rate: optax.ScalarOrSchedule,
     time: float,
     *,
-    damping: float = 1e-3,
+    damping: float = 1e-2,
     temperature: float = 0.0,
     steps: int = 100,
     key: Key,
@@ -128,7 +136,7 @@ def thermodynamic_natural_gradient(
     Args:
         learning_rate: η, a number or a schedule; no unit where the time is long, a gradient's rate where it is short.
         time: t of the relaxation, in units of one over the curvature.
-        damping: λ, in units of the curvature; 1e-3 by default.
+        damping: λ, in units of the curvature; 1e-2 by default.
         temperature: T, in units of the loss; 0 by default.
         steps: of the simulation, 100 by default.
         key: of the noise.
@@ -146,8 +154,8 @@ def thermodynamic_natural_gradient(
         >>> step = jax.jit(follow.train_step(lambda w, scale: jnp.sum(scale * w**2) / 2, optimizer))
         >>> w, scale = jnp.ones(2), jnp.array([0.5, 4.0])
         >>> w, _, _ = step(w, optimizer.init(w), scale)
-        >>> bool(jnp.all(jnp.abs(w) < 0.01))
-        True
+        >>> [round(abs(float(part)), 2) for part in w]
+        [0.02, 0.0]
 
     Cost: that of `scale_by_thermodynamic_natural_gradient`.
 

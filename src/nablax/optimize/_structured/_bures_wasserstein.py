@@ -66,9 +66,11 @@ def bures_wasserstein_loss(
 
     References:
         - Bréchet, Papagiannouli, An and Montúfar, "Critical Points and Convergence Analysis of Generative Deep Linear
-          Networks Trained with Bures-Wasserstein Loss", 2023, https://arxiv.org/abs/2303.03027, after the abstract: the
-          loss, its smoothing, its critical points. The form by the nuclear norm is well known; both derivatives and
-          the saddles' curvature were derived here.
+          Networks Trained with Bures-Wasserstein Loss", 2023, https://arxiv.org/abs/2303.03027, and the authors' code,
+          https://github.com/brechetp/BW-linear-networks: the loss by the nuclear norm, its smoothing, the gradient and
+          the least loss are the same. There the gradient without smoothing keeps :math:`UV^\top` where singular values
+          are zero, that with smoothing takes the inverse of a matrix root, and τ is cut to the kth eigenvalue of
+          :math:`\Sigma_0`. Second derivatives and the saddles' curvature were derived here.
     """
     w = check_shape(factor, (None, None), what="factor", fix="Pass a matrix, dim by width.")
     r = check_shape(target, (len(w), None), what="target", fix="Pass a matrix with as many rows as the factor.")

@@ -183,10 +183,14 @@ def convex_relu(
 
     References:
         - Bai, Gautam and Sojoudi, "Efficient Global Optimization of Two-layer ReLU Networks", 2022,
-          https://arxiv.org/abs/2201.01965, after the abstract: the method and sampled patterns.
-        - Pilanci and Ergen, 2020, https://arxiv.org/abs/2002.10553, for the convex problem. The splitting, its solve,
-          the balance of the penalty ρ and the bound from the method's own multipliers were derived here. The robust
-          problem is `robust_relu`.
+          https://arxiv.org/abs/2201.01965, and the first author's code, https://github.com/Bai-YT/Convex-NN-Training
+          (the convex problem, patterns of normal u, and how units are had from its solution are the same; it is solved
+          by a general solver there). The splitting was derived here, and turned out to be that which others have after
+          the paper's algorithm 3.1 (the student project baADMM), where the multipliers' step may be shorter and ρ does
+          not change. The paper's cheaper variant, which updates blocks of patterns drawn at random, is not here.
+        - Pilanci and Ergen, 2020, https://arxiv.org/abs/2002.10553, for the convex problem. The linear solve in as many
+          unknowns as rows, the balance of ρ and the bound from the method's own multipliers were derived here. The
+          robust problem is `robust_relu`.
     """
     x, y, on = checked_problem(inputs, targets, patterns, penalty, steps, tolerance)
     return proved(_solved(x, y, on, jnp.asarray(penalty, x.dtype), steps, tolerance), steps, tolerance, throw)

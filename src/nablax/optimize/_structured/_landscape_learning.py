@@ -122,6 +122,9 @@ def landscape_learning(
         - Liu, Mao, Tendulkar, Wang and Vondrick, "Landscape Learning for Neural Network Inversion", 2022,
           https://arxiv.org/abs/2206.09027, after the abstract and the authors' summary: trajectories, the sum over
           them, the buffer and the turns. One start for all, all settings, and the mean in place of the sum are ours.
+          Others, https://github.com/adam-mehdi/NeuralInversion, say that the paper descends by Adam at 0.1 for 20
+          steps, 256 targets at once, over 500 rounds, and trains the map by AdamW at 1e-4, as often as there are steps,
+          each time on one of them.
     """
     f = checked_loss(loss, fix=_LOSS)
     check_callable(mapping, what="mapping", fix="Write mapping(params, z) -> x, of one z.", takes=2)

@@ -32,7 +32,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2310.14036",
     rooms=("diagnose",),
     row=35,
-    read="abstract",
+    read="code",
 )
 
 Weights = tuple[Array, Array, Array]
@@ -116,11 +116,12 @@ def _played() -> tuple[Float[Array, "2 3"], Float[Array, "2 rounds 2"]]:
     rows: list[Array] = []
     paths: list[Array] = []
     for alternating in (False, True):
-        # The rounds of the game are the object itself; two players in turn are no training loop of one loss.
+
         def play(z: tuple[Array, Array], _: None, alternating: bool = alternating) -> tuple[tuple, Array]:
             first = z[0] - rate * z[1]
             return (first, z[1] + rate * (first if alternating else z[0])), jnp.stack(z)
 
+        # Own loop: the rounds of the game are the object itself, of two players in turn.
         last, path = jax.lax.scan(play, start, length=_ROUNDS)
         ends, paths = [last], [*paths, path]
         for drift in (True, False):

@@ -26,7 +26,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2105.02716",
     rooms=("diagnose",),
     row=68,
-    read="abstract",
+    read="text",
 )
 
 Params = dict[str, Array]

@@ -88,12 +88,12 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             logits = model(deform(image, field))
             return logits[label] - jnp.max(jnp.where(jnp.arange(10) == label, -jnp.inf, logits))
 
-        # An attack, not training: each step is along signs and back into the box.
         def descend(field: Array, _: None) -> tuple[Array, Array]:
             after = jnp.clip(field - 0.1 * jnp.sign(jax.grad(margin)(field)), -_REACH, _REACH)
             return after, margin(after)
 
         draws = jax.random.uniform(key, (tries // 20, 8, 8, 2), minval=-_REACH, maxval=_REACH)
+        # Own loop: an attack, each step along signs and back into the box.
         _, found = jax.vmap(lambda field: jax.lax.scan(descend, field, length=20))(draws)
         return jnp.min(found), jnp.min(jax.vmap(margin)(draws[:20]))
 

@@ -97,6 +97,7 @@ def _distance(make: Callable[[], Learner], key: Key, pairs: int) -> Float[Array,
     def update(p: tuple, pair: tuple[Array, Array]) -> tuple[tuple, None]:
         return together.update(p, *pair), None
 
+    # Own loops: a learner is its own update, and descent is put beside it pair by pair.
     exact = jax.lax.scan(descent, weights, (a, b))[0]
     (first, second), third = jax.lax.scan(update, ((weights[0], weights[1]), weights[2]), (a, b))[0]
     found = jnp.stack([first, second, third])

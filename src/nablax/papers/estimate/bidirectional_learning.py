@@ -112,6 +112,7 @@ def _run(way: str, steps: int) -> Run:
                 images = images + 0.25 * _ATTACK * uphill(images)
                 return jnp.clip(jnp.clip(images, test_x - _ATTACK, test_x + _ATTACK), 0, 1)
 
+            # Own loop: an attack, along signs and back into the box.
             return right(jax.lax.fori_loop(0, _CLIMBS, climb, start))
 
         noise_key, *starts = jax.random.split(test_key, 1 + _RESTARTS)

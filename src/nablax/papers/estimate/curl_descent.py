@@ -4,6 +4,8 @@ Two-layer linear networks started beside a solution, at random signs of input or
 units taught by another, started from small weights, with one of its readout weights flipped.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import Key
 from ...estimate import rule_flipped
 from .._contrast import Contrast
+from .._problems._descent import descended
 from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
 
@@ -112,15 +115,16 @@ def _followed(key: Key, networks: int, sizes: tuple[int, int], *, hidden: bool) 
 
 
 def _descended(
-    loss: object, signs: PyTree, params: PyTree, rate: float | Array, steps: int
+    loss: Callable[[PyTree], Array], signs: PyTree, params: PyTree, rate: float | Array, steps: int
 ) -> tuple[PyTree, Float[Array, " steps"]]:
-    rule = rule_flipped(loss, signs)  # type: ignore[arg-type]
-
-    def step(params: PyTree, _: None) -> tuple[PyTree, Array]:
-        value, grads = rule(params)
-        return jax.tree.map(lambda p, g: p - rate * g, params, grads), value
-
-    return jax.lax.scan(step, params, length=steps)
+    return descended(
+        loss,
+        params,
+        optax.sgd(rate),
+        steps,
+        value_and_grad=lambda loss: rule_flipped(loss, signs),
+        record=lambda params, state, value: value,
+    )
 
 
 def _run(flipped: bool, steps: int) -> Run:

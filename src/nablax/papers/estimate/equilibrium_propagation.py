@@ -145,6 +145,7 @@ def _missed(key: Key, data: tuple[Array, Array], sizes: tuple[int, ...]) -> dict
             return jax.tree.map(lambda now, new: 0.5 * (now + new), u, drive), None
 
         zeros = tuple(jnp.zeros((len(batch[0]), size)) for size in sizes[1:])
+        # Own loop: a network that settles.
         a = net.activate(jax.lax.scan(update, zeros, length=200)[0])
         return a if top is None else (*a[:-1], top)
 

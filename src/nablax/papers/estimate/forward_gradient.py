@@ -25,7 +25,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2202.08587",
     rooms=("estimate",),
     row=95,
-    read="abstract",
+    read="code",
 )
 
 _BATCH = 32

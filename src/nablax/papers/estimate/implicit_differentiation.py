@@ -88,6 +88,7 @@ def _run(
             return hessian @ w - x.T @ y / rows + strength * w
 
         def descend(start: Array, strength: Array) -> Array:
+            # Own loop: the solver that is differentiated through.
             return jax.lax.scan(lambda w, _: (w - rate * slope(w, strength), None), start, length=steps)[0]
 
         start = jnp.zeros(x.shape[1])

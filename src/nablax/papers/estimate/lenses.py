@@ -79,6 +79,7 @@ def _by_derivative(start: Array, x: Array, y: Array, key: Key) -> Array:
         change = lens.get(bits) ^ wanted[None]
         return table ^ lens.put(bits, change)[: 2**_BITS], None
 
+    # Own loop: bits have no gradient and no optimiser.
     return jax.lax.scan(step, start, (x, y))[0]
 
 
@@ -96,6 +97,7 @@ def _by_flips(batch: int) -> Callable[[Array, Array, Array, Key], Array]:
             flipped = table ^ (jnp.arange(2**_BITS) == jax.random.randint(key, (), 0, 2**_BITS))
             return jnp.where(right(flipped, latest) > right(table, latest), flipped, table), None
 
+        # Own loop: as above.
         return jax.lax.scan(step, start, (jnp.arange(len(y)), jax.random.split(key, len(y))))[0]
 
     return run

@@ -107,6 +107,7 @@ def _run(name: str, full: bool) -> Callable[[Array, Key], Array]:
         if name == "metagradient":
             _, score = metagradient(update, validated, steps=steps, branching=_BRANCHING)(jnp.ones(train), start)
         else:
+            # Own loop: the same update as that which is differentiated through.
             (net, _), _ = jax.lax.scan(lambda s, t: (update(s, jnp.ones(train), t), None), start, jnp.arange(steps))
             if name == "loss at the end":
                 score = each(net)

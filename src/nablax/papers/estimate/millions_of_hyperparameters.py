@@ -84,6 +84,7 @@ def _run(name: str, outer: int) -> Callable[[Array, Key], Array]:
 
         def step(carry: tuple[Array, Array, PyTree], _: None) -> tuple[tuple[Array, Array, PyTree], None]:
             w, log, state = carry
+            # Own loops: two levels, each with its parameters.
             w = jax.lax.fori_loop(0, _INNER, lambda _, w: w - _RATE * jax.grad(lower)(w, log), w)
             if grid:
                 return (w, log, state), None
@@ -94,6 +95,7 @@ def _run(name: str, outer: int) -> Callable[[Array, Key], Array]:
         start = jnp.log(setting) if grid else jnp.log(1e-3)
         log = jnp.full((64, 10) if each else (1, 1), start)
         weights = jnp.zeros((64, 10))
+        # Own loop: as above.
         (w, *_), _ = jax.lax.scan(step, (weights, log, optimizer.init(log)), length=outer)
         return 100 * jnp.mean((jnp.argmax(validation @ w, 1) == wanted).astype(w.dtype))
 

@@ -24,7 +24,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2503.24322",
     rooms=("estimate",),
     row=48,
-    read="abstract",
+    read="code",
 )
 
 _RATES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from ..._core import Key
 from ...estimate import feasibility
 from .._problems._classifier import cross_entropy, pooled_digits
+from .._problems._training import trained
 from .._problems._tuning import Runs, tuned
 from .._records import Check, Paper
 
@@ -121,8 +122,12 @@ def _run(
             sign = sign + through - jax.lax.stop_gradient(through)
         return jax.vmap(layers[1])(sign)
 
-    def loss(layers: Layers, x: Array, y: Array) -> Array:
-        return cross_entropy(logits(layers, x), y)
+    def loss(layers: Layers, batch: tuple[Array, Array]) -> Array:
+        return cross_entropy(logits(layers, batch[0]), batch[1])
+
+    def drawn(key: Key) -> tuple[Array, Array]:
+        rows = jax.random.randint(key, (_BATCH,), 0, _TRAIN)
+        return data[0][rows], data[1][rows]
 
     def run(setting: Array, key: Key) -> Array:
         keys = jax.random.split(key, 3)
@@ -133,18 +138,14 @@ def _run(
         if activation == "sign":
             wide = layers[1].weight / (2 * _LEVEL)
             layers = layers[0], eqx.tree_at(lambda layer: layer.weight, layers[1], wide)
-        optimizer = optax.adam(setting)
-        project = None if adam else feasibility(activation, method=method, steps=steps, strength=setting, level=_LEVEL)
-
-        def step(carry: tuple[Layers, Any], key: Key) -> tuple[tuple[Layers, Any], None]:
-            layers, state = carry
-            rows = jax.random.randint(key, (_BATCH,), 0, _TRAIN)
-            if project is not None:
-                return (project(layers, data[0][rows], data[1][rows])[0], state), None
-            updates, state = optimizer.update(jax.grad(loss)(layers, data[0][rows], data[1][rows]), state)
-            return (optax.apply_updates(layers, updates), state), None
-
-        (layers, _), _ = jax.lax.scan(step, (layers, optimizer.init(layers)), jax.random.split(keys[2], batches))
+        if adam:
+            layers, _ = trained(loss, layers, optax.adam(setting), lambda _, key: drawn(key), batches, key=keys[2])
+        else:
+            project = feasibility(activation, method=method, steps=steps, strength=setting, level=_LEVEL)
+            # Own loop: no gradient, for a batch ends in the weights nearest to which its constraints hold.
+            layers, _ = jax.lax.scan(
+                lambda layers, key: (project(layers, *drawn(key))[0], None), layers, jax.random.split(keys[2], batches)
+            )
         right = jnp.argmax(logits(layers, data[0][_TRAIN:]), axis=1) == data[1][_TRAIN:]
         return 100 * jnp.mean(right.astype(jnp.float32))
 

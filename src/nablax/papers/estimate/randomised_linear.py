@@ -24,7 +24,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2201.13195",
     rooms=("estimate",),
     row=206,
-    read="abstract",
+    read="code",
 )
 
 _BATCH, _TRAIN, _WIDTH, _SHARE = 64, 1200, 64, 0.2

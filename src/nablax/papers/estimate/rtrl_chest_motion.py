@@ -138,6 +138,7 @@ def _recurrent(rate: Array, key: Key, inputs: Array, wanted: Array, units: int) 
         return (optax.apply_updates(params, updates), state, opt_state), predicted
 
     start = params, learner.init(params, jnp.zeros(units)), optimizer.init(params)
+    # Own loop: the learner has a state of its own, and predicts each sample before it learns of it.
     return jax.lax.scan(step, start, (inputs, wanted))[1]
 
 
@@ -149,6 +150,7 @@ def _adaptive(rate: Array, inputs: Array, wanted: Array) -> Float[Array, "sample
         predicted = weight @ u
         return weight - rate * jnp.outer(predicted - y, u) / jnp.sum(u**2), predicted
 
+    # Own loop: as above.
     return jax.lax.scan(step, jnp.zeros((wanted.shape[1], inputs.shape[1] + 1)), (inputs, wanted))[1]
 
 

@@ -26,7 +26,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1308.3432",
     rooms=("estimate",),
     row=42,
-    read="abstract",
+    read="code",
 )
 
 _BATCH, _TRAIN, _UNITS, _DRAWS = 32, 1200, 40, 4

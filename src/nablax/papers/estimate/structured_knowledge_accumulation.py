@@ -114,6 +114,7 @@ def _run(key: Key, rate: float, steps: int, slope: Callable[[PyTree, Key], PyTre
         decisions = jnp.concatenate([jnp.mean(d, axis=0) for d in state.decisions])
         return (weights, state), {"net": found.net, "decisions": decisions}
 
+    # Own loop: the rule remembers decisions, beside the weights.
     return jax.lax.scan(step, (weights, rule.init(weights, x)), length=steps)[1]
 
 

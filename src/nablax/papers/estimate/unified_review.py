@@ -101,6 +101,7 @@ def _steps(name: str, dimension: int) -> Callable[[Array, Key], Array]:
             x, number = carry
             return x - rate * gradient(x, jax.random.fold_in(run_key, number)), number + 1
 
+        # Own loop: it ends at a goal.
         return jax.lax.while_loop(lambda c: (loss(c[0]) > goal) & (c[1] < most), step, (start, jnp.array(0)))[1]
 
     return run

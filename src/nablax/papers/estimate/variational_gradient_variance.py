@@ -11,11 +11,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...estimate import LocationScale, reparametrised_gradient
 from .._contrast import Contrast, Curve
+from .._problems._descent import descended
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -87,8 +89,7 @@ def _posterior(dimension: int, key: Key) -> tuple[Array, Array]:
     signed = x * jnp.where(jax.random.bernoulli(label_key, share), 1.0, -1.0)[:, None]
 
     # The curvature lies between 1 and 3.
-    descended = jax.lax.fori_loop(0, 100, lambda _, z: z - 0.4 * jax.grad(_loss)(z, signed), jnp.zeros(dimension))
-    return signed, descended
+    return signed, descended(lambda z: _loss(z, signed), jnp.zeros(dimension), optax.sgd(0.4), 100)[0]
 
 
 def _loss(z: Float[Array, " dim"], signed: Array) -> Float[Array, ""]:

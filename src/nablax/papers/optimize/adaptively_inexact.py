@@ -9,12 +9,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...estimate import Smoothness
 from ...optimize import maid
 from .._contrast import Contrast
+from .._problems._descent import descended
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -112,6 +114,7 @@ def _beforehand(ridge: _Ridge, accuracy: Array, rate: Array, *, falling: bool) -
             return point, after, slope(point), count + 1
 
         begin: tuple[Array, ...] = (x, x, slope(x), passes + 1)
+        # Own loops: each level ends at a tolerance of its own, and passes are counted.
         x, _, _, passes = jax.lax.while_loop(
             lambda now: (jnp.linalg.norm(now[2]) > float(np.exp(_LOW)) * epsilon) & (now[3] < _BUDGET), ahead, begin
         )
@@ -127,6 +130,7 @@ def _beforehand(ridge: _Ridge, accuracy: Array, rate: Array, *, falling: bool) -
 
         rest = pull - product(q)
         rested: tuple[Array, ...] = (q, rest, rest, passes + 1)
+        # Own loop: as above.
         q, _, _, passes = jax.lax.while_loop(
             lambda now: (jnp.linalg.norm(now[1]) > epsilon) & (now[3] < _BUDGET), conjugate, rested
         )
@@ -135,6 +139,7 @@ def _beforehand(ridge: _Ridge, accuracy: Array, rate: Array, *, falling: bool) -
 
     zeros = jnp.zeros(_DIM)
     start: tuple[Array, ...] = (zeros, zeros, zeros, jnp.array(0))
+    # Own loop: as above.
     _, (values, passes) = jax.lax.scan(step, start, jnp.arange(3000))
     return _at_budget(values, passes)
 
@@ -149,12 +154,8 @@ def _least(ridge: _Ridge) -> Array:
     """The lowest upper loss, by descents with momentum on the exact one from several starts."""
 
     def run(start: Array) -> Array:
-        def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
-            params, mean = carry
-            mean = 0.9 * mean + jax.grad(ridge.exact)(params)
-            return (params - 3.0 * mean, mean), ridge.exact(params)
-
-        return jnp.nanmin(jax.lax.scan(step, (start, jnp.zeros(_DIM)), length=3000)[1])
+        record = {"record": lambda params, state, value: value}
+        return jnp.nanmin(descended(ridge.exact, start, optax.sgd(3.0, 0.9), 3000, **record)[1])
 
     return jnp.min(jax.vmap(run)(jnp.stack([jnp.full(_DIM, value) for value in (-4.0, -2.0, 0.0, 1.0)])))
 

@@ -1,4 +1,8 @@
-"""AdEMAMix, Optax's, beside Adam with as many momenta to choose from: Rosenbrock's valley and a small network."""
+"""AdEMAMix, Optax's, beside Adam with as many momenta to choose from: Rosenbrock's valley and a small network.
+
+Rule, schedules (half-lives, not decays, grow linearly) and the weight of 5 are those of the authors' code,
+https://github.com/apple/ml-ademamix, whose average of old gradients is not corrected for its start either.
+"""
 
 from collections.abc import Callable
 
@@ -21,7 +25,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2409.03137",
     rooms=("optimize",),
     row=163,
-    read="abstract",
+    read="code",
 )
 
 _VALLEY, _DIGITS, _BATCH = 500, 600, 32

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from ..._core import Key
 from ...optimize import aegd
 from .._contrast import Contrast
+from .._problems._descent import descended
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -68,15 +69,7 @@ def _rules(problem: _Problem) -> dict[str, Callable[[Array], optax.GradientTrans
 
 def _worst(problem: _Problem, make: Callable, start: Array, rate: Array) -> tuple[Array, Array]:
     """The largest loss on the way and the last one, both over the first."""
-    rule = make(rate)
-
-    def step(carry: tuple, _: None) -> tuple[tuple, Array]:
-        x, state = carry
-        value, grads = jax.value_and_grad(problem.loss)(x)
-        updates, state = optax.with_extra_args_support(rule).update(grads, state, x, value=value)
-        return (optax.apply_updates(x, updates), state), value
-
-    (x, _), values = jax.lax.scan(step, (start, rule.init(start)), length=_STEPS)
+    _, values = descended(problem.loss, start, make(rate), _STEPS, record=lambda x, state, value: value)
     values = jnp.where(jnp.isfinite(values), values, jnp.inf)
     # A loss without bound is one of 1e30, so that means stay numbers.
     return jnp.minimum(jnp.max(values) / values[0], 1e30), jnp.minimum(values[-1] / values[0], 1e30)

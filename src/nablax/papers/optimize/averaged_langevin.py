@@ -72,6 +72,7 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
             theta = theta - rate * jax.grad(planted.loss)(theta)
             return theta / jnp.linalg.norm(theta), None
 
+        # Own loop: back onto the sphere after each step.
         return jax.lax.scan(step, start / jnp.linalg.norm(start), length=_STEPS)[0] @ planted.direction
 
     grid = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)

@@ -105,6 +105,7 @@ def _with(rule: Callable[[Array], optax.GradientTransformation]) -> Run:
 
             def moved(x: Array) -> Array:
                 keys = jax.random.split(one, 10)
+                # Own loops: the lower level between steps of the upper one.
                 return jax.lax.scan(lambda x, key: descend(x, (params, key)), x, keys)[0]
 
             x = jax.lax.cond(number % 2 == 0, moved, lambda x: x, x)
@@ -120,6 +121,7 @@ def _with(rule: Callable[[Array], optax.GradientTransformation]) -> Run:
 
         start = jnp.zeros(_ROWS)
         first, key = jax.random.split(key)
+        # Own loops: as above.
         x, _ = jax.lax.scan(lambda x, key: descend(x, (start, key)), jnp.zeros(_DIM), jax.random.split(first, 100))
         begin = (start, x, jnp.zeros(_DIM), optimizer.init(start))
         (params, *_), _ = jax.lax.scan(step, begin, (jnp.arange(_STEPS), jax.random.split(key, _STEPS)))

@@ -28,7 +28,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2303.03027",
     rooms=("optimize",),
     row=96,
-    read="abstract",
+    read="code",
 )
 
 _DIM, _WIDTH, _SMOOTHING, _KEYS = 8, 3, 0.01, 8

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from ..._core import Key
 from ...optimize import convex_relu, relu_patterns, robust_relu
 from .._contrast import Contrast
+from .._problems._descent import descended
 from .._records import Check, Paper
 
 PAPER = Paper(
@@ -25,7 +26,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2201.01965",
     rooms=("optimize",),
     row=59,
-    read="abstract",
+    read="code",
 )
 
 _ROWS, _PENALTY, _STARTS, _STEPS = 12, 0.1, 20, 3000
@@ -152,14 +153,7 @@ def _trained(x: Array, y: Array, key: Key, units: int, radius: float = 0.0) -> F
         first, second = jax.random.split(key)
         params = jax.random.normal(first, (units, 3)) / 3**0.5, jax.random.normal(second, (units,)) / units**0.5
         rule = optax.adam(optax.cosine_decay_schedule(rate, _STEPS))
-
-        def step(carry: tuple, _: None) -> tuple[tuple, None]:
-            params, state = carry
-            updates, state = rule.update(jax.grad(objective)(params), state)
-            return (optax.apply_updates(params, updates), state), None
-
-        (params, _), _ = jax.lax.scan(step, (params, rule.init(params)), length=_STEPS)
-        return objective(params)
+        return objective(descended(objective, params, rule, _STEPS)[0])
 
     keys = jax.random.split(key, _STARTS)
     return jax.vmap(lambda rate: jax.vmap(lambda k: run(rate, k))(keys))(jnp.asarray(_RATES, jnp.float32))

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import beta_normalised, scale_by_beta_norm, spider
+from .._problems._descent import descended
+from .._problems._training import trained
 from .._problems._tuning import tuned
 from .._records import Check, Paper
 
@@ -143,13 +145,7 @@ def _steps(make: Callable, dim: int, rows: int, most: int) -> Callable[[Array, K
         def count(distance: float) -> Array:
             start = distance * direction / jnp.linalg.norm(direction)
 
-            def step(carry: tuple, _: None) -> tuple[tuple, Array]:
-                x, state = carry
-                value, gradient = jax.value_and_grad(_loss)(x, matrix, y)
-                updates, state = rule.update(gradient, state, x)
-                return (optax.apply_updates(x, updates), state), value
-
-            _, values = jax.lax.scan(step, (start, rule.init(start)), length=most)
+            _, values = descended(lambda x: _loss(x, matrix, y), start, rule, most, record=lambda x, s, value: value)
             reached = values < small
             return jnp.where(jnp.any(reached), jnp.argmax(reached), most)
 
@@ -165,9 +161,8 @@ def _measured(name: str, dim: int, rows: int) -> Callable[[Array, Key], Array]:
     def run(rate: Float[Array, ""], key: Key) -> Float[Array, ""]:
         problem_key, start_key, run_key = jax.random.split(key, 3)
         matrix, y = _problem(problem_key, dim, rows, 4.0)
-        warm = beta_normalised(0.1)
-        x = jax.random.normal(start_key, (dim,)) + 5.0
-        x = jax.lax.fori_loop(0, 30, lambda _, x: x + warm.update(jax.grad(_loss)(x, matrix, y), warm.init(x))[0], x)
+        start = jax.random.normal(start_key, (dim,)) + 5.0
+        x, _ = descended(lambda x: _loss(x, matrix, y), start, beta_normalised(0.1), 30)
         draw = _spider if name == "SPIDER" else _stochastic(name)
         found = draw(rate, x, matrix, y, run_key)
         return jnp.linalg.norm(jax.grad(_loss)(found, matrix, y)) / jnp.linalg.norm(jax.grad(_loss)(x, matrix, y))
@@ -191,8 +186,10 @@ def _spider(rate: Array, x: Array, matrix: Array, y: Array, key: Key) -> Array:
 
     def round_of(carry: tuple, key: Key) -> tuple[tuple, None]:
         batches = jax.random.randint(key, (_EVERY - 1, _SMALL), 0, len(y))
+        # Own loops: a large batch, then small ones.
         return jax.lax.scan(small, one(carry, matrix, y), batches)
 
+    # Own loop: as above.
     (x, _), _ = jax.lax.scan(round_of, (x, rule.init(x)), jax.random.split(key, rounds))
     return x
 
@@ -205,14 +202,12 @@ def _stochastic(name: str) -> Callable[..., Array]:
             "clipped stochastic descent": optax.clip_by_global_norm(1.0),
         }[name]
         rule = optax.chain(first, optax.sgd(rate))
-
-        def step(carry: tuple, rows: Array) -> tuple[tuple, None]:
-            x, state = carry
-            updates, state = rule.update(jax.grad(_loss)(x, matrix[rows], y[rows]), state, x)
-            return (optax.apply_updates(x, updates), state), None
-
         batches = jax.random.randint(key, (_EPOCHS * len(y) // _SMALL, _SMALL), 0, len(y))
-        return jax.lax.scan(step, (x, rule.init(x)), batches)[0][0]
+
+        def loss(x: Array, rows: Array) -> Array:
+            return _loss(x, matrix[rows], y[rows])
+
+        return trained(loss, x, rule, lambda step, _: batches[step], len(batches), key=key)[0]
 
     return run
 

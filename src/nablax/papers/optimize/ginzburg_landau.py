@@ -1,6 +1,7 @@
 """The Ginzburg–Landau energy of two moons with ten labels: steps with momentum and without, and of L-BFGS."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import ginzburg_landau
+from .._problems._descent import descended
 from .._problems._tuning import tuned
 from .._records import Check, Paper
 
@@ -104,17 +106,11 @@ def _quasi_newton(nodes: int) -> Callable[[Array, Key], Array]:
             wells, misfit = jnp.sum((u**2 - 1) ** 2) / 4, jnp.sum(jnp.abs(labels) * (u - labels) ** 2) / 2
             return _WIDTH / 2 * u @ laplacian @ u + wells / _WIDTH + misfit
 
-        solver = optax.lbfgs()
-        value_and_grad = optax.value_and_grad_from_state(energy)
+        def left(u: Array, *_: Any) -> Array:
+            return jnp.linalg.norm(jax.grad(energy)(u))
 
-        def step(carry: tuple, _: None) -> tuple[tuple, Array]:
-            u, state = carry
-            value, gradient = value_and_grad(u, state=state)
-            updates, state = solver.update(gradient, state, u, value=value, grad=gradient, value_fn=energy)
-            return (u + updates, state), jnp.linalg.norm(gradient)
-
-        _, gradients = jax.lax.scan(step, (labels, solver.init(labels)), length=100)
-        return _first(gradients <= _SMALL * gradients[0])
+        _, gradients = descended(energy, labels, optax.lbfgs(), 100, record=left)
+        return _first(jnp.append(left(labels), gradients) <= _SMALL * left(labels))
 
     return run
 

@@ -15,6 +15,7 @@ from ..._core import Key
 from ...optimize import boosted_units
 from .._contrast import Contrast
 from .._problems._classifier import cross_entropy, split_digits
+from .._problems._descent import descended
 from .._problems._tuning import tuned
 from .._records import Check, Paper
 
@@ -103,13 +104,7 @@ def _at_once(train: int, units: int, kept: int) -> Callable[[Array, Key], dict[s
                 + params["bias"][None]
             )
 
-        def step(carry: tuple, _: None) -> tuple[tuple, None]:
-            params, state = carry
-            gradient = jax.grad(lambda params: cross_entropy(scores(params, x), labels))(params)
-            updates, state = rule.update(gradient, state)
-            return (optax.apply_updates(params, updates), state), None
-
-        (params, _), _ = jax.lax.scan(step, (params, rule.init(params)), length=_STEPS)
+        params, _ = descended(lambda params: cross_entropy(scores(params, x), labels), params, rule, _STEPS)
         # A unit that is off leaves its mean output behind, in the bias: more than switching off, which is fairer.
         size = jnp.linalg.norm(params["outputs"], axis=1)
         on = size >= jnp.sort(size)[units - kept]

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...calculus import fisher_product, hessian_product
-from ...follow import train_step
 from ...optimize import gradient_normalised_newton
 from .._contrast import Contrast
+from .._problems._training import trained
 from .._problems._tuning import Runs, tuned
 from .._records import Check, Paper
 
@@ -78,6 +78,7 @@ def _minimum(rows: Array) -> Float[Array, ""]:
             jax.hessian(_loss)(w, rows) + 1e-7 * jnp.eye(_FEATURES), jax.grad(_loss)(w, rows)
         ), None
 
+    # Own loop: Newton.
     return _loss(jax.lax.scan(step, jnp.zeros(_FEATURES), length=20)[0], rows)
 
 
@@ -91,13 +92,16 @@ def _run(make: Callable, product: Callable | None, steps: int, each: int) -> Cal
         def products(w: Array, rows: Array, grads: Array) -> dict[str, Any]:
             return {} if product is None else {"product_fn": lambda v: product(w, v, rows)}
 
-        step = train_step(_loss, optimizer, extra=products)
-
-        def one(carry: tuple, _: None) -> tuple[tuple, Array]:
-            w, state, value = step(*carry, problem.rows)
-            return (w, state), value
-
-        _, values = jax.lax.scan(one, (problem.start, optimizer.init(problem.start)), length=steps)
+        _, values = trained(
+            _loss,
+            problem.start,
+            optimizer,
+            lambda *_: problem.rows,
+            steps,
+            key=key,
+            extra=products,
+            record=lambda w, state, value: value,
+        )
         near = values <= _minimum(problem.rows) + _NEAR
         return jnp.log10(each * jnp.where(jnp.any(near), jnp.argmax(near), steps).astype(jnp.float32))
 

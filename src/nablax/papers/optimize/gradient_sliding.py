@@ -338,6 +338,7 @@ def _restarted(problem: _Problem, share: Array) -> dict[str, Array]:
             u = problem.proximal(moved, 1 / (beta + near))
             return u, mean + 2 * (t + 1) / (t * (t + 3)) * (u - mean)
 
+        # Own loops: the restarted baseline, inner steps of a length of their own.
         u, mean = jax.lax.fori_loop(1, length.astype(int) + 1, step, (x, x))
         average = average + gamma * (mean - average)
         ended = k >= rounds
@@ -345,6 +346,7 @@ def _restarted(problem: _Problem, share: Array) -> dict[str, Array]:
         return carry, (problem.value(average), carry[-1])
 
     begin: tuple[Array, ...] = (problem.start, problem.start, jnp.array(1.0), jnp.array(0.0), jnp.array(0.0))
+    # Own loop: as above.
     _, (values, products) = jax.lax.scan(one, begin, length=_ROUNDS["restarted"])
     return _counted(problem, values, products)
 

@@ -133,6 +133,7 @@ def _growing(key: Key, dim: int, steps: int) -> _Pairs:
         curvature = curvature + jnp.outer(more, more)
         return curvature, curvature @ probe
 
+    # Own loop: a Hessian that grows.
     last, products = jax.lax.scan(step, jnp.ones((dim, dim)) / 4, (probes, grown))
     return _Pairs(probes, products, last)
 
@@ -151,6 +152,7 @@ def _averaged(least: Array, pairs: _Pairs, key: Key) -> Array:
         return (1 - weight) * moment + weight * jnp.outer(h, h), None
 
     weights = jnp.maximum(1 / (jnp.arange(len(pairs.probes)) + 2.0), least)
+    # Own loop: a matrix is fitted, nothing descended.
     moment, _ = jax.lax.scan(step, jnp.eye(dim), (pairs.products, weights))
     values, vectors = jnp.linalg.eigh(moment)
     return (vectors / jnp.sqrt(values)[None]) @ vectors.T
@@ -167,6 +169,7 @@ def _bfgs(share: Array, pairs: _Pairs, key: Key) -> Array:
         crossed = (jnp.outer(turned, v) + jnp.outer(v, turned)) / along
         return metric + share * (grown - crossed), None
 
+    # Own loop: as above.
     return jax.lax.scan(step, jnp.eye(pairs.probes.shape[1]), (pairs.probes, pairs.products))[0]
 
 

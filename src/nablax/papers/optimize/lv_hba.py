@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import lv_hba
+from .._problems._descent import descended
 from .._problems._tuning import tuned
 from .._records import Check, Paper
 
@@ -57,11 +59,7 @@ class _Coupled(NamedTuple):
 
     def solution(self) -> tuple[Array, Array]:
         """By descent on the upper loss of the answer, which is linear in θ where the constraint binds."""
-
-        def step(params: Array, _: None) -> tuple[Array, None]:
-            return params - 0.05 * jax.grad(lambda p: self.upper(self.answer(p), p))(params), None
-
-        params, _ = jax.lax.scan(step, self.kept, length=3000)
+        params, _ = descended(lambda p: self.upper(self.answer(p), p), self.kept, optax.sgd(0.05), 3000)
         return self.answer(params), params
 
     def distance(self, x: Array, params: Array) -> Array:
@@ -126,6 +124,7 @@ def _without(setting: Array, key: Key) -> Array:
         return (*coupled.project(*moved), y), None
 
     begin: tuple[Array, ...] = (zeros, zeros, zeros)
+    # Own loop: two levels and what holds between them.
     (x, params, _), _ = jax.lax.scan(step, begin, jnp.arange(_STEPS))
     return coupled.distance(x, params)
 
@@ -149,6 +148,7 @@ def _penalised(setting: Array, key: Key) -> Array:
         return (x - rate * (up[0] / divisor + own[0]), params - rate * (up[1] / divisor + own[1] - there), y), None
 
     begin: tuple[Array, ...] = (zeros, zeros, zeros)
+    # Own loop: two levels and what holds between them.
     (x, params, _), _ = jax.lax.scan(step, begin, jnp.arange(_STEPS))
     return coupled.distance(x, params)
 

@@ -123,6 +123,7 @@ def _error(decay: Array, gamma: Array | float, key: Key, *, exact: bool) -> Floa
         turn = jnp.sin(jnp.arange(_DIM) + 0.05 * state.step)[:, None]  # so that the path goes on to move
         return (x - _RATE * (1e3 * true - turn), state), (jnp.sum(error**2), jnp.sum(true**2))
 
+    # Own loop: the rule watches a path that its own steps don't make.
     _, (errors, sizes) = jax.lax.scan(step, (start, rule.init(start)), jax.random.split(batch_key, _STEPS))
     return jnp.mean(errors[_STEPS // 10 :]) / jnp.mean(sizes[_STEPS // 10 :])
 

@@ -5,7 +5,7 @@ rule. The gain of a best reply is a maximum over a grid, by the crowds' moments,
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import mean_field_descent_ascent
+from .._problems._descent import descended
 from .._problems._tuning import Run, tuned
 from .._records import Check, Paper
 
@@ -83,20 +84,22 @@ def _plain(rule: Callable[[Array], optax.GradientTransformation], *, averaged: b
         rate, timescale = setting
         optimizer = optax.partition({"x": rule(rate), "y": rule(rate * timescale)}, ("x", "y"))
 
-        def fields(crowds: tuple[Array, Array]) -> tuple[Array, Array]:
-            def total(xs: Array, ys: Array) -> Array:
-                return jnp.mean(jax.vmap(lambda x: jax.vmap(lambda y: game.payoff(x, y))(ys))(xs))
+        def total(crowds: tuple[Array, Array]) -> Array:
+            return jnp.mean(jax.vmap(lambda x: jax.vmap(lambda y: game.payoff(x, y))(crowds[1]))(crowds[0]))
 
-            down, up = jax.grad(total, argnums=(0, 1))(*crowds)
-            return _PARTICLES * down, -_PARTICLES * up
+        def of_players(total: Callable) -> Callable:
+            """The payoff's gradient for each point, downhill for the first player and uphill for the second."""
 
-        def step(carry: tuple, _: None) -> tuple[tuple, tuple[Array, Array]]:
-            crowds, state = carry
-            updates, state = optimizer.update(fields(crowds), state, crowds)
-            crowds = optax.apply_updates(crowds, updates)
-            return (crowds, state), crowds
+            def value_and_grad(*given: Any) -> tuple[Array, tuple[Array, Array]]:
+                value, (down, up) = jax.value_and_grad(total)(*given)
+                return value, (_PARTICLES * down, -_PARTICLES * up)
 
-        (crowds, _), path = jax.lax.scan(step, (start, optimizer.init(start)), length=_STEPS)
+            return value_and_grad
+
+        def where(crowds: tuple[Array, Array], *_: Any) -> tuple[Array, Array]:
+            return crowds
+
+        crowds, path = descended(total, start, optimizer, _STEPS, value_and_grad=of_players, record=where)
         if averaged:
             crowds = (path[0][_STEPS // 2 :].ravel(), path[1][_STEPS // 2 :].ravel())
         return game.gain(*crowds)

@@ -13,7 +13,9 @@ from jaxtyping import Array, Float, Int
 
 from ..._core import Key
 from ...optimize import multi_momentum, scale_by_multi_momentum
+from ...regulate import multi_value_and_grad
 from .._problems._classifier import cross_entropy, digits
+from .._problems._training import trained
 from .._problems._tuning import tuned
 from .._records import Check, Paper
 
@@ -75,13 +77,9 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
     ]
 
 
-def _gradients(weights: Array, images: Array, labels: Array) -> Float[Array, "rows 65 classes"]:
+def _losses(weights: Array, images: Array, labels: Array) -> Float[Array, " rows"]:
     """Of each row by itself."""
-
-    def loss(weights: Array, image: Array, label: Array) -> Array:
-        return cross_entropy(image[None] @ weights, label[None])
-
-    return jax.vmap(jax.grad(loss), (None, 0, 0))(weights, images, labels)
+    return jax.vmap(lambda image, label: cross_entropy(image[None] @ weights, label[None]))(images, labels)
 
 
 def _data() -> tuple[Float[Array, "rows 65"], Int[Array, " rows"]]:
@@ -100,24 +98,28 @@ def _run(name: str, steps: int) -> Callable[[Array, Key], Array]:
     shares = _shares()
 
     def run(rate: Float[Array, ""], key: Key) -> Float[Array, ""]:
-        weights = jnp.zeros((images.shape[1], _CLASSES))
         rules = {
             "momentum by class": multi_momentum(rate, shares),
             "descent": optax.sgd(rate),
             "momentum": optax.sgd(rate, momentum=0.9),
             "Adam": optax.adam(rate),
         }
-        rule = optax.with_extra_args_support(rules[name])
-
-        def step(carry: tuple, rows: Array) -> tuple[tuple, None]:
-            weights, state = carry
-            stack = _gradients(weights, images[rows], labels[rows])
-            given = stack if name == "momentum by class" else jnp.mean(stack, 0)
-            updates, state = rule.update(given, state, weights, cluster=labels[rows])
-            return (optax.apply_updates(weights, updates), state), None
-
+        by_row = name == "momentum by class"
         batches = jax.random.randint(key, (steps, _BATCH), 0, len(images))
-        (weights, _), _ = jax.lax.scan(step, (weights, rule.init(weights)), batches)
+
+        def losses(weights: Array, rows: Array) -> Array:
+            return _losses(weights, images[rows], labels[rows])
+
+        weights, _ = trained(
+            losses if by_row else lambda weights, rows: jnp.mean(losses(weights, rows)),
+            jnp.zeros((images.shape[1], _CLASSES)),
+            rules[name],
+            lambda step, _: batches[step],
+            steps,
+            key=key,
+            value_and_grad=multi_value_and_grad if by_row else jax.value_and_grad,
+            extra=lambda weights, rows, grads: {"cluster": labels[rows]},
+        )
         return jnp.minimum(cross_entropy(images @ weights, labels), 10.0)
 
     return run
@@ -131,20 +133,21 @@ def _left(name: str) -> Callable[[Array, Key], Array]:
     def run(rate: Float[Array, ""], key: Key) -> Float[Array, ""]:
         batch_key, cluster_key = jax.random.split(key)
         clusters = labels if name == "classes" else jax.random.permutation(cluster_key, labels)
-        rule = scale_by_multi_momentum(shares)
-
-        def step(carry: tuple, rows: Array) -> tuple[tuple, None]:
-            weights, state = carry
-            estimate, state = rule.update(
-                _gradients(weights, images[rows], labels[rows]), state, cluster=clusters[rows]
-            )
-            return (weights - rate * estimate, state), None
-
-        weights = jnp.zeros((images.shape[1], _CLASSES))
         batches = jax.random.randint(batch_key, (_STEPS, _BATCH), 0, len(images))
-        (weights, state), _ = jax.lax.scan(step, (weights, rule.init(weights)), batches)
-        plain = _gradients(weights, images, labels)
-        estimates = plain - state.momenta[clusters]  # what all share does not vary
+        weights, momenta = trained(
+            lambda weights, rows: _losses(weights, images[rows], labels[rows]),
+            jnp.zeros((images.shape[1], _CLASSES)),
+            optax.chain(scale_by_multi_momentum(shares), optax.sgd(rate)),
+            lambda step, _: batches[step],
+            _STEPS,
+            key=batch_key,
+            value_and_grad=multi_value_and_grad,
+            extra=lambda weights, rows, grads: {"cluster": clusters[rows]},
+            record=lambda weights, state, values: state[0].momenta,
+            every=_STEPS,
+        )
+        plain = jax.jacrev(_losses)(weights, images, labels)
+        estimates = plain - momenta[-1][clusters]  # what all share does not vary
         return jnp.sum(jnp.var(estimates, 0)) / jnp.sum(jnp.var(plain, 0))
 
     return run

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from ..._core import Key
 from ...optimize import oasis
+from .._problems._descent import descended
 from .._problems._tuning import tuned
 from .._records import Check, Paper
 
@@ -23,7 +24,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2109.05198",
     rooms=("optimize",),
     row=128,
-    read="abstract",
+    read="code",
 )
 
 _ROWS, _DIM, _DECADES = 500, 20, 3
@@ -103,34 +104,12 @@ def _ours(key: Key) -> Array:
     data_key, probe_key = jax.random.split(key)
     loss = _problem(data_key)
     rule = oasis(b2=0.99, probes=_PROBES, key=probe_key)
-
-    def step(carry: tuple, _: None) -> tuple[tuple, None]:
-        x, state = carry
-        update, state = rule.update(
-            jax.grad(loss)(x),
-            state,
-            x,
-            grad_fn=jax.value_and_grad(loss),
-            product_fn=lambda v: jax.jvp(jax.grad(loss), (x,), (v,))[1],
-        )
-        return (x + update, state), None
-
-    start = jnp.zeros(_DIM)
-    (x, _), _ = jax.lax.scan(step, (start, rule.init(start)), length=_STEPS)
-    return _decades(loss, x)
+    return _decades(loss, descended(loss, jnp.zeros(_DIM), rule, _STEPS)[0])
 
 
 def _others(rule: optax.GradientTransformation, key: Key) -> Array:
     loss = _problem(jax.random.split(key)[0])
-
-    def step(carry: tuple, _: None) -> tuple[tuple, None]:
-        x, state = carry
-        update, state = rule.update(jax.grad(loss)(x), state, x)
-        return (optax.apply_updates(x, update), state), None
-
-    start = jnp.zeros(_DIM)
-    (x, _), _ = jax.lax.scan(step, (start, rule.init(start)), length=_PASSES)
-    return _decades(loss, x)
+    return _decades(loss, descended(loss, jnp.zeros(_DIM), rule, _PASSES)[0])
 
 
 def _adaptive(key: Key) -> Array:
@@ -148,6 +127,7 @@ def _adaptive(key: Key) -> Array:
     start, rate = jnp.zeros(_DIM), jnp.float32(1e-6)
     slope = jax.grad(loss)(start)
     first = (start - rate * slope, start, slope, rate, jnp.float32(1e9))
+    # Own loop: a baseline with a state that no library's rule has.
     (x, *_), _ = jax.lax.scan(step, first, length=_PASSES - 1)
     return _decades(loss, x)
 

@@ -24,7 +24,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2409.20325",
     rooms=("optimize",),
     row=166,
-    read="abstract",
+    read="text",
 )
 
 _ROWS, _SIZES = 500, (64, 32, 32, 10)

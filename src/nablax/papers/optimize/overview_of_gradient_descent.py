@@ -1,7 +1,7 @@
 r"""The classic rules where their overview draws them, at a saddle and on Beale's function, and on sparse rows.
 
-The overview's pictures are of one start and one rate each. Here every rule has the best of twelve rates, and starts are
-drawn with the keys. At the saddle
+The overview, whose text was read, says in words what its pictures show, of one start and one rate each. Here every rule
+has the best of twelve rates, and starts are drawn with the keys. At the saddle
 
 .. math:: f(x, y) = c x^2 / 2 - y^2 + y^4 / 4
 
@@ -29,7 +29,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1609.04747",
     rooms=("optimize",),
     row=174,
-    read="abstract",
+    read="text",
 )
 
 _STEPS = 2000
@@ -88,6 +88,7 @@ def _until(height: Callable, start: Callable, make: Callable[[Array], Any], goal
             updates, state = optimizer.update(jax.grad(height)(point), state, point)
             return optax.apply_updates(point, updates), state, number + 1
 
+        # Own loop: it ends at a goal.
         *_, number = jax.lax.while_loop(go_on, step, (point, optimizer.init(point), jnp.zeros((), jnp.int32)))
         return jnp.log10(jnp.maximum(number, 1).astype(jnp.float32))
 

@@ -20,6 +20,7 @@ from ..._core import Key
 from ...follow import Solver, flow
 from ...optimize import local_exponents, ridge_rider
 from .._contrast import Contrast
+from .._problems._descent import descended
 from .._problems._paths import draw_paths, finish
 from .._records import Check, Paper
 
@@ -30,7 +31,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2112.14570",
     rooms=("optimize",),
     row=208,
-    read="abstract",
+    read="code",
 )
 
 _DISCOUNT = 0.96
@@ -94,15 +95,7 @@ def _ridden(starts: Float[Array, "starts 2"], key: Key) -> tuple[tuple[Array, ..
 def _slowest(start: Float[Array, "2"]) -> Float[Array, "2"]:
     """Where a search of the same steps for a stationary point ends, of which the original method asks a saddle."""
     optimizer = optax.adam(optax.cosine_decay_schedule(0.1, 150))
-
-    def descend(state: tuple, _: None) -> tuple[tuple, None]:
-        z, memory = state
-        slope = jax.grad(lambda z: jnp.log(jnp.sum(_field(jnp.zeros(()), z, None) ** 2)))(z)
-        update, memory = optimizer.update(slope, memory, z)
-        return (optax.apply_updates(z, update), memory), None
-
-    # No loop of training: what is descended is the speed of learning.
-    return jax.lax.scan(descend, (start, optimizer.init(start)), length=150)[0][0]
+    return descended(lambda z: jnp.log(jnp.sum(_field(jnp.zeros(()), z, None) ** 2)), start, optimizer, 150)[0]
 
 
 @jax.jit

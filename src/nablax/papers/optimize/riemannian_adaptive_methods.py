@@ -26,7 +26,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1810.00760",
     rooms=("optimize", "spaces"),
     row=147,
-    read="abstract",
+    read="text",
 )
 
 _NODES, _BATCH, _NEGATIVES, _STEPS = 63, 32, 10, 500

@@ -27,7 +27,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1405.4604",
     rooms=("optimize",),
     row=155,
-    read="abstract",
+    read="code",
 )
 
 _SIZE, _LAYERS, _DIMENSIONS = 6, 3, 20

@@ -28,7 +28,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2405.13817",
     rooms=("optimize",),
     row=150,
-    read="abstract",
+    read="text",
 )
 
 _BATCH, _SIZES, _PRODUCTS = 128, (16, 16, 10), 30

@@ -212,6 +212,7 @@ def _consolidated(
         )
         return (weights, optax.tree.add(precision, _fisher(weights, x, y))), None
 
+    # Own loop, over tasks.
     (weights, _), _ = jax.lax.scan(task, (start, optax.tree.zeros_like(start)), (*data[:2], rows))
     return jnp.mean(accuracies(weights, *data[2:]))
 

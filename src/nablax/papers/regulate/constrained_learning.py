@@ -104,7 +104,6 @@ def _quantised(key: Key) -> Float[Array, " levels"]:
         least = jnp.mean(jnp.min(jnp.square(grid[:, None] - other[None]), axis=0))
         aggregator = dual_ascent(0.05, jnp.array([_BOUND]))
 
-        # No loop of training: between two ascents the Lagrangian is minimised exactly, which needs no gradient.
         def ascend(state: PyTree, _: None) -> tuple[PyTree, Array]:
             weight = state.multipliers[0]
             costs = jnp.square(grid[:, None] - goal[None]) + weight * jnp.square(grid[:, None] - other[None])
@@ -113,6 +112,7 @@ def _quantised(key: Key) -> Float[Array, " levels"]:
             _, state = aggregator.update(jnp.zeros((2, _POINTS)), state, values=values)
             return state, jnp.maximum(state.violation[0], 0)
 
+        # Own loop: between two ascents the Lagrangian is minimised exactly, which needs no gradient.
         _, violations = jax.lax.scan(ascend, aggregator.init(goal), length=2000)
         return jnp.mean(violations[1000:])
 

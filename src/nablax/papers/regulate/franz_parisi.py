@@ -156,4 +156,5 @@ def _in_sequence(
     def learn(weights: Array, task: _Task) -> tuple[Array, None]:
         return trained(loss, weights, optimizer, lambda step, key: task, _STEPS, key=jax.random.key(0))[0], None
 
+    # Own loop, over tasks.
     return jax.lax.scan(learn, start, tasks)[0]

@@ -103,6 +103,7 @@ def _by_rates(meta: MetaRegulation, support: tuple, rate: Array) -> Array:
     def step(params: Array, _: None) -> tuple[Array, None]:
         return params - rate * (1 + meta.gain) * jax.grad(_loss)(params, support), None
 
+    # Own loop: adaptation is differentiated through.
     return jax.lax.scan(step, meta.start, length=_STEPS)[0]
 
 

@@ -111,6 +111,7 @@ def _responses(strengths: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float
         stronger = decayed(jnp.ones(()), middle) > closed
         return jnp.where(stronger, middle, low), jnp.where(stronger, high, middle)
 
+    # Own loop: bisection.
     low, high = jax.lax.fori_loop(0, 40, halved, (jnp.asarray(1e-3), jnp.asarray(10.0)))
     decay = jnp.sqrt(low * high)
     return jax.vmap(decoupled)(strengths), jax.vmap(lambda s: decayed(s, decay))(strengths), closed
@@ -118,6 +119,7 @@ def _responses(strengths: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float
 
 def _root(slope: Callable[[Array], Array], start: Float[Array, " n"]) -> Float[Array, " n"]:
     """By Newton's method: optima are wanted to rounding, not what training comes to."""
+    # Own loop: Newton.
     return jax.lax.fori_loop(0, 20, lambda _, w: w - jnp.linalg.solve(jax.jacfwd(slope)(w), slope(w)), start)
 
 

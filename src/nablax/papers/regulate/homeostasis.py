@@ -114,7 +114,7 @@ def _run(sets: tuple[Array, ...], key: Key, steps: int) -> Float[Array, "methods
         answers = (shown @ weights[-1].T).argmax(-1)
         return [state for _, state in pairs], jnp.mean((answers == test_y[rows][None]).astype(jnp.float32), axis=1)
 
-    # The stream trains nothing: weights stay, and what the regulators hold is activity.
+    # Own loop: the stream trains nothing, weights stay, and what the regulators hold is activity.
     return jax.lax.scan(step, [method.init(hidden) for method in methods], jnp.arange(steps))[1].T
 
 

@@ -91,12 +91,12 @@ def _variance(
     )
     shape = (draws, *every.shape[1:])
 
-    # A loop of its own, for what is drawn depends on what the aggregator has seen.
     def update(carry: tuple[PyTree, PyTree], key: Key) -> tuple[tuple[PyTree, PyTree], None]:
         drawn = importance_draw(carry[1][0], math.prod(shape), key=key).reshape(shape)
         params, state, _ = step(*carry, drawn)
         return (params, state), None
 
+    # Own loop: what is drawn depends on what the aggregator has seen.
     (params, (state, _)), _ = jax.lax.scan(update, (start, optimizer.init(start)), jax.random.split(key, steps))
     grads = jax.vmap(jax.grad(one), in_axes=(None, 0))(params, every)
     count = len(every)

@@ -166,6 +166,7 @@ def _learn(
             return (weights, state._replace(relaxed=jax.tree.map(lambda r: relax * r, more))), None
 
         keys = jax.random.split(jax.random.fold_in(order_key, number), epochs)
+        # Own loop, over epochs: between two the method looks at the data for what it protects.
         (weights, state), _ = jax.lax.scan(epoch, (weights, state), keys)
         seen, _ = layer_inputs(weights, x[:_SEEN])
         bases = tuple(
@@ -174,7 +175,7 @@ def _learn(
         )
         return (weights, state._replace(bases=bases)), accuracies(weights, data.test_inputs, data.test_labels)
 
-    # Between epochs, and between tasks, the method looks at the data for what it protects: no training loop's matter.
+    # Own loop, over tasks: as above.
     parts = (jnp.arange(data.labels.shape[0]), data.inputs, data.labels)
     return jax.lax.scan(task, (weights, regulator.init(weights)), parts)[1]
 

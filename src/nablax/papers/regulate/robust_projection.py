@@ -149,7 +149,7 @@ def _learn(
         record = _attacked(weights, data.test_inputs, data.test_labels)
         return (weights, _protect(weights, state, x[:256], y[:256], inputs, outputs)), record
 
-    # Over tasks: after each the method looks at its data for what it protects.
+    # Own loop, over tasks: after each the method looks at its data for what it protects.
     parts = (jnp.arange(data.labels.shape[0]), data.inputs, data.labels)
     return jax.lax.scan(task, (weights, regulator.init(weights)), parts)[1]
 

@@ -83,7 +83,7 @@ def _wall(name: str) -> Run:
         def step(state: Array, _: None) -> tuple[Array, None]:
             return params[0] * jax.nn.sigmoid(state) + params[1], None
 
-        # The network's own time.
+        # Own loop: the network's time.
         end, _ = jax.lax.scan(step, jnp.array(0.5), None, length=50)
         return jnp.square(jax.nn.sigmoid(end) - 0.7)
 

@@ -1,8 +1,9 @@
 r"""The Principles of Diffusion Models: the variational, the score and the flow view are one.
 
-The views learn $E[x_0|x_t]$ (the noise to remove), $\nabla\log p_t$ and $E[\dot x_t|x_t]$. Here each is written down on
-its own for a mixture of Gaussians, so that they share nothing but the data and the path: the noise by Bayes' rule over
-the components, the score by differentiating the log-density, the velocity by averaging the components' own velocities.
+After the text, chapter 6. The views learn $E[x_0|x_t]$ (the noise to remove), $\nabla\log p_t$ and $E[\dot x_t|x_t]$.
+Here each is written down on its own for a mixture of Gaussians, so that they share nothing but the data and the path:
+the noise by Bayes' rule over the components, the score by differentiating the log-density, the velocity by averaging
+the components' own velocities.
 """
 
 from functools import partial
@@ -26,7 +27,7 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2510.21890",
     rooms=("transport",),
     row=57,
-    read="abstract",
+    read="text",
 )
 
 PATH = VariancePreserving()
@@ -117,7 +118,7 @@ def _same_samples(data: Mixture, key: Key, count: int) -> Check:
     }
     return Check(
         "From the same noise the variational, score and flow views carry every sample to the same point.",
-        "stated in words: they share one time-dependent velocity field",
+        "proposition 6.3.2: one flow, written in each",
         contrasts=Contrast("root-mean-square gap to the ends by the velocity", gaps, "lower", threshold=0.01),
         moved_from="the same against a score that lacks its factor, a planted error",
     )
@@ -150,7 +151,7 @@ def _same_error(data: Mixture, key: Key, rows: int) -> Check:
     }
     return Check(
         "The regressions on noise, score, data and velocity are one, up to a weight of time alone.",
-        "stated in words: the parametrisations are equivalent",
+        "equation 6.3.6: equal up to weights of time; other paths, by proposition 6.3.3, up to time and scale too",
         contrasts=Contrast(
             "log10 of the relative spread of squared errors over the noise's", found, "lower", threshold=-3
         ),
@@ -172,7 +173,7 @@ def _stepwise(data: Mixture, key: Key, scale: tuple[int, int, int]) -> Check:
     )
     return Check(
         "Removing noise step by step, by the variational view's posteriors, draws what the flow draws.",
-        "stated in words: the reverse process recovers the same intermediates",
+        "section 6.4: one equation governs the density of both, in words",
         contrasts=Contrast("energy distance to samples of the flow", distances, "lower", threshold=0.005),
         moved_from="the same against steps to the posteriors' means, without their noise, a planted error",
     )

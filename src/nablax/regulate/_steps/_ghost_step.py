@@ -60,8 +60,10 @@ def ghost_step(logits: Callable[..., Array], *, fraction: float = 1.0) -> optax.
 
     References:
         - Sao, "Ghosts of Softmax: Complex Singularities That Limit Safe Step Sizes in Cross-Entropy", 2026,
-          https://arxiv.org/abs/2603.13552 (the bound and that a controller enforces it; read in the abstract only. That
-          the bound is taken over the worst row, and along the optimiser's update, is our reading)
+          https://arxiv.org/abs/2603.13552, and its code, https://github.com/piyush314/ghosts-of-softmax (followed: the
+          step is cut to the bound of the worst row, along the optimiser's update. The experiments look at every row of
+          the training set, here it is the batch's, whose bound the text calls less conservative; the share c is ours.
+          Their ``RhoScaledAdam``, whose rate goes with π over the spread of the logits themselves, is another rule)
     """
     if not fraction > 0:
         raise fault(expected="a positive fraction", got=str(fraction), fix="1 is the whole radius.")
