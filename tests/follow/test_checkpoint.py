@@ -37,9 +37,9 @@ def rows():
     x = jax.random.normal(jax.random.split(jax.random.key(0), 3)[0], (64, 4))
     return {"x": x, "y": jnp.sin(x[:, 0])}
 
-def problem(key=jax.random.key(5), loss=loss, data=rows(), **settings):
+def problem(key=jax.random.key(5), loss=loss, data=rows(), scale=1.0, **settings):
     _, b, c = jax.random.split(jax.random.key(0), 3)
-    model = {"in": jax.random.normal(b, (4, 8)), "out": jax.random.normal(c, (8,))}
+    model = {"in": jax.random.normal(b, (4, 8)), "out": scale * jax.random.normal(c, (8,))}
     arguments = dict(steps=300, optimizer=ADAM, batch_size=16, key=key, ema=EMA(0.99))
     arguments |= dict(validation=rows(), validate_every=50)
     return fit(loss, model, data, **{**arguments, **settings})
@@ -225,6 +225,7 @@ OTHER = {
     "schedule": ({"optimizer": optax.adam(optax.constant_schedule(0.01))}, r"expected a checkpoint|expected optimizer"),
     "loss": ({"loss": lambda *a, key: 1.01 * loss(*a, key=key)}, r"expected loss \(digest .*, got"),
     "data": ({"data": changed}, r"expected data .*'x': f32\[64,4\].*, got .*'x': f32\[64,4\]"),
+    "first weights": ({"scale": 1.000001}, r"expected model \(shapes, and a digest of .*'in': f32\[4,8\].*, got"),
     "fewer rows": ({"data": first_half}, r"expected data .*f32\[64,4\].*, got .*f32\[32,4\]"),
     "other validation": ({"validation": changed}, r"expected validation .*f32\[64,4\]"),
     "no average": ({"ema": None}, "decay"),
@@ -245,7 +246,7 @@ def test_another_run_is_refused_and_the_folder_left_alone(case, folder):
     assert names(folder) == before
 
 
-@pytest.mark.parametrize("case", ["rate", "loss", "data"])
+@pytest.mark.parametrize("case", ["rate", "loss", "data", "first weights"])
 def test_another_run_is_refused_where_this_one_has_finished(case, folder):
     problem(checkpoint=folder)
     change, message = OTHER[case]

@@ -151,7 +151,7 @@ def test_another_process_finds_the_same(seed, found):
 
 def test_versions_are_those_of_what_traces():
     assert digests()["versions"]["jax"] == jax.__version__
-    assert set(digests()["versions"]) == {"nablax", "jax", "equinox", "optax"}
+    assert set(digests()["versions"]) == {"nablax", "jax", "equinox", "optax", "device"}
 
 
 def test_data_is_told_by_shapes_types_and_every_value_of_small_arrays():

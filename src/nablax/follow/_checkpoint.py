@@ -19,6 +19,7 @@ _KEPT = 3
 _WORDS = {
     "loss": "loss (digest of its program and constants)",
     "optimizer": "optimizer (digest of its program, rates, schedules and extra arguments)",
+    "start": "model (shapes, and a digest of the weights to begin with)",
     "data": "data (shapes, and a digest of the values)",
     "validation": "validation (shapes, and a digest of the values)",
 }
@@ -161,21 +162,21 @@ class Checkpoints:
                 )
 
     def check_programs(self, then: dict[str, Any], now: dict[str, Any]) -> None:
-        """Refuse to go on with another loss or optimiser, as far as that can be told.
+        """Refuse to go on with another loss, optimiser or model to begin with, as far as that can be told.
 
-        Other versions of the libraries trace the same program differently: after a change of these programs are not
-        compared, which is said.
+        Other versions of the libraries trace the same program differently, and another kind of device may draw other
+        weights: after such a change they are not compared, which is said.
 
         Raises:
-            ValueError: a program differs.
+            ValueError: a program or the weights differ.
         """
         if then.get("versions") == now["versions"]:
             self.check(then, now)
             return
         self._say(
             f"the checkpoint in {self._folder} was written with {_named(then.get('versions'))}, this is "
-            f"{_named(now['versions'])}: whether it is still the same loss and optimiser cannot be told, and the last "
-            "digits may differ"
+            f"{_named(now['versions'])}: whether it is still the same loss, optimiser and model to begin with cannot "
+            "be told, and the last digits may differ"
         )
 
     def newest(self) -> Saved | None:

@@ -25,7 +25,7 @@ _TRACED_BY = ("jax", "equinox", "optax")
 
 
 def programs(setup: Setup, state: State, batch: PyTree) -> dict[str, Any]:
-    """Digests of the traced loss and optimiser, with every constant in them, and the versions of what traced them.
+    """Digests of the traced loss and optimiser, with every constant in them, and by which versions on which device.
 
     The values of weights and states do not count, shapes serve as well. The loss is traced with its gradient, so that a
     custom rule of differentiation counts, and so does another estimator. The optimiser's program is that of its start
@@ -55,7 +55,8 @@ def programs(setup: Setup, state: State, batch: PyTree) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {"nablax": __version__} | {name: importlib.metadata.version(name) for name in _TRACED_BY}
+    found = {"nablax": __version__} | {name: importlib.metadata.version(name) for name in _TRACED_BY}
+    return found | {"device": jax.default_backend()}
 
 
 def data_digest(tree: PyTree) -> str:

@@ -134,10 +134,10 @@ def fit(
         ema: average the weights so; by default not.
         checkpoint: folder in which the training state is kept; when it holds one already, training goes on
             from there and ends bit-identical to a run never interrupted. Another loss, optimiser (its rate and
-            schedule included), data, batch size or key is refused: loss and optimiser by the programs that they
-            trace to with all constants in them, as far as JAX, Equinox, Optax and this library have kept their
-            versions; data by shapes and values, of which 64 MiB an array are looked at; a callable by its batch of
-            step 0. Needs the extra ``app``.
+            schedule included), model to begin with, data, batch size or key is refused: loss and optimiser by the
+            programs that they trace to with all constants in them, these and the model as far as JAX, Equinox, Optax
+            and this library have kept their versions, on the same kind of device; model and data by shapes and values,
+            of which 64 MiB an array are looked at; a callable by its batch of step 0. Needs the extra ``app``.
         checkpoint_every: steps between checkpoints; by default one is written about every ten seconds. When they
             are written does not influence the result.
         progress: called with a `Progress` at most ten times a second; an exception that it raises stops training,
@@ -231,7 +231,8 @@ def fit(
             "validation": None if validation is None else data_digest(validation),
             "validate_every": None if validation is None else every,
         }
-        traced = programs(setup, now, source.batch)
+        # Beside the programs, for another version or device may draw other first weights from the same key.
+        traced = {**programs(setup, now, source.batch), "start": data_digest((params, state))}
         kept = Kept(checkpoints, {**settings, "programs": traced})
         if saved is not None:
             if saved.step > steps:

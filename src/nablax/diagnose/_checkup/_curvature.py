@@ -74,8 +74,13 @@ def trace_probes(found: Curvature, rates: Float[Array, " dim"], key: Key) -> Flo
 
     Within them it is the sum of their values: what varies from probe to probe is the rest.
     """
-    signs = jax.random.rademacher(key, (TRACE_PROBES, rates.size), rates.dtype)
-    return (signs - (signs @ found.vectors.T) @ found.vectors) * jnp.sqrt(rates)[None]
+
+    # One after another: drawing takes several times the memory of what is drawn.
+    def probe(key: Key) -> Float[Array, " dim"]:
+        signs = jax.random.rademacher(key, rates.shape, rates.dtype)
+        return (signs - (found.vectors @ signs) @ found.vectors) * jnp.sqrt(rates)
+
+    return jax.lax.map(probe, jax.random.split(key, TRACE_PROBES))
 
 
 def within(found: Curvature, added: Float[Array, " dim"] | None = None) -> Float[Array, ""]:

@@ -89,13 +89,18 @@ def row_gradients(
         sums, alive = carry
         rows, weights = given
         values, each = jax.vmap(jax.value_and_grad(single), in_axes=(None, 0))(point.vector, rows)
-        sizes = peak(each, axis=1)[:, 0]
-        felt = ((each != 0) & ~jnp.isnan(each)).astype(rates.dtype)
-        carry = (sums + weights.T @ each, alive + weights[:, 0] @ felt)
-        highest = jnp.max(jnp.where(jnp.isfinite(each), jnp.abs(each), 0), axis=1)
-        return carry, (values, sizes, highest, (each / sizes[:, None]) ** 2 @ lengths)
 
-    start = (jnp.zeros((1 + GROUPS, rates.size), rates.dtype), jnp.zeros_like(rates))
+        # One row after another, for each of these steps would hold as many numbers as all rows' gradients together.
+        def looked(alive: Array, gradient: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+            size = peak(gradient)
+            highest = jnp.max(jnp.where(jnp.isfinite(gradient), jnp.abs(gradient), 0))
+            felt = (gradient != 0) & ~jnp.isnan(gradient)
+            return alive | felt, (size, highest, (gradient / size) ** 2 @ lengths)
+
+        alive, (sizes, highest, squares) = jax.lax.scan(looked, alive, each)
+        return (sums + weights.T @ each, alive), (values, sizes, highest, squares)
+
+    start = (jnp.zeros((1 + GROUPS, rates.size), rates.dtype), jnp.zeros(rates.shape, bool))
     chunks = jax.tree.map(lambda leaf: leaf.reshape(pieces, chunk, *leaf.shape[1:]), (arrays, summed))
     (sums, alive), (values, sizes, highest, squares) = jax.lax.scan(piece, start, chunks)
     unit = nonzero(jnp.max(highest))
@@ -109,7 +114,7 @@ def row_gradients(
         squares=shares * squares[:, 0],
         weighted=shares * squares[:, 1],
         unit=unit,
-        alive=alive > 0,
+        alive=alive,
         losses=values.reshape(count),
     )
     return gradients, lambda vector: row_losses(vector, arrays)

@@ -14,7 +14,6 @@ from ..._core import (
     UpdateRule,
     check_like,
     check_optimizer,
-    described,
     fault,
     forward,
     given_rule,
@@ -317,7 +316,7 @@ def _to_combine(asked: Asked, point: Point, batch: PyTree) -> Callable[..., Arra
     if asked.example_losses is not None:
         raise fault(
             expected="no example_losses for an optimizer that begins with an aggregator",
-            got=described(asked.example_losses),
+            got="some",
             fix="Leave them out: rows are those of losses=. Where a row's losses depend on the others pass rows=0.",
         )
     return side_by_side(asked.losses, point, batch)[1]
