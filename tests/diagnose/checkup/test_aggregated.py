@@ -164,3 +164,14 @@ def test_a_watch_of_fit():
     )
     assert done.result == "completed" and [number for number, _ in watching.records] == [0, 4]
     np.testing.assert_allclose(watching.records[1][1].sharpness.rule.learning_rate, 1e-2, rtol=1e-3)
+
+
+def test_where_no_direction_helps_nothing_moves_and_nothing_is_wrong():
+    """Two quadratics at a point between their minima; what their gradients leave is rounding, which Adam would blow up."""
+
+    def opposed(params, batch):
+        return jnp.stack([jnp.sum((params - 0.3) ** 2), jnp.sum((params + 0.7) ** 2)])
+
+    optimizer = optax.chain(upgrad(), optax.adam(0.1))
+    record = checkup(first, jnp.zeros(2), None, optimizer=optimizer, key=KEY, losses=opposed)
+    assert record.safe and float(record.step.slope.value) == 0 and float(record.step.actual.value) == 0
