@@ -1,5 +1,6 @@
 """Gradients through draws against enumeration of all of them."""
 
+import functools
 import itertools
 
 import jax
@@ -182,14 +183,35 @@ def test_draws_of_half_precision_have_the_probabilities_of_their_logits(dtype):
         shares = np.asarray(drawn, np.float64).mean(0)
         assert np.all(np.abs(shares - 1 / 3) < 4.5 * np.sqrt(2 / 9 / 1e6))
     unit = jnp.full(1_000_000, -4.0, dtype)
-    for share, method in (
-        (jax.nn.sigmoid(unit[0]), estimate.straight_through),
-        (jax.nn.sigmoid(unit[0]) ** 0.5, estimate.smooth_times_stochastic),
-    ):
-        drawn = method(unit, key=KEY)
+    plain, gates = estimate.straight_through(unit, key=KEY), estimate.smooth_times_stochastic(unit, key=KEY)
+    # A gate that is open has the probability of being so for its value.
+    for drawn, share in ((plain, float(jax.nn.sigmoid(unit[0]))), (gates, float(gates.max()))):
         assert drawn.dtype == dtype
         rate = np.mean(np.asarray(drawn, np.float64) > 0)
-        assert abs(rate - float(share)) < 4.5 * np.sqrt(float(share) / 1e6)
+        assert abs(rate - share) < 4.5 * np.sqrt(share / 1e6)
+
+
+def test_units_that_are_always_on_or_off_have_values_and_finite_derivatives():
+    """The difference of two infinities, and the slope of a root at 0, are no numbers."""
+    sure = jnp.array([jnp.inf, -jnp.inf, 3e38, -3e38, -200.0, -95.0, 50.0])
+    on = np.array([1.0, 0, 1, 0, 0, 0, 1])
+    for options in ({}, {"key": KEY}, {"key": KEY, "derivative": "sigmoid"}):
+        unit = functools.partial(estimate.straight_through, **options)
+        np.testing.assert_array_equal(unit(sure), on)
+        slopes = jax.grad(lambda a, unit=unit: jnp.sum(unit(a)))(sure)
+        assert bool(jnp.all(jnp.isfinite(slopes)))
+    gate = functools.partial(estimate.smooth_times_stochastic, key=KEY)
+    np.testing.assert_array_equal(gate(sure), on)
+    assert bool(jnp.all(jnp.abs(jax.grad(lambda a: jnp.sum(gate(a)))(sure)) < 1e-20))
+    score = functools.partial(estimate.score_function, lambda h: jnp.sum(h) ** 2, key=KEY)
+    assert float(score(sure)) == 9 and bool(jnp.all(jax.grad(score)(sure) == 0))
+    # Where nothing is out of range the slope is the one by hand: half of σ' where the gate is open.
+    a = jnp.linspace(-20.0, 20.0, 9)
+    p = jax.nn.sigmoid(a)
+    opened = np.asarray(gate(a)) > 0
+    np.testing.assert_allclose(
+        jax.grad(lambda a: jnp.sum(gate(a)))(a), opened * 0.5 * np.sqrt(p) * jax.nn.sigmoid(-a), rtol=1e-5, atol=1e-12
+    )
 
 
 def test_gumbel_draws_classes_with_their_probabilities_and_relaxes_them():
@@ -243,6 +265,7 @@ def test_a_spike_is_a_step_whose_bump_has_its_area_and_is_finite(surrogate):
         (lambda: estimate.reinmax(LOGITS, key=KEY, temperature=0.5), "of 1 or more"),
         (lambda: estimate.gumbel(LOGITS, key=KEY, temperature=0.0), "above 0"),
         (lambda: estimate.gumbel(jnp.array(1.0), key=KEY), "classes"),
+        (lambda: estimate.reinmax(jnp.zeros((4, 0)), key=KEY), "classes"),
         (lambda: estimate.score_function(bumpy, LOGITS, key=KEY, draws=1), "draws"),
         (lambda: estimate.score_function(lambda h: h, LOGITS, key=KEY), "one real number"),
         (lambda: estimate.spike(LOGITS, surrogate="relu"), "surrogate among"),

@@ -101,8 +101,11 @@ def test_the_gradient_is_the_one_by_hand_and_user_metrics_work(x64):
         (lambda: layer()(X, key=0), "random key"),
         (lambda: estimate.metric_loss("auc"), "a metric among"),
         (lambda: estimate.metric_loss(lambda tp: tp), "4 arguments"),
-        (lambda: estimate.metric_loss("f1")(jnp.ones(3), jnp.ones((3, 1))), "labels shaped like"),
+        (lambda: estimate.metric_loss("f1")(jnp.ones(3), jnp.ones((3, 1))), "labels of shape"),
         (lambda: estimate.metric_loss("f1")(jnp.ones(3, int), jnp.ones(3)), "probabilities"),
+        (lambda: estimate.metric_loss("f1")(jnp.ones(2), [1, 0]), "labels of shape"),
+        (lambda: estimate.metric_loss("f1")(jnp.array([4.0, -3.0]), jnp.array([1, 0])), "probabilities from 0 to 1"),
+        (lambda: jax.grad(estimate.metric_loss("f1"))(jnp.ones(2), jnp.array([1, -1])), "labels of 0 and 1"),
     ],
 )
 def test_bad_input_is_refused_in_words(call, words):

@@ -1,5 +1,6 @@
 """Real-time gradients against backpropagation through the whole sequence."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,6 +101,65 @@ def test_sparse_keeps_each_weights_own_unit_and_is_exact_where_units_do_not_meet
     )
 
 
+def test_sparse_keeps_what_a_weight_has_done_while_its_input_is_zero():
+    """Inputs that come one at a time: a weight whose input is 0 still acts by what its unit remembers."""
+    apart = PARAMS | {"recurrent": jnp.diag(jnp.diag(PARAMS["recurrent"]))}
+    us = US * np.eye(INPUTS)[np.arange(LENGTH) % INPUTS]
+    sparse, truth = summed("sparse", params=apart, us=us)[1], jax.grad(through_time)(apart, us)
+    for name in ("in", "out"):
+        np.testing.assert_allclose(sparse[name], truth[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["exact", "sparse", "rank one", "truncated"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_model_with_leaves_that_are_not_trained_is_carried_in_its_own_dtype(mode, dtype):
+    cell = eqx.nn.MLP(2 * UNITS, UNITS, 4, 1, key=jax.random.key(1), dtype=jnp.dtype(dtype))
+    params = {"cell": cell, "doubled": jnp.array(2), "name": "net", "nothing": None}
+
+    def move(p, x, u):
+        return jnp.tanh(p["cell"](jnp.concatenate([x, u]))) * p["doubled"].astype(x.dtype)
+
+    learner = estimate.real_time(move, lambda p, x: jnp.sum(x**2) / p["doubled"].astype(x.dtype), mode=mode)
+    ones = jnp.ones(UNITS, dtype)
+
+    def one(state, u):
+        value, grads, state = learner.update(params, state, u)
+        return state, (value, eqx.filter(grads, eqx.is_array))
+
+    start = learner.init(params, ones, key=jax.random.key(2), u=ones)
+    _, (values, grads) = jax.lax.scan(one, start, jnp.ones((3, UNITS), dtype))
+    assert values.dtype == dtype and grads["cell"].layers[0].weight.dtype == dtype
+    assert grads["doubled"] is None and grads["name"] is None
+    if mode == "exact" and dtype == "float32":
+
+        def through(cell):
+            def one(x, u):
+                x = move(params | {"cell": cell}, x, u)
+                return x, jnp.sum(x**2) / 2
+
+            return jnp.sum(jax.lax.scan(one, ones, jnp.ones((3, UNITS), dtype))[1])
+
+        truth = eqx.filter_grad(through)(cell).layers[0].weight
+        np.testing.assert_allclose(grads["cell"].layers[0].weight.sum(0), truth, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["exact", "sparse", "rank one", "truncated"])
+def test_a_step_of_another_shape_and_a_state_of_whole_numbers_are_refused(mode):
+    learner = estimate.real_time(lambda w, x, u: w * jnp.ones(2), lambda w, x: jnp.sum(x), mode=mode)
+    with pytest.raises(ValueError, match="a step whose value"):
+        learner.update(1.0, learner.init(1.0, jnp.ones(3), key=jax.random.key(0), u=1.0), 1.0)
+    with pytest.raises(ValueError, match="floating-point"):
+        learner.init(1.0, jnp.ones(3, int), key=jax.random.key(0), u=1.0)
+
+
+def test_truncated_runs_each_moment_of_its_window_once():
+    """In the program are the present step's forward pass, and the loop's body for those before it."""
+    learner = estimate.real_time(step, loss, mode="truncated", window=4)
+    state = learner.init(PARAMS, jnp.zeros(UNITS), u=US[0])
+    program = str(jax.make_jaxpr(learner.update)(PARAMS, state, US[0], YS[0]))
+    assert program.count("tanh") == 2 and "length=3" in program
+
+
 @pytest.mark.parametrize("window", [1, 3, LENGTH, LENGTH + 5])
 def test_truncated_is_backpropagation_through_the_last_steps_alone(window):
     learner = estimate.real_time(step, loss, mode="truncated", window=window)
@@ -120,7 +180,8 @@ def test_truncated_is_backpropagation_through_the_last_steps_alone(window):
             truth, expected = jax.value_and_grad(late)(params, n + 1)
             assert float(value) == pytest.approx(float(truth), rel=1e-12)
             jax.tree.map(lambda g, t: np.testing.assert_allclose(g, t, rtol=1e-10, atol=1e-12), grads, expected)
-    assert state.influence.xs.shape == (window, UNITS) and int(state.influence.seen) == min(LENGTH, window)
+    held = window - 1  # and the present
+    assert state.influence.xs.shape == (held, UNITS) and int(state.influence.seen) == min(LENGTH, held)
 
 
 def test_moments_that_were_not_are_no_part_of_a_window():

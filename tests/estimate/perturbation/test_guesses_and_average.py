@@ -73,3 +73,10 @@ def test_mean_and_error_are_those_of_the_draws():
         np.testing.assert_allclose(grads[name].standard_error, stacked.std(0, ddof=1) / np.sqrt(7), rtol=1e-4)
     with pytest.raises(ValueError, match="probes"):
         estimate.average(function, probes=1, errors=True)
+
+
+def test_seeds_are_not_averaged():
+    """The mean of slopes along one key's directions, which is what they would become, is no gradient."""
+    seeded = estimate.average(estimate.seed_replay(loss), probes=4)
+    with pytest.raises(ValueError, match="seed_replay"):
+        seeded(PARAMS, key=KEY)

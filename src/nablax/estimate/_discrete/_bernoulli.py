@@ -1,6 +1,7 @@
 """Binary units: a draw forwards, a derivative backwards that is not the draw's."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import Key, check_floats, check_key, fault, wide_dtype
@@ -48,8 +49,7 @@ def straight_through(
         raise fault(expected='derivative "identity" or "sigmoid"', got=repr(derivative), fix="Choose one of them.")
     probability = jax.nn.sigmoid(logits)
     drawn = jax.lax.stop_gradient(binary(probability, key))
-    through = logits if derivative == "identity" else probability
-    return drawn + (through - jax.lax.stop_gradient(through))
+    return drawn + sloped(logits if derivative == "identity" else probability)
 
 
 def smooth_times_stochastic(logits: Float[Array, "..."], *, key: Key) -> Float[Array, "..."]:
@@ -84,7 +84,8 @@ def smooth_times_stochastic(logits: Float[Array, "..."], *, key: Key) -> Float[A
         - the code of others, https://github.com/intsystems/relaxit: the same draw, with the same derivative
     """
     check_floats(logits, what="logits", fix="Pass the units' inputs, before any sigmoid.")
-    root = jax.nn.sigmoid(logits) ** 0.5
+    # Not the root of σ, whose slope is infinite where σ is too small for a float.
+    root = jnp.exp(0.5 * jax.nn.log_sigmoid(logits))
     return jax.lax.stop_gradient(binary(root, key)) * root
 
 
@@ -97,4 +98,10 @@ def binary(probability: Float[Array, "..."], key: Key | None) -> Float[Array, ".
     return jax.random.bernoulli(key, probability.astype(wide_dtype(probability))).astype(probability.dtype)
 
 
-__all__ = ["binary", "smooth_times_stochastic", "straight_through"]
+def sloped(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Zeros with the identity's derivative; without one where it is infinite, less which it would be NaN."""
+    held = jax.lax.stop_gradient(x)
+    return jnp.where(jnp.isinf(held), 0, x - held)
+
+
+__all__ = ["binary", "sloped", "smooth_times_stochastic", "straight_through"]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import Key, check_floats, check_key, fault, wide_dtype
+from ..._core import Key, check_floats, check_key, described, fault, wide_dtype
 from .._draws import unrolled
 
 
@@ -28,7 +28,7 @@ def categorical_straight_through(
         One-hot vectors in the logits' dtype and shape.
 
     Raises:
-        ValueError: the logits are no floats or have no axis, the key is none, or the temperature is not above 0.
+        ValueError: the logits are no floats or have no classes, the key is none, or the temperature is not above 0.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -69,7 +69,7 @@ def gumbel(
         One-hot vectors, or points of the simplex, in the logits' dtype and shape.
 
     Raises:
-        ValueError: the logits are no floats or have no axis, the key is none, or the temperature is not above 0.
+        ValueError: the logits are no floats or have no classes, the key is none, or the temperature is not above 0.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -112,7 +112,7 @@ def reinmax(
         One-hot vectors in the logits' dtype and shape.
 
     Raises:
-        ValueError: the logits are no floats or have no axis, the key is none, or the temperature is below 1.
+        ValueError: the logits are no floats or have no classes, the key is none, or the temperature is below 1.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -200,8 +200,12 @@ def _classes_last(found: Array) -> Array:
 
 def _check(logits: Array, key: Key, temperature: float | Array, *, least: float | None = None) -> None:
     check_floats(logits, what="logits", fix="Pass the inputs of a softmax, classes on the last axis.")
-    if logits.ndim == 0:
-        raise fault(expected="logits [..., classes]", got="one number", fix="Put the classes on the last axis.")
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise fault(
+            expected="logits [..., classes] of a class or more",
+            got=described(logits),
+            fix="Put the classes on the last axis.",
+        )
     check_key(key)
     if isinstance(temperature, jax.core.Tracer):  # a schedule's value, which is not known here
         return

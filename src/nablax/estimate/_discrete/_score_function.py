@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._core import Key, check_count, check_floats, check_key, check_loss, divide, fault
-from ._bernoulli import binary
+from ._bernoulli import binary, sloped
 
 
 def score_function(
@@ -77,7 +77,7 @@ def score_function(
     scores = units - probability[None]
     advantage = jax.lax.stop_gradient(_less_baseline(values, scores, baseline))
     weights = jnp.mean(advantage * scores, axis=0)
-    return jnp.mean(values) + jnp.sum(weights * (logits - held))
+    return jnp.mean(values) + jnp.sum(weights * sloped(logits))
 
 
 def _less_baseline(values: Float[Array, " draws"], scores: Float[Array, "draws ..."], baseline: str) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._core import check_callable, check_floats, check_rate, divide, fault
+from ..._core import check_callable, check_floats, check_rate, check_shape, divide, fault
 
 Counts = tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""], Float[Array, ""]]
 Metric = Callable[[Array, Array, Array, Array], Array]
@@ -62,8 +62,8 @@ def metric_loss(
         positive) counts as 0, without a gradient.
 
     Raises:
-        ValueError: an unknown name, a slope that is none; when called: logits for probabilities where that is seen,
-            shapes that differ.
+        ValueError: an unknown name, a slope that is none; when called: shapes that differ, and, where they are
+            not traced, logits for probabilities, or labels other than 0 and 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -91,12 +91,11 @@ def metric_loss(
         probabilities: Float[Array, " rows"], labels: Int[Array, " rows"] | Bool[Array, " rows"]
     ) -> Float[Array, ""]:
         check_floats(probabilities, what="probabilities", fix="Pass the sigmoid of the logits.")
-        if jnp.shape(probabilities) != jnp.shape(labels):
-            raise fault(
-                expected=f"labels shaped like the probabilities, {jnp.shape(probabilities)}",
-                got=f"shape {jnp.shape(labels)}",
-                fix="Pass one probability and one label of 0 or 1 a row.",
-            )
+        labels = check_shape(
+            labels, jnp.shape(probabilities), what="labels", fix="Pass one probability and one label of 0 or 1 a row."
+        )
+        _check_known(probabilities, lambda p: (p >= 0) & (p <= 1) | jnp.isnan(p), "probabilities from 0 to 1")
+        _check_known(labels, lambda y: (y == 0) | (y == 1), "labels of 0 and 1")
         sharp = jax.nn.sigmoid(slope * (probabilities - 0.5))
         positive = labels.astype(sharp.dtype)
         counts = [
@@ -111,6 +110,17 @@ def metric_loss(
         return 1 - measured(*counts)
 
     return loss
+
+
+def _check_known(values: Array, allowed: Callable[[Array], Array], expected: str) -> None:
+    if isinstance(values, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():
+        wrong = values[~allowed(values)]
+    if wrong.size:
+        raise fault(
+            expected=expected, got=f"{wrong[0]:g}", fix="Pass jax.nn.sigmoid(logits), and 1 for what is positive."
+        )
 
 
 __all__ = ["METRICS", "metric_loss"]

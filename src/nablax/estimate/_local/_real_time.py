@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
@@ -11,6 +12,7 @@ from ..._core import (
     Key,
     check_callable,
     check_count,
+    check_floats,
     check_key,
     check_like,
     check_loss,
@@ -20,22 +22,24 @@ from ..._core import (
     fault,
     norm,
     space,
+    split,
 )
+from .._arrays import as_arrays
 
 Mode = Literal["exact", "sparse", "rank one", "truncated"]
 _MODES: tuple[str, ...] = get_args(Mode)
 
 
 class Window(NamedTuple):
-    """The last moments, the latest last.
+    """The moments before the present one, one less than the window, the latest last.
 
     Attributes:
-        xs: the states that steps were made from ``[window, state]``.
+        xs: the states that steps were made from ``[moments, state]``.
         us: their inputs, stacked likewise.
-        seen: how many moments there have been, at most the window.
+        seen: how many moments there have been, at most so many.
     """
 
-    xs: Float[Array, "window state"]
+    xs: Float[Array, "moments state"]
     us: PyTree
     seen: Int[Array, ""]
 
@@ -90,8 +94,8 @@ def real_time(
     weights. Modes:
 
     - "exact": all of :math:`\Lambda`.
-    - "sparse": only those of its entries where :math:`\partial_\theta f` has any (SnAp-1): each weight acts on its own
-      unit alone. Biased, and exact for a network without recurrence between units.
+    - "sparse": only those of its entries where :math:`\partial_\theta f` has, or has had, any (SnAp-1): each weight
+      acts on its own unit alone. Biased, and exact for a network without recurrence between units.
     - "rank one": :math:`\Lambda` is :math:`s\,t^{\top}` in the mean (UORO), with signs drawn at every step. Unbiased,
       in the memory of the weights, and noisy, the more so the longer the network remembers.
     - "truncated": backpropagation through the last ``window`` steps, at the states that were, which forgets what lies
@@ -107,8 +111,9 @@ def real_time(
         A `RealTime`: ``init`` and ``update``, both to be jitted, and ``update`` to be scanned.
 
     Raises:
-        ValueError: an argument makes no sense; when called: the state is no vector, parameters without real floating
-            leaves, a loss that is no scalar, no key for rank one, or no input for truncated to begin with.
+        ValueError: an argument makes no sense; when called: the state is no vector of floats, or has another shape
+            after the step, parameters without real floating leaves, a loss that is no scalar, no key for rank one, or
+            no input for truncated to begin with.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -144,14 +149,15 @@ def real_time(
     window = check_count(window, what="window")
 
     def init(params: PyTree, x: Float[Array, " state"], *, key: Key | None = None, u: PyTree = None) -> RealTimeState:
-        vectors = space(jax.tree.map(jnp.asarray, params))
+        vectors = space(as_arrays(params))
         x = check_shape(x, (None,), what="x", fix="Ravel the network's state to a vector.")
+        check_floats(x, what="x", fix="Begin with an array of floats.")
         if mode == "truncated":
             if u is None:
                 raise fault(
                     expected="an input like those that come", got="none", fix="Pass init(params, x, u=the first input)."
                 )
-            xs, us = jax.tree.map(lambda leaf: jnp.zeros((window, *jnp.shape(leaf)), jnp.result_type(leaf)), (x, u))
+            xs, us = jax.tree.map(lambda leaf: jnp.zeros((window - 1, *jnp.shape(leaf)), jnp.result_type(leaf)), (x, u))
             return RealTimeState(x, Window(xs, us, jnp.zeros((), jnp.int32)), None)
         if mode != "rank one":
             return RealTimeState(x, jnp.zeros((len(x), vectors.flat.size), vectors.flat.dtype), None)
@@ -164,18 +170,21 @@ def real_time(
     def update(
         params: PyTree, state: RealTimeState, u: PyTree, *args: Any
     ) -> tuple[Float[Array, ""], PyTree, RealTimeState]:
-        vectors = space(jax.tree.map(jnp.asarray, params))
+        trained, held = split(as_arrays(params))
+        vectors = space(trained)
 
         def moved(flat: Array, x: Array, u: PyTree = u) -> Array:
-            return step(vectors.tree(flat), x, u)
+            after = step(eqx.combine(vectors.tree(flat), held), x, u)
+            check_like(after, x, what="a step whose value", fix="Return the state after the step.")
+            return after
 
         def cost(flat: Array, x: Array) -> Array:
-            return check_loss(loss(vectors.tree(flat), x, *args))
+            return check_loss(loss(eqx.combine(vectors.tree(flat), held), x, *args))
 
         key, influence = state.key, state.influence
         if mode == "truncated":
-            influence = _and_now(influence, state.x, u)
-            x = moved(vectors.flat, state.x)
+            past, influence = influence, _and_now(influence, state.x, u)
+            x, pull = jax.vjp(moved, vectors.flat, state.x)
         elif mode == "rank one":
             key, now = jax.random.split(state.key)  # type: ignore[arg-type]
             x, influence = _rank_one(moved, vectors.flat, state.x, influence, now)
@@ -184,7 +193,8 @@ def real_time(
 
         value, (direct, back) = jax.value_and_grad(cost, argnums=(0, 1))(vectors.flat, x)
         if mode == "truncated":
-            through = _back_through(moved, vectors.flat, influence, back)
+            by_weight, by_state = pull(back)
+            through = by_weight + _back_through(moved, vectors.flat, past, by_state)
         elif mode == "rank one":
             through = jnp.vdot(back, influence[0]) * influence[1]
         else:
@@ -200,15 +210,15 @@ def _dense(
     following, back = jax.vjp(moved, flat, x)
     by_weight, by_state = jax.vmap(back)(jnp.eye(len(following), dtype=following.dtype))
     carried = by_state @ influence
-    return following, by_weight + (jnp.where(by_weight != 0, carried, 0) if sparse else carried)
+    return following, by_weight + (jnp.where((by_weight != 0) | (influence != 0), carried, 0) if sparse else carried)
 
 
 def _and_now(window: Window, x: Array, u: PyTree) -> Window:
     """The moments with the present one, the oldest gone."""
-    present = jax.tree.map(lambda leaf: leaf[-1], window.us)
-    check_like(u, present, what="inputs that", fix="Give init an input like those that come.")
+    like = jax.eval_shape(lambda us: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), us), window.us)
+    check_like(u, like, what="inputs that", fix="Give init an input like those that come.")
     xs, us = jax.tree.map(
-        lambda rows, new: jnp.concatenate([rows[1:], jnp.asarray(new, rows.dtype)[None]]),
+        lambda rows, new: jnp.concatenate([rows, jnp.asarray(new, rows.dtype)[None]])[1:],
         (window.xs, window.us),
         (x, u),
     )
@@ -239,7 +249,8 @@ def _rank_one(
     # Factors of least variance: both parts of each sum equally long, whatever their units.
     old = jnp.sqrt(divide(norm(t), norm(pushed), 1))
     new = jnp.sqrt(divide(norm(pulled), norm(signs), 1))
-    return following, (old * pushed + new * signs, divide(t, old) + divide(pulled, new))
+    s = (old * pushed + new * signs).astype(s.dtype)
+    return following, (s, divide(t, old) + divide(pulled, new))
 
 
 __all__ = ["RealTime", "RealTimeState", "real_time"]

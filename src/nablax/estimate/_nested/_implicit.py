@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..._core import check_callable, check_floats, check_instance, check_like, split
+from .._arrays import as_arrays
 from ._iterative import Iterative
 
 # Up to this many unknowns the Jacobian is formed and factorised: exact, and quicker than iterations.
@@ -116,11 +117,6 @@ def implicit(
     return implicit_solution
 
 
-def as_arrays(tree: PyTree) -> PyTree:
-    """Python's floats and NumPy's arrays as JAX's, which can be differentiated in; other leaves as they are."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float | np.ndarray) else leaf, tree)
-
-
 def _along(function: Callable[[PyTree], PyTree], at: PyTree, moves: PyTree) -> PyTree:
     """Derivative of a function of a tree, of which only some leaves move: the others have None."""
     moving = jax.tree.map(lambda move: move is not None, moves, is_leaf=lambda leaf: leaf is None)
@@ -137,4 +133,4 @@ def default_solver(unknown: PyTree, symmetric: bool) -> lx.AbstractLinearSolver:
     return Iterative(tolerance, symmetric)
 
 
-__all__ = ["DENSE", "as_arrays", "default_solver", "implicit"]
+__all__ = ["DENSE", "default_solver", "implicit"]

@@ -10,7 +10,8 @@ import lineax as lx
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import AbstractRecord, check_like, divide, exact, split, tree_norm
-from ._implicit import as_arrays, default_solver, implicit
+from .._arrays import as_arrays
+from ._implicit import default_solver, implicit
 
 
 class ImplicitError(AbstractRecord):

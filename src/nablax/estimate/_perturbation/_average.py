@@ -6,7 +6,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._core import Estimate, Key, canonical_convolutions, check_callable, check_count, divide, split, wide_dtype
+from ..._core import (
+    Estimate,
+    Key,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_like,
+    divide,
+    split,
+    wide_dtype,
+)
 from .._frame import ValueAndGrad, required_key, shaped_as
 
 
@@ -28,7 +38,8 @@ def average(estimator: ValueAndGrad, *, probes: int, errors: bool = False) -> Va
         last draw.
 
     Raises:
-        ValueError: an argument makes no sense, or, when called, there is no key.
+        ValueError: an argument makes no sense, or, when called, there is no key, or a gradient that is no tree like the
+            parameters, such as the seeds of `nablax.estimate.seed_replay`, which averages over probes of its own.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -53,6 +64,12 @@ def average(estimator: ValueAndGrad, *, probes: int, errors: bool = False) -> Va
             return split((value, grads))
 
         shapes, others = jax.eval_shape(drawn, key)
+        check_like(
+            shapes[1],
+            split(params)[0],
+            what="an estimator whose gradient",
+            fix="Of seeds take more by themselves: estimate.seed_replay(loss, probes=m).",
+        )
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, wide_dtype(s)), shapes)
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), others)
 
