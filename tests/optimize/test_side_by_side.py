@@ -2,11 +2,13 @@
 
 import inspect
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from benchmarks._optimizer_page import Outcome, gather, reached, short, spread
-from benchmarks.optimizers import rules
+from benchmarks._optimizer_problems import Problem
+from benchmarks.optimizers import Rule, rules, run
 
 from nablax import optimize
 
@@ -51,6 +53,24 @@ def test_seeds_of_a_rule_come_together():
     found = gather([row | {"seed": "0", "losses": "3 1"}, row | {"seed": "1", "losses": "3 2"}])
     assert list(found) == [("a", "b")] and found["a", "b"].at_end
     np.testing.assert_array_equal(found["a", "b"].losses, [[3, 1], [3, 2]])
+
+
+def test_a_rule_runs_at_the_best_of_its_rates():
+    curvatures = np.array([1.0, 0.1])
+    bowl = Problem(
+        "a bowl",
+        lambda key: jnp.ones(2),
+        lambda x, batch: jnp.sum(jnp.asarray(curvatures, x.dtype) * x**2) / 2,
+        steps=40,
+        rate=0.3,
+    )
+    rows = run(bowl, Rule("gradient descent", optax.sgd), "optax.sgd")
+    best = 0.3 * 10**0.5  # the next, 3, goes away along the steep axis
+    steps = np.arange(0, 41, 2)[:, None]
+    expected = np.sum(curvatures * (1 - best * curvatures) ** (2 * steps), axis=1) / 2
+    assert [(row["seed"], row["rate"], row["at_end"]) for row in rows] == [(seed, "0.949", 0) for seed in range(3)]
+    for row in rows:
+        np.testing.assert_allclose([float(loss) for loss in row["losses"].split()], expected, rtol=1e-3)
 
 
 def test_every_optimiser_stands_in_the_table_or_says_why_not():
