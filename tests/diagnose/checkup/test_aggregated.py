@@ -173,5 +173,5 @@ def test_where_no_direction_helps_nothing_moves_and_nothing_is_wrong():
         return jnp.stack([jnp.sum((params - 0.3) ** 2), jnp.sum((params + 0.7) ** 2)])
 
     optimizer = optax.chain(upgrad(), optax.adam(0.1))
-    record = checkup(first, jnp.zeros(2), None, optimizer=optimizer, key=KEY, losses=opposed)
+    record = checkup(lambda p, batch: p @ p, jnp.zeros(2), None, optimizer=optimizer, key=KEY, losses=opposed)
     assert record.safe and float(record.step.slope.value) == 0 and float(record.step.actual.value) == 0
