@@ -47,10 +47,10 @@ ABSENT = {
         TextualDescent TextVariable chat_engine boolean_lens Knowledge""",
     "asks for a net or a loss of its own": """NoProp single_forward single_forward_classes virtual_nodes VirtualNodes
         metric_loss reparametrised_gradient""",
-    "is part of another, or what one returns": """Equilibrium HypergradientError KnowledgeState KnowledgeStep
-        LocationScale Learner Lens Quantised RealTime RealTimeState SeededGradient Smoothness Surrogate
-        TextualDescentState asymmetry_penalty equilibrium_state goodness identity_lens init_direct_feedback
-        init_feedback learner rectified_order""",
+    "is part of another, or what one returns": """Equilibrium HypergradientError ImplicitError KnowledgeState
+        KnowledgeStep LocationScale Learner Lens Quantised RealTime RealTimeState SeededGradient Smoothness Surrogate
+        TextualDescentState asymmetry_penalty equilibrium_state goodness identity_lens implicit_vjp
+        init_direct_feedback init_feedback learner rectified_order""",
 }
 
 

@@ -144,6 +144,12 @@ def test_bad_input_is_refused_in_words(call, words):
         call()
 
 
+def test_solvers_may_answer_in_numbers_of_python():
+    """Of which there are some where scalars are differentiated without jit."""
+    scaled = estimate.implicit(lambda x, a, n: a * n, lambda x, a, n: x - a * n)
+    assert float(jax.grad(scaled, argnums=1)(jnp.array(1.0), 2.0, 3)) == 3.0
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_right_hand_side_with_zeros_is_solved_like_any_other(symmetric):
     diagonal = jnp.linspace(1.0, 100.0, 300)

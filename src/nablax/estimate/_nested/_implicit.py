@@ -82,7 +82,7 @@ def implicit(
 
     @eqx.filter_custom_jvp
     def solution(args: tuple, init: PyTree) -> PyTree:
-        x = solve(init, *args)
+        x = as_arrays(solve(init, *args))
         check_like(x, init, what="a solve whose value", fix="Return the solution, shaped like init.")
         return x
 

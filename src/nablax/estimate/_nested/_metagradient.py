@@ -41,7 +41,8 @@ def metagradient(
     Args:
         update: ``update(state, params, step, *args) -> state``, one step of the training; ``step`` counts from 0.
             Randomness by ``jax.random.fold_in(key, step)``, and the batch by the number of the step: a step that is
-            run again must be the same step.
+            run again must be the same step. It is differentiated as it stands: Adam's root of a square that is 0 has no
+            finite derivative, for which there is ``optax.adam(eps_root=1e-8)``.
         metric: ``metric(state, params, *args) -> scalar`` of the last state.
         steps: T.
         branching: k, 8 by default; of 4,096 steps that holds 29 states and runs 3.5 trainings. Less holds fewer states,
