@@ -3,10 +3,12 @@
 import operator
 from collections.abc import Mapping
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
+from jaxtyping import Array
 
 from ...transport import Bounds, steer
 from .._data._codec import Codec
@@ -209,14 +211,23 @@ def windows(codec: Codec, comparisons: list[Comparison]) -> tuple[np.ndarray, np
     return lower, upper
 
 
-def _cost(joint: TableModel, codec: Codec, lower: np.ndarray, upper: np.ndarray) -> Bounds:
-    """The windows as a cost of the flow's points, a little inside: descent ends on either side of a boundary."""
+class _Windows(eqx.Module):
+    """The windows as a cost of a flow's point, a little inside: descent ends on either side of a boundary."""
+
+    joint: TableModel
+    bounds: Bounds
+
+    def __call__(self, point: Array, vector: Array) -> Array:
+        return self.bounds(self.joint.scores(point, vector), vector)
+
+
+def _cost(joint: TableModel, codec: Codec, lower: np.ndarray, upper: np.ndarray) -> _Windows:
     places = list(codec.valued) or [0]
     ends = jnp.asarray(np.stack([lower[places], upper[places]]), jnp.float32)
     scores = np.asarray(joint.normal_scores.forward(jnp.where(jnp.isfinite(ends), ends, 0.0))[0])
     low, high = np.where(np.isfinite(ends), scores, ends)
     inside = np.minimum(_MARGIN, 0.5 * (high - low))
-    return Bounds(jnp.asarray(low + inside), jnp.asarray(high - inside), margin=0.0)
+    return _Windows(joint, Bounds(jnp.asarray(low + inside), jnp.asarray(high - inside), margin=0.0))
 
 
 def _pull(model: Model, frame: pl.DataFrame, given: Given, seed: int) -> list[str]:
