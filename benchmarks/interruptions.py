@@ -23,7 +23,7 @@ import numpy as np
 
 KEPT = ("config.json", "weights.safetensors", "metrics.csv", "metrics_states.csv", "training.json")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-FLAGS = ("--steps", "300", "--width", "16", "--depth", "1", "--batch-size", "64", "--checkpoint-every", "15")
+FLAGS = ("--steps", "120", "--width", "16", "--depth", "1", "--batch-size", "64", "--checkpoint-every", "10")
 _AGAIN = 20  # calls after which a run that does not end is a fault
 
 

@@ -29,8 +29,7 @@ def half_unit(kind: AbstractQuantity) -> float:
     if kind.scale.step_ticks:
         return 0.5 * kind.scale.step_ticks / kind.scale.denominator
     written = kind.spelling
-    as_written = isinstance(written, NumberText) and not (written.powers or written.letters)
-    if as_written and 0 < written.decimals <= _DECIMALS:
+    if isinstance(written, NumberText) and written.rounds and 0 < written.decimals <= _DECIMALS:
         return 0.5 * 10.0**-written.decimals
     single = kind.dtype == "Float32"
     return 2.0**-24 * max(abs(kind.scale.low), abs(kind.scale.high)) if single else 0.0

@@ -123,6 +123,11 @@ class NumberText(AbstractSpelling):
             return whole if whole.null_count() == real.null_count() else real
         return plain.cast(pl.Float64, strict=False)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether decimals say how far numbers are rounded: not where each has a power of its own."""
+        return not (self.powers or self.letters)
+
     def write(self, cells: pl.Series) -> pl.Series:
         """Numbers as text, in the column's own way."""
         return pl.Series(cells.name, [None if v is None else self._text(v) for v in cells.to_list()], pl.String)

@@ -99,9 +99,9 @@ def gaussian(model: TableModel, codec: "Codec", rows: Rows) -> Gaussian:
         assert isinstance(kind, AbstractQuantity)
         atoms[1 : kind.levels, place] = kind.scale.to_coordinate(np.array(kind.atoms))
     base = jnp.asarray(rows.base[np.sort(rows.train[:_STRAIGHT])])
-    cells, atoms = _scored(model, codec, base, jnp.asarray(atoms))
+    cells, at = _scored(model, codec, base, jnp.asarray(atoms))
     states, carries, scores = (np.asarray(part) for part in (cells.states, cells.carries, cells.scores))
-    return fit_gaussian(model.gaussian, states, carries, scores.astype(np.float64), np.asarray(atoms, np.float64).T)
+    return fit_gaussian(model.gaussian, states, carries, scores.astype(np.float64), np.asarray(at, np.float64).T)
 
 
 @eqx.filter_jit
