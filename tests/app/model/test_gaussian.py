@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, t
 
 from nablax.app._model import _gaussian
 from nablax.app._model._along import STEPS, value_log_density
@@ -120,6 +120,48 @@ def fitted(states, scores, carries=None, atoms=None, *, sizes=(1,), valued=None,
     return fit_gaussian(Gaussian(sizes, valued, levels), states, carries, scores, atoms)
 
 
+def student(x, mean, spread):
+    return t.logpdf((x - mean) / spread, 4) - np.log(spread)
+
+
+def test_the_atoms_of_a_number_are_likelier_where_regression_expects_them():
+    """Of the second number, whose atoms are at 0.7 and -1.3: given nothing, a category, and the third number."""
+    made, scores = known(), jnp.asarray(RANDOM.normal(size=4), jnp.float32)
+    states, nothing = jnp.array([2, 0, 1, 0, 0]), jnp.zeros(4, bool)
+    before = student(np.array([0.7, -1.3]), INTERCEPT[1], np.sqrt(COVARIANCE[1, 1]))
+    np.testing.assert_allclose(made.leaning(states, jnp.zeros(5, bool), nothing, scores), 0.0, atol=1e-5)
+    seen = jnp.array([True, False, False, False, False])
+    found = np.asarray(made.leaning(states, seen, nothing, scores))
+    mean = INTERCEPT + EFFECTS[2]
+    after = student(np.array([0.7, -1.3]), mean[1], np.sqrt(COVARIANCE[1, 1]))
+    np.testing.assert_allclose(found[2, 1:3], after - before, atol=1e-4)
+    assert np.count_nonzero(np.abs(found) > 1e-6) == 2
+    found = np.asarray(made.leaning(states, seen.at[3].set(True), nothing.at[2].set(True), scores))
+    mean = mean + EFFECTS[7]
+    slope = COVARIANCE[1, 2] / COVARIANCE[2, 2]
+    at, spread = mean[1] + slope * (float(scores[2]) - mean[2]), np.sqrt(COVARIANCE[1, 1] - slope * COVARIANCE[2, 1])
+    np.testing.assert_allclose(found[2, 1:3], student(np.array([0.7, -1.3]), at, spread) - before, atol=1e-4)
+
+
+def test_before_training_states_have_their_shares_times_what_regression_says():
+    made = model()
+    states, given = jnp.array([[1, 0, 0, 0, 0]]), jnp.array([[True, False, False, True, False]])
+    scores = jnp.asarray(RANDOM.normal(size=(1, 4)), jnp.float32)
+    cells = Cells(states, jnp.ones((1, 4), bool), scores, jnp.zeros((1, 4)))
+    allowed = jnp.ones((5, 3), bool)
+    vectors = jax.vmap(lambda key: made.drawn_states(cells, given, allowed, key)[0])(random_keys(4000))
+    shares = np.bincount(np.asarray(vectors)[:, 2].astype(int), minlength=3) / 4000
+    seen = given[0].at[1].set(True)  # whose turn comes before
+    leaning = np.asarray(made.gaussian.leaning(states[0], seen, jnp.array([False, False, True, False]), scores[0]))
+    expected = np.exp(leaning[2]) / np.exp(leaning[2]).sum()
+    np.testing.assert_allclose(shares, expected, atol=0.04)
+    assert 0.5 * np.abs(expected - 1 / 3).sum() > 0.1
+
+
+def random_keys(count):
+    return jax.random.split(jax.random.key(2), count)
+
+
 def test_columns_that_follow_from_one_another_are_not_shrunk_apart():
     """A sum of two with a little noise among ten columns, 250 rows: shrinking all correlations alike loses it."""
     x = RANDOM.normal(size=(250, 9))
@@ -141,8 +183,9 @@ def test_effects_of_states_are_found_and_those_of_none_are_shrunk_away():
     x = np.array([0.0, 1.0, -2.0, 0.5])[kind] + 0.5 * RANDOM.normal(size=900)
     states = np.stack([kind, noise, np.zeros(900, int)], axis=1)
     found = fitted(states, x[:, None], sizes=(4, 15, 1))
-    means = [float(found.mean(jnp.array([k, 3, 0]))[0]) for k in range(4)]
+    means = [float(found.mean(jnp.array([k, 3, 0]), jnp.ones(3, bool))[0]) for k in range(4)]
     np.testing.assert_allclose(means, [0.0, 1.0, -2.0, 0.5], atol=0.15)
+    assert float(found.mean(jnp.array([2, 3, 0]), jnp.zeros(3, bool))[0]) == pytest.approx(x.mean(), abs=1e-4)
     least_squares = [x[noise == k].mean() for k in range(15)]
     assert np.std(np.asarray(found.effects)[4:19, 0]) < 0.5 * np.std(least_squares)
     assert float(found.covariance[0, 0]) == pytest.approx(0.25, rel=0.15)

@@ -1,5 +1,7 @@
 """The straight part of a table's values, fitted: effects by ridge, a covariance shrunk by cross-validation."""
 
+import itertools
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -51,8 +53,13 @@ def fit_gaussian(
     left = np.zeros(scores.shape)
     for j, here in enumerate(there.T):
         if here.any():
-            intercept[j], effects[frequent, j] = _ridge(codes[here], scores[here, j])
-            left[here, j] = scores[here, j] - intercept[j] - codes[here] @ effects[frequent, j]
+            effects[frequent, j] = _ridge(codes[here], scores[here, j])
+            follows = codes @ effects[frequent, j]
+            intercept[j] = np.mean(scores[here, j] - follows[here]) + follows.mean()
+            left[here, j] = scores[here, j] - follows[here] - np.mean(scores[here, j] - follows[here])
+    # A state that is not seen has the mean effect of its column.
+    for column, (low, high) in zip(states.T, itertools.pairwise([*gaussian.offsets, len(effects)])):
+        effects[low:high] -= np.bincount(column, minlength=high - low) / len(states) @ effects[low:high]
     found = intercept, effects, _covariance(left, there), np.where(among[:, None], atoms, np.nan)
     parts = tuple(jnp.asarray(part, jnp.float32) for part in found)
     return eqx.tree_at(lambda g: (g.intercept, g.effects, g.covariance, g.atoms), gaussian, parts)
@@ -69,8 +76,8 @@ def _codes(gaussian: Gaussian, states: np.ndarray, among: np.ndarray) -> tuple[n
     return (states[:, column] == frequent - np.array(gaussian.offsets)[column]).astype(np.float64), frequent
 
 
-def _ridge(codes: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray]:
-    """Intercept and effects of the penalty that generalised cross-validation takes."""
+def _ridge(codes: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Effects of the penalty that generalised cross-validation takes."""
     centre, rows = codes.mean(axis=0), len(x)
     values, vectors = np.linalg.eigh((codes - centre).T @ (codes - centre))
     along = vectors.T @ ((codes - centre).T @ (x - x.mean()))
@@ -82,8 +89,7 @@ def _ridge(codes: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray]:
         squares = total - np.sum(along**2 * (values + 2.0 * penalty) / (values + penalty) ** 2)
         taken = 1.0 + np.sum(values / (values + penalty))
         errors.append(squares / max(1.0 - taken / rows, 1e-9) ** 2)
-    effects = vectors @ (along / (values + _PENALTIES[int(np.argmin(errors))]))
-    return float(x.mean() - centre @ effects), effects
+    return vectors @ (along / (values + _PENALTIES[int(np.argmin(errors))]))
 
 
 def _covariance(left: np.ndarray, there: np.ndarray) -> np.ndarray:

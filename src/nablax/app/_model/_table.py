@@ -175,7 +175,8 @@ class TableModel(eqx.Module):
         shown = cells.carries & self.given_values(given)
 
         def one(states: Array, known: Array, scores: Array, shown: Array) -> Array:
-            return network.of(network.hidden(states, known, scores, shown), states)
+            leaning = self.gaussian.leaning(states, known, shown, scores)
+            return network.of(network.hidden(states, known, scores, shown), states, leaning)
 
         found = jax.vmap(one)(cells.states, known, cells.scores, shown)
         return -jnp.mean(jnp.sum(found * jnp.where(turn, 1.0, _LATER * ~known), axis=1))
@@ -197,7 +198,8 @@ class TableModel(eqx.Module):
             def row(states: Array, scores: Array, shown: Array, given: Array) -> Array:
                 known = given | (jnp.arange(len(states)) < place)
                 hidden = self.network.hidden(states, known, scores, shown)
-                return jnp.where(given[place], 0.0, self.network.of(hidden, states)[place])
+                leaning = self.gaussian.leaning(states, known, shown, scores)
+                return jnp.where(given[place], 0.0, self.network.of(hidden, states, leaning)[place])
 
             return jax.vmap(row)(cells.states, cells.scores, shown, given)
 
@@ -224,8 +226,10 @@ class TableModel(eqx.Module):
 
         def step(states: Array, place: Array) -> tuple[Array, None]:
             def row(states: Array, scores: Array, shown: Array, given: Array, allowed: Array) -> Array:
-                hidden = self.network.hidden(states, given | (columns < place), scores, shown)
-                return jnp.where(allowed[place], self.network.column(hidden, place), -jnp.inf)
+                known = given | (columns < place)
+                hidden = self.network.hidden(states, known, scores, shown)
+                leaning = self.gaussian.leaning(states, known, shown, scores)
+                return jnp.where(allowed[place], self.network.column(hidden, place, leaning), -jnp.inf)
 
             logits = jax.vmap(row)(states, cells.scores, shown, given, allowed)
             drawn = jax.random.categorical(jax.random.fold_in(key, place), logits).astype(states.dtype)
