@@ -104,12 +104,13 @@ def test_a_cell_that_is_not_given_shows_nothing_to_the_field():
     # Whatever stood in the rows that are to be drawn: an atom is at its own score, another cell where it is expected.
     model, count = made((3, 4), valued=(0, 1)), 300
     scores = 5.0 * jax.random.normal(jax.random.key(0), (count, 2))
-    allowed = jnp.asarray(np.arange(4) < np.array([3, 4])[:, None])
+    allowed = np.tile(np.arange(4) < np.array([3, 4])[:, None], (count, 1, 1))
+    allowed[::2, 1, 1:], allowed[1::2, 1, 0] = False, False  # values and atoms in turn
     given = jnp.tile(jnp.array([True, False]), (count, 1))
 
     def drawn(scores):
         rows = Cells(jnp.zeros((count, 2), int), jnp.ones((count, 2), bool), scores, jnp.zeros((count, 2)))
-        return np.asarray(model.drawn_states(rows, given, allowed, jax.random.key(1)))
+        return np.asarray(model.drawn_states(rows, given, jnp.asarray(allowed), jax.random.key(1)))
 
     vectors = drawn(scores)
     np.testing.assert_array_equal(vectors, drawn(scores.at[:, 1].set(7.0)))
