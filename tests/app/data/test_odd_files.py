@@ -84,6 +84,7 @@ READ = [
     ("a word in front of a number", [f"u{k % 90}" for k in range(N)], {}, "category|identifier", None, "own value"),
     ("codes that end alike", [f"{k % 90:03}x" for k in range(N)], {}, "category|identifier", None, "own value"),
     ("two units", [f"{c} {'kg' if k % 2 else 'g'}" for k, c in enumerate(WHOLE)], {}, "identifier", None, "different words"),
+    ("a few of another unit", some([f"{c} kg" for c in WHOLE], "500 g"), {}, "identifier", None, "different words"),
     ("comma told", [f'"{1 + k % 9},{100 + k}"' for k in range(N)], {"decimal": "comma"}, "number|grid", [f"{1 + k % 9}.{100 + k}" for k in range(N)], "decimal commas"),
     *(
         (f"missing {word!r}", some(REAL, word), {}, "number", some(REAL, None), said)

@@ -68,10 +68,12 @@ def unit_of(cells: pl.Series) -> str:
     return str(words.mode().sort()[0]) if len(words) else ""
 
 
-def beside(cells: pl.Series, unit: str) -> pl.Series:
-    """Which cells are a number with this unit beside it."""
-    found = [cells.str.extract(form, 1) for form in (_UNIT_AFTER, _UNIT_BEFORE)]
-    return (found[0] == unit).fill_null(False) | (found[1] == unit).fill_null(False)
+def united(cells: pl.Series, unit: str | None = None) -> pl.Series:
+    """Which cells are a number with a word beside it, this unit where one is named."""
+    after, before = (cells.str.extract(form, 1) for form in (_UNIT_AFTER, _UNIT_BEFORE))
+    if unit is None:
+        return after.is_not_null() | before.is_not_null()
+    return (after == unit).fill_null(False) | (before == unit).fill_null(False)
 
 
 def fractional(cells: pl.Series, mark: str) -> pl.Series:

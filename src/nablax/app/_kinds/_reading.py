@@ -8,7 +8,7 @@ import polars as pl
 from .._errors import UserError
 from .._quoting import assignment
 from ._markers import OF_NUMBERS, OF_WORDS, is_marker
-from ._number_text import PATTERNS, PLAIN, beside, fractional, number_text, pattern, unit_of
+from ._number_text import PATTERNS, PLAIN, fractional, number_text, pattern, unit_of, united
 from ._spelling import AbstractSpelling, Words
 from ._time_text import SHAPES, formats, time_text, times
 
@@ -82,6 +82,8 @@ class Reading:
         locale: what the person said.
         rows: seen so far.
         present: cells that are no missing ones.
+        unit: the word beside the first numbers that had one.
+        numbered: cells that are a number with any word beside it.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Reading:
     not_words: set[str] = dataclasses.field(default_factory=set)
     namibia: bool = False
     unit: str = ""
+    numbered: int = 0
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -164,7 +167,8 @@ class Reading:
         """Take in numbers that each have the same word beside them, such as 12 kg."""
         self.unit = self.unit or unit_of(cells)
         if self.unit:
-            there = beside(cells, self.unit)
+            self.numbered += int(united(cells).sum())
+            there = united(cells, self.unit)
             for mark in PATTERNS:
                 fits = there & cells.str.contains(pattern(mark, self.unit))
                 self._count(f"number{mark}{self.unit}", fits, cells, text, start)
@@ -213,13 +217,14 @@ class Reading:
             return self._number(numbers)
         best = max(self.tallies, key=lambda key: self.tallies[key].count, default=None)
         share = 0.0 if best is None else self.tallies[best].count / self.present
-        if best is not None and (share >= _MOSTLY or (asked is not None and share > 0)):
+        # Cells with other units are no slips among those of the first.
+        several = 0 < self.numbered == self.present
+        if best is not None and (share >= _MOSTLY or (asked is not None and share > 0)) and not several:
             raise UserError(self._strays(best, place))
         if asked is not None and asked != "duration":
             raise UserError(f"column '{self.name}' holds text, which is no {asked}")
-        united = best is not None and best.startswith("number") and len(best) > _MARK + 1
-        others = "numbers with different words beside them" if united else "both numbers and words"
-        return self._words(f"column '{self.name}' holds {others}: read as words" if share >= _MIXED else "")
+        what = "numbers with different words beside them" if several else "both numbers and words"
+        return self._words(f"column '{self.name}' holds {what}: read as words" if share >= _MIXED else "")
 
     def _whole_readings(self) -> list[str]:
         whole = [key for key, tally in self.tallies.items() if tally.count == self.present]
@@ -241,9 +246,8 @@ class Reading:
         return Words(markers=markers), pl.String(), line
 
     def _number(self, forms: list[str]) -> tuple[AbstractSpelling, pl.DataType, str]:
-        form = min(
-            forms, key=lambda form: (len(form), "." not in form[: _MARK + 1])
-        )  # no unit if it can be, points if so
+        # Without a unit where it can be read so, and with points.
+        form = min(forms, key=lambda form: (len(form), form[_MARK] != "."))
         mark, unit = form[_MARK], form[_MARK + 1 :]
         cells = pl.concat(self.kept).unique()
         if self.long and self.whole == self.present:
