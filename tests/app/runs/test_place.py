@@ -200,7 +200,7 @@ def test_an_interrupted_training_is_kept_and_the_line_goes_on(tmp_path, config):
     arguments = ["learn", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "run"), "--steps", "1000000"]
     command = [sys.executable, "-m", "nablax", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stdout.readline().startswith("learning the states: step 1 of")
+        assert run.stdout.readline().startswith("learning the values: step 1 of")
         run.send_signal(signal.SIGINT)
         said, wrong = run.communicate()
     assert run.returncode == 130 and "stopping after this step" in said
