@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from nablax.app._progress_bar import progress_bar
@@ -15,38 +16,37 @@ def at(step: int, steps: int) -> Progress:
 def shown(states, *, terminal: bool) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, highlight=False)
     with progress_bar(console, "learning") as progress:
-        for state in states:
-            progress(state)
+        for part, state in states:
+            progress(part, state)
     return console.file.getvalue()
 
 
-def test_each_part_has_its_lines_where_there_is_no_terminal():
+@pytest.mark.parametrize("steps", [40, 20], ids=["more steps", "as many steps"])
+def test_each_part_has_its_name_and_its_lines_where_there_is_no_terminal(steps):
     """A log or a notebook; the first part stops early or at its end, and the second is not silent for that."""
     for end in (20, 12):
-        first, second = range(1, end + 1), range(1, 41)
-        lines = shown([*(at(n, 20) for n in first), *(at(n, 40) for n in second)], terminal=False).splitlines()
-        assert all(line.startswith(("learning: step", "learning, part 2: step")) for line in lines)
-        of_second = [line for line in lines if "part 2" in line]
-        assert [line.split(" of ")[0] for line in of_second] == [
-            f"learning, part 2: step {n}" for n in (1, *range(4, 41, 4))
-        ]
-        assert lines[0].startswith("learning: step 1 of 20") and len(lines) == len(of_second) + 1 + end // 2
+        first, second = (("states", at(n, 20)) for n in range(1, end + 1)), range(1, steps + 1)
+        lines = shown([*first, *(("values", at(n, steps)) for n in second)], terminal=False).splitlines()
+        of_second = [line for line in lines if line.startswith("learning the values: step")]
+        tenths = [1, *range(steps // 10, steps + 1, steps // 10)]
+        assert [line.split(" of ")[0] for line in of_second] == [f"learning the values: step {n}" for n in tenths]
+        of_first = [line for line in lines if line.startswith("learning the states: step")]
+        assert of_first[0].startswith("learning the states: step 1 of 20") and len(of_first) == 1 + end // 2
+        assert lines == of_first + of_second
 
 
-def test_a_run_that_goes_on_is_one_part():
-    assert "part" not in shown([at(300, 400), at(400, 400)], terminal=False)
-    # A later part that goes on beyond where the first one ended.
-    assert "learning, part 2: step 30 of 40" in shown([at(12, 20), at(30, 40)], terminal=False)
+def test_a_run_that_goes_on_in_its_second_part_says_so():
+    assert "learning the values: step 30 of 40" in shown([("values", at(30, 40))], terminal=False)
 
 
 def test_a_terminal_shows_a_bar_before_the_first_step():
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with progress_bar(console, "learning") as progress:
         assert "compiling" in console.file.getvalue()  # which takes longer than many a training
-        progress(at(1, 20))
+        progress("states", at(1, 20))
     assert "1/20" in console.file.getvalue()
-    text = shown([at(20, 20), at(3, 40)], terminal=True)
-    assert "learning, part 2" in text and "3/40" in text
+    text = shown([("states", at(20, 20)), ("values", at(3, 40))], terminal=True)
+    assert "learning the values" in text and "3/40" in text
 
 
 def test_of_a_finished_run_no_bar_is_left():

@@ -4,13 +4,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ParamSpec
 
-T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @contextmanager
-def gently(progress: Callable[[T], None], notice: Callable[[str], None]) -> Iterator[Callable[[T], None]]:
+def gently(progress: Callable[P, None], notice: Callable[[str], None]) -> Iterator[Callable[P, None]]:
     """Let Ctrl-C wait for the next call of a progress callback.
 
     In the midst of a compiled loop it would lose what was computed since the last checkpoint; an exception that comes
@@ -36,8 +36,8 @@ def gently(progress: Callable[[T], None], notice: Callable[[str], None]) -> Iter
         signal.signal(signal.SIGINT, before)
         notice("stopping after this step; Ctrl-C again stops at once")
 
-    def told(state: T) -> None:
-        progress(state)
+    def told(*state: P.args, **named: P.kwargs) -> None:
+        progress(*state, **named)
         if asked:
             raise KeyboardInterrupt
 

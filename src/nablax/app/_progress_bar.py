@@ -13,7 +13,7 @@ _LINES = 10  # without a terminal, one line each tenth of the way
 
 
 @contextmanager
-def progress_bar(console: Console, title: str, *, visible: bool = True) -> Iterator[Callable[[State], None]]:
+def progress_bar(console: Console, title: str, *, visible: bool = True) -> Iterator[Callable[[str, State], None]]:
     """Show training's progress with its rate and the time left.
 
     Args:
@@ -22,31 +22,21 @@ def progress_bar(console: Console, title: str, *, visible: bool = True) -> Itera
         visible: show nothing otherwise.
 
     Yields:
-        The callback for `follow.fit`. Of a model that is trained in parts it is the callback of each in turn: that
-        another one has begun is seen by other steps that are asked for, or that begin anew.
+        The callback: what is being trained, such as "values", and what `follow.fit` says of it.
     """
     if not visible:
-        yield lambda state: None
+        yield lambda part, state: None
         return
-    part: int = 0
-    last: State | None = None
-
-    def named(state: State) -> str:
-        nonlocal part, last
-        if last is None or state.steps != last.steps or state.step < last.step:
-            part += 1
-        last = state
-        return title if part == 1 else f"{title}, part {part}"
-
+    shown: tuple[str, int] | None = None
     if not console.is_terminal:
-        shown = (0, -1)
 
-        def line(state: State) -> None:
+        def line(part: str, state: State) -> None:
             nonlocal shown
-            name, tenth = named(state), state.step * _LINES // state.steps
-            if (part, tenth) > shown or state.step == state.steps:
+            tenth = state.step * _LINES // state.steps
+            if (part, tenth) != shown or state.step == state.steps:
                 shown = part, tenth
-                console.print(f"{name}: step {state.step} of {state.steps}  {_numbers(state)}", soft_wrap=True)
+                said = f"{title} the {part}: step {state.step} of {state.steps}  {_numbers(state)}"
+                console.print(said, soft_wrap=True)
 
         yield line
         return
@@ -60,11 +50,13 @@ def progress_bar(console: Console, title: str, *, visible: bool = True) -> Itera
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, numbers="compiling")
 
-        def show(state: State) -> None:
-            bar.update(task, description=named(state), completed=state.step, total=state.steps, numbers=_numbers(state))
+        def show(part: str, state: State) -> None:
+            nonlocal shown
+            shown, words = (part, state.step), f"{title} the {part}"
+            bar.update(task, description=words, completed=state.step, total=state.steps, numbers=_numbers(state))
 
         yield show
-        if last is None:  # a finished run, of which nothing is learnt
+        if shown is None:  # a finished run, of which nothing is learnt
             bar.remove_task(task)
 
 

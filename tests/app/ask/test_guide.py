@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from nablax.app._ask._comparisons import parse_guide
-from nablax.app._ask._guide import _cost, allowed_states, satisfies, windows
+from nablax.app._ask._guide import _bounds, allowed_states, satisfies, windows
 from nablax.app._data._codec import fit_codec
 from nablax.app._data._sources import table
 from nablax.app._errors import UserError
@@ -77,7 +77,7 @@ def joint(frame, codec):
 
 
 def box(codec, joint, guide):
-    return _cost(joint, codec, *windows(codec, read(codec, guide)))
+    return _bounds(joint, codec, *windows(codec, read(codec, guide)))
 
 
 def scored(codec, joint, name, value):

@@ -49,6 +49,9 @@ def opened(path, content, options=None):
 WHOLE = [str(k) for k in RANDOM.integers(1000, 9999, N)]
 REAL = [f"{v:.3f}" for v in RANDOM.normal(size=N)]
 THOUSANDS = [f"{int(k):,}" for k in RANDOM.integers(1, 900_000, N)]
+REAL_SIZES = [f"{v:.1f}" for v in RANDOM.uniform(1, 90, N)]
+LETTERS = ["950", "0", *(f"{k % 90 + 1}.{1 + k % 8}{'k' if k % 4 else 'M'}" for k in range(N - 2))]
+MEANT = ["950", "0", *(str((10 * (k % 90 + 1) + 1 + k % 8) * (100 if k % 4 else 100_000)) for k in range(N - 2))]
 
 # name, cells, flags, kind, a value by its cell, a word of the notice (None: nothing is said)
 READ = [
@@ -63,6 +66,25 @@ READ = [
     ("plus signs", [f"+{c}" for c in WHOLE], {}, "number|grid", WHOLE, None),
     ("powers of ten", [f"{float(c):.3e}" for c in REAL], {}, "number", [f"{float(c):.3e}" for c in REAL], None),
     ("blanks around", [f" {c} " for c in WHOLE], {}, "number|grid", WHOLE, None),
+    ("brackets for minus", [f"({c})" if k % 3 else c for k, c in enumerate(WHOLE)], {}, "number|grid", [f"-{c}" if k % 3 else c for k, c in enumerate(WHOLE)], "brackets for minus"),
+    ("brackets around a currency", [f'"(${c})"' if k % 3 else f'"${c}"' for k, c in enumerate(THOUSANDS)], {}, "number|grid", [("-" if k % 3 else "") + c.replace(",", "") for k, c in enumerate(THOUSANDS)], "brackets for minus"),
+    ("brackets behind a currency", [f"$ ({c})" if k % 3 else f"$ {c}" for k, c in enumerate(REAL_SIZES)], {}, "number|grid", [f"-{c}" if k % 3 else c for k, c in enumerate(REAL_SIZES)], "brackets for minus"),
+    ("a unit", [f"{c} kg" for c in REAL_SIZES], {}, "number|grid", REAL_SIZES, "'kg' beside"),
+    ("a unit without a blank", [f"{c}mm" for c in WHOLE], {}, "number|grid", WHOLE, "'mm' beside"),
+    ("a unit with a square", [f"{c} m²" for c in WHOLE], {}, "number|grid", WHOLE, "'m²' beside"),
+    ("a unit of two", [f"{c} mg/dL" for c in REAL], {}, "number", REAL, "'mg/dL' beside"),
+    ("degrees below zero", [f"{c}°C" for c in REAL], {}, "number", REAL, "'°C' beside"),
+    ("a unit and decimal commas", [f'"{c.replace(".", ",")} kg"' for c in REAL_SIZES], {}, "number|grid", REAL_SIZES, "decimal commas"),
+    ("a unit and thousands", [f'"{c} kWh"' for c in THOUSANDS], {}, "number|grid", [c.replace(",", "") for c in THOUSANDS], "'kWh' beside"),
+    ("a unit in front", [f"Rs {c}" for c in WHOLE], {}, "number|grid", WHOLE, "'Rs' beside"),
+    ("a unit, some missing", some([f"{c} kg" for c in WHOLE], "-"), {}, "number|grid", some(WHOLE, None), "'kg' beside"),
+    ("thousands and millions", LETTERS, {}, "number|grid", MEANT, "'k' and 'M' for powers"),
+    ("millions of dollars", [f"${k % 70}.{k % 9}M" for k in range(7, N + 7)], {}, "number|grid", [str((10 * (k % 70) + k % 9) * 100_000) for k in range(7, N + 7)], "'M' for powers"),
+    ("letters with decimals that are padded", [f"{k % 37}.{k % 7}0k" for k in range(N)], {}, "number|grid", [str((100 * (k % 37) + 10 * (k % 7)) * 10) for k in range(N)], "'k' for powers"),
+    ("a word in front of a number", [f"u{k % 90}" for k in range(N)], {}, "category|identifier", None, "own value"),
+    ("codes that end alike", [f"{k % 90:03}x" for k in range(N)], {}, "category|identifier", None, "own value"),
+    ("two units", [f"{c} {'kg' if k % 2 else 'g'}" for k, c in enumerate(WHOLE)], {}, "identifier", None, "different words"),
+    ("a few of another unit", some([f"{c} kg" for c in WHOLE], "500 g"), {}, "identifier", None, "different words"),
     ("comma told", [f'"{1 + k % 9},{100 + k}"' for k in range(N)], {"decimal": "comma"}, "number|grid", [f"{1 + k % 9}.{100 + k}" for k in range(N)], "decimal commas"),
     *(
         (f"missing {word!r}", some(REAL, word), {}, "number", some(REAL, None), said)
@@ -110,7 +132,9 @@ def test_a_column_is_read_as_it_is_meant(tmp_path, cells, flags, word, means, sa
     kind = codec.column("x")
     assert kind.word in word.split("|"), kind
     notices = [line for line in (*source.notices, *codec.notices) if "'x'" in line]
-    assert len(notices) == (said is not None) + (kind.reason != "" and "18 digits" in (said or "")), notices
+    assert len(notices) == (said is not None) + (kind.reason != "" and said in ("18 digits", "different words")), (
+        notices
+    )
     assert said is None or said in notices[0]
     # The cells are kept as they stand in the file.
     bare = [cell.strip('"') if cell.startswith('"') else cell for cell in cells]
@@ -169,6 +193,12 @@ REFUSED = [
     ("a zip", b"PK\x03\x04" + bytes(100), {}, "packed by zip"),
     ("two names alike", "a,a\n" + "1,2\n" * 30, {}, "the column name 'a' occurs more than once"),
     ("an empty file", "", {}, "the file is empty"),
+    ("a unit but for some", column(some([f"{c} kg" for c in WHOLE], "heavy")), {}, "numbers but for 6 of 120 cells: line 9 has 'heavy'"),
+    ("a byte of nothing", column([*REAL[:-1], "\0"]), {}, "line 121 holds a NUL byte"),
+    ("UTF-16 that does not say so", column(REAL).encode("utf-16-le"), {}, "--encoding utf-16-le"),
+    ("a separator told and nothing else", "sep=;\n", {}, "the file is empty"),
+    ("a stray word below a separator told", "sep=,\n" + column([*WHOLE[:-1], "x"]), {}, "line 122 has 'x'"),
+    ("one cell too few below a separator told", "sep=,\n" + column(REAL) + "1\n", {}, "line 123 has 1 cells"),
     ("a header", "a,b\n", {}, "a header and no rows"),
 ]  # fmt: skip
 
@@ -192,6 +222,10 @@ SHAPES = [
     ("utf-16", "a.csv", PLAIN.encode("utf-16"), {}, ["x", "size"]),
     ("latin-1", "a.csv", PLAIN.replace("size", "größe").encode("latin-1"), {"encoding": "latin-1"}, ["x", "größe"]),
     ("semicolons", "a.csv", PLAIN.replace(",", ";"), {}, ["x", "size"]),
+    ("a separator told", "a.csv", "sep=;\n" + PLAIN.replace(",", ";"), {}, ["x", "size"]),
+    ("a separator told, as Excel saves", "a.csv", b"\xef\xbb\xbf" + ("sep=;\n" + PLAIN.replace(",", ";")).replace("\n", "\r\n").encode(), {}, ["x", "size"]),
+    ("a separator told, that of commas in cells", "a.csv", "sep=;\n" + PLAIN.replace(",", ";").replace(".", ",").replace("x;size", "x,y;size"), {}, ["x,y", "size"]),
+    ("utf-16 told", "a.csv", PLAIN.encode("utf-16-le"), {"encoding": "utf-16-le"}, ["x", "size"]),
     ("semicolons and decimal commas", "a.csv", PLAIN.replace(",", ";").replace(".", ","), {}, ["x", "size"]),
     ("a separator in a quoted name", "a.csv", PLAIN.replace("x,size", '"x;y;z",size'), {}, ["x;y;z", "size"]),
     ("a line end in a quoted name", "a.csv", PLAIN.replace("x,size", '"x\ny",size'), {}, ["x\ny", "size"]),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from nablax.app._model._gaussian import Gaussian
 from nablax.app._model._masks import drawn_before, given_cells
 from nablax.app._model._normal_scores import fit_normal_scores
 from nablax.app._model._states import StateNetwork
@@ -29,7 +30,19 @@ def made(sizes, valued=(), key=0):
     noisy = [leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys)]
     network = eqx.combine(jax.tree.unflatten(tree, noisy), network)
     field = ValueField(tuple(sizes), values, width=8, depth=1, key=jax.random.key(key))
-    return TableModel(network, field, fit_normal_scores([np.zeros(0)] * len(valued)), valued)
+    return TableModel(network, field, fit_normal_scores([np.zeros(0)] * len(valued)), leaning(sizes, valued), valued)
+
+
+def leaning(sizes, valued):
+    """A Gaussian in which all states of numbers but the first are atoms, and those of the others have effects."""
+    random, gaussian = np.random.default_rng(0), Gaussian(sizes, valued, [sizes[j] for j in valued])
+    values = max(1, len(valued))
+    effects = random.normal(size=gaussian.effects.shape)
+    for j in valued:
+        effects[gaussian.offsets[j] :][: sizes[j]] = 0.0
+    parts = effects, 0.5 * np.eye(values) + 0.5, random.normal(size=gaussian.atoms.shape)
+    parts = tuple(jnp.asarray(part, jnp.float32) for part in parts)
+    return eqx.tree_at(lambda g: (g.effects, g.covariance, g.atoms), gaussian, parts)
 
 
 def cells(states, values=1):
@@ -88,18 +101,27 @@ def test_hidden_states_and_values_are_not_looked_at():
 
 
 def test_a_cell_that_is_not_given_shows_nothing_to_the_field():
-    # Whatever stood in the rows that are to be drawn, a cell drawn without a value is at zero, as it is in training.
+    # Whatever stood in the rows that are to be drawn: an atom is at its own score, another cell where it is expected.
     model, count = made((3, 4), valued=(0, 1)), 300
     scores = 5.0 * jax.random.normal(jax.random.key(0), (count, 2))
-    rows = Cells(jnp.zeros((count, 2), int), jnp.ones((count, 2), bool), scores, jnp.zeros((count, 2)))
-    allowed = jnp.asarray(np.arange(4) < np.array([3, 4])[:, None])
+    allowed = np.tile(np.arange(4) < np.array([3, 4])[:, None], (count, 1, 1))
+    allowed[::2, 1, 1:], allowed[1::2, 1, 0] = False, False  # values and atoms in turn
     given = jnp.tile(jnp.array([True, False]), (count, 1))
-    vectors = np.asarray(model.drawn_states(rows, given, allowed, jax.random.key(1)))
-    states, free, shown = vectors[:, :2], vectors[:, 2:4], vectors[:, 4:]
-    assert (states[:, 1] != 0).any()  # atoms, which carry no value
+
+    def drawn(scores):
+        rows = Cells(jnp.zeros((count, 2), int), jnp.ones((count, 2), bool), scores, jnp.zeros((count, 2)))
+        return np.asarray(model.drawn_states(rows, given, jnp.asarray(allowed), jax.random.key(1)))
+
+    vectors = drawn(scores)
+    np.testing.assert_array_equal(vectors, drawn(scores.at[:, 1].set(7.0)))
+    states, free, shown = vectors[:, :2].astype(int), vectors[:, 2:4], vectors[:, 4:]
+    assert (states[:, 1] != 0).any() and (states[:, 1] == 0).any()
     np.testing.assert_array_equal(free[:, 1], states[:, 1] == 0)
     np.testing.assert_array_equal(shown[:, 0], scores[:, 0])
-    assert not free[:, 0].any() and not shown[:, 1].any()
+    expected = 0.5 * np.asarray(scores)[:, 0]  # correlation 1/2, variance 1
+    atoms = np.asarray(model.gaussian.atoms)[1, states[:, 1]]
+    np.testing.assert_allclose(shown[:, 1], np.where(states[:, 1] == 0, expected, atoms), atol=1e-5)
+    assert not free[:, 0].any()
 
 
 def test_masks_leave_half_of_the_rows_without_a_given_cell():

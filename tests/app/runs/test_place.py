@@ -19,6 +19,7 @@ from nablax.app._runs import _lock
 from nablax.app._runs._config import Choices
 from nablax.app._runs._learn import configure, learn
 from nablax.app._runs._lock import held
+from nablax.app._runs._meter import training_seconds
 from nablax.app._runs._place import at_work, roomy
 from nablax.app._runs._run import Run
 
@@ -37,6 +38,7 @@ def test_the_second_process_is_told_who_holds_the_folder(tmp_path):
 import time
 from pathlib import Path
 from nablax.app._runs._lock import held
+from nablax.app._runs._meter import training_seconds
 with held(Path({str(tmp_path / "run")!r})):
     print("held", flush=True)
     time.sleep(600)
@@ -200,7 +202,7 @@ def test_an_interrupted_training_is_kept_and_the_line_goes_on(tmp_path, config):
     arguments = ["learn", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "run"), "--steps", "1000000"]
     command = [sys.executable, "-m", "nablax", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        assert run.stdout.readline().startswith("learning: step 1 of")
+        assert run.stdout.readline().startswith("learning the values: step 1 of")
         run.send_signal(signal.SIGINT)
         said, wrong = run.communicate()
     assert run.returncode == 130 and "stopping after this step" in said
@@ -217,10 +219,10 @@ def test_what_a_report_may_cost_is_half_of_training(tmp_path, monkeypatch):
     assert allowance.spent == 3.0 and allowance.covers(7.0) and not allowance.covers(7.1)
     assert _cost.Allowance(None).covers(1e9)
     run.write("cost.json", "not JSON")
-    assert _cost.training_seconds(run) is None
+    assert training_seconds(run) is None
 
 
 def test_the_seconds_of_training_are_kept(tmp_path, config):
     run = learn(*config, tmp_path / "run", notice=lambda text: None)
-    seconds = _cost.training_seconds(run)
+    seconds = training_seconds(run)
     assert seconds is not None and 0 < seconds < time.process_time()

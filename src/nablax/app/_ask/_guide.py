@@ -3,10 +3,12 @@
 import operator
 from collections.abc import Mapping
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
+from jaxtyping import Array
 
 from ...transport import Bounds, steer
 from .._data._codec import Codec
@@ -68,7 +70,7 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
     if never.any():
         raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
     assert model.joint is not None
-    cost = _cost(model.joint, codec, lower, upper)
+    cost = _Inside(model.joint, _bounds(model.joint, codec, lower, upper))
 
     def propose(number: int, *, steered: bool) -> tuple[np.ndarray, np.ndarray]:
         vectors = drawn_states(model, given, seed=_seed(seed, number), allowed=allowed if steered else None)
@@ -209,8 +211,18 @@ def windows(codec: Codec, comparisons: list[Comparison]) -> tuple[np.ndarray, np
     return lower, upper
 
 
-def _cost(joint: TableModel, codec: Codec, lower: np.ndarray, upper: np.ndarray) -> Bounds:
-    """The windows as a cost of the flow's points, a little inside: descent ends on either side of a boundary."""
+class _Inside(eqx.Module):
+    """How far a flow's point is from bounds of the normal scores that it stands for."""
+
+    joint: TableModel
+    bounds: Bounds
+
+    def __call__(self, point: Array, vector: Array) -> Array:
+        return self.bounds(self.joint.scores(point, vector))
+
+
+def _bounds(joint: TableModel, codec: Codec, lower: np.ndarray, upper: np.ndarray) -> Bounds:
+    """The windows as bounds of normal scores, a little inside: descent ends on either side of a boundary."""
     places = list(codec.valued) or [0]
     ends = jnp.asarray(np.stack([lower[places], upper[places]]), jnp.float32)
     scores = np.asarray(joint.normal_scores.forward(jnp.where(jnp.isfinite(ends), ends, 0.0))[0])

@@ -8,6 +8,7 @@ from pathlib import Path
 from .._errors import UserError
 
 NOT_UTF8 = "the text is not UTF-8; save it as UTF-8, or name its --encoding, such as latin-1"
+_TOLD = r'"?[sS][eE][pP]=([,;\t|:])"?[,;\t|:]*\r?\n'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Header:
         names: of the columns.
         there: whether the first line holds the names.
         notices: one line for each thing to know.
+        before: lines before it, which say to Excel what parts the cells (sep=;).
     """
 
     separator: str
     names: tuple[str, ...]
     there: bool
     notices: tuple[str, ...] = ()
+    before: int = 0
 
 
 def read_header(path: Path, shown: Path, header: bool | None) -> Header:
@@ -43,12 +46,15 @@ def read_header(path: Path, shown: Path, header: bool | None) -> Header:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            raw = file.readline(1 << 20)
+            start, raw = 0, file.readline(1 << 20)
+            told = re.match(_TOLD, raw)
+            if told:
+                start, raw = file.tell(), file.readline(1 << 20)
             if not raw.strip():
                 raise UserError(shown, "the file is empty")
             bare = re.sub(r'"[^"]*("|$)', "", raw)
-            separator = max(",;\t|", key=bare.count)
-            file.seek(0)
+            separator = told[1] if told else max(",;\t|", key=bare.count)
+            file.seek(start)
             lines = csv.reader(file, delimiter=separator)
             first, second = next(lines), next((line for line in lines if any(line)), [])
     except UnicodeDecodeError:
@@ -59,7 +65,7 @@ def read_header(path: Path, shown: Path, header: bool | None) -> Header:
         raise UserError(shown, "no readable table", error) from None
     there, notices = _decide(first, second, header)
     if not there:
-        return Header(separator, tuple(f"x{j}" for j in range(len(first))), False, tuple(notices))
+        return Header(separator, tuple(f"x{j}" for j in range(len(first))), False, tuple(notices), int(bool(told)))
     names = list(first)
     for j, name in enumerate(names):
         if not name:
@@ -68,7 +74,7 @@ def read_header(path: Path, shown: Path, header: bool | None) -> Header:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(shown, f"the column name '{twice[0]}' occurs more than once")
-    return Header(separator, tuple(names), True, tuple(notices))
+    return Header(separator, tuple(names), True, tuple(notices), int(bool(told)))
 
 
 def _decide(first: list[str], second: list[str], asked: bool | None) -> tuple[bool, list[str]]:

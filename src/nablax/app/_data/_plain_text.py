@@ -59,19 +59,21 @@ def standard_input() -> Path:
     return folder / "standard-input.csv"
 
 
-def plain_text(path: Path, encoding: str | None) -> Path:
+def plain_text(path: Path, encoding: str | None, *, shown: Path | None = None) -> Path:
     """The file itself where it is UTF-8 with line feeds, else a copy that is, gone when the program ends.
 
     Args:
         path: the file, which may be packed by gzip or Zstandard whatever its name.
         encoding: of its characters; UTF-8 by default, or UTF-16 where its first bytes say so.
+        shown: what messages call it; its own name by default.
 
     Returns:
         A file to read.
 
     Raises:
-        UserError: it cannot be unpacked, or it is not of that encoding.
+        UserError: it cannot be unpacked, it is not of that encoding, or it holds a NUL byte.
     """
+    shown = shown or path
     with path.open("rb") as file:
         start = file.read(_CHUNK)
     packed = next((how for mark, how in _PACKED.items() if start.startswith(mark)), None)
@@ -83,9 +85,25 @@ def plain_text(path: Path, encoding: str | None) -> Path:
             start = file.read(_CHUNK)
     found = encoding or next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
     returns = b"\r" in start and b"\n" not in start
-    if found is None and not returns:
-        return path
-    return _decoded(path, found or "utf-8-sig", returns)
+    plain = path if found is None and not returns else _decoded(path, found or "utf-8-sig", returns)
+    _require_text(plain, shown)
+    return plain
+
+
+def _require_text(path: Path, shown: Path) -> None:
+    """Refuse a NUL byte: readers end a cell at it, each in its own way."""
+    line = 1
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            at = part.find(0)
+            if at < 0:
+                line += part.count(b"\n")
+                continue
+            line += part.count(b"\n", 0, at)
+            if line == 1 and part.count(0) >= 0.3 * len(part):
+                which = "utf-16-be" if at == 0 else "utf-16-le"
+                raise UserError(shown, f"every other byte is NUL, as in UTF-16: name its encoding, --encoding {which}")
+            raise UserError(shown, f"line {line} holds a NUL byte, which no text has: the file may be damaged")
 
 
 def _folder() -> Path:

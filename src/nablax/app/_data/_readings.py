@@ -28,8 +28,9 @@ def half_unit(kind: AbstractQuantity) -> float:
     """How far rounding may have moved a cell of a column, in its own unit."""
     if kind.scale.step_ticks:
         return 0.5 * kind.scale.step_ticks / kind.scale.denominator
-    if isinstance(kind.spelling, NumberText) and 0 < kind.spelling.decimals <= _DECIMALS and not kind.spelling.powers:
-        return 0.5 * 10.0**-kind.spelling.decimals
+    written = kind.spelling
+    if isinstance(written, NumberText) and written.rounds and 0 < written.decimals <= _DECIMALS:
+        return 0.5 * 10.0**-written.decimals
     single = kind.dtype == "Float32"
     return 2.0**-24 * max(abs(kind.scale.low), abs(kind.scale.high)) if single else 0.0
 

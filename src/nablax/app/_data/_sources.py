@@ -192,7 +192,7 @@ def _open(path: Path, image_size: int | None, memory_limit: int, every_row: bool
 
 
 def _open_text(path: Path, shown: Path, memory_limit: int, every_row: bool, text: TextOptions) -> Source:
-    plain, locale = plain_text(path, text.encoding), text.locale()
+    plain, locale = plain_text(path, text.encoding, shown=shown), text.locale()
     opened = _tables.comma_separated(plain, shown=shown, header=text.header, every_row=every_row)
     fingerprint = _fingerprint([path], name=shown.name)
     source = _source(shown, opened.batches, opened.rows, plain.stat().st_size, fingerprint, memory_limit)

@@ -82,6 +82,7 @@ def comma_separated(path: Path, *, shown: Path, header: bool | None = None, ever
     options: dict[str, Any] = {
         "separator": head.separator,
         "has_header": head.there,
+        "skip_lines": head.before,
         "with_column_names": lambda found: names[: len(found)],
         "infer_schema": False,
         "glob": False,
@@ -122,11 +123,13 @@ def _batches(path: Path, options: dict[str, Any], size: int, skipped: Sequence[i
 def _rows(path: Path, head: Header) -> Iterator[tuple[int, list[str]]]:
     """Rows but the header, each with the number of its last line."""
     with path.open(encoding="utf-8-sig", newline="") as file:
+        for _ in range(head.before):
+            file.readline()
         reader = csv.reader(file, delimiter=head.separator)
         if head.there:
             next(reader)
         for row in reader:
-            yield reader.line_num, row
+            yield head.before + reader.line_num, row
 
 
 def _blank_lines(path: Path, head: Header) -> list[int]:

@@ -8,7 +8,7 @@ import polars as pl
 from .._errors import UserError
 from .._quoting import assignment
 from ._markers import OF_NUMBERS, OF_WORDS, is_marker
-from ._number_text import PATTERNS, PLAIN, number_text
+from ._number_text import PATTERNS, PLAIN, fractional, number_text, pattern, unit_of, united
 from ._spelling import AbstractSpelling, Words
 from ._time_text import SHAPES, formats, time_text, times
 
@@ -17,6 +17,7 @@ _MIXED = 0.5  # share above which it is said that a column of words holds number
 _CODES = 5  # different codes of two letters, at least, before NA is taken for one
 _KEPT, _FEWER = 20_000, 100  # cells kept of the first batch and of each other, to see how they are written
 _TRIED = 64  # cells of a batch whose formats are tried on all of it
+_MARK = len("number")  # where the decimal mark stands in the name of such a reading; a unit stands behind it
 _DECIMALS = {"point": ".", ".": ".", "comma": ",", ",": ","}
 _IN_WORDS = {"%d": "day-first ", "%m": "month-first "}
 _ORDERS = {"day-first": "%d", "month-first": "%m", "year-first": "%Y"}
@@ -81,6 +82,8 @@ class Reading:
         locale: what the person said.
         rows: seen so far.
         present: cells that are no missing ones.
+        unit: the word beside the first numbers that had one.
+        numbered: cells that are a number with any word beside it.
     """
 
     name: str
@@ -96,6 +99,8 @@ class Reading:
     kept: list[pl.Series] = dataclasses.field(default_factory=list)
     not_words: set[str] = dataclasses.field(default_factory=set)
     namibia: bool = False
+    unit: str = ""
+    numbered: int = 0
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -152,10 +157,22 @@ class Reading:
         understood["."] |= plain
         for mark, fits in understood.items():
             self._count(f"number{mark}", fits, cells, text, start)
-            self.fractions[mark] += int((fits & cells.str.contains(rf"[{mark}]\d|[eE]")).sum())
+            self.fractions[mark] += int((fits & fractional(cells, mark)).sum())
         self._add_digits(cells)
         if not bool((understood["."] | understood[","]).all()):
+            self._add_units(cells, text, start)
             self._add_times(cells, text, start)
+
+    def _add_units(self, cells: pl.Series, text: pl.Series, start: int) -> None:
+        """Take in numbers that each have the same word beside them, such as 12 kg."""
+        self.unit = self.unit or unit_of(cells)
+        if self.unit:
+            self.numbered += int(united(cells).sum())
+            there = united(cells, self.unit)
+            for mark in PATTERNS:
+                fits = there & cells.str.contains(pattern(mark, self.unit))
+                self._count(f"number{mark}{self.unit}", fits, cells, text, start)
+                self.fractions[mark] += int((fits & fractional(cells, mark)).sum())
 
     def _add_times(self, cells: pl.Series, text: pl.Series, start: int) -> None:
         known = [key for key in self.tallies if not key.startswith("number")]
@@ -193,19 +210,21 @@ class Reading:
         if asked is None and self.zero_led and self.whole == self.present:
             return self._words(f"column '{self.name}' has leading zeros: kept as codes, not numbers")
         times = [form for form in self._whole_readings() if not form.startswith("number")]
-        marks = [form[-1] for form in self._whole_readings() if form.startswith("number")]
+        numbers = [form for form in self._whole_readings() if form.startswith("number")]
         if times and asked in (None, "time"):
             return self._time(times)
-        if marks:
-            return self._number(marks)
+        if numbers:
+            return self._number(numbers)
         best = max(self.tallies, key=lambda key: self.tallies[key].count, default=None)
         share = 0.0 if best is None else self.tallies[best].count / self.present
-        if best is not None and (share >= _MOSTLY or (asked is not None and share > 0)):
+        # Cells with other units are no slips among those of the first.
+        several = 0 < self.numbered == self.present
+        if best is not None and (share >= _MOSTLY or (asked is not None and share > 0)) and not several:
             raise UserError(self._strays(best, place))
         if asked is not None and asked != "duration":
             raise UserError(f"column '{self.name}' holds text, which is no {asked}")
-        mixed = f"column '{self.name}' holds both numbers and words: read as words" if share >= _MIXED else ""
-        return self._words(mixed)
+        what = "numbers with different words beside them" if several else "both numbers and words"
+        return self._words(f"column '{self.name}' holds {what}: read as words" if share >= _MIXED else "")
 
     def _whole_readings(self) -> list[str]:
         whole = [key for key, tally in self.tallies.items() if tally.count == self.present]
@@ -214,7 +233,7 @@ class Reading:
 
     def _meant(self, key: str) -> bool:
         if key.startswith("number"):
-            return self.locale.decimal in (None, key[-1])
+            return self.locale.decimal in (None, key[_MARK])
         return self.locale.dates is None or key.startswith(self.locale.dates) or key[1] not in "dmY"
 
     def _words(self, line: str) -> tuple[AbstractSpelling, pl.DataType, str]:
@@ -226,12 +245,14 @@ class Reading:
             line = f"column '{self.name}' holds codes of two letters, so 'NA' is one of them, not a missing cell"
         return Words(markers=markers), pl.String(), line
 
-    def _number(self, marks: list[str]) -> tuple[AbstractSpelling, pl.DataType, str]:
-        mark = "." if "." in marks else ","
+    def _number(self, forms: list[str]) -> tuple[AbstractSpelling, pl.DataType, str]:
+        # Without a unit where it can be read so, and with points.
+        form = min(forms, key=lambda form: (len(form), form[_MARK] != "."))
+        mark, unit = form[_MARK], form[_MARK + 1 :]
         cells = pl.concat(self.kept).unique()
         if self.long and self.whole == self.present:
             return self._words(f"column '{self.name}' has whole numbers of more than 18 digits: kept as text")
-        written = number_text(cells, mark, self.markers)
+        written = number_text(cells, mark, self.markers, unit)
         told = []
         if mark == "." and self.locale.decimal == ",":
             told.append("decimal points: it cannot be read with commas")
@@ -242,6 +263,9 @@ class Reading:
         elif written.thousands:
             told.append("groups of thousands")
         told += [f"'{affix.strip()}' beside the numbers" for affix in (written.prefix, written.suffix) if affix.strip()]
+        told += ["brackets for minus"] if written.brackets else []
+        if written.letters:
+            told.append(" and ".join(repr(letter.strip()) for letter in written.letters) + " for powers of ten")
         if self.not_words:
             told.append(f"missing cells written {', '.join(map(repr, sorted(self.not_words)))}")
         line = f"column '{self.name}' read with {', '.join(told)}" if told else ""

@@ -1,1 +1,1 @@
-"""The model of a table: states by a masked network, values by a field that is given states and other values."""
+"""The model of a table: states by a masked network, values by regression and by a field of what it leaves."""

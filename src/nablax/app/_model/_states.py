@@ -62,7 +62,8 @@ class StateNetwork(eqx.Module):
     Residual blocks on the vector of `StateCode`, the given values and their marks. The logits of a column of few states
     are outputs of the network; those of a column of many are products of an output of eight numbers with the state's
     own embedding, plus a bias. Biases start at the log-shares in the training rows, and everything else at zero, so
-    that training begins with independent columns.
+    that training begins with independent columns, but for what is known beforehand: logits may lean to states that the
+    known cells make likelier, and how far each column trusts in that is learnt, from all of it on.
 
     Args:
         shares: for each column how often each state occurs [states]; any positive scale.
@@ -78,6 +79,7 @@ class StateNetwork(eqx.Module):
     outlet: eqx.nn.Linear
     few_bias: Float[Array, "few widest"]
     many_bias: Float[Array, "many most"]
+    trust: Float[Array, " columns"]
 
     def __init__(self, shares: list[np.ndarray], values: int, *, width: int, depth: int, key: Key):
         code_key, inlet_key, outlet_key, *keys = jax.random.split(key, 3 + 2 * depth)
@@ -89,6 +91,7 @@ class StateNetwork(eqx.Module):
         self.outlet = _zero(eqx.nn.Linear(width, code.width, key=outlet_key))
         self.few_bias = _log_shares([shares[j] for j in code.few], code.widest)
         self.many_bias = _log_shares([shares[j] for j in code.many], code.embeddings.shape[1])
+        self.trust = jnp.ones(len(shares))
 
     def hidden(
         self,
@@ -104,23 +107,36 @@ class StateNetwork(eqx.Module):
             h = h + outer(jax.nn.silu(inner(jax.nn.silu(h))))
         return self.outlet(jax.nn.silu(h))
 
-    def log_probabilities(self, hidden: Float[Array, " width"]) -> tuple[Array, Array]:
-        """Log-probabilities of all states: columns of few [few, widest], and columns of many [many, most]."""
+    def log_probabilities(
+        self, hidden: Float[Array, " width"], leaning: Float[Array, "columns most"]
+    ) -> tuple[Array, Array]:
+        """Log-probabilities of all states: columns of few [few, widest], and columns of many [many, most].
+
+        Args:
+            hidden: what ``hidden`` gives.
+            leaning: of the logits to each state, nats.
+        """
         few, many = self._split(hidden)
-        logits = few + self.few_bias
+        leaning = self.trust[:, None] * leaning
+        logits = few + self.few_bias + leaning[self.code.few, : self.code.widest]
         products = jnp.einsum("mkr,mr->mk", self.code.embeddings, many) + self.many_bias
+        products = products + leaning[self.code.many, : products.shape[1]]
         return self._normalised(logits, self.code.few), self._normalised(products, self.code.many)
 
-    def of(self, hidden: Float[Array, " width"], states: Int[Array, " columns"]) -> Float[Array, " columns"]:
+    def of(
+        self, hidden: Float[Array, " width"], states: Int[Array, " columns"], leaning: Float[Array, "columns most"]
+    ) -> Float[Array, " columns"]:
         """The log-probability of each column's own state."""
-        few, many = self.log_probabilities(hidden)
+        few, many = self.log_probabilities(hidden, leaning)
         code, found = self.code, jnp.zeros(len(self.code.sizes), hidden.dtype)
         found = found.at[code.few].set(few[np.arange(len(code.few)), states[code.few]])
         return found.at[code.many].set(many[np.arange(len(code.many)), states[code.many]])
 
-    def column(self, hidden: Float[Array, " width"], place: Int[Array, ""]) -> Float[Array, " most"]:
+    def column(
+        self, hidden: Float[Array, " width"], place: Int[Array, ""], leaning: Float[Array, "columns most"]
+    ) -> Float[Array, " most"]:
         """Log-probabilities of one column's states, padded by what is none; the place may be traced."""
-        few, many = self.log_probabilities(hidden)
+        few, many = self.log_probabilities(hidden, leaning)
         most = max(few.shape[1], many.shape[1])
         padded = jnp.full((len(self.code.sizes), most), _NONE, hidden.dtype)
         padded = padded.at[self.code.few, : few.shape[1]].set(few)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..._core import Key
 from ...spaces import Euclidean
 from ...transport import Linear, Normal, Transport, flow_matching
+from ._gaussian import Gaussian
 from ._masks import drawn_before, given_cells
 from ._normal_scores import NormalScores
 from ._states import StateNetwork
@@ -53,18 +54,21 @@ class TableModel(eqx.Module):
 
     A cell is a state (a category, "missing", an atom of a number, or "has a value") and, in the last case, a value. The
     states not given are drawn, and scored, one after the other in the columns' order by one network that is shown the
-    others; the values follow all at once, by a flow that is given every state and the given values.
+    others; the values follow all at once, by a flow of what `Gaussian` regression leaves of their normal scores, given
+    every state and the given values.
 
     Attributes:
         network: of the states.
         field: of the values.
         normal_scores: of the values; fitted to quantiles, not trained.
+        gaussian: of the normal scores; fitted, not trained.
         valued: places of the columns with values.
     """
 
     network: StateNetwork
     field: ValueField
     normal_scores: NormalScores
+    gaussian: Gaussian
     valued: tuple[int, ...] = eqx.field(static=True)
 
     @property
@@ -74,7 +78,7 @@ class TableModel(eqx.Module):
 
     @property
     def transport(self) -> Transport:
-        """The flow of the normal scores; its ``args`` are the rows of `condition`."""
+        """The flow of the residuals; its ``args`` are the rows of `condition`."""
         return Transport(self.field, PATH, Normal((self.values,)), Euclidean((self.values,)))
 
     def cells(self, base: Float[Array, "rows columns 2"], measure: Measure, key: Key) -> Cells:
@@ -101,6 +105,21 @@ class TableModel(eqx.Module):
         """Marks of columns as marks of values."""
         return given[..., np.array(self.valued, np.int64)] if self.valued else given[..., :1] & False
 
+    def conditioned(
+        self, cells: Cells, given: Bool[Array, "rows columns"]
+    ) -> tuple[Bool[Array, "rows values"], Array, Array, Array]:
+        """Which values are free; their residuals and the condition vectors; and the log of the factors' determinants.
+
+        Args:
+            cells: rows.
+            given: the columns given.
+        """
+        marks = self.given_values(given)
+        free, shown = cells.carries & ~marks, cells.carries & marks
+        expected, factor, residuals = jax.vmap(self.gaussian.conditioned)(cells.states, free, shown, cells.scores)
+        volume = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)), axis=1)
+        return free, residuals, condition(cells.states, free, expected), volume
+
     def points(self, cells: Cells, given: Bool[Array, "rows columns"]) -> tuple[Array, Array, Array]:
         """Points of the flow's space, their condition vectors, and what turns the flow's log-density into the cells'.
 
@@ -112,14 +131,23 @@ class TableModel(eqx.Module):
             Points [rows, values] with zeros where nothing is free, condition vectors, and corrections [rows] in nats,
             among them the prior's density of the frozen coordinates, which the flow's own holds.
         """
-        free = cells.carries & ~self.given_values(given)
-        points = jnp.where(free, cells.scores, 0.0)
+        free, points, vectors, volume = self.conditioned(cells, given)
         frozen = 0.5 * _LOG_TWO_PI * jnp.sum(~free, axis=1)
-        return (
-            points,
-            condition(cells.states, free, cells.scores),
-            jnp.sum(jnp.where(free, cells.correction, 0.0), axis=1) + frozen,
-        )
+        return points, vectors, jnp.sum(jnp.where(free, cells.correction, 0.0), axis=1) + frozen - volume
+
+    def scores(self, point: Float[Array, " values"], vector: Float[Array, " condition"]) -> Float[Array, " values"]:
+        """Normal scores of one point of the flow's space: of a free value its own, of a given one that in the vector.
+
+        Args:
+            point: residuals.
+            vector: its condition.
+        """
+        columns = len(self.network.code.sizes)
+        states, marks, values = jnp.split(vector, [columns, columns + self.values])
+        states, free = states.astype(jnp.int32), marks > 0.5
+        given = ~free & ((states[np.array(self.valued)] == 0) if self.valued else False)
+        expected, factor, _ = self.gaussian.conditioned(states, free, given, values)
+        return jnp.where(free, expected + factor @ jnp.where(free, point, 0.0), values)
 
     def rows(self, points: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Undo ``points``: states, and the coordinates of all columns, 0 where a column has no values.
@@ -129,11 +157,10 @@ class TableModel(eqx.Module):
             vectors: the condition vectors; the frozen coordinates are taken from them.
         """
         columns = len(self.network.code.sizes)
-        states, free, given = np.split(vectors, [columns, columns + self.values], axis=1)
         coordinates = np.zeros((len(points), columns))
-        found = _inverse(self.normal_scores, jnp.asarray(np.where(free > 0.5, points, given)))
+        found = _coordinates(self, jnp.asarray(points), jnp.asarray(vectors))
         coordinates[:, list(self.valued)] = np.asarray(found, np.float64)[:, : len(self.valued)]
-        return np.rint(states).astype(np.int64), coordinates
+        return np.rint(vectors[:, :columns]).astype(np.int64), coordinates
 
     def state_loss(self, network: StateNetwork, cells: Cells, key: Key) -> Float[Array, ""]:
         """Cross-entropy of the hidden states under random subsets of given cells, in nats a row.
@@ -148,21 +175,19 @@ class TableModel(eqx.Module):
         shown = cells.carries & self.given_values(given)
 
         def one(states: Array, known: Array, scores: Array, shown: Array) -> Array:
-            return network.of(network.hidden(states, known, scores, shown), states)
+            leaning = self.gaussian.leaning(states, known, shown, scores)
+            return network.of(network.hidden(states, known, scores, shown), states, leaning)
 
         found = jax.vmap(one)(cells.states, known, cells.scores, shown)
         return -jnp.mean(jnp.sum(found * jnp.where(turn, 1.0, _LATER * ~known), axis=1))
 
     def value_loss(self, field: ValueField, cells: Cells, key: Key) -> Float[Array, ""]:
-        """Flow matching of the values under random subsets of given ones."""
+        """Flow matching of the values' residuals under random subsets of given ones."""
         given_key, noise_key, match_key = jax.random.split(key, 3)
-        free = cells.carries & ~given_cells(given_key, *cells.carries.shape)
-        noise = jax.random.normal(noise_key, cells.scores.shape, cells.scores.dtype)
-        batch = {
-            "data": cells.scores,
-            "noise": jnp.where(free, noise, cells.scores),  # frozen ones stand still: no residual
-            "condition": condition(cells.states, free, cells.scores),
-        }
+        free, residuals, vectors, _ = self.conditioned(cells, given_cells(given_key, *cells.states.shape))
+        noise = jax.random.normal(noise_key, residuals.shape, residuals.dtype)
+        # Frozen ones stand still: no error is made there.
+        batch = {"data": residuals, "noise": jnp.where(free, noise, residuals), "condition": vectors}
         return flow_matching(PATH)(field, batch, key=match_key)
 
     def state_log_prob(self, cells: Cells, given: Bool[Array, "rows columns"]) -> Float[Array, " rows"]:
@@ -173,7 +198,8 @@ class TableModel(eqx.Module):
             def row(states: Array, scores: Array, shown: Array, given: Array) -> Array:
                 known = given | (jnp.arange(len(states)) < place)
                 hidden = self.network.hidden(states, known, scores, shown)
-                return jnp.where(given[place], 0.0, self.network.of(hidden, states)[place])
+                leaning = self.gaussian.leaning(states, known, shown, scores)
+                return jnp.where(given[place], 0.0, self.network.of(hidden, states, leaning)[place])
 
             return jax.vmap(row)(cells.states, cells.scores, shown, given)
 
@@ -200,8 +226,10 @@ class TableModel(eqx.Module):
 
         def step(states: Array, place: Array) -> tuple[Array, None]:
             def row(states: Array, scores: Array, shown: Array, given: Array, allowed: Array) -> Array:
-                hidden = self.network.hidden(states, given | (columns < place), scores, shown)
-                return jnp.where(allowed[place], self.network.column(hidden, place), -jnp.inf)
+                known = given | (columns < place)
+                hidden = self.network.hidden(states, known, scores, shown)
+                leaning = self.gaussian.leaning(states, known, shown, scores)
+                return jnp.where(allowed[place], self.network.column(hidden, place, leaning), -jnp.inf)
 
             logits = jax.vmap(row)(states, cells.scores, shown, given, allowed)
             drawn = jax.random.categorical(jax.random.fold_in(key, place), logits).astype(states.dtype)
@@ -214,17 +242,15 @@ class TableModel(eqx.Module):
     ) -> Float[Array, "rows condition"]:
         """Condition vectors of the flow for rows whose states are drawn: see ``draw_states``."""
         states = self.draw_states(cells, given, allowed, key)
-        marks = self.given_values(given)
-        # What is not given shows nothing of itself: a cell drawn to be an atom stands at zero, as in training.
-        scores = jnp.where(marks & cells.carries, cells.scores, 0.0)
-        if not self.valued:
-            return condition(states, marks, scores)
-        return condition(states, (states[:, np.array(self.valued)] == 0) & ~marks, scores)
+        valued = (states[:, np.array(self.valued)] == 0) if self.valued else cells.carries & False
+        # Of what is not given only the state is known, which may be that of an atom: see ``conditioned``.
+        drawn = Cells(states, valued, cells.scores, cells.correction)
+        return self.conditioned(drawn, given)[2]
 
 
 @eqx.filter_jit
-def _inverse(scores: NormalScores, z: Array) -> Array:
-    return scores.inverse(z)
+def _coordinates(model: TableModel, points: Array, vectors: Array) -> Array:
+    return model.normal_scores.inverse(jax.vmap(model.scores)(points, vectors))
 
 
 __all__ = ["PATH", "Cells", "Measure", "TableModel"]

@@ -1,4 +1,4 @@
-"""The field of a table: it moves the values that are drawn, given every column's state and the other values."""
+"""The field of a table: it moves what is drawn, given every column's state and the given values."""
 
 import equinox as eqx
 import jax
@@ -11,11 +11,18 @@ from ._states import StateCode
 
 
 class ValueField(eqx.Module):
-    """A perceptron over the normal scores of a row's numbers, with frozen coordinates.
+    r"""A perceptron over what regression leaves of a row's numbers, with frozen coordinates.
+
+    $$
+    v(t, r) = \frac{2t - 1}{t^2 + (1 - t)^2}\, r + f(t, r, c)
+    $$
+
+    The first term carries normal noise to normal data; the network starts at zero and learns what is not normal.
 
     Its condition is one vector of floats, so that it can be handled like any network's: the states of all columns
-    (whole numbers), a mark for each value, 1 where it is free, and the given values. A coordinate that carries no value
-    in a row (its cell is missing, or an atom) is frozen too, at zero: the state tells it from a given zero.
+    (whole numbers), a mark for each value, 1 where it is free, and the normal scores that are known, given ones and
+    those of atoms; in the places of the free ones stands what regression expects of them. A coordinate of a missing
+    cell is frozen too, at zero: the state tells it from a given zero.
 
     Args:
         sizes: number of states of each column.
@@ -34,7 +41,7 @@ class ValueField(eqx.Module):
         self.field = Frozen(
             MLP(
                 values,
-                condition=self.code.width + values,
+                condition=self.code.width + 2 * values,
                 width=width,
                 depth=depth,
                 time_features=16,
@@ -49,8 +56,10 @@ class ValueField(eqx.Module):
         """The velocity of one row, 0 where the value is not free; ``args`` as `condition` makes it."""
         columns = len(self.code.sizes)
         states, marks, given = jnp.split(args, [columns, columns + y.shape[0]])
+        free = marks > 0.5
         coded = self.code(states.astype(jnp.int32), jnp.ones(columns, bool))
-        return self.field(t, y, (marks > 0.5, given, jnp.concatenate([coded, marks])))
+        straight = (2.0 * t - 1.0) / (jnp.square(t) + jnp.square(1.0 - t)) * jnp.where(free, y, 0.0)
+        return straight + self.field(t, y, (free, given, jnp.concatenate([coded, marks, given])))
 
 
 def condition(states: Array, free: Array, values: Array) -> Float[Array, "rows condition"]:
@@ -59,13 +68,12 @@ def condition(states: Array, free: Array, values: Array) -> Float[Array, "rows c
     Args:
         states: [rows, columns], whole numbers.
         free: [rows, values], booleans: the values that are drawn or scored.
-        values: [rows, values], the given ones; what stands at the others is not looked at.
+        values: [rows, values], the known ones, and what is expected of the free ones.
 
     Returns:
         One vector a row.
     """
-    given = jnp.where(free, 0.0, values)
-    return jnp.concatenate([states.astype(given.dtype), free.astype(given.dtype), given], axis=1)
+    return jnp.concatenate([states.astype(values.dtype), free.astype(values.dtype), values], axis=1)
 
 
 __all__ = ["ValueField", "condition"]

@@ -1,8 +1,8 @@
 """CPU seconds: what training and report took, and whether the report may take more."""
 
-import json
 import time
 
+from .._runs._meter import training_seconds
 from .._runs._run import Run
 
 _SHARE = 0.5  # of training's CPU seconds that a report may take
@@ -29,12 +29,4 @@ class Allowance:
         return self.training is None or self.spent + seconds <= _SHARE * self.training
 
 
-def training_seconds(run: Run) -> float | None:
-    """CPU seconds that the run's training took; None where nobody measured."""
-    try:
-        return float(json.loads((run.path / "cost.json").read_text())["training_cpu_seconds"])
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-__all__ = ["Allowance", "training_seconds"]
+__all__ = ["Allowance"]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from ._config import (
     choose,
     shares,
 )
+from ._meter import Meter
 from ._optimizer import recipe
 from ._place import run_there
 from ._rows import Rows, encode, split
@@ -147,7 +147,7 @@ def learn(
     out: Path,
     *,
     notice: Notice,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[str, Progress], None] | None = None,
     checkpoint_every: int | None = None,
 ) -> Run:
     """Train as configured, or go on where an interrupted run stopped.
@@ -157,7 +157,8 @@ def learn(
         opened: the source it was made from.
         out: run folder.
         notice: called with lines for the person.
-        progress: called a few times a second while training.
+        progress: called a few times a second while training, with what is trained now ("states" or "values" of a
+            table, the "field" of images) and how far that is.
         checkpoint_every: steps; by default one is written about every ten seconds. It does not change the result.
 
     Returns:
@@ -166,7 +167,6 @@ def learn(
     Raises:
         UserError: the folder holds a run of another configuration, or nothing can be written there.
     """
-    start = time.process_time()
     run = Run(out)
     before = run_there(run, config)
     first = jax.process_index() == 0
@@ -177,11 +177,12 @@ def learn(
             left.unlink()
         remove_leftovers(out)
     if not run.trained:
-        codec = codec_of(config)
-        rows = encode(opened, codec, config, run)
-        weights, trained = _train(run, config, codec, rows, notice, progress, checkpoint_every)
+        meter = Meter(run, writes=first)
+        with meter.running():
+            codec = codec_of(config)
+            rows = encode(opened, codec, config, run)
+            weights, trained = _train(run, config, codec, rows, notice, meter, progress, checkpoint_every)
         if first:
-            run.write("cost.json", json.dumps({"training_cpu_seconds": time.process_time() - start}) + "\n")
             _keep(run, weights, trained)
     return run
 
@@ -192,7 +193,8 @@ def _train(
     codec: "Codec | ImageCodec",
     rows: Rows,
     notice: Notice,
-    progress: Callable[[Progress], None] | None,
+    meter: Meter,
+    progress: Callable[[str, Progress], None] | None,
     checkpoint_every: int | None,
 ) -> tuple[dict[str, Any], dict[str, Fit]]:
     """Train; what is to be kept, and what came of each part that was trained."""
@@ -202,6 +204,11 @@ def _train(
     chosen = config.choices
 
     def fitting(loss: Callable[..., Array], part: Any, steps: int, rate: float, key: Key, name: str) -> Fit:
+        def told(state: Progress) -> None:
+            meter.tick()
+            if progress is not None:
+                progress(name, state)
+
         trained = fit(
             loss,
             part,
@@ -216,7 +223,7 @@ def _train(
             ema=EMA(chosen["ema"]) if chosen["ema"] else None,
             checkpoint=run.checkpoints / name,
             checkpoint_every=checkpoint_every,
-            progress=progress,
+            progress=told,
             notice=notice,
         )
         of = f" of the {name}" if config.kind == "table" else ""

@@ -12,8 +12,11 @@ from jaxtyping import Array
 from ..._core import Key
 from ...follow import Fit
 from .._key import random_key
+from .._kinds._quantity import AbstractQuantity
+from .._model._fit_gaussian import fit_gaussian
+from .._model._gaussian import Gaussian
 from .._model._normal_scores import NormalScores, fit_normal_scores
-from .._model._table import TableModel
+from .._model._table import Cells, TableModel
 from ._config import Config
 from ._flat import Flat
 from ._rows import Rows
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 # The network of the states has an exact likelihood to fit, in a few outputs, and overfits at a higher rate.
 _STEPS, _RATE = 0.5, 0.6
 _FITTED = 50_000  # training rows whose quantiles are taken
+_STRAIGHT = 20_000  # rows to which the straight part is fitted
 _PLACED = 4  # times that each is placed within its grid cell, so that ties are no steps
 
 # loss, what is trained, steps, learning rate, key, name of its part -> what came of it
@@ -51,6 +55,8 @@ def learn_table(
     scores = normal_scores(codec, rows)
     model = build_table(config, codec, init_key, scores.x.shape[1])
     model = eqx.tree_at(lambda model: model.normal_scores, model, scores)
+    if codec.valued:
+        model = eqx.tree_at(lambda model: model.gaussian, model, gaussian(model, codec, rows))
     steps, rate = config.choices["steps"], config.choices["learning_rate"]
     found: dict[str, Fit] = {}
 
@@ -85,4 +91,22 @@ def normal_scores(codec: "Codec", rows: Rows) -> NormalScores:
     )
 
 
-__all__ = ["Fitting", "learn_table", "normal_scores"]
+def gaussian(model: TableModel, codec: "Codec", rows: Rows) -> Gaussian:
+    """The straight part of the values, fitted to training rows."""
+    kinds = [codec.modelled[j] for j in codec.valued]
+    atoms = np.zeros((max(kind.levels for kind in kinds), len(kinds)), np.float32)
+    for place, kind in enumerate(kinds):
+        assert isinstance(kind, AbstractQuantity)
+        atoms[1 : kind.levels, place] = kind.scale.to_coordinate(np.array(kind.atoms))
+    base = jnp.asarray(rows.base[np.sort(rows.train[:_STRAIGHT])])
+    cells, at = _scored(model, codec, base, jnp.asarray(atoms))
+    states, carries, scores = (np.asarray(part) for part in (cells.states, cells.carries, cells.scores))
+    return fit_gaussian(model.gaussian, states, carries, scores.astype(np.float64), np.asarray(at, np.float64).T)
+
+
+@eqx.filter_jit
+def _scored(model: TableModel, codec: "Codec", base: Array, atoms: Array) -> tuple[Cells, Array]:
+    return model.cells(base, codec.measure, random_key(0)), model.normal_scores.forward(atoms)[0]
+
+
+__all__ = ["Fitting", "gaussian", "learn_table", "normal_scores"]

@@ -138,10 +138,10 @@ class Model:
 
         Returns:
             Points [rows, ...] and condition vectors [rows, condition], or None where images have no conditions:
-            ``transport.log_prob(*encode(frame, key=key), key=key)``. The points of a table are its numbers as normal
-            scores, and the condition vector says in which state each cell is, a category, an atom, missing, or one
-            with a value. That density is one of points; the one of rows, in the table's own units, is what
-            ``nablax score`` gives.
+            ``transport.log_prob(*encode(frame, key=key), key=key)``. The points of a table are what regression leaves
+            of its numbers' normal scores, and the condition vector says in which state each cell is, a category, an
+            atom, missing, or one with a value. That density is one of points; the one of rows, in the table's own
+            units, is what ``nablax score`` gives.
 
         Raises:
             UserError: a column is absent, or of another type.
@@ -295,7 +295,8 @@ def codec_of(config: Config) -> "Codec | ImageCodec":
 
 
 def build_table(config: Config, codec: "Codec", key: Any, knots: int) -> "TableModel":
-    """A fresh, untrained model of a table as configured, the normal scores' knots still to be put in."""
+    """A fresh, untrained model of a table as configured, what is fitted and not trained still to be put in."""
+    from .._model._gaussian import Gaussian
     from .._model._normal_scores import NormalScores
     from .._model._states import StateNetwork
     from .._model._table import TableModel
@@ -309,6 +310,7 @@ def build_table(config: Config, codec: "Codec", key: Any, knots: int) -> "TableM
         StateNetwork(shares, values, width=width, depth=max(1, depth - 1), key=state_key),
         ValueField(sizes, values, width=width, depth=depth, key=value_key),
         NormalScores(*(jnp.zeros((values, knots), jnp.float32) for _ in range(3))),
+        Gaussian(sizes, codec.valued, [codec.modelled[j].levels for j in codec.valued]),
         codec.valued,
     )
 
