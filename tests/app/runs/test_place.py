@@ -138,7 +138,7 @@ def test_the_first_interrupt_waits_for_the_step_and_the_second_does_not(tmp_path
     seen, heard = [], []
     before = signal.signal(signal.SIGINT, stop)
 
-    def progress(state):
+    def progress(part, state):
         seen.append(state.step)
         if len(seen) == 1:
             signal.raise_signal(signal.SIGINT)  # here nothing is lost, but it might have come anywhere

@@ -212,13 +212,22 @@ def windows(codec: Codec, comparisons: list[Comparison]) -> tuple[np.ndarray, np
 
 
 class _Inside(eqx.Module):
-    """How far a flow's point is from bounds of the normal scores that it stands for."""
+    """How far a flow's point is from bounds of the normal scores that it stands for.
+
+    In units of each score's own spread given what is known, so that a step of descent closes the gap of one column, and
+    over the number of bounded columns, so that it overshoots for none, however they hang together.
+    """
 
     joint: TableModel
     bounds: Bounds
 
     def __call__(self, point: Array, vector: Array) -> Array:
-        return self.bounds(self.joint.scores(point, vector))
+        spread = self.joint.spread(vector)
+        unit = jnp.where(spread > 0, spread, 1.0)
+        lower, upper = self.bounds.lower, self.bounds.upper
+        count = jnp.sum(jnp.isfinite(lower) | jnp.isfinite(upper))
+        scaled = eqx.tree_at(lambda bounds: (bounds.lower, bounds.upper), self.bounds, (lower / unit, upper / unit))
+        return scaled(self.joint.scores(point, vector) / unit) / jnp.maximum(count, 1)
 
 
 def _bounds(joint: TableModel, codec: Codec, lower: np.ndarray, upper: np.ndarray) -> Bounds:

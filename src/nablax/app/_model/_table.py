@@ -142,12 +142,22 @@ class TableModel(eqx.Module):
             point: residuals.
             vector: its condition.
         """
+        free, values, expected, factor = self._conditioned(vector)
+        return jnp.where(free, expected + factor @ jnp.where(free, point, 0.0), values)
+
+    def spread(self, vector: Float[Array, " condition"]) -> Float[Array, " values"]:
+        """Standard deviation of each normal score given a condition, by the Gaussian alone; 0 of a given one."""
+        free, _, _, factor = self._conditioned(vector)
+        return jnp.where(free, jnp.sqrt(jnp.sum(jnp.where(free[None], factor, 0.0) ** 2, axis=1)), 0.0)
+
+    def _conditioned(self, vector: Float[Array, " condition"]) -> tuple[Array, Array, Array, Array]:
+        """Which values are free, those given, and mean and factor of the free ones."""
         columns = len(self.network.code.sizes)
         states, marks, values = jnp.split(vector, [columns, columns + self.values])
         states, free = states.astype(jnp.int32), marks > 0.5
         given = ~free & ((states[np.array(self.valued)] == 0) if self.valued else False)
         expected, factor, _ = self.gaussian.conditioned(states, free, given, values)
-        return jnp.where(free, expected + factor @ jnp.where(free, point, 0.0), values)
+        return free, values, expected, factor
 
     def rows(self, points: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Undo ``points``: states, and the coordinates of all columns, 0 where a column has no values.
