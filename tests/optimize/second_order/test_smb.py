@@ -29,15 +29,14 @@ def test_a_failed_trial_takes_the_solution_of_the_model_of_each_array(x64):
     g, h, w = ({k: jnp.asarray(random.normal(size=s)) for k, s in shapes.items()} for _ in range(3))
     rate, eta = 0.7, 0.9
     rule = optimize.smb(rate, eta=eta)
-    seen = []
+    trial = {k: w[k] - rate * g[k] for k in shapes}
 
     def grad_fn(at):
-        seen.append(at)
-        return jnp.asarray(5.0), h
+        # It is h only where it is asked for.
+        return jnp.asarray(5.0), {k: h[k] + 10.0 * (at[k] - trial[k]) for k in shapes}
 
     update, state = rule.update(g, rule.init(w), w, value=jnp.asarray(1.0), grad_fn=grad_fn)
     assert state.built
-    np.testing.assert_allclose(seen[0]["a"], w["a"] - rate * g["a"], rtol=1e-12)
     for name in ("a", "b", "scalar"):
         old = np.asarray(g[name]).ravel()
         s, y = -rate * old, np.asarray(h[name]).ravel() - old
