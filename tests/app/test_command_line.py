@@ -185,7 +185,8 @@ def test_guides(folder):
 def test_a_step_of_steering_closes_the_gap_of_a_column_however_little_it_varies(folder):
     model = open_run(folder / "run")
     points, condition = (jnp.asarray(x) for x in model.encode(mixed(60).drop_nulls(), key=jax.random.key(0)))
-    scores, free = jax.vmap(model.joint.scores), jax.vmap(model.joint.spread)(condition) > 0
+    scores, columns = jax.vmap(model.joint.scores), model.codec.cells
+    free = condition[:, columns : columns + points.shape[1]] > 0.5
     for place in np.flatnonzero(free.any(0)):  # a count is an atom here, whose score is known
         lower = jnp.full(points.shape[1], -jnp.inf).at[place].set(1.5)
         cost = _guide._Inside(model.joint, Bounds(lower=lower, margin=0.0))

@@ -222,12 +222,11 @@ class _Inside(eqx.Module):
     bounds: Bounds
 
     def __call__(self, point: Array, vector: Array) -> Array:
-        spread = self.joint.spread(vector)
-        unit = jnp.where(spread > 0, spread, 1.0)
+        scores, unit = self.joint.scores_and_deviations(point, vector)
         lower, upper = self.bounds.lower, self.bounds.upper
         count = jnp.sum(jnp.isfinite(lower) | jnp.isfinite(upper))
         scaled = eqx.tree_at(lambda bounds: (bounds.lower, bounds.upper), self.bounds, (lower / unit, upper / unit))
-        return scaled(self.joint.scores(point, vector) / unit) / jnp.maximum(count, 1)
+        return scaled(scores / unit) / jnp.maximum(count, 1)
 
 
 def _bounds(joint: TableModel, codec: Codec, lower: np.ndarray, upper: np.ndarray) -> Bounds:

@@ -141,14 +141,17 @@ class Gaussian(eqx.Module):
             return leaning
         free = ~given & ~self.at_atoms(states, seen)[0]
         expected, factor, _ = self.conditioned(states, free, given, scores, seen)
-        spread = jnp.sqrt(jnp.sum(jnp.where(free[None], jnp.square(factor), 0.0), axis=1))
+        spread = deviations(factor, free)
         before = jnp.sqrt(jnp.diagonal(self.covariance))
-        found = _student(self.atoms, expected, jnp.where(free, spread, 1.0)) - _student(
-            self.atoms, self.intercept, before
-        )
+        found = _student(self.atoms, expected, spread) - _student(self.atoms, self.intercept, before)
         found = jnp.where(free[:, None] & jnp.isfinite(self.atoms), found, 0.0)
         there = (np.arange(found.shape[1]) > 0) & (np.arange(found.shape[1]) < np.array(self.levels)[:, None])
         return leaning.at[np.array(self.valued), : found.shape[1]].set(jnp.where(there, found, 0.0))
+
+
+def deviations(factor: Float[Array, "values values"], free: Bool[Array, " values"]) -> Float[Array, " values"]:
+    """Standard deviations of the free scores given the known ones, by their conditional factor; 1 of the others."""
+    return jnp.where(free, jnp.sqrt(jnp.sum(jnp.where(free[None], jnp.square(factor), 0.0), axis=1)), 1.0)
 
 
 def _student(atoms: Array, mean: Array, spread: Array) -> Array:
@@ -167,4 +170,4 @@ def _in_front(first: Bool[Array, " values"], second: Bool[Array, " values"]) -> 
     return jnp.arange(len(rest))[:, None] == place[None]
 
 
-__all__ = ["WIDEST", "Gaussian"]
+__all__ = ["WIDEST", "Gaussian", "deviations"]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..._core import Key
 from ...spaces import Euclidean
 from ...transport import Linear, Normal, Transport, flow_matching
-from ._gaussian import Gaussian
+from ._gaussian import Gaussian, deviations
 from ._masks import drawn_before, given_cells
 from ._normal_scores import NormalScores
 from ._states import StateNetwork
@@ -142,22 +142,19 @@ class TableModel(eqx.Module):
             point: residuals.
             vector: its condition.
         """
-        free, values, expected, factor = self._conditioned(vector)
-        return jnp.where(free, expected + factor @ jnp.where(free, point, 0.0), values)
+        return self.scores_and_deviations(point, vector)[0]
 
-    def spread(self, vector: Float[Array, " condition"]) -> Float[Array, " values"]:
-        """Standard deviation of each normal score given a condition, by the Gaussian alone; 0 of a given one."""
-        free, _, _, factor = self._conditioned(vector)
-        return jnp.where(free, jnp.sqrt(jnp.sum(jnp.where(free[None], factor, 0.0) ** 2, axis=1)), 0.0)
-
-    def _conditioned(self, vector: Float[Array, " condition"]) -> tuple[Array, Array, Array, Array]:
-        """Which values are free, those given, and mean and factor of the free ones."""
+    def scores_and_deviations(
+        self, point: Float[Array, " values"], vector: Float[Array, " condition"]
+    ) -> tuple[Float[Array, " values"], Float[Array, " values"]]:
+        """The same, and by how much the Gaussian lets each free score vary given what is known; 1 of the others."""
         columns = len(self.network.code.sizes)
         states, marks, values = jnp.split(vector, [columns, columns + self.values])
         states, free = states.astype(jnp.int32), marks > 0.5
         given = ~free & ((states[np.array(self.valued)] == 0) if self.valued else False)
         expected, factor, _ = self.gaussian.conditioned(states, free, given, values)
-        return free, values, expected, factor
+        scores = jnp.where(free, expected + factor @ jnp.where(free, point, 0.0), values)
+        return scores, deviations(factor, free)
 
     def rows(self, points: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Undo ``points``: states, and the coordinates of all columns, 0 where a column has no values.
