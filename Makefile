@@ -22,7 +22,7 @@ test-all: export NABLAX_CLAIMS = all
 test-all: test
 
 # Compiled with as little care as the tests are (tests/conftest.py).
-docstrings: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+docstrings: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 docstrings: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --quiet --doctest-modules src/nablax
 
@@ -36,8 +36,8 @@ types: .venv/.installed
 docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Compiled with the care that claims are. Where a library of networks does not install, its example says so and the rest run.
-examples: export XLA_FLAGS = --xla_backend_optimization_level=1
+# They train, and are compiled with some care. Where a library of networks does not install, its example says so and the rest run.
+examples: export XLA_FLAGS = --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 examples: .venv/.installed
 	-$(BIN)/python -m pip install --quiet --editable '.[app,frameworks]' --constraint constraints.txt
 	ls examples/*.py | MPLBACKEND=Agg xargs -P 2 -I {} sh -c 'began=$$(date +%s); said=$$($(BIN)/python {} 2>&1); status=$$?; \
