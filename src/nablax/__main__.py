@@ -4,21 +4,14 @@ import os
 import shlex
 import signal
 import sys
-from importlib.metadata import version
 from types import FrameType
 
 _CODE = 130  # what shells give for an interrupt
-# Learning compiles much and runs each program shortly: this takes a third off a small table's processor time, and makes
-# no step of training slower. Drawing many rows it would (by 40 %), so no other verb has it.
-_QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=1"
-_KNOW_THEM = "0.10."  # versions of jaxlib: one that does not know a flag ends the process
 
 
 def main() -> None:
     """Run the command line; Ctrl-C at any instant ends it with one line that says how to go on."""
     signal.signal(signal.SIGINT, _leave)
-    if sys.argv[1:2] == ["learn"] and version("jaxlib").startswith(_KNOW_THEM):
-        os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')}"  # the user's own come last and hold
     from .app import main as run
 
     try:

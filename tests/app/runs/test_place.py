@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nablax import __main__
 from nablax.app._errors import UserError
 from nablax.app._interrupt import gently
 from nablax.app._report import _cost
@@ -181,20 +180,6 @@ main()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == f"interrupted; go on with: {shlex.join(['nablax', *arguments])}"
-
-
-@pytest.mark.parametrize(("verb", "jaxlib", "flags"), [("learn", None, 4), ("learn", "0.9.2", 1), ("sample", None, 1)])
-def test_learning_alone_compiles_quickly_and_only_where_the_flags_are_known(monkeypatch, verb, jaxlib, flags):
-    """Of the version that is installed they are known: XLA would end the process otherwise."""
-    seen = []
-    monkeypatch.setattr("nablax.app.main", lambda: seen.append(os.environ["XLA_FLAGS"]))
-    monkeypatch.setattr("signal.signal", lambda number, handler: None)
-    monkeypatch.setattr("sys.argv", ["nablax", verb])
-    monkeypatch.setenv("XLA_FLAGS", "--xla_the_users_own=1")
-    if jaxlib is not None:
-        monkeypatch.setattr("nablax.__main__.version", lambda name: jaxlib)
-    __main__.main()
-    assert [len(line.split()) for line in seen] == [flags] and seen[0].endswith("--xla_the_users_own=1")
 
 
 def test_an_interrupt_after_the_end_is_none(tmp_path):
