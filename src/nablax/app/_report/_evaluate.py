@@ -184,7 +184,9 @@ def _evaluate(
         stage("fitting simple models to compare with", 0.6)
         compared = likelihoods(model, scored, searched, base, seed)
     else:
-        missing["likelihoods"] = f"training was so short that it would have taken over half as long; {more}"
+        missing["likelihoods"] = (
+            f"training was so short that it would have taken over half as long, and over twelve seconds; {more}"
+        )
         compared = []
     turning = None
     if full:
