@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nablax.app import Table
 from nablax.app._ask._complete import DRAWS, _of_one_type, _sure
 from nablax.app._data._codec import fit_codec
 from nablax.app._data._sources import table
@@ -94,3 +95,19 @@ def test_an_interval_holds_its_share_of_fresh_draws():
         assert (low.name, high.name) == ("x_low", "x_high")
         inside = (low.to_numpy() <= values[:, -1]) & (values[:, -1] <= high.to_numpy())
         assert inside.mean() == pytest.approx(share, abs=0.01 + 3 * np.sqrt(share * (1 - share) / len(values)))
+
+
+def test_cells_that_are_there_for_some_rows_only_do_not_speak_for_the_others(tmp_path):
+    """In three rows of ten, the tall ones, a number is there: where it and the size are empty, tall ones are as many."""
+    random = np.random.default_rng(0)
+    grown = random.random(600) < 0.3
+    size, left = np.where(grown, 4.0, 0.0) + random.normal(size=600), random.normal(size=600)
+    crown = [x if there else None for x, there in zip(1.0 + random.normal(size=600), grown)]
+    rows = pl.DataFrame({"size": size, "crown": crown, "left": left})
+    table = Table.learn(rows, out=tmp_path / "run", report="none", steps=400, width=16, quiet=True)
+    holes = pl.DataFrame({"size": [None], "crown": [None], "left": [0.0]}, schema=rows.schema)
+    drawn = table.complete(holes, draws=1000)
+    assert drawn["crown"].null_count() == 0
+    tall = np.mean(table.sample(2000)["size"].to_numpy() > 2.0)
+    assert 0.2 < tall < 0.4
+    assert np.mean(drawn["size"].to_numpy() > 2.0) == pytest.approx(tall, abs=3 * np.sqrt(0.25 * (1 / 1000 + 1 / 2000)))

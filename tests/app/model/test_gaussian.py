@@ -126,7 +126,9 @@ def student(x, mean, spread):
 
 def test_the_atoms_of_a_number_are_likelier_where_regression_expects_them():
     """Of the second number, whose atoms are at 0.7 and -1.3: given nothing, a category, and the third number."""
-    made, scores = known(), jnp.asarray(RANDOM.normal(size=4), jnp.float32)
+    # As it is fitted: a number's atoms have no effects of their own, for they are known by their scores.
+    made = eqx.tree_at(lambda g: g.effects, known(), known().effects.at[4:7].set(0.0))
+    scores = jnp.asarray(RANDOM.normal(size=4), jnp.float32)
     states, nothing = jnp.array([2, 0, 1, 0, 0]), jnp.zeros(4, bool)
     before = student(np.array([0.7, -1.3]), INTERCEPT[1], np.sqrt(COVARIANCE[1, 1]))
     np.testing.assert_allclose(made.leaning(states, jnp.zeros(5, bool), nothing, scores), 0.0, atol=1e-5)
@@ -221,3 +223,20 @@ def test_of_very_many_columns_only_the_means_are_taken(monkeypatch):
     np.testing.assert_allclose(expected, np.where(free, mean_of(np.array(states)), scores), atol=1e-5)
     np.testing.assert_allclose(np.diag(factor)[[0, 1, 3]], np.sqrt(np.diag(COVARIANCE))[[0, 1, 3]], rtol=1e-5)
     np.testing.assert_allclose((expected + factor @ residuals)[free], scores[free], atol=1e-5)
+
+
+def test_given_numbers_lean_to_a_state_by_the_ratio_of_their_densities_in_it():
+    """Of a category, two scores given of which one is an atom: Gaussian densities of both, whatever the others are."""
+    made, scores = known(), jnp.asarray(RANDOM.normal(size=4), jnp.float32)
+    states, seen = jnp.array([0, 0, 1, 0, 1]), jnp.array([False, False, True, True, True])
+    found = np.asarray(made.leaning(states, seen, jnp.array([False, False, True, False]), scores))
+    here, x = [1, 2], np.array([0.7, float(scores[2])])
+    offsets = np.cumsum([0, *SIZES[:-1]])
+    mean = INTERCEPT + EFFECTS[offsets[[2, 3, 4]] + np.array([1, 0, 1])].sum(axis=0)
+
+    def density(mean):
+        return multivariate_normal(mean[here], COVARIANCE[np.ix_(here, here)]).logpdf(x)
+
+    expected = [density(mean + EFFECTS[state]) - density(mean) for state in range(3)]
+    np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-3)
+    assert np.ptp(expected) > 1.0

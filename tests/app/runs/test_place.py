@@ -210,13 +210,15 @@ def test_an_interrupted_training_is_kept_and_the_line_goes_on(tmp_path, config):
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
 
 
-def test_what_a_report_may_cost_is_half_of_training(tmp_path, monkeypatch):
-    run = Run(tmp_path)
-    clock = iter([100.0, 103.0, 103.0, 103.0, 110.0])
-    monkeypatch.setattr(_cost.time, "process_time", lambda: next(clock))
-    run.write("cost.json", '{"training_cpu_seconds": 20.0}')
-    allowance = _cost.Allowance(run)
-    assert allowance.spent == 3.0 and allowance.covers(7.0) and not allowance.covers(7.1)
+def test_what_a_report_may_cost_is_half_of_training_or_twelve_seconds(tmp_path, monkeypatch):
+    run, now = Run(tmp_path), [100.0]
+    monkeypatch.setattr(_cost.time, "process_time", lambda: now[0])
+    for training, most in (("40.0", 20.0), ("5.0", 12.0)):
+        run.write("cost.json", f'{{"training_cpu_seconds": {training}}}')
+        now[0] = 100.0
+        allowance = _cost.Allowance(run)
+        now[0] = 103.0
+        assert allowance.spent == 3.0 and allowance.covers(most - 3.0) and not allowance.covers(most - 2.9)
     assert _cost.Allowance(None).covers(1e9)
     run.write("cost.json", "not JSON")
     assert training_seconds(run) is None

@@ -14,7 +14,7 @@ from .._kinds._types import numbers
 from .._runs._run import Model
 from ._draw import draw
 from ._follow import certain, nearest, odd, put_right, said, tied
-from ._given import Given, drawn_states, present
+from ._given import Given, all_states, drawn_states, present
 from ._names import free_name
 from ._score import encode_frame
 
@@ -171,15 +171,31 @@ def completions(
 
 
 def _drawn(model: Model, given: Given, seed: int, start: int, again: int, *, like: int = 0) -> pl.DataFrame:
-    """The rows with what is not given drawn; in chunks of the size that so many rows are drawn in, one program's."""
+    """The rows with what is not given drawn as the model has it, and of that what is missing drawn given the rest.
+
+    Taken for one that is there from the first, an empty cell would speak for the others: of storms, a category is there
+    for hurricanes alone.
+    """
+    codec = model.table("complete")
+    cells = _in_chunks(model, given, all_states(codec), [seed, start, 2 * again], like)
+    lost = np.flatnonzero(np.any([cells[kind.name].is_null().to_numpy() for kind in codec.modelled], axis=0))
+    if not len(lost):
+        return cells
+    base, _ = encode_frame(model, cells[lost], True)
+    rest = Given(base, ~np.isnan(base[..., 0]))
+    return _replaced(cells, lost, _in_chunks(model, rest, present(codec), [seed, start, 2 * again, 1], len(cells)))
+
+
+def _in_chunks(model: Model, given: Given, allowed: np.ndarray, seeds: list[int], like: int) -> pl.DataFrame:
+    """What is not given drawn, in chunks of the size that so many rows are drawn in: one program serves both."""
     rows, parts = len(given.base), []
     size = like if 0 < like < _CHUNK else rows
-    allowed = present(model.table("complete"))
     for number, at in enumerate(range(0, rows, size)):
         # A chunk that is filled up draws its last row several times: these draws are left aside.
         chunk = given.at(np.minimum(np.arange(at, at + size), rows - 1))
-        vectors = drawn_states(model, chunk, seed=_seed(seed, start, 2 * again, number), allowed=allowed)
-        y = draw(model, size, seed=_seed(seed, start, 2 * again + 1, number), condition=vectors)
+        seed, start, which, *more = seeds
+        vectors = drawn_states(model, chunk, seed=_seed(seed, start, which, number, *more), allowed=allowed)
+        y = draw(model, size, seed=_seed(seed, start, which + 1, number, *more), condition=vectors)
         parts.append(model.decode(y, vectors)[: rows - at])
     return pl.concat(parts)
 
@@ -212,8 +228,8 @@ def _left_over(
     return lines
 
 
-def _seed(seed: int, start: int, which: int, number: int) -> int:
-    more = [number] if number else []
+def _seed(seed: int, start: int, which: int, number: int, *second: int) -> int:
+    more = [number, *second] if number or second else []
     return int(np.random.default_rng([seed, 3, start, which, *more]).integers(2**31))
 
 

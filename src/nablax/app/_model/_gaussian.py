@@ -126,8 +126,10 @@ class Gaussian(eqx.Module):
     ) -> Float[Array, "columns most"]:
         r"""How much likelier the known cells of a row make each state of the others, in nats.
 
-        For the atom at $a$ of a number whose score has the mean m and the deviation s given what is known,
-        $\log t_4((a - m)/s)/s$ less the same of nothing known; 0 for states that lie nowhere on a line.
+        By Bayes' rule, each column by itself: the log-density of the known scores K where the column is in that state,
+        less that in the mean of its states, $B_K^\top\Sigma_{KK}^{-1}\big((x - m)_K - \tfrac12 B_K\big)$ with the
+        state's effects B. The atom at $a$ of a number says besides where its own score lies: with the mean m and the
+        deviation s given what is known, $\log t_4((a - m)/s)/s$ less the same of nothing known.
 
         Args:
             states: of all columns.
@@ -146,7 +148,22 @@ class Gaussian(eqx.Module):
         found = _student(self.atoms, expected, spread) - _student(self.atoms, self.intercept, before)
         found = jnp.where(free[:, None] & jnp.isfinite(self.atoms), found, 0.0)
         there = (np.arange(found.shape[1]) > 0) & (np.arange(found.shape[1]) < np.array(self.levels)[:, None])
-        return leaning.at[np.array(self.valued), : found.shape[1]].set(jnp.where(there, found, 0.0))
+        leaning = leaning.at[np.array(self.valued), : found.shape[1]].set(jnp.where(there, found, 0.0))
+        sizes = np.diff([*self.offsets, len(self.effects)])
+        own = np.array(self.offsets)[:, None] + np.minimum(np.arange(most), sizes[:, None] - 1)
+        return leaning + self._discriminants(states, seen, given, scores)[own]
+
+    def _discriminants(self, states: Array, seen: Array, given: Array, scores: Array) -> Float[Array, " states"]:
+        """Log-density of the known scores in each state, were its column in it, less that in the mean of its states."""
+        if len(self.intercept) > WIDEST:  # by their variances alone they would be far too sure
+            return jnp.zeros(len(self.effects), self.intercept.dtype)
+        atom, at = self.at_atoms(states, seen)
+        known = given | atom
+        apart = jnp.where(known, jnp.where(atom, at, scores) - self.mean(states, seen), 0.0)
+        factor = jnp.linalg.cholesky(jnp.where(known[:, None] & known[None], self.covariance, jnp.eye(len(known))))
+        sides = jnp.concatenate([apart[None], jnp.where(known, self.effects, 0.0)]).T
+        apart, effects = jnp.split(jax.scipy.linalg.solve_triangular(factor, sides, lower=True), [1], axis=1)
+        return jnp.sum(effects * (apart - 0.5 * effects), axis=0)
 
 
 def deviations(factor: Float[Array, "values values"], free: Bool[Array, " values"]) -> Float[Array, " values"]:

@@ -6,6 +6,7 @@ from .._runs._meter import training_seconds
 from .._runs._run import Run
 
 _SHARE = 0.5  # of training's CPU seconds that a report may take
+_LEAST = 12.0  # that it may take however short training was: without likelihoods there is no verdict
 
 
 class Allowance:
@@ -26,7 +27,7 @@ class Allowance:
 
     def covers(self, seconds: float) -> bool:
         """Whether so many CPU seconds more are within it."""
-        return self.training is None or self.spent + seconds <= _SHARE * self.training
+        return self.training is None or self.spent + seconds <= max(_LEAST, _SHARE * self.training)
 
 
 __all__ = ["Allowance"]

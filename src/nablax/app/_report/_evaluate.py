@@ -52,7 +52,7 @@ def evaluate(
     """Measure a trained run on its held-out rows and write its samples, scores and report.
 
     What takes long is left out where training was short: likelihoods are compared only where that fits into half of
-    the CPU seconds that training took, and the field itself is looked at only in a full report.
+    the CPU seconds that training took, or into twelve, and the field itself is looked at only in a full report.
 
     Args:
         run: a trained run.
@@ -184,7 +184,9 @@ def _evaluate(
         stage("fitting simple models to compare with", 0.6)
         compared = likelihoods(model, scored, searched, base, seed)
     else:
-        missing["likelihoods"] = f"training was so short that it would have taken over half as long; {more}"
+        missing["likelihoods"] = (
+            f"training was so short that it would have taken over half as long, and over twelve seconds; {more}"
+        )
         compared = []
     turning = None
     if full:
