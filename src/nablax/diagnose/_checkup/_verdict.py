@@ -107,7 +107,8 @@ RULES: Mapping[str, Rule] = {
         "exploding",
         "a matrix moves the loss a thousand times as much as it moves",
         "warning",
-        lambda s, t: s.elasticity > t.exploding,
+        # Along a sequence it is said of that.
+        lambda s, t: (s.elasticity > t.exploding) & ~(s.decades > t.drowned),
     ),
     "saturated": Rule(
         "saturated",
