@@ -13,6 +13,8 @@ SHARE = 0.5
 STUCK, DIVERGED = 0.95, 2.0
 # Share of the loss of knowing nothing that no parameters get below, from which there is nothing to learn.
 CANCELLED = 0.9
+# Seeds below it were there, and judged earlier rules, before the others were trained.
+SEEN = 4
 TEXTS = ("model", "optimizer", "schedule")
 
 
@@ -58,6 +60,11 @@ def outcome(columns: dict[str, np.ndarray], horizon: int, loss: str = "loss") ->
 
 def making(columns: dict[str, np.ndarray]) -> np.ndarray:
     return columns["seed"] % 2 == 0
+
+
+def seen(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Which of those that judge had been looked at while earlier rules were made; the others came after them."""
+    return ~making(columns) & (columns["seed"] < SEEN)
 
 
 def area(score: np.ndarray, truth: np.ndarray) -> float:

@@ -1,7 +1,8 @@
 """Levels and risk judged on the stored bank of runs; nothing is trained.
 
 ``python -m benchmarks.checkup_rules`` writes the table of the guide; ``python -m benchmarks.checkup_rules fit`` prints the
-risk's coefficients from the making half.
+risk's coefficients from the making half, ``python -m benchmarks.checkup_rules cross`` what thresholds are chosen by: the
+figures of the making half, the risk of each run by coefficients from the others.
 """
 
 import sys
@@ -9,19 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ._bank_outcomes import area, making, outcome, table
+from ._bank_outcomes import area, making, outcome, seen, table
 
 GUIDE = Path(__file__).parents[1] / "docs/guides/checkup.md"
 BEGIN, END = "<!-- bank: python -m benchmarks.checkup_rules -->\n", "<!-- end of bank -->\n"
 HORIZON = 200
 # Penalty of the logistic fit, in units of features of variance one.
 RIDGE = 3.0
+# Parts that the making half is cut into, so that each is judged by coefficients from the others.
+PARTS = 10
 
 
 class Half:
-    """One half of the bank: its signs, what failed, which rules hold."""
+    """One half of the bank: its signs, what failed, which rules hold; by the risk that the check-up has, or another."""
 
-    def __init__(self, columns, chosen):
+    def __init__(self, columns, chosen, risk=None):
         from nablax.diagnose._checkup._risk import risk_of
         from nablax.diagnose._checkup._signs import Signs
         from nablax.diagnose._checkup._verdict import raised
@@ -29,8 +32,8 @@ class Half:
         self.columns = {name: column[chosen] for name, column in columns.items()}
         self.signs = Signs(**{name: self.columns[name] for name in Signs._fields})
         self.fails = outcome(self.columns, HORIZON).fails
-        self.risk = risk_of(self.signs)
-        self.raised = raised(self.signs)
+        self.risk = risk_of(self.signs) if risk is None else risk
+        self.raised = raised(self.signs, risk=self.risk)
         self.fault, self.warning = (
             np.any([each[level] for each in self.raised.values()], axis=0) for level in ("fault", "warning")
         )
@@ -58,9 +61,41 @@ class Half:
 
 
 def halves():
+    """The half that makes rules, the one that judges them, and of that what earlier rules were judged by."""
+    columns = table()
+    made, old = making(columns), seen(columns)
+    return Half(columns, made), Half(columns, ~made & ~old), Half(columns, old)
+
+
+def unjudged():
+    """The making half without a risk, to fit one to."""
     columns = table()
     made = making(columns)
-    return Half(columns, made), Half(columns, ~made)
+    return Half(columns, made, np.full(made.sum(), np.nan))
+
+
+def held_out():
+    """The making half, where the check-ups of a run have their risk by coefficients from other settings' runs."""
+    columns, half = table(), unjudged()
+    x, _ = design(half)
+    names = zip(*(half.columns[name] for name in ("model", "optimizer", "seed")))
+    _, run = np.unique([" ".join(map(str, name)) for name in names], return_inverse=True)
+    part = np.random.default_rng(0).permutation(run.max() + 1)[run] % PARTS
+    risk = np.zeros(len(run))
+    for each in range(PARTS):
+        among = part == each
+        constant, slopes = logistic(x[~among], half.fails[~among].astype(float), RIDGE)
+        risk[among] = 1 / (1 + np.exp(-(constant + x[among] @ slopes)))
+    return Half(columns, making(columns), risk)
+
+
+def design(half):
+    """Features of the risk, a column each, and their names."""
+    from nablax.diagnose._checkup._risk import features
+
+    with np.errstate(all="ignore"):
+        named = features(half.signs)
+    return np.stack(list(named.values()), 1), list(named)
 
 
 def by_rate(half, maker):
@@ -143,7 +178,7 @@ def text() -> str:
     """The tables of the guide."""
     from nablax.diagnose._checkup._verdict import RULES, Rule
 
-    made, judged = halves()
+    made, judged, old = halves()
     lines = [
         "| rule | topic | at least | fault or warning in | precision | recall | odds of failure × |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -155,28 +190,30 @@ def text() -> str:
         if said.any():
             numbers = f"{judged.precision(said):.2f} | {judged.recall(said):.2f} | {judged.odds(said):.2g}"
         lines.append(f"| {rule.says} | {rule.topic} | {rule.least or 'by risk'} | {said.sum()} | {numbers} |")
-    lines += ["", "| on the half that judges (on the half that made the rules) | |", "| --- | --- |"]
-    one, two = figures(made, made), figures(judged, made)
-    for name, value in two.items():
-        shown = f"{value:.0f} ({one[name]:.0f})" if name == "check-ups" else f"{value:.2f} ({one[name]:.2f})"
+    lines += ["", "| | judging | judging, seen before | making, each run by the others |", "| --- | --- | --- | --- |"]
+    columns = [figures(judged, made), figures(old, made), figures(held_out(), made)]
+    for name in columns[0]:
+        digits = 0 if name == "check-ups" else 2
+        shown = " | ".join(f"{each[name]:.{digits}f}" for each in columns)
         lines.append(f"| {name} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
 def fit() -> dict[str, float]:
     """Weights of the risk by ridge logistic regression on the making half, Newton's method."""
-    from nablax.diagnose._checkup._risk import features
-
-    half = halves()[0]
-    with np.errstate(all="ignore"):
-        named = features(half.signs)
-    constant, slopes = logistic(np.stack(list(named.values()), 1), half.fails.astype(float), RIDGE)
-    return {"": float(constant)} | dict(zip(named, map(float, slopes)))
+    half = unjudged()
+    x, names = design(half)
+    constant, slopes = logistic(x, half.fails.astype(float), RIDGE)
+    return {"": float(constant)} | dict(zip(names, map(float, slopes)))
 
 
 def main() -> None:
     if "fit" in sys.argv:
         print("\n".join(f'    "{name}": {value:.3f},' for name, value in fit().items()))
+        return
+    if "cross" in sys.argv:
+        half = held_out()
+        print("\n".join(f"{name}: {value:.3f}" for name, value in figures(half, half).items()))
         return
     page = GUIDE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)

@@ -89,7 +89,7 @@ def test_the_rehearsal_weighs_anew_at_each_step():
     record = checkup(both, START, X, optimizer=optimizer, key=KEY, losses=SEVERAL)
     half, weights = X[0::2], np.asarray(record.conflicts.weights)
     params, state, own = START, optimizer.init(START), []
-    for _ in range(17):
+    for _ in range(33):
         values, stack = multi_value_and_grad(list(SEVERAL.values()))(params, half)
         own.append(float(weights @ np.asarray(values)))
         update, state = optimizer.update(stack, state, params)

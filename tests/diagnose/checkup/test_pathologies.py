@@ -59,6 +59,34 @@ def test_a_dead_network_is_said_to_be_dead():
     assert not any("higher" in text for text in record.advice)
 
 
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.rmsprop(3e-3)])
+def test_a_dead_network_that_nothing_moves_is_said_to_be_dead(optimizer):
+    """C3: without decay or momentum what is dead stands still, as what is frozen does."""
+    record = examine(PARAMS | {"b1": PARAMS["b1"] - 100.0}, optimizer=optimizer)
+    assert record.signs.cut == 0 and record.signs.mute > 0.9
+    assert [(finding.level, finding.topic) for finding in record.findings if finding.level == "fault"] == [
+        ("fault", "dead")
+    ]
+    assert "b1" in record.advice[0] and "w0" in record.advice[0]
+
+
+@pytest.mark.parametrize("kind", ["stopped", "masked", "head of zeros"])
+def test_what_is_frozen_is_not_dead(kind):
+    """Its gradient is zero, or what moves it is; changed, it would change the loss, or comes to life within steps."""
+    frozen = ("w0", "b0", "w1", "b1")
+    function, optimizer, params = loss, optax.sgd(0.1), PARAMS
+    if kind == "stopped":
+        function = lambda p, b: loss(p | {n: jax.lax.stop_gradient(p[n]) for n in frozen}, b)  # noqa: E731
+    elif kind == "masked":
+        parts = {"still": optax.set_to_zero(), "moving": optimizer}
+        optimizer = optax.multi_transform(parts, {n: "still" if n in frozen else "moving" for n in PARAMS})
+    else:
+        params = PARAMS | {"w2": jnp.zeros((40, 4))}
+    record = checkup(function, params, BATCH, optimizer=optimizer, key=KEY, logits=logits)
+    assert record.signs.mute == 0 and record.signs.cut == 0
+    assert not any(finding.topic == "dead" for finding in record.findings)
+
+
 def test_a_saturated_network_is_said_to_be_saturated():
     """C3: at a loss of 597, say."""
     record = examine(PARAMS | {"w2": 200 * PARAMS["w2"]})

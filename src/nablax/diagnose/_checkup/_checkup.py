@@ -339,8 +339,8 @@ def checkup(
     Cost:
         About 60 training steps: ``steps`` Hessian products (two forward-and-backward passes each), the gradients of
         ``rows`` single rows, 8 forward passes along the step, about a dozen second derivatives along a direction, most
-        of them of a quarter of the rows, and a rehearsal of 16 steps on half of the batch, at three rates; up to five
-        more rates are rehearsed, by a program of its own, where the run is likely to fail and another one does better.
+        of them of a quarter of the rows, and a rehearsal of 32 steps on half of the batch; up to seven other rates are
+        rehearsed, by a program of its own, where the run is likely to fail.
         Each of several losses adds two gradients, a field eight of its JVPs.
     """
     check_functions(loss, example_losses=example_losses, logits=logits, field=field)
@@ -357,13 +357,13 @@ def checkup(
     record = jax.device_get(_measure(asked, given, Effort(rows, steps, count), batch_size, known, thresholds))
     if not _needs_a_rate(record):
         return record
-    # The first rates tried are in what is said of a healthy run; others are worth their cost where one is advised.
+    # Other rates are worth their cost where one is advised.
     rehearsal = jax.device_get(_further(asked, given, rows, record.rehearsal))
     return eqx.tree_at(lambda r: r.rehearsal, record, rehearsal)
 
 
 def _needs_a_rate(record: Checkup) -> bool:
-    """Whether another rate may be advised, and the best one is not among those that were tried."""
+    """Whether another rate may be advised, and none was tried."""
     if record._broken() or record.rehearsal is None or not _rehearsal.undecided(record.rehearsal):
         return False
     return bool(likely_to_fail(record.signs, record.thresholds)) or record.signs.heart > 0

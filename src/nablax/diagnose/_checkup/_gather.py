@@ -45,9 +45,10 @@ def signs_of(
         found["lost"], found["radius"] = float(step.lost), float(step.radius)
     if rehearsal is not None:
         found["rise"], found["best"], found["gain"] = rehearsal.change(), rehearsal.best, rehearsal.gain
-        found["slower"], found["faster"] = rehearsal.change(1), rehearsal.change(2)
         own = np.asarray(rehearsal.own, float)
-        found["heart"] = (own[-1] - own[0]) / scale if math.isfinite(own[-1]) else math.inf
+        first, middle, last = own[0], own[len(own) // 2], own[-1]
+        found["heart"] = (last - first) / scale if math.isfinite(last) else math.inf
+        found["late"] = (last - middle) / scale if math.isfinite(last) else math.inf
     if noise is not None and batch_size is not None:
         rows = float(noise.preconditioned.value) if noise.resolved else noise.at_least
         found["noise"], found["tail"] = rows / batch_size, float(noise.tail)
@@ -73,13 +74,15 @@ def _of_layers(layers: LayerHealth, rehearsal: Rehearsal | None, scale: float) -
     elastic = weight * gradient * sizes / scale
     moving = ~(update == 0) | (gradient > 0)
     after = np.zeros_like(gradient) if rehearsal is None else np.asarray(rehearsal.gradient, np.float64)
-    silent = moving & (gradient == 0) & ~(after > 0)
+    silent = (gradient == 0) & ~(after > 0)
+    cut, mute = silent & moving, silent & ~moving & bool(layers.unfelt)
     alive = gradient[np.isfinite(gradient) & (gradient > 0)]
     return {
         "elasticity": float(np.max(elastic[matrix], initial=0.0)) if matrix.any() else math.nan,
         "faint": float(alive.min() / np.quantile(alive, 0.5, method="higher")) if len(alive) else math.nan,
         "loud": float(alive.max() / np.quantile(alive, 0.5, method="lower")) if len(alive) else math.nan,
         "dead": layers.dead_share(),
-        "cut": float(sizes[silent].sum() / max(sizes[moving].sum(), 1.0)),
+        "cut": float(sizes[cut].sum() / max(sizes[moving].sum(), 1.0)),
+        "mute": float(sizes[mute].sum() / max(sizes[moving | mute].sum(), 1.0)),
         "moved": float(np.max((update / np.maximum(weight, 1e-30))[matrix], initial=0.0)),
     }

@@ -18,6 +18,8 @@ VANISHING = 1e-4
 # Of a vector, such roundings of the median are none: a bias before a normalisation that takes it out again.
 ROUNDINGS = 32
 EXPLODING = 1e3
+# By such a part a parameter without gradient is changed, exactly in bfloat16 too.
+NUDGE = 1 / 128
 # Step against weight, of matrices and larger.
 LARGE_STEP = 0.3
 
@@ -57,6 +59,8 @@ class LayerHealth(AbstractRecord):
         bad_update: of its update.
         dead: for each axis of the parameter, which of its slices get a gradient of exactly zero, from the batch as
             from every row looked at; None where the rows' gradients are not known.
+        unfelt: whether the loss of the batch stays the same to the bit where each parameter without any gradient is
+            changed by a part in 128, as behind dead units and unlike behind ``stop_gradient``; None if not known.
         names: path of each parameter in the tree.
         shapes: of each parameter.
     """
@@ -68,6 +72,7 @@ class LayerHealth(AbstractRecord):
     bad_gradient: Int[Array, " parameters"]
     bad_update: Int[Array, " parameters"]
     dead: tuple[tuple[Bool[Array, "..."], ...], ...] | None
+    unfelt: Bool[Array, ""] | None
     names: tuple[str, ...] = eqx.field(static=True)
     shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
@@ -173,7 +178,12 @@ class LayerHealth(AbstractRecord):
 
 
 def layer_health(
-    params: PyTree, gradient: PyTree, *, update: PyTree | None = None, alive: PyTree | None = None
+    params: PyTree,
+    gradient: PyTree,
+    *,
+    update: PyTree | None = None,
+    alive: PyTree | None = None,
+    unfelt: Bool[Array, ""] | None = None,
 ) -> LayerHealth:
     """Measure weights, gradients and steps by parameter, and count what is dead or not finite.
 
@@ -183,6 +193,7 @@ def layer_health(
         update: shaped like them, or None.
         alive: booleans shaped like them: whether an element's gradient was other than zero in any row looked at; None
             if that is not known.
+        unfelt: whether the loss stays as it is where parameters without gradient are changed; None if not known.
 
     Returns:
         A `LayerHealth`.
@@ -225,6 +236,7 @@ def layer_health(
         bad_gradient=bad[:, 1],
         bad_update=bad[:, 2],
         dead=dead,
+        unfelt=unfelt,
         names=names,
         shapes=tuple(leaf.shape for leaf in leaves),
     )
@@ -265,7 +277,21 @@ def measure(shared: Shared) -> LayerHealth:
         some = shared.rows.gradients.alive | (shared.gradient != 0)
         alive = jax.tree.map(lambda leaf: leaf > 0, tree(some.astype(shared.rates.dtype)))
     update = None if shared.update is None else tree(shared.update)
-    return layer_health(tree(shared.point.vector), tree(shared.gradient), update=update, alive=alive)
+    vector, gradient = tree(shared.point.vector), tree(shared.gradient)
+    return layer_health(vector, gradient, update=update, alive=alive, unfelt=_unfelt(shared, vector, gradient))
+
+
+def _unfelt(shared: Shared, params: PyTree, gradient: PyTree) -> Bool[Array, ""]:
+    """Whether changing all parameters without gradient changes nothing."""
+
+    def changed(leaf: Array, slope: Array) -> Array:
+        return jnp.where(jnp.any(slope != 0), leaf, leaf * (1 + NUDGE)).astype(leaf.dtype)
+
+    # The same function traced once more: a loss got together with its gradient may be rounded otherwise.
+    point = shared.point
+    other = point.like(jax.tree.map(changed, params, gradient), "parameters")
+    here, there = jax.lax.map(shared.value, jnp.stack([point.vector, other]))
+    return here == there
 
 
 def judge(part: LayerHealth, setting: Setting) -> list[Finding]:
@@ -274,9 +300,10 @@ def judge(part: LayerHealth, setting: Setting) -> list[Finding]:
     looked = "" if setting.rows is None else f" from any of the {setting.rows} rows looked at"
     dead = part.without_gradient()
     whole = [one.name for one in dead if one.axis < 0]
-    if level := raised.get("dead"):
+    if level := raised.get("dead") or raised.get("mute"):
+        share = max(setting.signs.cut, setting.signs.mute)
         text = (
-            f"Dead: {percent(setting.signs.cut)} of what is to move gets no gradient{looked} ({listed(whole)}), nor "
+            f"Dead: {percent(share)} of what is to move gets no gradient{looked} ({listed(whole)}), nor "
             "after some steps. No rate mends that: fresh weights, smaller steps from the start, leaky activations."
         )
         found.append(Finding(level, "dead", text))

@@ -18,10 +18,11 @@ from ._optimizer_state import emitted
 from ._part import Part, Setting
 from ._shared import Shared, Walk
 
-# Steps that are rehearsed, and how many of the last losses are averaged, since at the edge of stability they swing.
-STEPS, SETTLED = 16, 4
-# The rate in use, one a factor below and one above; from there on the better way, so many trials at most.
-FACTOR, FIRST, TRIALS = 4.0, 3, 8
+# Steps that are rehearsed, and how many of the last losses are averaged, since at the edge of stability they swing. On
+# the bank of runs thirty-two steps at the rate in use tell more than sixteen at each of three rates, for less.
+STEPS, SETTLED = 32, 4
+# Where another rate is asked for: one a factor below, one above, from there on the better way; so many trials at most.
+FACTOR, TRIALS = 4.0, 8
 
 
 class Rehearsal(AbstractRecord):
@@ -34,8 +35,8 @@ class Rehearsal(AbstractRecord):
     Attributes:
         losses: of the batch, before the first step and after each of the last four; unit of the loss.
         own: of the half that is stepped on, before each step and after the last.
-        multiples: of the rate that were tried: 1, 1/4, 4, and, where the run is likely to fail, further the way that is
-            better; NaN where none was.
+        multiples: of the rate that were tried: 1, and, where the run is likely to fail, 1/4, 4, and further the way
+            that is better; NaN where none was.
         ends: the loss that each ends at, a mean over the last ones.
         gradient: afterwards, root mean square over elements by parameter, loss over params.
     """
@@ -72,9 +73,11 @@ class Rehearsal(AbstractRecord):
         return [
             ("loss now", self.losses[0], "loss"),
             (f"after {len(self.own) - 1} steps, mean of the last {len(self.losses) - 1}", self.ends[0], "loss"),
-            ("at a quarter of the rate", self.ends[1], "loss"),
-            ("at four times the rate", self.ends[2], "loss"),
-            ("lowest among the rates tried at", self.best, "× rate"),
+            *(
+                (f"at {multiple:g} times the rate", end, "loss")
+                for multiple, end in zip(np.asarray(self.multiples)[1:], self.ends[1:])
+                if np.isfinite(multiple)
+            ),
         ]
 
     def table(self) -> str:
@@ -90,54 +93,63 @@ Value = Callable[[Array], Float[Array, ""]]
 
 
 class _Search(NamedTuple):
-    """Of the loop over rates: the next one, what the first one gave, and how each ended."""
+    """Of the loop over other rates: which is next, what was tried, and how each ended."""
 
     trials: Array
     multiple: Array
     going: Array
-    losses: Float[Array, " looks"]
-    own: Float[Array, " steps"]
-    gradient: Float[Array, " parameters"]
-    multiples: Float[Array, " rates"]
-    ends: Float[Array, " rates"]
+    multiples: Float[Array, " trials"]
+    ends: Float[Array, " trials"]
 
 
 def measure(shared: Shared) -> Rehearsal | None:
-    """Of a check-up, where the optimiser makes the step: the rate in use, one below and one above."""
+    """Of a check-up, where the optimiser makes the step: at the rate in use."""
     walk, dtype = shared.walk, shared.point.vector.dtype
     if walk is None:
         return None
-    halves = _halves(shared)
-    shapes = jax.eval_shape(lambda: _rehearsed(shared, walk, *halves, jnp.ones((), dtype)))
+    losses, own, gradient = _rehearsed(shared, walk, *_halves(shared), jnp.ones((), dtype))
     none = jnp.full((TRIALS,), jnp.nan, dtype)
-    losses, own, gradient = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
-    begin = _Search(jnp.asarray(0), jnp.ones((), dtype), jnp.asarray(True), losses, own, gradient, none, none)
-    return _searched(shared, walk, halves, begin, FIRST)
+    return Rehearsal(losses, own, none.at[0].set(1), none.at[0].set(_end(losses, dtype)), gradient)
 
 
 def further(shared: Shared, part: Rehearsal) -> Rehearsal:
-    """The same with more rates tried, the way that is better; a program of its own, since few runs need it."""
-    walk = shared.walk
+    """The same with other rates tried; a program of its own, since few runs need it."""
+    walk, halves = shared.walk, _halves(shared)
     assert walk is not None
-    down, _ = _way(part.ends, part.losses[0])
-    multiple = jnp.where(down, part.multiples[1] / FACTOR, part.multiples[2] * FACTOR)
-    begin = _Search(
-        trials=jnp.asarray(FIRST),
-        multiple=multiple.astype(part.multiples.dtype),
-        going=jnp.asarray(True),
-        losses=part.losses,
-        own=part.own,
-        gradient=part.gradient,
-        multiples=part.multiples,
-        ends=part.ends,
-    )
-    return _searched(shared, walk, _halves(shared), begin, TRIALS)
+    start = part.losses[0]
+
+    def trial(at: _Search) -> _Search:
+        losses, _, _ = _rehearsed(shared, walk, *halves, at.multiple)
+        lowest = jnp.min(at.ends, initial=jnp.inf, where=~jnp.isnan(at.ends))
+        end = _end(losses, at.ends.dtype)
+        multiples, ends = at.multiples.at[at.trials].set(at.multiple), at.ends.at[at.trials].set(end)
+        down, up = _way(ends, start)
+        nowhere = ~(jnp.minimum(lowest, end) <= start)
+        beyond = jnp.where(down, multiples[1], multiples[2]) * jnp.where(down, 1 / FACTOR, FACTOR) ** (at.trials - 1)
+        return _Search(
+            trials=at.trials + 1,
+            multiple=jnp.where(at.trials == 1, FACTOR, beyond).astype(at.multiple.dtype),
+            going=(at.trials < 2) | jnp.where(at.trials == 2, down | up, (end <= lowest) | (down & nowhere)),
+            multiples=multiples,
+            ends=ends,
+        )
+
+    multiples, ends = jnp.asarray(part.multiples), jnp.asarray(part.ends)
+    lower = jnp.asarray(1 / FACTOR, multiples.dtype)
+    begin = _Search(jnp.asarray(1), lower, jnp.asarray(True), multiples, ends)
+    found = jax.lax.while_loop(lambda at: at.going & (at.trials < TRIALS), trial, begin)
+    return Rehearsal(part.losses, part.own, found.multiples, found.ends, part.gradient)
 
 
 def undecided(part: Rehearsal) -> bool:
-    """Whether a rate beyond the first three may do better still."""
-    down, up = _way(jnp.asarray(part.ends), jnp.asarray(part.losses[0]))
-    return bool(np.isnan(part.multiples[FIRST])) and bool(down | up)
+    """Whether no other rate was tried yet."""
+    return bool(np.isnan(part.multiples[1]))
+
+
+def _end(losses: Float[Array, " looks"], dtype: Any) -> Float[Array, ""]:
+    """The loss that a trial ends at; infinite where it leaves the numbers."""
+    found = jnp.mean(losses[1:]).astype(dtype)
+    return jnp.where(jnp.isfinite(found), found, jnp.inf)
 
 
 def _way(ends: Float[Array, " trials"], start: Float[Array, ""]) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
@@ -145,35 +157,6 @@ def _way(ends: Float[Array, " trials"], start: Float[Array, ""]) -> tuple[Bool[A
     tried = jnp.where(jnp.isnan(ends), jnp.inf, ends)
     down = (tried[1] <= jnp.minimum(tried[0], tried[2])) | ~(jnp.min(tried) <= start)
     return down, ~down & (tried[2] < tried[0])
-
-
-def _searched(shared: Shared, walk: Walk, halves: tuple[PyTree, Value | None], begin: _Search, most: int) -> Rehearsal:
-    def trial(at: _Search) -> _Search:
-        losses, own, gradient = _rehearsed(shared, walk, *halves, at.multiple)
-        first = at.trials == 0
-        multiples = at.multiples.at[at.trials].set(at.multiple)
-        found = jnp.mean(losses[1:]).astype(at.ends.dtype)
-        ends = at.ends.at[at.trials].set(jnp.where(jnp.isfinite(found), found, jnp.inf))
-        start = jnp.where(first, losses, at.losses)[0]
-        lowest = jnp.min(at.ends, initial=jnp.inf, where=~jnp.isnan(at.ends))
-        down, up = _way(ends, start)
-        nowhere = ~(jnp.minimum(lowest, ends[at.trials]) <= start)
-        beyond = jnp.where(down, multiples[1], multiples[2]) * jnp.where(down, 1 / FACTOR, FACTOR) ** (at.trials - 1)
-        following = jnp.where(first, 1 / FACTOR, jnp.where(at.trials == 1, FACTOR, beyond))
-        return _Search(
-            trials=at.trials + 1,
-            multiple=following.astype(at.multiple.dtype),
-            going=(at.trials < 2) | jnp.where(at.trials == 2, down | up, (found <= lowest) | (down & nowhere)),
-            losses=jnp.where(first, losses, at.losses),
-            own=jnp.where(first, own, at.own),
-            gradient=jnp.where(first, gradient, at.gradient),
-            multiples=multiples,
-            ends=ends,
-        )
-
-    # One loop, the first round of which is the rate in use, so that the walk is compiled once.
-    found = jax.lax.while_loop(lambda at: at.going & (at.trials < most), trial, begin)
-    return Rehearsal(found.losses, found.own, found.multiples, found.ends, found.gradient)
 
 
 def _halves(shared: Shared) -> tuple[PyTree, Value | None]:

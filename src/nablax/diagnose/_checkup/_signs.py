@@ -15,9 +15,8 @@ class Signs(NamedTuple):
         furthest: tested multiple of the step with the lowest loss.
         rise: change of the loss over the rehearsal, as a share of the loss.
         heart: change of the loss of the rows that are stepped on, as a share of the loss.
-        slower: change over the rehearsal at a quarter of the rate.
-        faster: change over the rehearsal at four times the rate.
-        best: multiple of the rate that rehearses best.
+        late: the same change over the second half of the rehearsal.
+        best: multiple of the rate that rehearses best; 1 where no other was tried.
         gain: by how much lower the loss ends there, as a share.
         noise: noise scale over batch size; its lower bound where noise hides it.
         tail: longest gradient of a row over the median one.
@@ -26,6 +25,8 @@ class Signs(NamedTuple):
         loud: the largest.
         dead: largest share of dead units in a layer.
         cut: share of the elements that are to move which get no gradient, now or after the rehearsal.
+        mute: share of the elements that stand still for want of a gradient, now and after the rehearsal, and leave the
+            loss as it is where they are changed: behind dead units, not frozen.
         moved: largest change of a matrix by the step, relative to it.
         cosine: the lowest between gradients of losses that is resolved.
         paying: whether the step raises one of these.
@@ -45,8 +46,7 @@ class Signs(NamedTuple):
     furthest: float
     rise: float
     heart: float
-    slower: float
-    faster: float
+    late: float
     best: float
     gain: float
     noise: float
@@ -56,6 +56,7 @@ class Signs(NamedTuple):
     loud: float
     dead: float
     cut: float
+    mute: float
     moved: float
     cosine: float
     paying: float

@@ -15,10 +15,10 @@ class Thresholds(NamedTuple):
     """From where on something is said; the defaults were set on the making half of the bank of runs.
 
     Attributes:
-        fault: risk from which what is found is a fault; 0.65.
-        first: the same before the optimiser's first step, when little can be told; 0.85, and between the two a note to
+        fault: risk from which what is found is a fault; 0.6.
+        first: the same before the optimiser's first step, when little can be told; 0.88, and between the two a note to
             ask again.
-        cut: share of the elements that are to move without gradient from which the network is dead; 0.5.
+        cut: share of the elements without gradient, of those that are to move, from which the network is dead; 0.5.
         dead: share of a layer's units from which dead ones are more than a note; 0.5.
         saturated: loss over that of a model that knows nothing; 3.
         vanishing: relative change of the loss by a relative change of any matrix, below which gradients vanish; 1e-3.
@@ -32,8 +32,8 @@ class Thresholds(NamedTuple):
         lost: share of the step's elements lost in rounding; 0.5.
     """
 
-    fault: float = 0.65
-    first: float = 0.85
+    fault: float = 0.6
+    first: float = 0.88
     cut: float = 0.5
     dead: float = 0.5
     saturated: float = 3.0
@@ -66,12 +66,23 @@ class Rule(NamedTuple):
     holds: Callable[[Signs, Thresholds], Any]
 
 
+def _dead(s: Signs, t: Thresholds) -> Any:
+    """Whether half of the network is, which says more than what becomes of the loss."""
+    return (s.cut > t.cut) | (s.mute > t.cut)
+
+
 RULES: Mapping[str, Rule] = {
     "dead": Rule(
         "dead",
         "half of what is to move gets no gradient, now or after some steps",
         "fault",
         lambda s, t: s.cut > t.cut,
+    ),
+    "mute": Rule(
+        "dead",
+        "half of the elements stand still for want of a gradient, and the loss does not feel them",
+        None,
+        lambda s, t: s.mute > t.cut,
     ),
     "dead units": Rule("layers", "half of a layer's units are dead", None, lambda s, t: s.dead > t.dead),
     "drowned": Rule(
@@ -90,13 +101,14 @@ RULES: Mapping[str, Rule] = {
         "vanishing",
         "no matrix moves the loss",
         "note",
-        lambda s, t: (s.elasticity > 0) & (s.elasticity < t.vanishing) & ~(s.cut > t.cut),
+        lambda s, t: (s.elasticity > 0) & (s.elasticity < t.vanishing) & ~_dead(s, t),
     ),
     "exploding": Rule(
         "exploding",
         "a matrix moves the loss a thousand times as much as it moves",
         "warning",
-        lambda s, t: s.elasticity > t.exploding,
+        # Along a sequence it is said of that.
+        lambda s, t: (s.elasticity > t.exploding) & ~(s.decades > t.drowned),
     ),
     "saturated": Rule(
         "saturated",
@@ -121,21 +133,19 @@ RULES: Mapping[str, Rule] = {
         "learning rate",
         "a lower rate rehearses better by a tenth of the loss",
         None,
-        lambda s, t: (s.best < 1) & (s.gain > t.gain) & ~(s.heart > 0) & ~(s.cut > t.cut),
+        lambda s, t: (s.best < 1) & (s.gain > t.gain) & ~(s.heart > 0) & ~_dead(s, t),
     ),
     "too low": Rule(
         "learning rate",
         "a higher rate does, and it is not the first step (where it may be warming up)",
         None,
-        lambda s, t: (
-            (s.best > 1) & (s.gain > t.gain) & ~(s.fresh > 0) & ~(s.cut > t.cut) & ~(s.elasticity > t.exploding)
-        ),
+        lambda s, t: (s.best > 1) & (s.gain > t.gain) & ~(s.fresh > 0) & ~_dead(s, t) & ~(s.elasticity > t.exploding),
     ),
     "flat": Rule(
         "flat",
         "the loss falls by less than a tenth, and no other rate gains as much",
         None,
-        lambda s, t: (s.heart > -t.gain) & (s.heart <= 0) & (s.gain <= t.gain) & ~(s.cut > t.cut),
+        lambda s, t: (s.heart > -t.gain) & (s.heart <= 0) & (s.gain <= t.gain) & ~_dead(s, t),
     ),
     "lost": Rule("step", "half of the step is lost in rounding", "note", lambda s, t: s.lost > t.lost),
     "raises": Rule(
@@ -147,15 +157,19 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def likely_to_fail(signs: Signs, thresholds: Thresholds = DEFAULT) -> Bool[np.ndarray, "..."]:
-    """Whether the risk is one of a fault."""
+def likely_to_fail(signs: Signs, thresholds: Thresholds = DEFAULT, risk: Any = None) -> Bool[np.ndarray, "..."]:
+    """Whether the risk is one of a fault; by default that of the signs."""
     fresh = np.asarray(signs.fresh) > 0
-    return np.asarray(risk_of(signs)) >= np.where(fresh, thresholds.first, thresholds.fault)
+    risk = risk_of(signs) if risk is None else risk
+    return np.asarray(risk) >= np.where(fresh, thresholds.first, thresholds.fault)
 
 
-def raised(signs: Signs, thresholds: Thresholds = DEFAULT) -> dict[str, dict[Level, Bool[np.ndarray, "..."]]]:
+def raised(
+    signs: Signs, thresholds: Thresholds = DEFAULT, risk: Any = None
+) -> dict[str, dict[Level, Bool[np.ndarray, "..."]]]:
     """By rule and level, whether it is raised; of numbers or of columns of them."""
-    risk, likely = np.asarray(risk_of(signs)), likely_to_fail(signs, thresholds)
+    risk = np.asarray(risk_of(signs) if risk is None else risk)
+    likely = likely_to_fail(signs, thresholds, risk)
     fresh = np.asarray(signs.fresh) > 0
     found: dict[str, dict[Level, Any]] = {}
     for name, rule in RULES.items():
