@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core import (
     Key,
@@ -21,7 +21,7 @@ from ..._core import (
 )
 from ._aggregated import Aggregated, aggregate, quiet, rule_behind
 from ._along import Along, Moved, Point, curvatures_on_parts, directional, row_count, slopes_along
-from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
+from ._curvature import TRACE_PROBES, Curvature, curvature, hessian, top_direction, trace_probe
 from ._decay import decay_curvature
 from ._fed import Fed, fed
 from ._losses import side_by_side
@@ -128,7 +128,7 @@ class Shared(NamedTuple):
         weights: by which it does at this step; None where there are none.
         decay: what decay adds to the diagonal of rate times Hessian; zeros without.
         curvature: in the optimiser's coordinates.
-        along: derivatives of the loss along the step.
+        along: derivatives of the loss along the step; None without.
         probed: curvatures along the trace's probes,
         signed: and along the signed sums of rows; each on a part of the rows, where they are known.
         rows: None where there are none to tell apart.
@@ -152,7 +152,7 @@ class Shared(NamedTuple):
     weights: Float[Array, " losses"] | None
     decay: Float[Array, " dim"]
     curvature: Curvature
-    along: dict[str, Along]
+    along: Along | None
     probed: Float[Array, " probes"]
     signed: Float[Array, " groups"]
     rows: Rows | None
@@ -183,38 +183,44 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     update = None if tree is None else point.like(tree, "an update")
     if update is None:
         notes.append(NO_STEP)
-    product = hessian(value, point.vector)
-    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
-    # Everything that is asked along a direction is asked in one go, of the loss and of its rows.
-    probes = trace_probes(found, rates, trace_key)
-    each = {"top": top_direction(found, rates)[None]}
-    if update is not None:
-        each["update"] = update[None]
     if effort.rows == 0:
         notes.append(f"{NO_ROWS}rows=0")
     elif total is None or min(total, effort.rows) < 4:
         notes.append(f"{NO_ROWS}fewer than four rows, or the arrays of the batch share no leading axis")
-    rows, probed, signed = None, None, jnp.zeros(0)
-    along: dict[str, Along] = {}
+    rows, signed, single = None, jnp.zeros(0), None
     if total is not None and min(total, effort.rows) >= 4:
-        gradients, losses = row_gradients(
-            asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key
-        )
-        mean, image = gradients.mean, product(gradients.mean)
-        random = jnp.concatenate([probes, gradients.signed])
+        single = row_gradients(asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key)
+    product = hessian(value, point.vector)
+    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
+    # Where the Hessian is at hand it says what curvature there is along a direction: the loss need not be traced again.
+    asked_about = ([] if update is None else [update]) + ([] if single is None else [single[0].mean])
+    images = jax.lax.map(product, jnp.stack(asked_about)) if asked_about else None
+    along = None
+    if update is not None:
+        along = Along((gradient @ update)[None], (images[0] @ update)[None])
+    probe = trace_probe(found, rates, trace_key)
+    if single is not None:
+        gradients, losses = single
+        mean, image = gradients.mean, images[-1]
+
+        def direction(index: Int[Array, ""]) -> Float[Array, " dim"]:
+            others = gradients.signed
+            return jax.lax.cond(index < TRACE_PROBES, probe, lambda i: others[i - TRACE_PROBES], index)
+
+        count = TRACE_PROBES + len(gradients.signed)
         bent = curvatures_on_parts(
-            _of_rows(asked, point), value(point.vector), point.vector, random, given.batch, RANDOM_PARTS
+            _of_rows(asked, point), loss, point.vector, direction, count, given.batch, RANDOM_PARTS
         )
-        probed, signed = bent[: len(probes)], bent[len(probes) :]
+        probed, signed = bent[:TRACE_PROBES], bent[TRACE_PROBES:]
+        each = {"top": top_direction(found, rates)[None]} | ({} if update is None else {"update": update[None]})
         before, by_row = directional(losses, point.vector, each)
         slopes = slopes_along(
             losses, point.vector, {"mean": mean, "weighted": rates * mean, "image": image / gradients.unit}
         )
         rows = Rows(gradients, losses, before, by_row, slopes, image)
-    whole = ({} if update is None else {"update": update[None]}) | ({} if probed is not None else {"probes": probes})
-    if whole:
-        _, along = directional(value, point.vector, whole)
-    probed = along["probes"].curvatures if probed is None else probed
+    else:
+        probes = jax.lax.map(probe, jnp.arange(TRACE_PROBES))
+        probed = directional(value, point.vector, {"probes": probes})[1]["probes"].curvatures
     return Shared(
         asked=asked,
         batch=given.batch,
