@@ -25,7 +25,7 @@ from ._curvature import TRACE_PROBES, Curvature, curvature, hessian, top_directi
 from ._decay import decay_curvature
 from ._fed import Fed, fed
 from ._losses import side_by_side
-from ._optimizer_state import aggregators_of, behind, emitted, gathers
+from ._optimizer_state import aggregators_of, behind, emitted, gathers, own_stack
 from ._row_gradients import RowGradients, row_gradients
 from ._update_rule import update_rule
 
@@ -166,6 +166,9 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     spectrum_key, trace_key, noise_key, field_key = jax.random.split(given.key, 4)
     moving = point.tree(point.vector)
     mover, aggregated, together = _mover(asked, given, moving), None, None
+    unknown = "no optimizer and no learning_rate were given"
+    if mover is not None and (own := own_stack(mover.state)):
+        mover, unknown = None, own
     if mover is not None and aggregators_of(mover.state):
         together = _to_combine(asked, point, given.batch)
         aggregated = aggregate(asked.loss, together, point, given.batch, mover.transform, mover.state)
@@ -176,7 +179,7 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     loss, gradient = here.loss, here.slope
     if jax.eval_shape(lambda v: forward(value, v, v), point.vector) is None:
         notes.append(FORWARD)
-    stepped = _stepped(asked, given, point, mover, here, aggregated)
+    stepped = _stepped(given, point, mover, here, aggregated, unknown)
     rule, tree, decay = stepped.rule, stepped.update, stepped.decay.astype(point.vector.dtype)
     notes += stepped.notes
     rates = _felt(point.like(rule.rates, "rates"), gradient)
@@ -187,17 +190,20 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         notes.append(f"{NO_ROWS}rows=0")
     elif total is None or min(total, effort.rows) < 4:
         notes.append(f"{NO_ROWS}fewer than four rows, or the arrays of the batch share no leading axis")
+    product = hessian(value, point.vector)
+    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
+    # One thing after another, as far as the compiler lets itself be told: what is at work at once takes memory at once.
+    point = point._replace(vector=jax.lax.optimization_barrier((point.vector, found.vectors))[0])
     rows, signed, single = None, jnp.zeros(0), None
     if total is not None and min(total, effort.rows) >= 4:
         single = row_gradients(asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key)
-    product = hessian(value, point.vector)
-    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
     # Where the Hessian is at hand it says what curvature there is along a direction: the loss need not be traced again.
     asked_about = ([] if update is None else [update]) + ([] if single is None else [single[0].mean])
     images = jax.lax.map(product, jnp.stack(asked_about)) if asked_about else None
     along = None
     if update is not None:
         along = Along((gradient @ update)[None], (images[0] @ update)[None])
+    point = point._replace(vector=jax.lax.optimization_barrier((point.vector, images))[0])
     probe = trace_probe(found, rates, trace_key)
     if single is not None:
         gradients, losses = single
@@ -322,15 +328,16 @@ def _to_combine(asked: Asked, point: Point, batch: PyTree) -> Callable[..., Arra
     if asked.example_losses is not None:
         raise fault(
             expected="no example_losses for an optimizer that begins with an aggregator",
-            got="some",
-            fix="Leave them out: rows are those of losses=. Where a row's losses depend on the others pass rows=0.",
+            got="example_losses beside losses",
+            fix="Leave it out: rows are those of losses=. Where a row's losses depend on the others pass rows=0.",
         )
     return side_by_side(asked.losses, point, batch)[1]
 
 
 def _stepped(
-    asked: Asked, given: Given, point: Point, mover: Walk | None, here: Fed, aggregated: Aggregated | None
+    given: Given, point: Point, mover: Walk | None, here: Fed, aggregated: Aggregated | None, unknown: str
 ) -> Stepped:
+    """``unknown`` says why nothing is known of what makes it, where nothing is."""
     moving, update = point.tree(point.vector), given.update
     no_decay, gradient = jnp.zeros_like(point.vector), point.tree(here.slope)
     if mover is not None:
@@ -357,5 +364,4 @@ def _stepped(
             descent = check_optimizer(optax.sgd(given.learning_rate))
             walk = Walk(descent, descent.init(moving))
         return Stepped(rule, update, no_decay, walk, [])
-    unknown = unknown_rule(moving, "no optimizer and no learning_rate were given")
-    return Stepped(unknown, update, no_decay, None, [])
+    return Stepped(unknown_rule(moving, unknown), update, no_decay, None, [])

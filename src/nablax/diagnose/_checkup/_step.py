@@ -239,9 +239,7 @@ def measure(shared: Shared) -> StepQuality | None:
         changes = shared.rows.losses(point.vector + u) - shared.rows.before
         rows = RowChanges(slopes[0], curvatures[0], changes)
     radius = None if logits is None else softmax_radius(point.take(logits, shared.batch))(point.vector, u)
-    return against_model(
-        shared.value, shared.loss, shared.along, rows, radius, point, u, MULTIPLES, shared.total
-    )
+    return against_model(shared.value, shared.loss, shared.along, rows, radius, point, u, MULTIPLES, shared.total)
 
 
 def judge(part: StepQuality, setting: Setting) -> list[Finding]:
