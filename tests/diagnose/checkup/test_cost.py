@@ -10,10 +10,7 @@ import pytest
 
 from nablax.calculus import lanczos
 from nablax.diagnose import checkup
-from nablax.diagnose._checkup._checkup import _measure
 from nablax.diagnose._checkup._curvature import hessian
-from nablax.diagnose._checkup._shared import Asked, Effort, Given
-from nablax.diagnose._checkup._verdict import DEFAULT
 
 KEY = jax.random.key(0)
 

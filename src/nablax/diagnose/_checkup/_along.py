@@ -154,15 +154,6 @@ def afresh(at: Float[Array, " dim"], direction: Float[Array, " dim"]) -> tuple[A
     return jax.lax.optimization_barrier((at, direction))
 
 
-def following(vector: Float[Array, " dim"], done: Float[Array, "..."]) -> Float[Array, " dim"]:
-    """The same vector, to be had only when something else is done.
-
-    XLA for CPUs puts in order what is to be computed after it has dropped barriers, so that there has to be a
-    dependence: on a number's being larger than infinity, which none is.
-    """
-    return vector * jnp.where(jnp.any(done.reshape(-1)[:1] > jnp.inf), 2, 1).astype(vector.dtype)
-
-
 def directional(
     function: Moved, at: Float[Array, " dim"], directions: dict[str, Float[Array, "directions dim"]]
 ) -> tuple[Array, dict[str, Along]]:
