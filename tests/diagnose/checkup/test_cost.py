@@ -10,7 +10,10 @@ import pytest
 
 from nablax.calculus import lanczos
 from nablax.diagnose import checkup
+from nablax.diagnose._checkup._checkup import _measure
 from nablax.diagnose._checkup._curvature import hessian
+from nablax.diagnose._checkup._shared import Asked, Effort, Given
+from nablax.diagnose._checkup._verdict import DEFAULT
 
 KEY = jax.random.key(0)
 
@@ -56,6 +59,39 @@ def test_hessian_products_are_those_of_the_hessian():
     product = hessian(value, at)
     np.testing.assert_allclose(jax.vmap(product)(jnp.eye(18)), dense, atol=1e-6)
     np.testing.assert_allclose(jax.linearize(product, at)[1](at), dense @ at, atol=1e-6)
+
+
+def test_memory_beside_a_training_step():
+    """Of arguments, answer and what is held between: of a perceptron 3.1 times as much (guide), by the compiler's count.
+
+    The bound leaves it room to put its buffers in another order; with a linearisation kept it was 4.8.
+    """
+    random = np.random.default_rng(0)
+    batch = random.normal(size=(512, 64)).astype(np.float32), random.integers(0, 10, size=512)
+    shapes = ((64, 96), (96,), (96, 96), (96,), (96, 10), (10,))
+    params = [jnp.asarray(random.normal(size=shape) / shape[0] ** 0.5, jnp.float32) for shape in shapes]
+
+    def logits(params, batch):
+        hidden = jax.nn.relu(batch[0] @ params[0] + params[1][None])
+        return jax.nn.relu(hidden @ params[2] + params[3][None]) @ params[4] + params[5][None]
+
+    def loss(params, batch):
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, batch), batch[1]))
+
+    optimizer = optax.adam(1e-3)
+    state = optimizer.init(params)
+
+    def step(params, state, batch):
+        updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
+        return optax.apply_updates(params, updates), state
+
+    def whole(compiled):
+        used = compiled.memory_analysis()
+        return used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes
+
+    asked, given = Asked(loss, None, None, logits, None, optimizer), Given(params, batch, state, None, None, None, KEY)
+    checked = _measure.lower(asked, given, Effort(128, 8, 5), None, None, DEFAULT).compile().compiled
+    assert whole(checked) < 3.6 * whole(jax.jit(step).lower(params, state, batch).compile())
 
 
 def test_a_check_up_is_one_program():
