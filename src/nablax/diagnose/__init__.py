@@ -11,10 +11,11 @@ Chambers:
 """
 
 from .._core import Finding, OptimizerProbe, UpdateRule, register_rule
-from ._checkup._checkup import Checkup, checkup
+from ._checkup._checkup import checkup
 from ._checkup._conflicts import Conflicts, conflicts
 from ._checkup._layers import LayerHealth, layer_health
 from ._checkup._noise_scale import NoiseScale, noise_scale
+from ._checkup._record import Checkup
 from ._checkup._rehearsal import Rehearsal
 from ._checkup._repeats import Repeats
 from ._checkup._rotation import Rotation, rotation

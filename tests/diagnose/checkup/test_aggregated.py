@@ -8,7 +8,17 @@ import pytest
 
 from nablax.diagnose import checkup, update_rule, watch
 from nablax.follow import fit
-from nablax.regulate import bloop, graddrop, mean, multi_value_and_grad, sam_gs, upgrad
+from nablax.regulate import (
+    bloop,
+    dual_ascent,
+    graddrop,
+    importance_sampling,
+    mean,
+    modality_modulation,
+    multi_value_and_grad,
+    sam_gs,
+    upgrad,
+)
 
 KEY = jax.random.key(0)
 RATE = 0.1
@@ -175,3 +185,25 @@ def test_where_no_direction_helps_nothing_moves_and_nothing_is_wrong():
     optimizer = optax.chain(upgrad(), optax.adam(0.1))
     record = checkup(lambda p, batch: p @ p, jnp.zeros(2), None, optimizer=optimizer, key=KEY, losses=opposed)
     assert record.safe and float(record.step.slope.value) == 0 and float(record.step.actual.value) == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (dual_ascent(0.1, jnp.ones(1)), "dual_ascent"),
+        (importance_sampling(32), "importance_sampling"),
+        (modality_modulation(2), "modality_modulation"),
+    ],
+)
+@pytest.mark.parametrize("losses", [None, SEVERAL])
+def test_of_what_combines_a_stack_of_its_own_the_rule_is_unknown_in_words(head, name, losses):
+    """Everything else is measured, of the loss that is given and the step that is passed."""
+    optimizer, step = optax.chain(head, optax.sgd(RATE)), -RATE * jax.grad(both)(START, X)
+    call = {"optimizer": optimizer, "opt_state": optimizer.init(START), "losses": losses, "key": KEY}
+    record = checkup(both, START, X, update=step, **call)
+    assert f"unknown: {name} combines" in record.table() and "has not at hand" in record.sharpness.rule.name()
+    assert np.isnan(record.sharpness.ratio.value) and record.rehearsal is None
+    descent = checkup(both, START, X, learning_rate=RATE, key=KEY)
+    np.testing.assert_allclose(record.step.slope.value, descent.step.slope.value, rtol=1e-4)
+    np.testing.assert_allclose(record.sharpness.sharpness.value, descent.sharpness.sharpness.value, rtol=1e-3)
+    assert checkup(both, START, X, **call).step is None

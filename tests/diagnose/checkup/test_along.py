@@ -25,7 +25,13 @@ def test_each_direction_is_asked_about_one_part_of_the_rows_in_turn():
     """33 rows are four parts of eight and one left over; what is no array is shared by all."""
     found = jax.jit(
         lambda at: curvatures_on_parts(
-            lambda rows: lambda p: loss(p, rows), loss(at, BATCH), at, DIRECTIONS, BATCH, most=4
+            lambda rows: lambda p: loss(p, rows),
+            loss(at, BATCH),
+            at,
+            lambda i: DIRECTIONS[i],
+            len(DIRECTIONS),
+            BATCH,
+            most=4,
         )
     )(PARAMS)
     for index, direction in enumerate(DIRECTIONS):

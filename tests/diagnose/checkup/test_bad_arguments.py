@@ -85,7 +85,7 @@ CHECKUP = {
     ),
     "rows behind an aggregator": (
         {"optimizer": optax.chain(upgrad(), ADAM), "losses": [loss, loss], "example_losses": lambda p, b: (b @ p) ** 2},
-        named("no example_losses for an optimizer that begins with an aggregator", "some", "Leave them out"),
+        named("no example_losses for an optimizer that begins with an aggregator", "example_losses beside losses", "Leave it out"),
     ),
     "a schedule": (
         {"learning_rate": optax.constant_schedule(0.1)},

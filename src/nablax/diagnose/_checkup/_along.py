@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import check_floats, check_loss, described, fault, push_forward, space, split
 from ...calculus import Estimate
@@ -144,6 +144,16 @@ def by_row(loss: Callable[..., Float[Array, "..."]]) -> Callable[[PyTree, PyTree
     return rows
 
 
+def afresh(at: Float[Array, " dim"], direction: Float[Array, " dim"]) -> tuple[Array, Array]:
+    """Both as they are, for the body of a loop over directions.
+
+    Otherwise the compiler lifts out of the loop all that does not depend on the direction, which is every number that
+    the value or the gradient is made of, and keeps it: that takes twice the memory, and where it leaves the processor's
+    cache more time than to compute it again.
+    """
+    return jax.lax.optimization_barrier((at, direction))
+
+
 def directional(
     function: Moved, at: Float[Array, " dim"], directions: dict[str, Float[Array, "directions dim"]]
 ) -> tuple[Array, dict[str, Along]]:
@@ -162,10 +172,12 @@ def directional(
     """
 
     def along(direction: Array) -> tuple[Array, Array, Array]:
+        here, direction = afresh(at, direction)
+
         def first(point: Array) -> tuple[Array, Array]:
             return push_forward(function, point, direction)
 
-        (value, slope), (_, curvature) = push_forward(first, at, direction)
+        (value, slope), (_, curvature) = push_forward(first, here, direction)
         return value, slope, curvature
 
     # One direction after another: activations of one at a time, in cache where the batch allows it.
@@ -182,7 +194,7 @@ def slopes_along(
     function: Moved, at: Float[Array, " dim"], directions: dict[str, Float[Array, " dim"]]
 ) -> dict[str, Array]:
     """Slopes alone, one direction a name: about two forward passes each."""
-    found = jax.lax.map(lambda d: push_forward(function, at, d)[1], jnp.stack(list(directions.values())))
+    found = jax.lax.map(lambda d: push_forward(function, *afresh(at, d))[1], jnp.stack(list(directions.values())))
     return dict(zip(directions, found, strict=True))
 
 
@@ -208,11 +220,14 @@ def curvatures_on_parts(
     loss_of: Callable[[PyTree], Callable[[Array], Float[Array, ""]]],
     whole: Float[Array, ""],
     at: Float[Array, " dim"],
-    directions: Float[Array, "directions dim"],
+    direction: Callable[[Int[Array, ""]], Float[Array, " dim"]],
+    count: int,
     batch: PyTree,
     most: int,
-) -> Float[Array, " directions"]:
-    """Curvature of a loss along directions drawn at random, each on one part of the rows in turn.
+) -> Float[Array, " count"]:
+    """Curvature of a loss along directions drawn at random, by their number, each on one part of the rows in turn.
+
+    A direction is made where it is asked about, so that one of them at a time takes memory.
 
     Each is that of the whole batch on average; what the rows differ by is in the scatter of the directions. A loss that
     is a sum over rows and no mean is told by its values: ``whole``, that of all rows, is then as many times a part's.
@@ -221,21 +236,22 @@ def curvatures_on_parts(
     total = row_count(batch)
     assert total is not None
 
-    def along(given: tuple[Array, Array]) -> tuple[Array, Array]:
-        direction, part = given
+    def along(index: Int[Array, ""]) -> tuple[Array, Array]:
         rows = jax.tree.map(
-            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, part, 1, keepdims=False) if eqx.is_array(leaf) else leaf,
+            lambda leaf: (
+                jax.lax.dynamic_index_in_dim(leaf, index % parts, 1, keepdims=False) if eqx.is_array(leaf) else leaf
+            ),
             arrays,
         )
-        value = loss_of(rows)
+        value, towards = loss_of(rows), direction(index)
 
         def first(point: Array) -> tuple[Array, Array]:
-            return push_forward(value, point, direction)
+            return push_forward(value, point, towards)
 
-        (here, _), (_, curvature) = push_forward(first, at, direction)
+        (here, _), (_, curvature) = push_forward(first, at, towards)
         return here, curvature
 
-    values, curvatures = jax.lax.map(along, (directions, jnp.arange(len(directions)) % parts))
+    values, curvatures = jax.lax.map(along, jnp.arange(count))
     mean, times = jnp.mean(values[:parts]), total / (total // parts)
     summed = jnp.abs(whole - times * mean) < jnp.abs(whole - mean)
     return jnp.where(summed, times, 1.0).astype(curvatures.dtype) * curvatures

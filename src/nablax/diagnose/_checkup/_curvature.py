@@ -5,11 +5,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..._core import Key
 from ...calculus import SpectralDensity, hessian_product, lanczos
-from ._along import Moved, rescaled
+from ._along import Moved, afresh, rescaled
 
 # With fewer a standard error is too often far too small.
 TRACE_PROBES = 6
@@ -32,9 +32,16 @@ class Curvature(eqx.Module):
 
 
 def hessian(value: Moved, at: Float[Array, " dim"]) -> Callable[[Array], Array]:
-    """Products with the Hessian at a point, linearised once for all of them."""
+    """Products with the Hessian at a point, nothing of which is kept from one to the next."""
     product = hessian_product(value)
-    return jax.linearize(lambda v: product(at, v), jnp.zeros_like(at))[1]
+
+    @jax.custom_jvp
+    def of(v: Array) -> Array:
+        return product(*afresh(at, v))
+
+    # A linear map is its own derivative: who linearises it, as Lanczos' iteration does, gets it back as it is.
+    of.defjvp(lambda primals, tangents: (of(*primals), of(*tangents)))
+    return of
 
 
 def curvature(
@@ -69,18 +76,20 @@ def top_direction(found: Curvature, rates: Float[Array, " dim"]) -> Float[Array,
     return rescaled(found.vectors[0], rates, 0.5)
 
 
-def trace_probes(found: Curvature, rates: Float[Array, " dim"], key: Key) -> Float[Array, "probes dim"]:
-    """Directions whose curvature on average is the trace of rate times Hessian outside of the eigenvectors found.
+def trace_probe(
+    found: Curvature, rates: Float[Array, " dim"], key: Key
+) -> Callable[[Int[Array, ""]], Float[Array, " dim"]]:
+    """Directions, by number, whose curvature on average is the trace of rate times Hessian beside the eigenvectors.
 
-    Within them it is the sum of their values: what varies from probe to probe is the rest.
+    Within these it is the sum of their values: what varies from probe to probe is the rest.
     """
+    keys = jax.random.split(key, TRACE_PROBES)
 
-    # One after another: drawing takes several times the memory of what is drawn.
-    def probe(key: Key) -> Float[Array, " dim"]:
-        signs = jax.random.rademacher(key, rates.shape, rates.dtype)
+    def probe(index: Int[Array, ""]) -> Float[Array, " dim"]:
+        signs = jax.random.rademacher(keys[index], rates.shape, rates.dtype)
         return (signs - (found.vectors @ signs) @ found.vectors) * jnp.sqrt(rates)
 
-    return jax.lax.map(probe, jax.random.split(key, TRACE_PROBES))
+    return probe
 
 
 def within(found: Curvature, added: Float[Array, " dim"] | None = None) -> Float[Array, ""]:

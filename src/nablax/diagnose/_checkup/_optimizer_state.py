@@ -9,7 +9,20 @@ import optax
 from jaxtyping import Array, Bool, PyTree
 
 from ..._core import RULES
-from ...regulate import AggregatorState
+from ...regulate import AggregatorState, DualAscentState, ImportanceSamplingState, ModalityModulationState
+
+# What combines gradients that no losses= of a check-up have: what goes with them only the training loop knows.
+_OWN_STACK = {
+    DualAscentState: "dual_ascent combines a loss and constraints by multipliers that grow with their values",
+    ImportanceSamplingState: "importance_sampling combines gradients of rows that were drawn from its state",
+    ModalityModulationState: "modality_modulation combines the parts that modalities have in one gradient",
+}
+
+
+def own_stack(state: PyTree) -> str:
+    """Why an optimiser cannot be asked for its step where it takes a stack of gradients of its own; empty elsewhere."""
+    found = [part for part in jax.tree.leaves(state, is_leaf=_stacks) if _stacks(part)]
+    return f"{_OWN_STACK[type(found[0])]}, which a check-up has not at hand" if found else ""
 
 
 def aggregators_of(state: PyTree) -> list[AggregatorState]:
@@ -169,6 +182,10 @@ def _gathers(part: Any) -> bool:
 
 def _aggregates(part: Any) -> bool:
     return isinstance(part, AggregatorState)
+
+
+def _stacks(part: Any) -> bool:
+    return type(part) in _OWN_STACK
 
 
 def _masked(node: Any) -> bool:

@@ -21,6 +21,8 @@ from ._along import (
 NUMBERS = {"cpu": 2**18}
 NUMBERS_ELSEWHERE = 2**26
 FEWEST = 8
+# Of them so many are held, where that leaves no row over: half, since what is made of them takes as much again.
+HELD = {"cpu": 2**17}
 # Disjoint groups of rows whose signed sums stand for the covariance where it meets the Hessian.
 GROUPS = 4
 # Root-mean-square difference between the losses of rows by themselves and among the others, as a share of them, from
@@ -69,6 +71,8 @@ def row_gradients(
     pieces = -(-count // min(count, at_once))
     chunk = count // pieces
     count = chunk * pieces  # a few rows fewer rather than a second, shorter chunk to compile
+    chunk = _held(count, chunk, HELD.get(jax.default_backend(), NUMBERS_ELSEWHERE) // point.vector.size)
+    pieces = count // chunk
     arrays, others = eqx.partition(some_rows(batch, count), eqx.is_array)
 
     def row_losses(vector: Array, given: PyTree) -> Float[Array, " rows"]:
@@ -118,6 +122,13 @@ def row_gradients(
         losses=values.reshape(count),
     )
     return gradients, lambda vector: row_losses(vector, arrays)
+
+
+def _held(count: int, most: int, wanted: int) -> int:
+    """Rows at once, a divisor of their count no larger than wanted, nor than most; most where there is none near."""
+    wanted = min(most, max(1, wanted))
+    found = next(size for size in range(wanted, 0, -1) if count % size == 0)
+    return found if 2 * found >= wanted else most
 
 
 def coupled(alone: Float[Array, " rows"], together: Float[Array, " rows"]) -> Bool[Array, ""]:

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..._core import (
     Key,
@@ -21,11 +21,11 @@ from ..._core import (
 )
 from ._aggregated import Aggregated, aggregate, quiet, rule_behind
 from ._along import Along, Moved, Point, curvatures_on_parts, directional, row_count, slopes_along
-from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes
+from ._curvature import TRACE_PROBES, Curvature, curvature, hessian, top_direction, trace_probe
 from ._decay import decay_curvature
 from ._fed import Fed, fed
 from ._losses import side_by_side
-from ._optimizer_state import aggregators_of, behind, emitted, gathers
+from ._optimizer_state import aggregators_of, behind, emitted, gathers, own_stack
 from ._row_gradients import RowGradients, row_gradients
 from ._update_rule import update_rule
 
@@ -128,7 +128,7 @@ class Shared(NamedTuple):
         weights: by which it does at this step; None where there are none.
         decay: what decay adds to the diagonal of rate times Hessian; zeros without.
         curvature: in the optimiser's coordinates.
-        along: derivatives of the loss along the step.
+        along: derivatives of the loss along the step; None without.
         probed: curvatures along the trace's probes,
         signed: and along the signed sums of rows; each on a part of the rows, where they are known.
         rows: None where there are none to tell apart.
@@ -152,7 +152,7 @@ class Shared(NamedTuple):
     weights: Float[Array, " losses"] | None
     decay: Float[Array, " dim"]
     curvature: Curvature
-    along: dict[str, Along]
+    along: Along | None
     probed: Float[Array, " probes"]
     signed: Float[Array, " groups"]
     rows: Rows | None
@@ -166,6 +166,9 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     spectrum_key, trace_key, noise_key, field_key = jax.random.split(given.key, 4)
     moving = point.tree(point.vector)
     mover, aggregated, together = _mover(asked, given, moving), None, None
+    unknown = "no optimizer and no learning_rate were given"
+    if mover is not None and (own := own_stack(mover.state)):
+        mover, unknown = None, own
     if mover is not None and aggregators_of(mover.state):
         together = _to_combine(asked, point, given.batch)
         aggregated = aggregate(asked.loss, together, point, given.batch, mover.transform, mover.state)
@@ -176,45 +179,54 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     loss, gradient = here.loss, here.slope
     if jax.eval_shape(lambda v: forward(value, v, v), point.vector) is None:
         notes.append(FORWARD)
-    stepped = _stepped(asked, given, point, mover, here, aggregated)
+    stepped = _stepped(given, point, mover, here, aggregated, unknown)
     rule, tree, decay = stepped.rule, stepped.update, stepped.decay.astype(point.vector.dtype)
     notes += stepped.notes
     rates = _felt(point.like(rule.rates, "rates"), gradient)
     update = None if tree is None else point.like(tree, "an update")
     if update is None:
         notes.append(NO_STEP)
-    product = hessian(value, point.vector)
-    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
-    # Everything that is asked along a direction is asked in one go, of the loss and of its rows.
-    probes = trace_probes(found, rates, trace_key)
-    each = {"top": top_direction(found, rates)[None]}
-    if update is not None:
-        each["update"] = update[None]
     if effort.rows == 0:
         notes.append(f"{NO_ROWS}rows=0")
     elif total is None or min(total, effort.rows) < 4:
         notes.append(f"{NO_ROWS}fewer than four rows, or the arrays of the batch share no leading axis")
-    rows, probed, signed = None, None, jnp.zeros(0)
-    along: dict[str, Along] = {}
+    product = hessian(value, point.vector)
+    found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
+    # One thing after another, as far as the compiler lets itself be told: what is at work at once takes memory at once.
+    point = point._replace(vector=jax.lax.optimization_barrier((point.vector, found.vectors))[0])
+    rows, signed, single = None, jnp.zeros(0), None
     if total is not None and min(total, effort.rows) >= 4:
-        gradients, losses = row_gradients(
-            asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key
-        )
-        mean, image = gradients.mean, product(gradients.mean)
-        random = jnp.concatenate([probes, gradients.signed])
+        single = row_gradients(asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key)
+    # Where the Hessian is at hand it says what curvature there is along a direction: the loss need not be traced again.
+    asked_about = ([] if update is None else [update]) + ([] if single is None else [single[0].mean])
+    images = jax.lax.map(product, jnp.stack(asked_about)) if asked_about else jnp.zeros((0, point.vector.size))
+    along = None
+    if update is not None:
+        along = Along((gradient @ update)[None], (images[0] @ update)[None])
+    point = point._replace(vector=jax.lax.optimization_barrier((point.vector, images))[0])
+    probe = trace_probe(found, rates, trace_key)
+    if single is not None:
+        gradients, losses = single
+        mean, image = gradients.mean, images[-1]
+
+        def direction(index: Int[Array, ""]) -> Float[Array, " dim"]:
+            others = gradients.signed
+            return jax.lax.cond(index < TRACE_PROBES, probe, lambda i: others[i - TRACE_PROBES], index)
+
+        count = TRACE_PROBES + len(gradients.signed)
         bent = curvatures_on_parts(
-            _of_rows(asked, point), value(point.vector), point.vector, random, given.batch, RANDOM_PARTS
+            _of_rows(asked, point), loss, point.vector, direction, count, given.batch, RANDOM_PARTS
         )
-        probed, signed = bent[: len(probes)], bent[len(probes) :]
+        probed, signed = bent[:TRACE_PROBES], bent[TRACE_PROBES:]
+        each = {"top": top_direction(found, rates)[None]} | ({} if update is None else {"update": update[None]})
         before, by_row = directional(losses, point.vector, each)
         slopes = slopes_along(
             losses, point.vector, {"mean": mean, "weighted": rates * mean, "image": image / gradients.unit}
         )
         rows = Rows(gradients, losses, before, by_row, slopes, image)
-    whole = ({} if update is None else {"update": update[None]}) | ({} if probed is not None else {"probes": probes})
-    if whole:
-        _, along = directional(value, point.vector, whole)
-    probed = along["probes"].curvatures if probed is None else probed
+    else:
+        probes = jax.lax.map(probe, jnp.arange(TRACE_PROBES))
+        probed = directional(value, point.vector, {"probes": probes})[1]["probes"].curvatures
     return Shared(
         asked=asked,
         batch=given.batch,
@@ -316,15 +328,16 @@ def _to_combine(asked: Asked, point: Point, batch: PyTree) -> Callable[..., Arra
     if asked.example_losses is not None:
         raise fault(
             expected="no example_losses for an optimizer that begins with an aggregator",
-            got="some",
-            fix="Leave them out: rows are those of losses=. Where a row's losses depend on the others pass rows=0.",
+            got="example_losses beside losses",
+            fix="Leave it out: rows are those of losses=. Where a row's losses depend on the others pass rows=0.",
         )
     return side_by_side(asked.losses, point, batch)[1]
 
 
 def _stepped(
-    asked: Asked, given: Given, point: Point, mover: Walk | None, here: Fed, aggregated: Aggregated | None
+    given: Given, point: Point, mover: Walk | None, here: Fed, aggregated: Aggregated | None, unknown: str
 ) -> Stepped:
+    """``unknown`` says why nothing is known of what makes it, where nothing is."""
     moving, update = point.tree(point.vector), given.update
     no_decay, gradient = jnp.zeros_like(point.vector), point.tree(here.slope)
     if mover is not None:
@@ -351,5 +364,4 @@ def _stepped(
             descent = check_optimizer(optax.sgd(given.learning_rate))
             walk = Walk(descent, descent.init(moving))
         return Stepped(rule, update, no_decay, walk, [])
-    unknown = unknown_rule(moving, "no optimizer and no learning_rate were given")
-    return Stepped(unknown, update, no_decay, None, [])
+    return Stepped(unknown_rule(moving, unknown), update, no_decay, None, [])

@@ -25,7 +25,7 @@ from ..._core import (
 from ..._pages import Card, Series, figure, markup, plot
 from ...calculus import Estimate
 from ._along import Point, directional, ratio, row_error
-from ._curvature import Curvature, curvature, hessian, top_direction, trace_probes, within
+from ._curvature import TRACE_PROBES, Curvature, curvature, hessian, top_direction, trace_probe, within
 from ._part import Part, Setting, percent
 from ._shared import Shared
 from ._signs import Signs
@@ -130,8 +130,8 @@ def sharpness(
         (5.0, 4.0)
 
     Cost:
-        ``steps`` Hessian products from one linearisation (six forward passes each), and three passes of second
-        order forward mode for the trace, one more for the standard error.
+        ``steps`` Hessian products (nine forward passes each), and six passes of second order forward mode for the
+        trace, one more for the standard error.
 
     References:
         - Cohen et al., "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability", 2021,
@@ -161,7 +161,9 @@ def _sharpness(
     start, draw = jax.random.split(key)
     value, rates = point.loss(loss, *args), point.like(rule.rates, "rates")
     found = curvature(hessian(value, point.vector), rates, count=1, steps=steps, key=start)
-    _, along = directional(value, point.vector, {"probes": trace_probes(found, rates, draw)})
+    # One after another: drawing takes several times the memory of what is drawn.
+    probes = jax.lax.map(trace_probe(found, rates, draw), jnp.arange(TRACE_PROBES))
+    _, along = directional(value, point.vector, {"probes": probes})
     rows = None
     if losses is not None:
         top = {"top": top_direction(found, rates)[None]}

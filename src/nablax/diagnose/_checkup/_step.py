@@ -231,7 +231,7 @@ def _lost(point: Point, update: Float[Array, " dim"]) -> Float[Array, ""]:
 
 def measure(shared: Shared) -> StepQuality | None:
     """Of a check-up, where there is a step."""
-    if shared.update is None:
+    if shared.update is None or shared.along is None:
         return None
     point, u, rows, logits = shared.point, shared.update, None, shared.asked.logits
     if shared.rows is not None:
@@ -239,9 +239,7 @@ def measure(shared: Shared) -> StepQuality | None:
         changes = shared.rows.losses(point.vector + u) - shared.rows.before
         rows = RowChanges(slopes[0], curvatures[0], changes)
     radius = None if logits is None else softmax_radius(point.take(logits, shared.batch))(point.vector, u)
-    return against_model(
-        shared.value, shared.loss, shared.along["update"], rows, radius, point, u, MULTIPLES, shared.total
-    )
+    return against_model(shared.value, shared.loss, shared.along, rows, radius, point, u, MULTIPLES, shared.total)
 
 
 def judge(part: StepQuality, setting: Setting) -> list[Finding]:

@@ -116,7 +116,7 @@ def subspace(
         0.976
 
     Cost:
-        One gradient and ``steps`` Hessian products from one linearisation.
+        One gradient and ``steps`` Hessian products.
 
     References:
         - Gur-Ari, Roberts and Dyer, "Gradient Descent Happens in a Tiny Subspace", 2018,

@@ -13,7 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ..._core import Key, check_callable, fault, require
-from ._checkup import Checkup, checkup
+from ._checkup import checkup
+from ._record import Checkup
 from ._shared import FORWARD
 from ._torch_optimizer import as_optax
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._core import Finding
-from ._checkup import Checkup
 from ._part import percent
+from ._record import Checkup
 
 
 class Trend(NamedTuple):

@@ -14,9 +14,10 @@ from jaxtyping import Array, PyTree
 
 from ..._core import Finding, Key, check_callable, check_count, check_key, check_optimizer, fault, gravest_first
 from ...follow import lowered
-from ._checkup import Checkup, checkup
+from ._checkup import checkup
 from ._log import Log, log_to
 from ._noise_scale import NoiseScale
+from ._record import Checkup
 from ._trends import trends
 from ._watch_page import watch_page
 

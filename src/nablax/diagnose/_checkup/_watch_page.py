@@ -8,7 +8,7 @@ import numpy as np
 
 from ..._core import Finding
 from ..._pages import Card, Series, markup, plot, render, short
-from ._checkup import Checkup
+from ._record import Checkup
 
 
 def watch_page(steps: Sequence[int], records: Sequence[Checkup], findings: Sequence[Finding]) -> str:

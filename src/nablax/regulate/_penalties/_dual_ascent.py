@@ -34,6 +34,10 @@ def dual_ascent(
 
     which seeks the saddle point of the Lagrangian of "minimise :math:`L_0` subject to :math:`L_i\le c_i`".
 
+    The direction is not the gradients' alone: with the values it keeps a memory of its own, and near the solution it is
+    small by cancellation, not by a promise. So there is no ``stationary`` here, and a check-up says that it does not
+    know the rule behind it.
+
     Args:
         rate: η of the multipliers, in their unit per unit of violation. Slower than the parameters' own, as a rule.
         levels: c, one for each constraint, in the constraints' units.

@@ -42,6 +42,9 @@ def importance_sampling(
     The norms in use are those of the last time an item came up, a mean where it came up several times; the mean of
     gradients is unbiased however old they are.
 
+    What is stacked are gradients of rows drawn from one loss, not of K losses between which a direction is to be found:
+    a check-up says that it does not know the rule behind it.
+
     Args:
         items: N, how many there are to sample from.
         uniform: δ, the share that is drawn uniformly, in (0, 1]: 0.1 by default, so that no weight of a row exceeds 10;

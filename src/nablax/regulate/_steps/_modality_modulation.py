@@ -146,6 +146,9 @@ def modality_modulation(
     of 1: ``optax.chain(modality_modulation(2), optax.clip_by_global_norm(1.0), optimizer)``. From a strength of 1 on
     training collapses for some seeds without it.
 
+    What is stacked are parts of one loss's gradient, not gradients of M losses between which a direction is to be
+    found: a check-up says that it does not know the rule behind it.
+
     Args:
         modalities: their number M, 2 or more.
         alpha: strength, 1 by default; with 0 the gradients are summed.
