@@ -29,39 +29,6 @@ def over_leaves(function: Callable[..., tuple], count: int, first: PyTree, *othe
     return tuple(structure.unflatten([result[i] for result in results]) for i in range(count))
 
 
-def over_stacks(function: Callable[..., tuple], count: int, first: PyTree, *others: PyTree) -> tuple[PyTree, ...]:
-    """As `over_leaves`, calling ``function`` once for all leaves whose parts have the same shapes and types.
-
-    They are stacked, and it is mapped over them: for functions with products, factorisations or draws, of which a
-    program holds one then instead of one a leaf. What only goes through numbers one by one is better off without the
-    copies.
-
-    Args:
-        function: as there; what it closes over is the same for all leaves.
-        count: length of what it returns.
-        first: the tree whose leaves are gone through.
-        others: trees with the first's structure, whose leaves may be trees themselves.
-
-    Returns:
-        ``count`` trees with the first's structure.
-    """
-    structure: Any = jax.tree.structure(first)
-    parts = list(zip(structure.flatten_up_to(first), *(structure.flatten_up_to(tree) for tree in others)))
-    alike: dict[Any, list[int]] = {}
-    for place, part in enumerate(parts):
-        kind = jax.tree.structure(part), *map(jax.typeof, jax.tree.leaves(part))
-        alike.setdefault(kind, []).append(place)
-    results: list[tuple] = [()] * len(parts)
-    for places in alike.values():
-        if len(places) == 1:
-            results[places[0]] = function(*parts[places[0]])
-            continue
-        found = jax.vmap(function)(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *(parts[p] for p in places)))
-        for turn, place in enumerate(places):
-            results[place] = jax.tree.map(lambda stack: stack[turn], found)
-    return tuple(structure.unflatten([result[i] for result in results]) for i in range(count))
-
-
 def wide_zeros(params: PyTree) -> PyTree:
     """Zeros shaped like the parameters, in single precision at least: averages drown in half precision."""
     return jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide_dtype(leaf)), params)

@@ -10,9 +10,10 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import Key, check_count, check_key, fault, nonzero, norm, register_rule, required, wide_dtype
 from .._answers import multiplying
-from .._leaves import like, over_stacks, wide_zeros
+from .._leaves import like, wide_zeros
 from .._settings import check_decays, check_not_negative, check_positive, check_share, is_zero, with_rate
 from ._kron_fit import KronFit, begun, fitted, metric_times, squeezed
+from ._stacks import over_stacks
 
 Criterion = Literal["whitening", "newton"]
 
