@@ -1,5 +1,6 @@
 """A rule written for one array, called once for all arrays of a tree that are alike."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ _SMALL = (
 
 
 def over_stacks(function: Callable[..., tuple], count: int, first: PyTree, *others: PyTree) -> tuple[PyTree, ...]:
-    """As `_leaves.over_leaves`, calling ``function`` once for all small leaves whose parts have the same shapes and types.
+    """As `_leaves.over_leaves`, with one call for all small leaves whose parts have the same shapes and types.
 
     They are stacked, and it is mapped over them: for functions with products, factorisations or draws, of which a
     program holds one then instead of one a leaf. What only goes through numbers one by one is better off without the
@@ -42,5 +43,5 @@ def over_stacks(function: Callable[..., tuple], count: int, first: PyTree, *othe
             continue
         found = jax.vmap(function)(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *(parts[p] for p in places)))
         for turn, place in enumerate(places):
-            results[place] = jax.tree.map(lambda stack: stack[turn], found)
+            results[place] = jax.tree.map(operator.itemgetter(turn), found)
     return tuple(structure.unflatten([result[i] for result in results]) for i in range(count))
