@@ -56,7 +56,9 @@ def test_one_step_moves_and_shakes_each_particle_by_itself(x64, key, anisotropic
     assert abs(np.mean(drawn[:, 0] * drawn[:, 1])) < 5 / np.sqrt(4000)
     assert abs(np.mean(drawn[:-1] * drawn[1:])) < 5 / np.sqrt(8000)
     assert found.particles.dtype == dtype
-    np.testing.assert_allclose(found.values[0], np.min(jax.vmap(bowl)(start)), rtol=1e-9 if dtype == np.float64 else 1e-5)
+    np.testing.assert_allclose(
+        found.values[0], np.min(jax.vmap(bowl)(start)), rtol=1e-9 if dtype == np.float64 else 1e-5
+    )
     assert found.evaluations == 8000
 
 

@@ -146,8 +146,8 @@ def scale_by_psgd(
         def refit(fits: PyTree) -> PyTree:
             hs, probes = pair()
             size = scale if scale is not None else first_scale(hs, damping)
-            structure = jax.tree.structure(hs)
-            places = structure.unflatten(range(structure.num_leaves))
+            leaves, structure = jax.tree.flatten(hs)
+            places = jax.tree.unflatten(structure, range(len(leaves)))
 
             def one(h: Array, fit: KronFit, place: Any, *probe: Array) -> tuple[KronFit]:
                 fit = jax.tree.map(lambda a, b: jnp.where(state.step == 0, a, b).astype(b.dtype), begin(h, size), fit)
