@@ -80,9 +80,11 @@ def spread(losses: np.ndarray) -> str:
 
 
 def short(number: float) -> str:
-    """Two digits, of small numbers one and the power of ten."""
+    """Two digits, from 1 to 10 three, of small numbers one and the power of ten."""
     if number == 0:
         return "0"
+    if 1 <= abs(number) < 10:
+        return f"{number:.2f}"
     if 1e-2 <= abs(number) < 1e3:
         return f"{number:#.2g}".rstrip(".")
     mantissa, _, power = f"{number:.0e}".partition("e")

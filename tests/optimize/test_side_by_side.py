@@ -36,9 +36,10 @@ def test_the_share_of_the_steps_lies_between_the_looks():
 
 
 def test_numbers_are_short_and_a_run_that_diverged_says_so():
-    assert [short(x) for x in (0, 0.123, 12.3, 0.00456, 1e-22, 123.4)] == [
+    assert [short(x) for x in (0, 0.123, 1.856, 12.3, 0.00456, 1e-22, 123.4)] == [
         "0",
         "0.12",
+        "1.86",
         "12",
         "5e-3",
         "1e-22",

@@ -23,6 +23,7 @@ from ._checks import (
     shaped_like,
 )
 from ._convolutions import canonical_convolutions
+from ._draws import normal, unrolled
 from ._errors import fault, require
 from ._estimate import Estimate, ratio_of_means, root_mean_square, scaled_estimate
 from ._extra_arguments import ExtraArguments, required
@@ -91,6 +92,7 @@ __all__ = [
     "named_arrays",
     "nonzero",
     "norm",
+    "normal",
     "peak",
     "permute",
     "push_forward",
@@ -112,6 +114,7 @@ __all__ = [
     "tree_norm",
     "unit_vector",
     "unknown_rule",
+    "unrolled",
     "verified",
     "wide_dtype",
     "with_arrays",

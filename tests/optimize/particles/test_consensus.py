@@ -41,9 +41,9 @@ def test_a_loss_is_what_it_is_above_its_minimum(x64, key):
     np.testing.assert_allclose(here, agreed(bowl, left, 30.0, key), rtol=1e-9)
 
 
-@pytest.mark.parametrize("anisotropic", [True, False])
-def test_one_step_moves_and_shakes_each_particle_by_itself(x64, key, anisotropic):
-    start = jax.random.normal(key, (4000, 2))
+@pytest.mark.parametrize(("anisotropic", "dtype"), [(True, np.float64), (False, np.float64), (True, np.float32)])
+def test_one_step_moves_and_shakes_each_particle_by_itself(x64, key, anisotropic, dtype):
+    start = jax.random.normal(key, (4000, 2), dtype)
     settings = {"step_size": 0.04, "drift": 1.5, "noise": 3.0, "sharpness": 2.0, "anisotropic": anisotropic}
     found = optimize.consensus(bowl, start, steps=1, key=key, **settings)
     weights = np.exp(-2.0 * jax.vmap(bowl)(start))
@@ -55,7 +55,10 @@ def test_one_step_moves_and_shakes_each_particle_by_itself(x64, key, anisotropic
     assert abs(np.mean(drawn**4) - 3) < 5 * np.sqrt(96 / 8000)
     assert abs(np.mean(drawn[:, 0] * drawn[:, 1])) < 5 / np.sqrt(4000)
     assert abs(np.mean(drawn[:-1] * drawn[1:])) < 5 / np.sqrt(8000)
-    np.testing.assert_allclose(found.values[0], np.min(jax.vmap(bowl)(start)), rtol=1e-9)
+    assert found.particles.dtype == dtype
+    np.testing.assert_allclose(
+        found.values[0], np.min(jax.vmap(bowl)(start)), rtol=1e-9 if dtype == np.float64 else 1e-5
+    )
     assert found.evaluations == 8000
 
 

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import Key, check_floats, check_key, described, fault, wide_dtype
-from .._draws import unrolled
+from ..._core import Key, check_floats, check_key, described, fault, unrolled, wide_dtype
 
 
 def categorical_straight_through(

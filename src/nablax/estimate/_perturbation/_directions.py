@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, check_count, exact, fault, space, unit_vector, wide_dtype
-from .._draws import normal, unrolled
+from ..._core import Key, check_count, exact, fault, normal, space, unit_vector, unrolled, wide_dtype
 
 Directions = Literal["gaussian", "rademacher", "sphere", "orthogonal"]
 KINDS: tuple[str, ...] = ("gaussian", "rademacher", "sphere", "orthogonal")

@@ -19,6 +19,7 @@ from ..._core import (
     check_loss,
     exact,
     norm,
+    normal,
     space,
 )
 from .._outcome import outcome
@@ -154,7 +155,7 @@ def consensus(
         centre, lowest = agreed(x, step)
         away = x - centre[None]
         reach = away if anisotropic else norm(away, axis=1, keepdims=True)
-        shaken = noise * step_size**0.5 * reach * jax.random.normal(key, x.shape, x.dtype)
+        shaken = noise * step_size**0.5 * reach * normal(key, x.shape, x.dtype)
         return (x - drift * step_size * away + shaken).astype(x.dtype), lowest
 
     whole, lowest = jax.lax.scan(turn, whole, (jnp.arange(steps), jax.random.split(key, steps)))

@@ -21,6 +21,8 @@ def gram(tensor: Float[Array, "..."], axis: int) -> Float[Array, "side side"]:
 @exact
 def along(tensor: Float[Array, "..."], matrix: Float[Array, "out side"], axis: int) -> Float[Array, "..."]:
     """The tensor with one axis multiplied from the left; of a matrix G along the first, MG, along the second, GMᵀ."""
+    if axis == tensor.ndim - 1:  # where a product has its axis already, and nothing is to be moved
+        return jnp.tensordot(tensor, matrix, axes=(axis, 1))
     return jnp.moveaxis(jnp.tensordot(matrix, tensor, axes=(1, axis)), 0, axis)
 
 

@@ -10,9 +10,10 @@ from jaxtyping import Array, Int, PyTree
 
 from ..._core import Key, check_count, check_key, fault, nonzero, norm, register_rule, required, wide_dtype
 from .._answers import multiplying
-from .._leaves import like, over_leaves, wide_zeros
+from .._leaves import like, wide_zeros
 from .._settings import check_decays, check_not_negative, check_positive, check_share, is_zero, with_rate
 from ._kron_fit import KronFit, begun, fitted, metric_times, squeezed
+from ._stacks import over_stacks
 
 Criterion = Literal["whitening", "newton"]
 
@@ -145,15 +146,16 @@ def scale_by_psgd(
         def refit(fits: PyTree) -> PyTree:
             hs, probes = pair()
             size = scale if scale is not None else first_scale(hs, damping)
-            draws = iter(range(len(jax.tree.leaves(updates))))
+            leaves, structure = jax.tree.flatten(hs)
+            places = jax.tree.unflatten(structure, range(len(leaves)))
 
-            def one(h: Array, fit: KronFit, *probe: Array) -> tuple[KronFit]:
+            def one(h: Array, fit: KronFit, place: Any, *probe: Array) -> tuple[KronFit]:
                 fit = jax.tree.map(lambda a, b: jnp.where(state.step == 0, a, b).astype(b.dtype), begin(h, size), fit)
                 v = squeezed(probe[0]) if probe else None
-                drawn = jax.random.fold_in(jax.random.fold_in(now, 1), next(draws))
+                drawn = jax.random.fold_in(jax.random.fold_in(now, 1), place)
                 return (fitted(fit, squeezed(h), v, drawn, rate=fit_rate, decay=0.9, damping=damping),)
 
-            return over_leaves(one, 1, hs, fits, *([probes] if newton else []))[0]
+            return over_stacks(one, 1, hs, fits, places, *([probes] if newton else []))[0]
 
         fits = when_due(refit, state.fits, state.step, probability, due_key)
         mu = state.mu
@@ -165,7 +167,7 @@ def scale_by_psgd(
             step = metric_times(fit.factors, squeezed(along)).reshape(g.shape)
             return ((step if newton else clipped(step)).astype(g.dtype),)
 
-        (steps,) = over_leaves(apply, 1, updates, mu if averages else wide, fits)
+        (steps,) = over_stacks(apply, 1, updates, mu if averages else wide, fits)
         return steps, PsgdState(optax.safe_increment(state.step), mu, fits)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,5 +1,6 @@
 """SOAP: Adam in the eigenbasis of Shampoo's matrices."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import check_count, exact, peak, register_rule, wide_dtype
-from .._leaves import bias, like, over_leaves, wide_zeros
+from ..._core import check_count, exact, nonzero, peak, register_rule, wide_dtype
+from .._leaves import bias, like, wide_zeros
 from .._settings import check_decays, check_positive, with_rate
 from ._kronecker import Factors, along_all, averaged, per_axis
+from ._stacks import over_stacks
 
 
 class SoapState(NamedTuple):
@@ -98,35 +100,23 @@ def scale_by_soap(
         grams, bases = (jax.tree.map(matrices, params) for _ in range(2))
         return SoapState(jnp.zeros((), jnp.int32), wide_zeros(params), wide_zeros(params), grams, bases)
 
-    def begin(updates: PyTree, state: SoapState) -> tuple[PyTree, SoapState]:
-        def one(g: Array, grams: Factors) -> tuple[Array, Factors, Factors]:
-            grams = averaged(grams, g.astype(wide_dtype(g)), b2, 1 - b2)
-            return jnp.zeros_like(g), grams, tuple(None if held is None else _eigenvectors(held) for held in grams)
-
-        steps, grams, bases = over_leaves(one, 3, updates, state.grams)
-        return steps, SoapState(state.step + 1, state.mu, state.nu, grams, bases)
-
-    def proceed(updates: PyTree, state: SoapState) -> tuple[PyTree, SoapState]:
+    def update(updates: PyTree, state: SoapState, params: PyTree = None, **extra: Any) -> tuple[PyTree, SoapState]:
         t = state.step  # of Adam: the first update is not one
-        correction = jnp.sqrt(bias(b2, t)) / bias(b1, t)
+        first = t == 0
+        turn = jnp.where(first, 1, jnp.where(t % every == 0, 2, 0))
+        correction = jnp.sqrt(bias(b2, t)) / nonzero(bias(b1, t))
 
-        def one(g: Array, mu: Array, nu: Array, grams: Factors, bases: Factors) -> tuple[Array, Array, Array, Factors]:
+        def one(g: Array, mu: Array, nu: Array, grams: Factors, bases: Factors) -> tuple:
             wide = g.astype(wide_dtype(g))
-            there = along_all(wide, bases, transposed=True)
+            there = jnp.where(first, 0, along_all(wide, bases, transposed=True))
             mu, nu = like((b1 * mu + (1 - b1) * there, b2 * nu + (1 - b2) * there**2), (mu, nu))
             step = along_all(correction * mu / (jnp.sqrt(nu) + eps), bases)
-            return step.astype(g.dtype), mu, nu, averaged(grams, wide, b2, 1 - b2)
+            grams = averaged(grams, wide, b2, 1 - b2)
+            mu, nu, bases = _rebased(turn, mu, nu, grams, bases)
+            return step.astype(g.dtype), mu, nu, grams, bases
 
-        steps, mu, nu, grams = over_leaves(one, 4, updates, state.mu, state.nu, state.grams, state.bases)
-
-        def follow(mu: PyTree, nu: PyTree, bases: PyTree) -> tuple[PyTree, PyTree, PyTree]:
-            return over_leaves(_followed, 3, mu, nu, grams, bases)
-
-        mu, nu, bases = jax.lax.cond(t % every == 0, follow, lambda *same: same, mu, nu, state.bases)
-        return steps, SoapState(optax.safe_increment(t), mu, nu, grams, bases)
-
-    def update(updates: PyTree, state: SoapState, params: PyTree = None, **extra: Any) -> tuple[PyTree, SoapState]:
-        return jax.lax.cond(state.step == 0, begin, proceed, updates, state)
+        steps, *rest = over_stacks(one, 5, updates, state.mu, state.nu, state.grams, state.bases)
+        return steps, SoapState(optax.safe_increment(t), *rest)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -186,9 +176,31 @@ def soap(
     return with_rate(rule, learning_rate, weight_decay=weight_decay, mask=mask)
 
 
-def _eigenvectors(gram: Array) -> Array:
-    """Of a symmetric matrix, as columns, those of the largest eigenvalues first."""
-    return jnp.flip(jnp.linalg.eigh(gram / peak(gram))[1], axis=1)
+def _rebased(turn: Array, mu: Array, nu: Array, grams: Factors, bases: Factors) -> tuple[Array, Array, Factors]:
+    """Averages and bases as they are (0), at the first update (1), or after one round of the power iteration (2).
+
+    Flat between the branches: factorisations have their columns in sequence, and arrays that came out of a branch so
+    would be transposed at every step, those of the first branch as well.
+    """
+
+    def flat(branch: Callable[..., tuple]) -> Callable[..., tuple]:
+        return lambda *held: jax.tree.map(jnp.ravel, branch(*held))
+
+    found = jax.lax.switch(turn, [flat(_kept), flat(_begun), flat(_followed)], mu, nu, grams, bases)
+    return jax.tree.map(lambda row, old: row.reshape(old.shape), found, (mu, nu, bases))
+
+
+def _kept(mu: Array, nu: Array, grams: Factors, bases: Factors) -> tuple[Array, Array, Factors]:
+    return mu, nu, bases
+
+
+def _begun(mu: Array, nu: Array, grams: Factors, bases: Factors) -> tuple[Array, Array, Factors]:
+    """Bases of eigenvectors, as columns, those of the largest eigenvalues first."""
+    return (
+        mu,
+        nu,
+        tuple(None if gram is None else jnp.flip(jnp.linalg.eigh(gram / peak(gram))[1], axis=1) for gram in grams),
+    )
 
 
 @exact

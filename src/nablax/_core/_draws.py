@@ -9,7 +9,7 @@ import jax.extend.random
 import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 
-from .._core import Key
+from ._types import Key
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 # Taylor's of sin(πv/2)/v in v², to half a unit in the last place of single precision at v = 1.

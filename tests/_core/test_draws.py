@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nablax.estimate._draws import normal, unrolled
+from nablax._core import normal, unrolled
 
 SAMPLERS = (jax.random.normal, jax.random.rademacher, jax.random.gumbel, jax.random.bits)
 
