@@ -153,6 +153,17 @@ def test_what_is_no_run_is_not_opened(folder, tmp_path):
         open_run(tmp_path / "run")
 
 
+def test_a_table_of_an_earlier_model_is_refused(folder, tmp_path):
+    """Its weights have the same shapes, and would be added to something else."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    fields = json.loads(config.read_text())
+    del fields["generation"]  # as it was before there was a second one
+    config.write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=r"another version's model of tables.*learn it again"):
+        open_run(tmp_path / "run")
+
+
 def test_conditions_and_seeds(folder):
     call("sample", folder / "run", "-n", 100, "-c", "group=a", "--seed", 4, "-o", folder / "a.csv")
     call("sample", folder / "run", "-n", 100, "-c", "group=a", "--seed", 4, "-o", folder / "again.csv")

@@ -7,29 +7,22 @@ import sys
 import pytest
 
 from nablax.app import _compiling
-from nablax.app._compiling import quick_compiling
-
-FLAG = "--xla_cpu_use_fusion_emitters=false"
+from nablax.app._compiling import FLAGS, quick_compiling
 
 
 @pytest.mark.parametrize("before", [None, "--xla_cpu_multi_thread_eigen=false"])
-def test_the_flag_joins_those_that_are_there_and_goes_again(monkeypatch, before):
+def test_flags_come_before_those_that_are_there_which_hold_and_go_again(monkeypatch, before):
+    """Of a flag that is named twice XLA takes the last."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     if before is not None:
         monkeypatch.setenv("XLA_FLAGS", before)
     with pytest.raises(KeyError), quick_compiling():
-        assert os.environ["XLA_FLAGS"].split() == [*([before] if before else []), FLAG]
+        assert os.environ["XLA_FLAGS"].split() == [*FLAGS, *([before] if before else [])]
         raise KeyError
     assert os.environ.get("XLA_FLAGS") == before
 
 
-def test_what_the_user_says_of_it_stands(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=true")
-    with quick_compiling():
-        assert os.environ["XLA_FLAGS"] == "--xla_cpu_use_fusion_emitters=true"
-
-
-def test_an_xla_that_may_not_know_it_is_not_given_it(monkeypatch):
+def test_an_xla_that_may_not_know_them_is_not_given_them(monkeypatch):
     """XLA ends a process that names a flag it does not have."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setattr(_compiling, "version", lambda package: "0.99.0")
@@ -37,7 +30,7 @@ def test_an_xla_that_may_not_know_it_is_not_given_it(monkeypatch):
         assert "XLA_FLAGS" not in os.environ
 
 
-def test_the_one_installed_takes_it_after_the_command_line_is_imported():
+def test_the_one_installed_takes_them_after_the_command_line_is_imported():
     program = (
         "from nablax.app import _cli\n"
         "from nablax.app._compiling import quick_compiling\n"

@@ -182,7 +182,6 @@ def learn(
 
 
 @app.command()
-@quick_compiling()
 @kept_programs()
 def sample(
     folder: RunFolder,
@@ -212,7 +211,6 @@ def sample(
 
 
 @app.command()
-@quick_compiling()
 @kept_programs()
 def score(
     folder: RunFolder,
@@ -237,7 +235,6 @@ def score(
 
 
 @app.command()
-@quick_compiling()
 @kept_programs()
 def complete(
     folder: RunFolder,
@@ -262,7 +259,6 @@ def complete(
 
 
 @app.command()
-@quick_compiling()
 @kept_programs()
 def check(
     folder: RunFolder,

@@ -48,6 +48,10 @@ class Choices:
     validation: float | None = None
 
 
+# Of what the weights of a table are added to. Another one's would open, and mean something else.
+GENERATION = 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration of a run: with the data it determines the result.
@@ -66,6 +70,7 @@ class Config:
         reasons: why each was made.
         image_size: side to which images were cropped and scaled; None for their own.
         text: how a file of text was to be read (see `TextOptions`), what was not said left out.
+        generation: of the model of tables (see `GENERATION`).
     """
 
     version: str
@@ -81,6 +86,7 @@ class Config:
     reasons: dict[str, str]
     image_size: int | None = None
     text: dict[str, Any] = dataclasses.field(default_factory=dict)
+    generation: int = 1
 
     def to_json(self) -> str:
         """The configuration as indented JSON text."""

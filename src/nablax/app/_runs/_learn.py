@@ -21,6 +21,7 @@ from .._data._spool import remove_leftovers
 from .._errors import UserError
 from .._key import random_key
 from ._config import (
+    GENERATION,
     Choices,
     Config,
     choose,
@@ -121,6 +122,7 @@ def configure(
         reasons=reasons,
         image_size=image_size,
         text={name: value for name, value in dataclasses.asdict(text).items() if value is not None},
+        generation=GENERATION,
     )
     return config, opened
 

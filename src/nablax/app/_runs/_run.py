@@ -24,7 +24,7 @@ from ...transport import (
     guidance,
 )
 from .._errors import UserError
-from ._config import Config
+from ._config import GENERATION, Config
 
 if TYPE_CHECKING:
     import polars as pl
@@ -246,7 +246,8 @@ def load(path: Path | str) -> Model:
         The model.
 
     Raises:
-        UserError: no such folder, no configuration, not trained yet, or weights that cannot be read.
+        UserError: no such folder, no configuration, not trained yet, learnt by another version's model of tables, or
+            weights that cannot be read.
     """
     run = Run(Path(path))
     config = run.config()
@@ -254,6 +255,8 @@ def load(path: Path | str) -> Model:
         raise UserError(f"{path} is no run folder: it has no config.json")
     if not run.trained:
         raise UserError(f"{path} is not trained yet: call 'nablax learn' again and it goes on where it stopped")
+    if config.kind == "table" and config.generation != GENERATION:
+        raise UserError(f"{path} was learnt by another version's model of tables, not by this one's: learn it again")
     codec = codec_of(config)
     weights = run.path / "weights.safetensors"
     try:
