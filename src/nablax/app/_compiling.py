@@ -18,7 +18,7 @@ _HAVE_THEM = ("0.10.",)  # XLA ends a process that names a flag it does not have
 
 @contextmanager
 def quick_compiling() -> Iterator[None]:
-    """Have XLA, which reads ``XLA_FLAGS`` when it is first used, spend less on compiling; the user's flags come last."""
+    """Have XLA, which reads ``XLA_FLAGS`` at its first use, spend less on compiling; the user's flags come last."""
     before = os.environ.get("XLA_FLAGS")
     if not version("jaxlib").startswith(_HAVE_THEM):
         yield

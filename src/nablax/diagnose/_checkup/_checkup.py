@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from ..._core import Key, canonical_convolutions, check_key
 from . import _rehearsal
 from ._arguments import check_batch, check_chance, check_counts, check_functions, check_mover
+from ._compiling import quick_jit
 from ._losses import Losses, named
 from ._record import PARTS, Checkup
 from ._rehearsal import Rehearsal
@@ -127,14 +128,14 @@ def _needs_a_rate(record: Checkup) -> bool:
     return bool(likely_to_fail(record.signs, record.thresholds)) or record.signs.heart > 0
 
 
-@eqx.filter_jit
+@quick_jit
 @canonical_convolutions
 def _further(asked: Asked, given: Given, rows: int, rehearsal: Rehearsal) -> Rehearsal:
     # Of what is looked at only the walk is compiled: the rest has no use here.
     return _rehearsal.further(look(asked, given, Effort(rows, 1, 1)), rehearsal)
 
 
-@eqx.filter_jit
+@quick_jit
 @canonical_convolutions
 def _measure(
     asked: Asked,
