@@ -91,7 +91,12 @@ def test_memory_beside_a_training_step():
         return used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes
 
     asked, given = Asked(loss, None, None, logits, None, optimizer), Given(params, batch, state, None, None, None, KEY)
-    checked = eqx.filter_jit(_measure.__wrapped__).lower(asked, given, Effort(128, 8, 5), None, None, DEFAULT).compile().compiled
+    checked = (
+        eqx.filter_jit(_measure.__wrapped__)
+        .lower(asked, given, Effort(128, 8, 5), None, None, DEFAULT)
+        .compile()
+        .compiled
+    )
     assert whole(checked) < 3.6 * whole(jax.jit(step).lower(params, state, batch).compile())
 
 

@@ -106,7 +106,8 @@ RULES: Mapping[str, Rule] = {
     "exploding": Rule(
         "exploding",
         "a matrix moves the loss a thousand times as much as it moves",
-        "warning",
+        # Of the bank's five such check-ups two fail: no more than of the others.
+        "note",
         # Along a sequence it is said of that.
         lambda s, t: (s.elasticity > t.exploding) & ~(s.decades > t.drowned),
     ),
