@@ -174,3 +174,14 @@ def test_aegd_says_when_its_offset_is_too_small(x64):
     rule = optimize.aegd(0.1, offset=0.5)
     with pytest.raises(Exception, match="is not positive: pass a larger offset"):
         jax.block_until_ready(rule.update(jnp.ones(2), rule.init(jnp.ones(2)), value=jnp.array(-0.7)))
+
+
+@pytest.mark.parametrize("offset", [float("nan"), float("inf"), "a", None])
+def test_an_offset_of_aegd_is_a_finite_number(offset):
+    with pytest.raises(ValueError, match="a finite number for offset"):
+        optimize.aegd(0.1, offset=offset)
+
+
+def test_a_metric_of_aegd_is_a_function():
+    with pytest.raises(ValueError, match="precondition, a function"):
+        optimize.aegd(0.1, precondition=3.0)

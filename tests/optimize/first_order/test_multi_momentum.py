@@ -81,6 +81,8 @@ def test_what_is_left_is_the_variance_within_clusters(x64):
     ("make", "says"),
     [
         (lambda: optimize.multi_momentum(0.1, [0.5, 0.4]), "shares of the clusters, none negative, of sum 1"),
+        (lambda: optimize.multi_momentum(0.1, [np.nan, 1.0]), "shares of the clusters, none negative, of sum 1"),
+        (lambda: optimize.multi_momentum(0.1, "a"), "shares of the clusters, none negative, of sum 1"),
         (lambda: optimize.multi_momentum(0.1, [1.0], decay=1.0), "decay from 0 to below 1"),
         (lambda: _update(jnp.ones((2, 3)), jnp.array([0.0, 1.0])), "a cluster as a whole number"),
         (lambda: _update(jnp.ones((2, 3)), jnp.array([0, 1, 1])), r"gradients.*3.*one for each number in cluster"),

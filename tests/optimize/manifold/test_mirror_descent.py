@@ -59,7 +59,8 @@ def test_of_many_solutions_it_finds_the_nearest_in_its_divergence(x64):
 
 
 def test_what_is_no_potential_is_refused():
-    with pytest.raises(ValueError, match="p above 1"):
-        optimize.p_norm(1.0)
+    for p in (1.0, float("inf"), float("nan"), "a"):
+        with pytest.raises(ValueError, match="a finite p above 1"):
+            optimize.p_norm(p)
     with pytest.raises(ValueError, match="expected potential"):
         optimize.mirror_descent(0.1, jnp.sinh)

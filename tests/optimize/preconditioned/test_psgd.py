@@ -120,3 +120,19 @@ def test_a_curvature_that_is_missing_is_named():
         optimize.scale_by_psgd_low_rank(key=KEY).init(jnp.ones(3))
     with pytest.raises(ValueError, match="the criterion 'whitening' or 'newton'"):
         optimize.psgd(criterion="hessian", key=KEY)
+
+
+def test_a_leaf_that_is_not_finite_at_the_first_fit_spoils_itself_alone():
+    """The scale at which all begin is that of the others."""
+    params = {"clean": jnp.ones((4, 3)), "other": jnp.ones((4, 3)), "broken": jnp.ones((4, 3))}
+    grads = {**params, "other": 2 * params["other"]}
+    rule, found = optimize.scale_by_psgd(key=jax.random.key(0)), {}
+    for name, broken in (("nan", jnp.nan), ("zero", 0.0)):
+        first = {**grads, "broken": jnp.full((4, 3), broken)}
+        state = rule.init(params)
+        for step in (first, grads):
+            updates, state = rule.update(step, state, params)
+        found[name] = updates
+    for name in ("clean", "other"):
+        np.testing.assert_allclose(found["nan"][name], found["zero"][name], rtol=1e-6)
+        assert np.isfinite(found["nan"][name]).all()

@@ -70,6 +70,7 @@ def test_too_few_steps_are_told(x64):
         ({"laplacian": GRAPH + np.eye(NODES, k=1)}, "a symmetric laplacian"),
         ({"laplacian": GRAPH[:3]}, "laplacian"),
         ({"labels": 2 * LABELS}, "labels of -1, 0"),
+        ({"labels": LABELS > 0}, "got booleans, of which False would be not known"),
         ({"width": 0.0}, "width above 0"),
         ({"momentum": 1.0}, "momentum from 0 to below 1"),
     ],

@@ -1,15 +1,17 @@
 """AEGD: descent whose rate is an energy that can only fall, with a metric or element by element."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from ..._core import check_like, fault, register_rule, required, wide_dtype
+from ..._core import check_callable, check_like, fault, register_rule, required, wide_dtype
 from .._leaves import like, over_leaves, wide_zeros
 from .._settings import check_rate, rate_at
 
@@ -59,8 +61,9 @@ def aegd(
         goes last in a chain.
 
     Raises:
-        ValueError: a negative rate; at an update, ``value`` is missing, or ``params`` with a metric, or the metric
-            returns something else than gradients. A loss at or below −c is an error when it is met.
+        ValueError: a negative rate, an offset that is no finite number, a metric that is no function; at an update,
+            ``value`` is missing, or ``params`` with a metric, or the metric returns something else than gradients.
+            A loss at or below −c is an error when it is met.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -81,6 +84,11 @@ def aegd(
           identity of the energy is derived here, and tested.
     """
     check_rate(learning_rate)
+    traced = isinstance(offset, jax.Array)  # an injected hyperparameter
+    if not traced and not (isinstance(offset, int | float | np.number) and math.isfinite(offset)):
+        raise fault(expected="a finite number for offset", got=repr(offset), fix="Leave it out for 1.")
+    if precondition is not None:
+        check_callable(precondition, what="precondition", fix="Pass a function of (grads, params), or None.")
 
     def init(params: PyTree) -> AegdState:
         energy = wide_zeros(params) if precondition is None else jnp.zeros((), wide_dtype(params))

@@ -72,14 +72,16 @@ def scale_by_multi_momentum(
           https://arxiv.org/abs/2111.11828, after the abstract; the estimate is that of SAGA (Defazio et al., 2014,
           https://arxiv.org/abs/1407.0202) with clusters for rows, derived here, and the decay's default is ours.
     """
-    numbers = np.asarray(shares, np.float64)
-    if numbers.ndim != 1 or not len(numbers) or np.any(numbers < 0) or abs(np.sum(numbers) - 1) > 1e-5:
+    numbers = np.asarray(shares)
+    row = numbers.ndim == 1 and numbers.dtype.kind in "iuf"
+    if not row or not (np.all(numbers >= 0) and abs(np.sum(numbers, dtype=np.float64) - 1) <= 1e-5):
         raise fault(
             expected="shares of the clusters, none negative, of sum 1",
             got=f"{shares!r}",
             fix="Take numpy.bincount(clusters) / len(clusters).",
         )
     check_decays(decay=decay)
+    numbers = numbers.astype(np.float64)
 
     def init(params: PyTree) -> MultiMomentumState:
         return MultiMomentumState(

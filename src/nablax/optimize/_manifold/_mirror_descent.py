@@ -1,5 +1,6 @@
 """Mirror descent: gradients move not the parameters but their image under a potential's gradient."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ def p_norm(p: float) -> Potential:
         The potential.
 
     Raises:
-        ValueError: p is not above 1.
+        ValueError: p is no finite number above 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,8 +63,8 @@ def p_norm(p: float) -> Potential:
         Pogodin et al., "Synaptic Weight Distributions Depend on the Geometry of Plasticity", 2024,
         https://arxiv.org/abs/2305.19394.
     """
-    if not p > 1:
-        raise fault(expected="p above 1", got=repr(p), fix="negative_entropy() is the limit that keeps signs.")
+    if isinstance(p, bool) or not isinstance(p, int | float) or not 1 < p < math.inf:
+        raise fault(expected="a finite p above 1", got=repr(p), fix="negative_entropy() is the limit that keeps signs.")
 
     def power(x: Array, exponent: float) -> Array:
         return jnp.sign(x) * jnp.abs(x) ** exponent

@@ -98,8 +98,9 @@ def scale_by_psgd(
         >>> [round(float(u), 1) for u in updates[-1]]  # both have become of size 1
         [1.0, -1.0]
 
-    Cost: for a matrix of m by n, m² + n² numbers of memory (and mn with momentum); ten or so products with matrices of
-        its sides where the metric is fitted, four where it is applied. ``"newton"``: a Hessian product at each fit.
+    Cost: for a matrix of m by n, m² + n² numbers of memory (a side longer than ``max_skew`` times the other is a
+        diagonal, m or n alone), and mn with momentum; ten or so products with matrices of its sides where the metric is
+        fitted, four where it is applied. ``"newton"``: a Hessian product at each fit.
 
     References:
         - Pooladzandi and Li, "Curvature-Informed SGD via General Purpose Lie-Group Preconditioners", 2024,
@@ -274,13 +275,16 @@ def when_due(refit: Callable[[Any], Any], fit: Any, step: Array, probability: An
 
 
 def first_scale(hs: PyTree, damping: float) -> Array:
-    """The fourth moment of the largest leaf, damped, to the power −1/8, in units that keep it within number range."""
+    """The fourth moment of the largest leaf, damped, to the power −1/8, in units that keep it within number range.
+
+    A leaf that is not finite has no say, so that it spoils itself alone.
+    """
     leaves = [leaf for leaf in jax.tree.leaves(hs) if leaf.size]
     if not leaves:
         return jnp.ones(())
     peaks = [nonzero(jnp.max(jnp.abs(leaf))) for leaf in leaves]
     sizes = [p * jnp.mean((leaf / p) ** 4) ** 0.25 for p, leaf in zip(peaks, leaves)]
-    size = jnp.max(jnp.stack([s.astype(sizes[0].dtype) for s in sizes]))
+    size = jnp.max(jnp.stack([jnp.where(jnp.isfinite(s), s, 0).astype(jnp.result_type(*sizes)) for s in sizes]))
     unit = nonzero(jnp.maximum(size, damping))
     return (unit * ((size / unit) ** 4 + (damping / unit) ** 4) ** 0.25) ** -0.5
 

@@ -129,6 +129,9 @@ def scale_by_structured_ngd(
     check_not_negative(damping=damping)
     check_share(fit_rate=fit_rate)
     check_decays(fit_momentum=fit_momentum)
+    if factor_dtype is not None and not _is_floats(factor_dtype):
+        fix = "jnp.bfloat16 halves the memory; None takes the parameters' own."
+        raise fault(expected="a dtype of floats for factor_dtype", got=repr(factor_dtype), fix=fix)
     every, max_size = check_count(every, what="every"), check_count(max_size, what="max_size")
 
     def init(params: PyTree) -> StructuredNgdState:
@@ -178,6 +181,13 @@ def scale_by_structured_ngd(
         return steps, StructuredNgdState(optax.safe_increment(state.step), factors, moments)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _is_floats(dtype: Any) -> bool:
+    try:
+        return bool(jnp.issubdtype(jnp.dtype(dtype), jnp.floating))
+    except TypeError:
+        return False
 
 
 def structured_ngd(

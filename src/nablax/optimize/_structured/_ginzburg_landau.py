@@ -102,8 +102,9 @@ def ginzburg_landau(
     check_not_negative(fidelity=fidelity, convexity=0.0 if convexity is None else convexity)
     check_decays(momentum=momentum)
     check_count(steps, what="steps")
-    if _known_not(known, lambda known: np.isin(known, (-1, 0, 1))):
-        raise fault(expected="labels of -1, 0 (not known) and 1", got="others", fix="Two classes only.")
+    if known.dtype == bool or _known_not(known, lambda known: np.isin(known, (-1, 0, 1))):
+        got = "booleans, of which False would be not known" if known.dtype == bool else "others"
+        raise fault(expected="labels of -1, 0 (not known) and 1", got=got, fix="Two classes only.")
     if _known_not(matrix, lambda m: np.abs(m - m.T) <= 1e-4 * np.max(np.abs(m))):
         raise fault(expected="a symmetric laplacian", got="another", fix="Take D - W of symmetric weights W.")
     dtype = jnp.result_type(matrix.dtype, u.dtype, jnp.float32)

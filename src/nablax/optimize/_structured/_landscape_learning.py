@@ -103,7 +103,7 @@ def landscape_learning(
         RuntimeError: something was not finite; raised when it is run.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp, optax
         >>> from nablax import optimize
         >>> scales = jnp.array([1.0, 0.1])  # an ill-conditioned model, and a map that can undo that
         >>> targets = jax.random.normal(jax.random.key(0), (64, 2)) * scales[None]
