@@ -133,7 +133,7 @@ def test_in_half_precision_its_factors_and_arithmetic_are_halves():
     [
         (lambda: optimize.structured_ngd(0.1, "toeplitz"), "a structure among dense, triangular, diagonal"),
         (lambda: optimize.structured_ngd(0.1, factor_dtype=jnp.int8), "a dtype of floats for factor_dtype"),
-        (lambda: optimize.structured_ngd(0.1, factor_dtype="a"), "a dtype of floats for factor_dtype"),
+        (lambda: optimize.structured_ngd(0.1, factor_dtype="coarse"), "a dtype of floats for factor_dtype"),
         (lambda: optimize.structured_ngd(0.1, fit_rate=2.0), "fit_rate above 0, at most 1"),
         (lambda: optimize.structured_ngd(0.1, rows=0), "rows as a whole number, at least 1"),
         (lambda: optimize.structured_ngd(-0.1), "learning_rate of 0 or more"),
