@@ -37,6 +37,11 @@ def test_a_version_without_them_compiles_all_the_same(monkeypatch, options):
     assert traced == ["here"] and (_compiling._options() is None) == ("xla_cpu_no_such_option" in options)
 
 
+def test_within_another_program_it_is_a_part_of_that():
+    squared = quick_jit(lambda x: x * x)
+    assert jax.jit(lambda x: squared(x) + 1)(3.0) == 10 and jax.grad(squared)(3.0) == 6 and squared(3.0) == 9
+
+
 def test_no_other_backend_is_told(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert _compiling._options() is None

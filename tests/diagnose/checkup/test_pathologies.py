@@ -286,3 +286,19 @@ def test_the_trace_is_covered_by_its_error():
         missed += abs(float(trace.value) - exact) > 2 * float(trace.standard_error)
     # Six probes: two standard errors cover 90 % by Student's distribution; more than 10 of 40 has a chance below 0.2 %.
     assert missed <= 10
+
+
+@pytest.mark.parametrize("start", [0.0, 0.5])
+def test_where_nothing_is_left_to_learn_nothing_is_dead(start):
+    """Margins that are all kept have a loss and a gradient of exactly 0, whatever is changed by a little."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 3)), jnp.float32)
+    y = jnp.where(x[:, 0] > 0, 1.0, -1.0)
+
+    def hinge(params, batch):
+        x, y = batch
+        return jnp.mean(jax.nn.relu(-y * (jnp.sign(x[:, 0]) + params["w"] @ x.T * 1e-3)))
+
+    params = {"w": start * jnp.ones(3)}
+    optimizer = optax.adam(1e-2)
+    record = checkup(hinge, params, (x, y), optimizer=optimizer, opt_state=optimizer.init(params), key=KEY)
+    assert record.loss == 0 and record.safe and not any(finding.topic == "dead" for finding in record.findings)

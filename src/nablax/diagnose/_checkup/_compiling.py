@@ -16,16 +16,20 @@ _OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_spli
 
 
 def quick_jit(function: Callable[P, T]) -> Callable[P, T]:
-    """``eqx.filter_jit`` for what is called from outside of any program, and not often."""
+    """``eqx.filter_jit`` for what is called from outside of any program, and not often; within one it is no other."""
+    plain: Any = eqx.filter_jit
 
     @functools.cache
-    def compiled() -> Any:
-        jitted: Any = eqx.filter_jit  # whose types do not know what it hands on
-        return jitted(function, compiler_options=_options())
+    def quick() -> Any:
+        return plain(function, compiler_options=_options())
+
+    inner = plain(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        result: T = compiled()(*args, **kwargs)
+        # Options are a whole program's: JAX refuses them for a part of one.
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs)))
+        result: T = (inner if traced else quick())(*args, **kwargs)
         return result
 
     return call

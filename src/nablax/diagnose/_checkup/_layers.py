@@ -282,7 +282,7 @@ def measure(shared: Shared) -> LayerHealth:
 
 
 def _unfelt(shared: Shared, params: PyTree, gradient: PyTree) -> Bool[Array, ""]:
-    """Whether changing all parameters without gradient changes nothing."""
+    """Whether changing all parameters without gradient changes nothing; of a loss of 0 that says nothing."""
 
     def changed(leaf: Array, slope: Array) -> Array:
         return jnp.where(jnp.any(slope != 0), leaf, leaf * (1 + NUDGE)).astype(leaf.dtype)
@@ -291,7 +291,7 @@ def _unfelt(shared: Shared, params: PyTree, gradient: PyTree) -> Bool[Array, ""]
     point = shared.point
     other = point.like(jax.tree.map(changed, params, gradient), "parameters")
     here, there = jax.lax.map(shared.value, jnp.stack([point.vector, other]))
-    return here == there
+    return (here == there) & (here != 0) & jnp.any(other != point.vector)  # parameters of 0 stay what they are
 
 
 def judge(part: LayerHealth, setting: Setting) -> list[Finding]:

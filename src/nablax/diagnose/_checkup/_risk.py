@@ -9,6 +9,8 @@ from ._signs import Signs
 
 # Loss over that of knowing nothing, where this is not known.
 USUAL = 0.7
+# Part of the loss of knowing nothing from which a run of the bank is stuck.
+STUCK = 0.95
 
 # Printed by ``python -m benchmarks.checkup_rules fit``; the constant has no name.
 WEIGHTS: Mapping[str, float] = {
@@ -64,7 +66,14 @@ def risk_of(signs: Signs) -> Any:
     with np.errstate(invalid="ignore"):
         found = features(signs)
         total = WEIGHTS[""] + sum(weight * found[name] for name, weight in WEIGHTS.items() if name)
-        return np.where(np.isnan(signs.heart), np.nan, 1 / (1 + np.exp(-np.clip(total, -30, 30))))
+        risk = np.where(_at_rest(signs), 0.0, 1 / (1 + np.exp(-np.clip(total, -30, 30))))
+        return np.where(np.isnan(signs.heart), np.nan, risk)
+
+
+def _at_rest(s: Signs) -> Any:
+    """Whether no parameter has a gradient, and it is not for being dead or stuck: there is nowhere to go."""
+    still = np.isnan(s.faint) & (np.asarray(s.moved) == 0) & (np.asarray(s.heart) == 0)
+    return still & (np.asarray(s.cut) == 0) & ~(np.asarray(s.mute) > 0) & ~(np.asarray(s.chance) > STUCK)
 
 
 def _known(sign: Any, otherwise: float) -> Any:
