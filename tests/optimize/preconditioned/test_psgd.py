@@ -136,3 +136,13 @@ def test_a_leaf_that_is_not_finite_at_the_first_fit_spoils_itself_alone():
     for name in ("clean", "other"):
         np.testing.assert_allclose(found["nan"][name], found["zero"][name], rtol=1e-6)
         assert np.isfinite(found["nan"][name]).all()
+
+
+def test_a_leaf_in_double_precision_keeps_its_range_beside_one_in_single(x64):
+    params = {"single": jnp.ones((4, 3), jnp.float32), "double": jnp.ones((4, 3), jnp.float64)}
+    grads = {"single": params["single"], "double": 1e60 * params["double"]}
+    rule = optimize.scale_by_psgd(key=jax.random.key(0))
+    state = rule.init(params)
+    for _ in range(3):
+        updates, state = rule.update(grads, state, params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(updates))
