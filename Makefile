@@ -1,6 +1,8 @@
 # Everything here builds its own environment in .venv; nothing needs to be installed by hand.
 PYTHON ?= python3
 BIN := .venv/bin
+# Compiled in a quarter of the time or a half, by how much care is taken besides, as tests are (tests/conftest.py).
+QUICK := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 
 .PHONY: demo test test-all docstrings lint types docs examples bank checkup-bank dist clean
 
@@ -22,7 +24,7 @@ test-all: export NABLAX_CLAIMS = all
 test-all: test
 
 # Compiled with as little care as the tests are (tests/conftest.py).
-docstrings: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+docstrings: export XLA_FLAGS = --xla_backend_optimization_level=0 $(QUICK)
 docstrings: .venv/.installed
 	$(BIN)/python -m pytest --numprocesses 2 --quiet --doctest-modules src/nablax
 
@@ -37,7 +39,7 @@ docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # They train, and are compiled with some care. Where a library of networks does not install, its example says so and the rest run.
-examples: export XLA_FLAGS = --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+examples: export XLA_FLAGS = --xla_backend_optimization_level=1 $(QUICK)
 examples: .venv/.installed
 	-$(BIN)/python -m pip install --quiet --editable '.[app,frameworks]' --constraint constraints.txt
 	ls examples/*.py | MPLBACKEND=Agg xargs -P 2 -I {} sh -c 'began=$$(date +%s); said=$$($(BIN)/python {} 2>&1); status=$$?; \

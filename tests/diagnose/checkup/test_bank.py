@@ -74,6 +74,12 @@ def test_the_risk_is_the_fit_to_the_making_half(rules):
     np.testing.assert_allclose(list(WEIGHTS.values()), list(fitted.values()), atol=2e-3)
 
 
+def test_stuck_is_the_same_for_the_risk_as_for_the_bank(rules):
+    from nablax.diagnose._checkup._risk import STUCK
+
+    assert sys.modules[rules.outcome.__module__].STUCK == STUCK
+
+
 def test_a_run_is_held_out_with_its_setting(rules, halves):
     """Coefficients that saw a setting's other check-ups would know it: what is held out scores no better than they do."""
     made, held = halves[0], rules.held_out()

@@ -190,10 +190,10 @@ def _in_chunks(model: Model, given: Given, allowed: np.ndarray, seeds: list[int]
     """What is not given drawn, in chunks of the size that so many rows are drawn in: one program serves both."""
     rows, parts = len(given.base), []
     size = like if 0 < like < _CHUNK else rows
+    seed, start, which, *more = seeds
     for number, at in enumerate(range(0, rows, size)):
         # A chunk that is filled up draws its last row several times: these draws are left aside.
         chunk = given.at(np.minimum(np.arange(at, at + size), rows - 1))
-        seed, start, which, *more = seeds
         vectors = drawn_states(model, chunk, seed=_seed(seed, start, which, number, *more), allowed=allowed)
         y = draw(model, size, seed=_seed(seed, start, which + 1, number, *more), condition=vectors)
         parts.append(model.decode(y, vectors)[: rows - at])

@@ -192,8 +192,6 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         notes.append(f"{NO_ROWS}fewer than four rows, or the arrays of the batch share no leading axis")
     product = hessian(value, point.vector)
     found = curvature(product, rates, count=effort.eigenvalues, steps=effort.products, key=spectrum_key, added=decay)
-    # One thing after another, as far as the compiler lets itself be told: what is at work at once takes memory at once.
-    point = point._replace(vector=jax.lax.optimization_barrier((point.vector, found.vectors))[0])
     rows, signed, single = None, jnp.zeros(0), None
     if total is not None and min(total, effort.rows) >= 4:
         single = row_gradients(asked.loss, asked.example_losses, point, given.batch, rates, effort.rows, noise_key)
@@ -203,7 +201,6 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     along = None
     if update is not None:
         along = Along((gradient @ update)[None], (images[0] @ update)[None])
-    point = point._replace(vector=jax.lax.optimization_barrier((point.vector, images))[0])
     probe = trace_probe(found, rates, trace_key)
     if single is not None:
         gradients, losses = single
