@@ -69,7 +69,7 @@ def test_columns_that_are_not_modelled_stand_in_the_first_lines():
         ({"training": replace(TRAINING, validation=FALLING)}, "fault", "not finished learning: 22%"),
         ({"training": replace(TRAINING, step=STEPS // 50, best_step=19)}, "fault", "trained for 19 steps alone"),
         ({"likelihoods": _scores(-2.5, -2.0)}, "fault", "worse than"),
-        ({"likelihoods": _scores(-2.0, -2.05)}, "warning", "no better than"),
+        ({"likelihoods": _scores(-2.15, -2.0)}, "warning", "worse than"),
         ({"likelihoods": _scores(float("nan"), -2.0)}, "fault", "not a number"),
         ({"train_likelihood": Likelihood("train", -1.6, 0.05)}, "warning", "by heart"),
         ({"train_likelihood": Likelihood("train", 1.0, 0.05)}, "fault", "by heart"),
@@ -122,11 +122,20 @@ def test_the_words_name_the_test_whose_number_they_give():
 
 
 def test_the_printed_rule_is_the_rule():
-    for ahead, level in ((0.3, "good"), (0.05, "warning"), (-0.05, "warning"), (-0.3, "fault")):
+    for ahead, level in ((0.3, "good"), (0.05, "good"), (-0.1, "good"), (-0.15, "warning"), (-0.3, "fault")):
         found = verdict(_evidence(likelihoods=_scores(-2.0, -2.0 - ahead)))
         finding = next(f for f in found.findings if f.topic == "Likelihood")
         assert finding.level == level
-        assert finding.rule == "better than every baseline by 2 standard errors; a fault when one is better by as much"
+        assert finding.rule == (
+            "no simple baseline is better by 2 standard errors; a fault where one is, by more than 0.1 nats per dimension"
+        )
+
+
+def test_where_a_simple_model_is_the_truth_doing_as_well_is_no_fault():
+    judged = verdict(_evidence(likelihoods=_scores(-2.04, -2.0)))
+    assert judged.level == "good"
+    assert "as well as the best simple baseline (a Gaussian mixture): the difference is 0.04 ± 0.07" in judged.paragraph
+    assert "The simpler model does as well" in judged.paragraph
 
 
 def test_columns_left_out_are_said_whatever_else_is():
@@ -151,9 +160,9 @@ def test_a_difference_on_the_same_rows_is_paired():
         Likelihood("this model", -2.0, 0.5, -2.0 + 10 * spread),
         Likelihood("Kernel density", -2.1, 0.5, -2.1 + 10 * spread + 0.01 * spread[::-1]),
     ]
-    assert verdict(_evidence(likelihoods=scores)).level == "good"
+    assert "better than the best simple baseline" in verdict(_evidence(likelihoods=scores)).paragraph
     unpaired = [replace(score, per_row=None) for score in scores]
-    assert verdict(_evidence(likelihoods=unpaired)).level == "warning"
+    assert "as well as the best simple baseline" in verdict(_evidence(likelihoods=unpaired)).paragraph
 
 
 def test_a_field_that_turns_is_no_fault():

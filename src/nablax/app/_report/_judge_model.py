@@ -12,6 +12,7 @@ from ._levels import (
     FEW_HELD_OUT,
     FEWEST_STEPS,
     LOSS_GAP,
+    MATERIAL,
     ROUND_TRIP,
     SOLVER_ERROR,
     STILL_FALLING,
@@ -82,7 +83,8 @@ def columns(evidence: Evidence) -> Iterator[Finding]:
 
 
 def likelihood(evidence: Evidence) -> Iterator[Finding]:
-    rule = f"better than every baseline by {WORSE_BY:g} standard errors; a fault when one is better by as much"
+    rule = f"no simple baseline is better by {WORSE_BY:g} standard errors; a fault where one is, by more than "
+    rule += f"{MATERIAL:g} nats per dimension"
     if not any(score.baseline for score in evidence.likelihoods[1:]):
         why = "The likelihood of held-out rows was not compared with a simple baseline."
         reason = evidence.why_missing.get("likelihoods", "")
@@ -98,25 +100,32 @@ def likelihood(evidence: Evidence) -> Iterator[Finding]:
     best = min(others, key=lambda other: other.mean if bits else -other.mean)
     ahead = (best.mean - model.mean) if bits else (model.mean - best.mean)
     error = _difference_error(model.per_row, best.per_row, model.standard_error, best.standard_error)
-    amount = f"{abs(ahead):.2f} ± {error:.2f} {evidence.unit}"
-    rival = f"the best simple baseline (a {best.name.lower().replace('gaussian', 'Gaussian')})"
+    name = best.name.lower().replace("gaussian", "Gaussian")
+    amount, rival = f"{abs(ahead):.2f} ± {error:.2f} {evidence.unit}", f"the best simple baseline (a {name})"
     if ahead < -WORSE_BY * error:
-        fix = f"Use the {best.name.lower().replace('gaussian', 'Gaussian')} instead, or train longer."
-        yield Finding("fault", "Likelihood", f"It explains held-out rows worse than {rival}: by {amount}.", rule, fix)
+        behind = -_per_dimension(ahead, evidence)
+        sentence = f"It explains held-out rows worse than {rival}: by {amount}."
+        fix = f"Use the {name} instead, or train longer."
+        yield Finding("fault" if behind > MATERIAL else "warning", "Likelihood", sentence, rule, fix)
     elif ahead <= WORSE_BY * error:
-        sentence = f"It explains held-out rows no better than {rival}: the difference is {amount}."
+        sentence = f"It explains held-out rows as well as {rival}: the difference is {amount}."
         fix = "The simpler model does as well where only densities matter."
-        yield Finding("warning", "Likelihood", sentence, rule, fix)
+        yield Finding("good", "Likelihood", sentence, rule, fix)
     else:
         yield Finding("good", "Likelihood", f"It explains held-out rows better than {rival}, by {amount}.", rule)
     if evidence.train_likelihood is not None:
         excess = evidence.train_likelihood.mean - model.mean
-        per_dimension = -excess * math.log(2) if bits else excess / max(1, evidence.columns)
+        per_dimension = _per_dimension(-excess if bits else excess, evidence)
         level = grade(per_dimension, TRAINING_GAP)
         sentence = f"Training rows score {max(per_dimension, 0.0):.2f} nats per dimension above held-out rows"
         sentence += ": it has learned its training rows by heart in part." if level != "good" else "."
         fix = "More rows, fewer steps or a smaller network would help." if level != "good" else ""
         yield Finding(level, "Generalisation", sentence, rule_of(TRAINING_GAP, " nats per dimension"), fix)
+
+
+def _per_dimension(better: float, evidence: Evidence) -> float:
+    """A difference of likelihoods, in the evidence's unit, in nats per dimension."""
+    return better * math.log(2) if evidence.unit.startswith("bits") else better / max(1, evidence.columns)
 
 
 def numbers(evidence: Evidence) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from ..._core import Level
 FEW_HELD_OUT = 100  # rows: below this no check is sharp
 SIGNIFICANT = 0.01  # p-value: with a handful of tests, one chance in a hundred is not yet an accident
 WORSE_BY = 2.0  # standard errors by which a baseline must win before it is said to win
+MATERIAL = 0.10  # nats per dimension that a baseline must win by, surely, before a model is not to be trusted
 ACCURACY = (0.60, 0.85)  # share told apart, warning and fault: 0.5 is chance, and few models reach it
 FEWEST_STEPS = 200  # of training that ran to its end; a rate that falls to nothing settles any loss, however early
 STILL_FALLING = 0.10  # of all that the validation loss fell, the part that fell in the last fifth of the steps
