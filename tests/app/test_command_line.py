@@ -3,7 +3,10 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -532,6 +535,20 @@ def test_a_shift_that_cannot_be_tested_is_said_in_one_line(folder):
     base, _ = encode_frame(model, mixed(20))
     (line,) = shifted(model, base, base[:1], 0)
     assert line.startswith("column shift was not measured: expected at least")
+
+
+def test_a_seed_of_more_than_64_bits_is_refused(folder):
+    assert "--seed should lie between" in call("sample", folder / "run", "--seed", 2**64, code=2)
+    call("sample", folder / "run", "-n", 1, "--seed", -(2**63))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_what_cannot_be_printed_is_one_line(folder):
+    command = [sys.executable, "-m", "nablax", "sample", str(folder / "run"), "-n", "2000"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "nablax: the standard output cannot be written: No space left on device\n"
 
 
 def test_few_rows_are_checked_without_a_two_sample_test(folder, tmp_path):

@@ -1,5 +1,6 @@
 """The command line: arguments in, one of the room's functions called, plain words out."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -325,7 +326,16 @@ def _deliver(frame: "pl.DataFrame", output: Path | None, notices: Sequence[str] 
     for line in notices:
         notice(line, to=aside if output is None else console)  # a table that is printed may be on its way to a file
     if output is None:
-        sys.stdout.write(frame.drop([n for n, d in frame.schema.items() if d.is_nested()]).write_csv())
+        printed = frame.drop([n for n, d in frame.schema.items() if d.is_nested()]).write_csv()
+        try:
+            sys.stdout.write(printed)
+            sys.stdout.flush()
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise  # whoever reads has had enough
+            # What is left of it would be written again at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise UserError(f"the standard output cannot be written: {error.strerror}") from None
     else:
         write_frame(frame, output)
         notice(f"wrote {len(frame)} rows to {output}")

@@ -3,6 +3,7 @@
 import jax
 
 from .._core import Key
+from ._errors import UserError
 
 
 def random_key(seed: int) -> Key:
@@ -13,8 +14,13 @@ def random_key(seed: int) -> Key:
     the default generator (``threefry2x32``) took a fifth. What is given up is that other versions of XLA draw the same.
 
     Args:
-        seed: any integer.
+        seed: an integer of 64 bits.
+
+    Raises:
+        UserError: it has more.
     """
+    if not -(2**63) <= seed < 2**63:
+        raise UserError(f"--seed should lie between {-(2**63)} and {2**63 - 1}, not {seed}")
     return jax.random.key(seed, impl="rbg")
 
 

@@ -1,7 +1,6 @@
 """Files of text made plain: unpacked, decoded, with line ends that readers understand."""
 
 import atexit
-import codecs
 import dataclasses
 import gzip
 import shutil
@@ -133,7 +132,7 @@ def _unpacked(path: Path, how: str) -> Path:
 def _decoded(path: Path, encoding: str, returns: bool) -> Path:
     target = _folder() / "decoded.csv"
     try:
-        codecs.lookup(encoding)
+        "".encode(encoding)  # codecs of bytes, such as base64, are refused too
     except LookupError:
         raise UserError(f"--encoding {encoding!r} is not known; such as utf-8, latin-1, cp1252") from None
     try:

@@ -90,8 +90,8 @@ def measure(summary: Summary, *, grid: bool) -> Measured:
 
 def _require_told_apart(summary: Summary, scale: Scale, sample: np.ndarray) -> None:
     """Refuse a number so large beside the others that single precision takes these for one."""
-    low, high = np.quantile(sample, [0.1, 0.9])
-    if 0.0 < (high - low) / scale.scale < _TOLD_APART:
+    low, high = np.quantile(sample / scale.scale, [0.1, 0.9])
+    if 0.0 < high - low < _TOLD_APART:
         worst = summary.low if abs(summary.low) > abs(summary.high) else summary.high
         raise UserError(
             f"column '{summary.name}' holds {worst:g}, beside which its other numbers cannot be told apart; where it "
@@ -132,9 +132,11 @@ def _with_logarithm(scale: Scale, measure: np.ndarray) -> Scale:
 
 
 def _skewness(value: np.ndarray) -> float:
-    if not len(value):
+    """Of numbers of any size; 0 of equal ones."""
+    size = float(np.abs(value).max(initial=0.0))
+    if not size:
         return 0.0
-    centred = value - value.mean()
+    centred = value / size - np.mean(value / size)
     peak = float(np.abs(centred).max())
     deviation = float((centred / peak).std()) if peak > 0.0 else 0.0
     return float(np.mean((centred / peak) ** 3)) / deviation**3 if deviation > 0.0 else 0.0

@@ -14,24 +14,28 @@ _BEFORE = r"[$€£¥₹₽₩]|[A-Z]{1,2}\$|USD|EUR|GBP|CHF|JPY|CNY|INR|Fr\."
 _AFTER = r"%|‰|[$€£¥₹₽₩]|USD|EUR|GBP|CHF|JPY|CNY|INR"
 _GAP = r"[ \u00a0\u202f]?"
 _BLANK = r"[ \u00a0\u202f]"
+# Digits are [0-9] throughout: what \d takes of other scripts is no number to those who compute.
 _WHOLE = {
     # Groups parted by blanks or apostrophes go with a point as well: 1 234.5 and 1'234.5.
-    ".": r"(?:(?:\d+|[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?:['’ \u00a0\u202f]\d{3})+)(?:\.\d*)?|\.\d+)",
-    ",": r"(?:(?:\d+|[1-9]\d{0,2}(?:[.'’ \u00a0\u202f]\d{3})+)(?:,\d*)?|,\d+)",
+    ".": (
+        r"(?:(?:[0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]{0,2}(?:['’ \u00a0\u202f][0-9]{3})+)"
+        r"(?:\.[0-9]*)?|\.[0-9]+)"
+    ),
+    ",": r"(?:(?:[0-9]+|[1-9][0-9]{0,2}(?:[.'’ \u00a0\u202f][0-9]{3})+)(?:,[0-9]*)?|,[0-9]+)",
 }
 # What multiplies it: 1.2k is 1,200. A small m is as likely to be metres.
 POWERS = {"k": 3, "K": 3, "M": 6, "B": 9, "bn": 9}
 _POWER = rf"{_GAP}(?:{'|'.join(POWERS)})"
-_EXPONENT = r"[eE][+-]?\d+"
+_EXPONENT = r"[eE][+-]?[0-9]+"
 
-PLAIN = r"^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$"
+PLAIN = r"^\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*$"
 # A unit behind a number, or before it and a blank, so that u12 and Q3 are no numbers; nor is 007x.
 _LETTER = r"[\p{L}°µ″′‰%]"
-_UNIT_AFTER = rf"^\s*[+\-−]?(?:0|0?[.,]\d+|[1-9][\d.,]*){_GAP}({_LETTER}(?:[\p{{L}}°µ²³/·%.]{{0,11}}[23]?))\s*$"
-_UNIT_BEFORE = rf"^\s*(\p{{L}}{{1,3}}\.?){_BLANK}[+\-−]?(?:0|0?[.,]\d+|[1-9][\d.,]*)\s*$"
+_UNIT_AFTER = rf"^\s*[+\-−]?(?:0|0?[.,][0-9]+|[1-9][0-9.,]*){_GAP}({_LETTER}(?:[\p{{L}}°µ²³/·%.]{{0,11}}[23]?))\s*$"
+_UNIT_BEFORE = rf"^\s*(\p{{L}}{{1,3}}\.?){_BLANK}[+\-−]?(?:0|0?[.,][0-9]+|[1-9][0-9.,]*)\s*$"
 _LAST_DECIMAL = 9  # more are what floats print, and no habit of the column's
 _GROUPS = {".": r"[,'’ \u00a0\u202f]", ",": r"[.'’ \u00a0\u202f]"}
-_DIGITS = rf"[\d.,'’ \u00a0\u202f]*\d[.,]?(?:{_EXPONENT})?"
+_DIGITS = rf"[0-9.,'’ \u00a0\u202f]*[0-9][.,]?(?:{_EXPONENT})?"
 _SIGN = rf"([+\-−]?){_GAP}"
 # Of _shape: signs, brackets around everything, prefix, brackets around the number, digits, power, suffix.
 _SIGN_1, _ALL, _PREFIX, _ALONE, _SIGN_2, _NUMBER, _LETTERS, _SUFFIX = (str(k) for k in range(1, 9))
@@ -78,7 +82,7 @@ def united(cells: pl.Series, unit: str | None = None) -> pl.Series:
 
 def fractional(cells: pl.Series, mark: str) -> pl.Series:
     """Which cells have decimals, or a power of ten."""
-    return cells.str.contains(rf"[{mark}]\d|\d{_EXPONENT}|\d{_POWER}(?:[^\p{{L}}]|$)")
+    return cells.str.contains(rf"[{mark}][0-9]|[0-9]{_EXPONENT}|[0-9]{_POWER}(?:[^\p{{L}}]|$)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,8 +97,13 @@ class NumberText(AbstractSpelling):
         decimals: written after the mark at most.
         padded: whether each number is written with just so many.
         powers: whether numbers are written with a power of ten, so that decimals count for nothing.
+        significant: digits of a number at most, where there are powers.
+        exponent: of ten to the nought, such as "E+00", where each number has a power; empty where some have.
         unit: a word beside each number that is no currency, such as "kg".
         brackets: around what a negative number is written in: "all" of it, the "number" alone, or nothing.
+        minus: before other negative numbers.
+        plus: before positive ones, where each has a sign; empty where none is written.
+        inside: whether the sign stands between prefix and number, as in "$-5".
         letters: what multiplies, rising, each with its gap, such as "k" and " M"; decimals are then of what they
             multiply.
         lettered: which numbers have such a letter however small they are: "all", all "but 0", or none.
@@ -107,8 +116,13 @@ class NumberText(AbstractSpelling):
     decimals: int = 0
     padded: bool = False
     powers: bool = False
+    significant: int = 0
+    exponent: str = ""
     unit: str = ""
     brackets: str = ""
+    minus: str = "-"
+    plus: str = ""
+    inside: bool = False
     letters: tuple[str, ...] = ()
     lettered: str = ""
 
@@ -147,18 +161,34 @@ class NumberText(AbstractSpelling):
         if negative and self.brackets:
             alone = self.brackets == "number"
             return f"{self.prefix}({number}){self.suffix}" if alone else f"({self.prefix}{number}{self.suffix})"
-        return f"{'-' if negative else ''}{self.prefix}{number}{self.suffix}"
+        sign = self.minus if negative else self.plus if value > 0 else ""
+        before = f"{self.prefix}{sign}" if self.inside else f"{sign}{self.prefix}"
+        return f"{before}{number}{self.suffix}"
 
     def _figures(self, size: float) -> tuple[str, str]:
         """Whole part and decimals."""
+        if self.exponent:
+            return self._with_power(size)
         if isinstance(size, int):
             return str(size), ""
-        if self.powers or self.decimals > _LAST_DECIMAL:
+        if self.powers and self.significant:
+            whole, _, decimals = f"{size:.{self.significant}g}".partition(".")
+        elif self.powers or self.decimals > _LAST_DECIMAL:
             # No last decimal to keep to, and rounding could leave the observed range.
             whole, _, decimals = repr(size).partition(".")
         else:
             whole, _, decimals = f"{size:.{self.decimals}f}".partition(".")
         return whole, decimals
+
+    def _with_power(self, size: float) -> tuple[str, str]:
+        """Whole part and decimals, and behind them the power of ten."""
+        number, _, power = f"{size:.{self.significant - 1}e}".partition("e")
+        whole, _, decimals = number.partition(".")
+        decimals = decimals if self.padded else decimals.rstrip("0")
+        sign = "-" if power.startswith("-") else self.exponent[1:].rstrip("0")
+        zeros = self.exponent.count("0")
+        written = f"{self.exponent[0]}{sign}{abs(int(power)):0{zeros}d}"
+        return (whole, decimals + written) if decimals else (whole + written, "")
 
     def _letter(self, size: float) -> str:
         """What a number of this size is written with."""
@@ -205,9 +235,13 @@ def number_text(cells: pl.Series, mark: str, markers: tuple[str, ...], unit: str
     letter = parts.struct.field(_LETTERS)
     letters = sorted(letter.drop_nulls().unique().to_list(), key=lambda found: (POWERS[found.strip()], found))
     written = number.filter(letter.is_not_null()) if letters else number
-    decimals = [len(part) for part in written.str.extract(rf"[{mark}](\d*)", 1).fill_null("").to_list()]
+    decimals = [len(part) for part in written.str.extract(rf"[{mark}]([0-9]*)", 1).fill_null("").to_list()]
     everything, alone = (int(parts.struct.field(name).is_not_null().sum()) for name in (_ALL, _ALONE))
-    bare = number.filter(letter.is_null())
+    outer, inner = parts.struct.field(_SIGN_1), parts.struct.field(_SIGN_2)
+    signs = outer + inner
+    below = signs.is_in(["-", "−"])
+    above = signs.filter(number.str.contains("[1-9]") & ~below)
+    bare, powers = number.filter(letter.is_null()), bool(number.str.contains("[eE]").any())
     lettered = "all" if not len(bare) else "but 0" if bool(bare.str.contains(r"^[0.,]+$").all()) else ""
     return NumberText(
         markers=markers,
@@ -217,9 +251,33 @@ def number_text(cells: pl.Series, mark: str, markers: tuple[str, ...], unit: str
         suffix=usual(parts.struct.field(_SUFFIX)),
         decimals=max(decimals),
         padded=min(decimals) == max(decimals) > 0,
-        powers=bool(number.str.contains("[eE]").any()),
+        powers=powers,
+        significant=_significant(number) if powers else 0,
+        exponent=_exponent(number),
         unit=unit,
         brackets="" if not everything + alone else "all" if everything >= alone else "number",
+        minus=usual(signs.filter(below)) if below.any() else "-",
+        plus="+" if len(above) and bool((above == "+").all()) else "",
+        inside=bool((inner != "").any()) and not bool((outer != "").any()),
         letters=tuple(letters),
         lettered=lettered if letters else "",
     )
+
+
+def _significant(numbers: pl.Series) -> int:
+    """Digits of a number at most, without zeros before and power behind."""
+    written = numbers.str.replace(_EXPONENT, "").str.replace_all(r"^[0\D]+|\D", "")
+    return max(1, *(len(digits) for digits in written.to_list()))
+
+
+def _exponent(numbers: pl.Series) -> str:
+    """How the power of ten is written where each number has one: letter, plus sign and zeros that most or all share."""
+    found = numbers.str.extract(rf"({_EXPONENT})", 1)
+    if found.null_count():
+        return ""
+    written: list[str] = found.to_list()
+    # The sign of what is not negative; without any such, as Python has it.
+    raised = [power for power in written if "-" not in power]
+    plus = "+" if 2 * sum("+" in power for power in raised) >= len(raised) else ""
+    letter = "E" if 2 * sum(power[0] == "E" for power in written) > len(written) else "e"
+    return letter + plus + "0" * min(len(power[1:].lstrip("+-")) for power in written)

@@ -145,9 +145,9 @@ class Reading:
     def _add_digits(self, cells: pl.Series) -> int:
         """Look at codes and long numbers; answer how many cells are digits alone."""
         stripped = cells.str.strip_chars()
-        digits = int(stripped.str.contains(r"^\d+$").sum())
+        digits = int(stripped.str.contains(r"^[0-9]+$").sum())
         self.whole += digits
-        self.zero_led += int(stripped.str.contains(r"^0\d+$").sum())
+        self.zero_led += int(stripped.str.contains(r"^0[0-9]+$").sum())
         self.long = self.long or bool((stripped.str.len_chars() > 18).any())
         return digits
 

@@ -70,7 +70,8 @@ class Scale:
         measure = self.to_index(value) if self.grid else value
         if self.log:
             # Below the support of the logarithm the density is zero: far out in the tail stands for it.
-            measure = np.log(np.maximum(measure + self.shift, self._floor))
+            with np.errstate(divide="ignore"):  # of an atom at zero, which is asked for no value
+                measure = np.log(np.maximum(measure + self.shift, self._floor))
         return (measure - self.mean) / self.scale
 
     def from_coordinate(self, coordinate: Number) -> Number:

@@ -111,7 +111,8 @@ class Summary:
         self.mean += delta * (new / self.count) * self.size
         self.low = min(self.low, float(value.min()))
         self.high = max(self.high, float(value.max()))
-        steps = np.diff(value if self.last is None else np.concatenate([[self.last], value]))
+        with np.errstate(over="ignore"):  # between the ends of what a float holds
+            steps = np.diff(value if self.last is None else np.concatenate([[self.last], value]))
         self.consecutive = self.consecutive and bool(np.all(steps == 1.0))
         self.last = float(value[-1])
         # An even sample over the file, in file order, for what moments alone cannot tell.

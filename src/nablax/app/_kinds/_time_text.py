@@ -11,32 +11,35 @@ from ._spelling import AbstractSpelling
 
 # Shape of the text to the format that reads it; day first before month first where both may be meant.
 _DATES = [
-    *((rf"\d{{4}}{m}\d{{1,2}}{m}\d{{1,2}}", f"%Y{s}%m{s}%d") for m, s in (("-", "-"), ("/", "/"), (r"\.", "."))),
     *(
-        (rf"\d{{1,2}}{m}\d{{1,2}}{m}{digits}", order.format(s=s, year=year))
+        (rf"[0-9]{{4}}{m}[0-9]{{1,2}}{m}[0-9]{{1,2}}", f"%Y{s}%m{s}%d")
+        for m, s in (("-", "-"), ("/", "/"), (r"\.", "."))
+    ),
+    *(
+        (rf"[0-9]{{1,2}}{m}[0-9]{{1,2}}{m}{digits}", order.format(s=s, year=year))
         for m, s in ((r"\.", "."), ("/", "/"), ("-", "-"))
-        for digits, year in ((r"\d{4}", "%Y"), (r"\d{2}", "%y"))
+        for digits, year in ((r"[0-9]{4}", "%Y"), (r"[0-9]{2}", "%y"))
         for order in ("%d{s}%m{s}{year}", "%m{s}%d{s}{year}")
     ),
     *(
-        (rf"\d{{1,2}}{s}{letters}{s}\d{{4}}", f"%d{s}{month}{s}%Y")
+        (rf"[0-9]{{1,2}}{s}{letters}{s}[0-9]{{4}}", f"%d{s}{month}{s}%Y")
         for s in (" ", "-")
         for letters, month in ((r"[A-Za-z]{3}", "%b"), (r"[A-Za-z]{3,9}", "%B"))
     ),
     *(
-        (rf"{letters} \d{{1,2}}, \d{{4}}", f"{month} %d, %Y")
+        (rf"{letters} [0-9]{{1,2}}, [0-9]{{4}}", f"{month} %d, %Y")
         for letters, month in ((r"[A-Za-z]{3}", "%b"), (r"[A-Za-z]{3,9}", "%B"))
     ),
-    (r"(?:19|20)\d{6}", "%Y%m%d"),
+    (r"(?:19|20)[0-9]{6}", "%Y%m%d"),
 ]
 _CLOCKS = [
-    (r"\d{1,2}:\d{2}", "%H:%M"),
-    (r"\d{1,2}:\d{2}:\d{2}", "%H:%M:%S"),
-    (r"\d{1,2}:\d{2}:\d{2}(?:\.\d{1,9})?", "%H:%M:%S%.f"),
-    (r"\d{1,2}:\d{2} [AaPp][Mm]", "%I:%M %p"),
-    (r"\d{1,2}:\d{2}:\d{2} [AaPp][Mm]", "%I:%M:%S %p"),
+    (r"[0-9]{1,2}:[0-9]{2}", "%H:%M"),
+    (r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}", "%H:%M:%S"),
+    (r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?", "%H:%M:%S%.f"),
+    (r"[0-9]{1,2}:[0-9]{2} [AaPp][Mm]", "%I:%M %p"),
+    (r"[0-9]{1,2}:[0-9]{2}:[0-9]{2} [AaPp][Mm]", "%I:%M:%S %p"),
 ]
-_ZONES = [("", ""), ("Z", "Z"), (r" ?[+-]\d{2}:?\d{2}", "%z"), (" UTC", " UTC")]
+_ZONES = [("", ""), ("Z", "Z"), (r" ?[+-][0-9]{2}:?[0-9]{2}", "%z"), (" UTC", " UTC")]
 SHAPES: dict[str, str] = {
     **{form: shape for shape, form in _DATES},
     **{
@@ -56,12 +59,14 @@ class TimeText(AbstractSpelling):
     Attributes:
         format: in the letters of ``strftime``.
         bare: whether days and months below ten are written without a zero.
-        fraction: digits after the second.
+        fraction: digits after the second at most.
+        padded: whether each second has just so many.
     """
 
     format: str = "%Y-%m-%d"
     bare: bool = False
     fraction: int = 0
+    padded: bool = True
 
     word: ClassVar[str] = "time"
 
@@ -77,11 +82,18 @@ class TimeText(AbstractSpelling):
     def write(self, cells: pl.Series) -> pl.Series:
         """Dates or times as text, in the column's own way."""
         form = self.format.replace("%z", "+00:00")
-        form = form.replace("%.f", f"%.{self.fraction}f" if self.fraction in (3, 6, 9) else "%.f")
+        form = form.replace("%.f", "%.9f")
         if self.bare:
             for letter in "dmHI":
                 form = form.replace(f"%{letter}", f"%-{letter}")
-        return cells.dt.to_string(form)
+        text = cells.dt.to_string(form)
+        if "%.9f" not in form:
+            return text
+        text = text.str.replace(rf"(:[0-9]{{2}}\.[0-9]{{{self.fraction}}})[0-9]*", "$1")
+        if self.padded:
+            return text
+        shorter = text.str.replace(r"(:[0-9]{2}\.[0-9]*?)0+($|\D)", "$1$2")
+        return shorter.str.replace(r"(:[0-9]{2})\.($|\D)", "$1$2")
 
 
 def dtype_of(form: str) -> pl.Date | pl.Datetime | pl.Time:
@@ -139,7 +151,8 @@ def time_text(cells: pl.Series, form: str, markers: tuple[str, ...]) -> TimeText
     Returns:
         The spelling.
     """
-    bare = cells.str.contains(r"(?:^|[^\d])\d(?:[^\d]|$)").any()
-    fraction = cells.str.extract(r"\.(\d+)(?:\D|$)", 1).str.len_chars() if "%.f" in form else pl.Series([0])
-    digits = 0 if fraction.max() is None else int(fraction.max())  # type: ignore[arg-type]
-    return TimeText(markers=markers, format=form, bare=bool(bare), fraction=digits)
+    seconds = r"(:[0-9]{2})\.([0-9]+)"
+    bare = cells.str.replace(seconds, "$1").str.contains(r"(?:^|[^0-9])[0-9](?:[^0-9]|$)").any()
+    digits = cells.str.extract(seconds, 2).str.len_chars().fill_null(0).to_list() if "%.f" in form else [0]
+    padded = min(digits) == max(digits)
+    return TimeText(markers=markers, format=form, bare=bool(bare), fraction=max(digits), padded=padded)
