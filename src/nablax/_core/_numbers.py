@@ -1,9 +1,11 @@
-"""Settings that are one real number within bounds."""
+"""Settings that are one real number within bounds, and labels, a whole number for each row."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from ._checks import check_shape, described
 from ._errors import fault
@@ -46,3 +48,30 @@ def check_number(
     if not inside:
         got = described(value) if not real else f"{float(value):g}"
         raise fault(expected=f"{what}, a finite number{' ' * bool(words)}{words}", got=got, fix=fix)
+
+
+def check_labels(value: Any, rows: int, *, classes: int | None = None, fix: str = "") -> Int[Array, " rows"]:
+    """The class of each row, by number; of what is traced only shape and dtype are looked at.
+
+    Args:
+        value: what came.
+        rows: how many there are to be.
+        classes: how many to choose among, by default any number.
+        fix: what the user can do, by default told from what is wrong.
+
+    Returns:
+        The labels as an array of JAX.
+
+    Raises:
+        ValueError: another shape, numbers that are not whole, or one that is no class.
+    """
+    labels = check_shape(value, (rows,), what="labels", fix=fix or "Give one class a row.")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise fault(
+            expected="labels of whole numbers", got=described(labels), fix=fix or "Number the classes from 0: ints."
+        )
+    if classes is not None and not isinstance(labels, jax.core.Tracer):
+        numbers = np.asarray(labels)
+        if outside := [int(one) for one in numbers if not 0 <= one < classes]:
+            raise fault(expected=f"labels from 0 to {classes - 1}", got=str(outside[0]), fix=fix or "Count from 0.")
+    return labels
