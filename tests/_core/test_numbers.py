@@ -47,6 +47,10 @@ def test_bounds_are_in_or_out_as_said_and_traced_numbers_have_a_shape_alone():
     assert traced(-1.0) == -1
     with pytest.raises(ValueError, match=r"rate of shape \[\], got f32\[2\]"):
         traced(jnp.ones(2))
+    # What is known in the midst of a trace is looked at.
+    known = jnp.float32(-1)
+    with pytest.raises(ValueError, match="expected rate, a finite number above 0, got -1"):
+        jax.jit(lambda x: (check_number(known, what="rate", above=0, fix=""), x))(1.0)
 
 
 def test_labels_are_whole_numbers_of_classes():

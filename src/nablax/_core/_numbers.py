@@ -1,5 +1,6 @@
 """Settings that are one real number within bounds, and labels, a whole number for each row."""
 
+import math
 from typing import Any
 
 import jax
@@ -38,26 +39,21 @@ def check_number(
     check_shape(value, (), what=what, fix=fix)
     if isinstance(value, jax.core.Tracer):
         return
-    real = np.isrealobj(value) and not isinstance(value, bool)
-    inside = real and (
-        np.isfinite(float(value))
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-    if not inside:
-        got = described(value) if not real else f"{float(value):g}"
-        raise fault(expected=f"{what}, a finite number{' ' * bool(words)}{words}", got=got, fix=fix)
+    # By Python's number: in the midst of a trace JAX's comparisons would be traced, of what is known too.
+    number = float(value) if np.isrealobj(value) and not isinstance(value, bool) else math.nan
+    inside = (least is None or number >= least) and (above is None or number > above)
+    if not (math.isfinite(number) and inside and (below is None or number < below)):
+        got = described(value) if isinstance(value, bool) or not np.isrealobj(value) else f"{number:g}"
+        raise fault(expected=f"{what}, a finite number {words}".rstrip(), got=got, fix=fix)
 
 
-def check_labels(value: Any, rows: int, *, classes: int | None = None, fix: str = "") -> Int[Array, " rows"]:
+def check_labels(value: Any, rows: int, *, classes: int | None = None) -> Int[Array, " rows"]:
     """The class of each row, by number; of what is traced only shape and dtype are looked at.
 
     Args:
         value: what came.
         rows: how many there are to be.
         classes: how many to choose among, by default any number.
-        fix: what the user can do, by default told from what is wrong.
 
     Returns:
         The labels as an array of JAX.
@@ -65,13 +61,11 @@ def check_labels(value: Any, rows: int, *, classes: int | None = None, fix: str 
     Raises:
         ValueError: another shape, numbers that are not whole, or one that is no class.
     """
-    labels = check_shape(value, (rows,), what="labels", fix=fix or "Give one class a row.")
+    labels = check_shape(value, (rows,), what="labels", fix="Give one class a row.")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise fault(
-            expected="labels of whole numbers", got=described(labels), fix=fix or "Number the classes from 0: ints."
-        )
+        raise fault(expected="labels of whole numbers", got=described(labels), fix="Number the classes from 0.")
     if classes is not None and not isinstance(labels, jax.core.Tracer):
         numbers = np.asarray(labels)
         if outside := [int(one) for one in numbers if not 0 <= one < classes]:
-            raise fault(expected=f"labels from 0 to {classes - 1}", got=str(outside[0]), fix=fix or "Count from 0.")
+            raise fault(expected=f"labels from 0 to {classes - 1}", got=str(outside[0]), fix="Count from 0.")
     return labels

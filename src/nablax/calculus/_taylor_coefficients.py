@@ -56,7 +56,7 @@ def taylor_coefficients(
     """
     order = check_count(order, what="order")
     if mode not in ("jet", "nested"):
-        raise fault(expected="mode 'jet' or 'nested'", got=repr(mode), fix='"nested" always works, in longer.')
+        raise fault(expected="mode 'jet' or 'nested'", got=repr(mode), fix='"nested" always works, and takes longer.')
 
     def coefficients(y: PyTree, direction: PyTree, *args: PyTree) -> PyTree:
         def curve(s: Float[Array, ""]) -> PyTree:

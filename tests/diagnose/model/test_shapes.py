@@ -87,7 +87,7 @@ def test_a_score_of_another_shape_is_refused():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (jnp.ones(6), r"labels of whole numbers, got f32\[6\]\. Number the classes"),
+        (jnp.ones(6), r"labels of whole numbers, got f32\[6\]\. Number the classes from 0"),
         (jnp.ones(5, int), "leading axis|labels of shape"),
         (jnp.ones((6, 1), int), r"labels of shape \[6\], got i32\[6,1\]"),
         (jnp.arange(6), "labels from 0 to 3, got 4. Count from 0"),
@@ -97,6 +97,11 @@ def test_a_score_of_another_shape_is_refused():
 def test_labels_are_whole_numbers_one_a_sample(labels, message):
     with pytest.raises(ValueError, match=message):
         diagnose.smoothgrad(lambda x: x, XS, labels, key=KEY)
+
+
+def test_labels_of_a_layers_maps_are_whole_numbers():
+    with pytest.raises(ValueError, match=r"labels of whole numbers, got f32\[6\]"):
+        diagnose.normgrad(lambda x: jnp.outer(x, x), lambda hidden: jnp.sum(hidden, axis=0), XS, jnp.ones(6))
 
 
 def test_images_and_their_deformations_fit_together():

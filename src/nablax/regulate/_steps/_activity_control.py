@@ -96,10 +96,9 @@ def activity_control(
         )
     check_floats(target, what="targets", fix="Pass the mean magnitude of each unit's activity, as arrays.")
     for goal in jax.tree.leaves(target):
-        if not isinstance(goal, jax.core.Tracer) and not np.all(np.isfinite(goal) & (np.asarray(goal) >= 0)):
-            raise fault(
-                expected="targets of 0 or more, finite", got=str(np.asarray(goal)), fix="They are mean magnitudes."
-            )
+        known = None if isinstance(goal, jax.core.Tracer) else np.asarray(goal, np.float64)
+        if known is not None and not np.all(np.isfinite(known) & (known >= 0)):
+            raise fault(expected="targets of 0 or more, finite", got=str(known), fix="They are mean magnitudes.")
     rates = tuple(-math.expm1(-1 / constant) for constant in time_constants)
     if sum(rates) > 1:
         raise fault(
