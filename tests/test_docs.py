@@ -336,3 +336,54 @@ def test_the_site_fetches_nothing_from_elsewhere_and_lists_what_is_made(monkeypa
     listed = re.findall(r"'((?:reference|papers)/[\w/]+\.md)'", str(config.nav))
     made = [*reference.pages(), *(path for path in papers.pages() if path.count("/") == 1)]
     assert sorted(listed) == sorted(made)
+
+
+def declared(css, selector):
+    """What style sheets declare for a selector, of all rules the last word."""
+    found = {}
+    for selectors, body in re.findall(r"([^{}]+)\{([^{}]*)\}", re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)):
+        if selector in [one.strip() for one in re.split(r",(?![^(]*\))", selectors)]:
+            pairs = (declaration.partition(":") for declaration in body.split(";") if ":" in declaration)
+            found |= {name.strip(): value.strip() for name, _, value in pairs}
+    return found
+
+
+def test_a_table_wider_than_its_column_scrolls_and_is_never_cut_off():
+    """The theme puts a scroller round every table without a class; before its script has run the table is its own."""
+    import material
+
+    (theme,) = Path(material.__file__).parent.rglob("assets/stylesheets/main.*.min.css")
+    ours = (ROOT / "docs/assets/site.css").read_text()
+    sheets = theme.read_text() + ours  # in the order in which pages link them
+    assert declared(sheets, ".md-typeset__scrollwrap")["overflow-x"] == "auto"
+    table = declared(sheets, ".md-typeset table:not([class])")
+    assert table["overflow"] == "auto" and table["max-width"] == "100%"
+    for selectors in re.findall(r"([^{}]+)\{[^{}]*overflow(?:-x)?: *hidden", ours):
+        assert "table" not in selectors
+    # A table that bears a class would have no scroller.
+    pages = reference.pages() | papers.pages()
+    pages |= {str(path): path.read_text() for path in (*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"))}
+    assert not [path for path, text in pages.items() if re.search(r"<table[^>]*\sclass", text)]
+    assert "class" not in label_cells(
+        "<table><tr>" + 9 * "<th>a</th>" + "</tr><tr>" + 9 * "<td>1</td>" + "</tr></table>"
+    )
+
+
+def test_the_widest_tables_stand_close_enough_for_the_column_of_text():
+    """Between its edges a table of ten columns has 720 pixels of a laptop's, a rem being twenty (measured in Chromium)."""
+    ours = (ROOT / "docs/assets/site.css").read_text()
+    selector = ".md-typeset table:not([class]):has(th:nth-child(7))"
+    em = 20 * float(declared(ours, selector)["font-size"].removesuffix("rem"))
+    beside = 2 * em * float(declared(ours, f"{selector} :is(th, td)")["padding"].split()[1].removesuffix("em"))
+    widest = []
+    for path in ROOT.glob("docs/guides/*.md"):
+        for table in re.findall(r"(?:^\|.*\|\n)+", path.read_text(), flags=re.MULTILINE):
+            rows = [row.strip("|\n").replace("\\*", "*").split(" | ") for row in table.splitlines(keepends=True)]
+            if len(rows[0]) < 7:
+                continue
+            # What is not broken: words, and the name in code that a row begins with.
+            pieces = [
+                [max(re.findall(r"^ *`[^`]*`|[^\s–-]+[–-]?", cell) or [""], key=len) for cell in row] for row in rows
+            ]
+            widest.append(sum(max(map(len, column)) * 0.6 * em + beside for column in zip(*pieces)))
+    assert len(widest) >= 9 and max(widest) < 720

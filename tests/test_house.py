@@ -47,26 +47,74 @@ FILES = files()
 FOLDERS = {module_of(path) for path in SOURCE.rglob("__init__.py")}
 
 
-def imports(source: str, module: Module, folders=FOLDERS):
-    """Every name of this package that a module imports, those inside functions included, as (from, name)."""
+_BY_NAME = ("import_module", "__import__")
+# Those that import what is named while they run: the rooms, an extra's package, a paper's own file.
+IMPORT_BY_NAME = {("nablax",), ("nablax", "_core", "_errors"), ("nablax", "papers", "_catalogue")}
+
+
+def imports(source: str, module: Module, known=FILES, folders=FOLDERS):
+    """Every name of this package that a module takes from another, wherever and however, as (from, name).
+
+    By a statement; by an attribute of a module that it imported, such as ``nablax.app.main``; by ``import_module``.
+    """
     package = module if module in folders else module[:-1]
-    for node in ast.walk(ast.parse(source)):
+    bound: dict[str, Module] = {}
+    nodes = list(ast.walk(ast.parse(source)))
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 name = tuple(alias.name.split("."))
                 if name[0] == "nablax":
+                    bound[alias.asname or "nablax"] = name if alias.asname else ("nablax",)
                     yield name, None
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             origin = base + tuple((node.module or "").split(".")) if node.module else base
             if origin[:1] == ("nablax",):
                 for alias in node.names:
+                    if (*origin, alias.name) in known:
+                        bound[alias.asname or alias.name] = (*origin, alias.name)
                     yield origin, alias.name
+        elif isinstance(node, ast.Call) and _called(node) in _BY_NAME:
+            name = named_module(node, package)
+            if name[:1] == ("nablax",):
+                yield name, None
+    for node in nodes:
+        parts = _chain(node)
+        if len(parts) > 1 and parts[0] in bound:
+            full = (*bound[parts[0]], *parts[1:])
+            # What comes after a name that is no module is an attribute of an object.
+            end = next((n for n in range(len(bound[parts[0]]), len(full)) if full[: n + 1] not in known), len(full) - 1)
+            yield full[:end], full[end]
+
+
+def named_module(call: ast.Call, package: Module) -> Module:
+    """What ``import_module`` or ``__import__`` is given, "?" where that is known only when it runs."""
+    words = [argument.value if isinstance(argument, ast.Constant) else "?" for argument in call.args]
+    words += [word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)]
+    path = str(words[0]) if words else "?"
+    if not path.startswith("."):
+        return tuple(path.split("."))
+    base = tuple(words[1].split(".")) if len(words) > 1 and words[1] != "?" else package
+    dots = len(path) - len(path.lstrip("."))
+    return (*base[: len(base) - dots + 1], *path.lstrip(".").split("."))
+
+
+def _called(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def _chain(node: ast.AST) -> Module:
+    """``a.b.c`` as its parts; empty for anything else."""
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    before = _chain(node.value) if isinstance(node, ast.Attribute) else ()
+    return (*before, node.attr) if before else ()
 
 
 def targets(source: str, module: Module, known=FILES, folders=FOLDERS):
     """The files that a module imports: the one that a name comes from, or the one that it is."""
-    for origin, name in imports(source, module, folders):
+    for origin, name in imports(source, module, known, folders):
         itself = () if name is None else (*origin, name)
         yield itself if itself in known else origin
 
@@ -74,6 +122,9 @@ def targets(source: str, module: Module, known=FILES, folders=FOLDERS):
 def violations(source: str, module: Module):
     """Imports that do not go down, and private names of other rooms."""
     here = module[1] if len(module) > 1 and module[1] in FLOOR else None
+    for node in ast.walk(ast.parse(source)) if module not in IMPORT_BY_NAME else ():
+        if isinstance(node, ast.Call) and _called(node) in _BY_NAME and named_module(node, module) == ("?",):
+            yield f"{'.'.join(module)} imports what cannot be read off it"
     for origin, name in imports(source, module):
         full = origin if name is None else (*origin, name)
         room = full[1] if len(full) > 1 else None
@@ -97,23 +148,25 @@ def circle(graph):
 
 
 def file_graph(known=FILES, folders=FOLDERS):
-    """File → files it imports. A package's own ``__init__`` only lists names and is not counted as one of them."""
-    graph = {}
-    for module, text in known.items():
-        if module not in folders:
-            graph[module] = {t for t in targets(text, module, known, folders) if t in known and t not in folders}
-    return graph
+    """File → files it imports. A package's ``__init__`` is one of them, for what is imported through it."""
+    return {
+        module: {t for t in targets(text, module, known, folders) if t in known and t != module}
+        for module, text in known.items()
+    }
 
 
 def chamber_graph(room: str, known=FILES, folders=FOLDERS):
-    """Chamber → chambers of the same room that its files import."""
+    """Chamber → chambers of the same room that its files import, and the room's ``__init__``, which imports them."""
+    chambers = {folder for folder in folders if len(folder) == 3}
+
+    def chamber(module: Module) -> Module | None:
+        return module[:3] if module[:3] in chambers else module if module == ("nablax", room) else None
+
     graph = {}
     for module, imported in file_graph(known, folders).items():
-        if module[1] == room and len(module) > 3:
-            here = module[:3]
-            graph.setdefault(here, set()).update(
-                t[:3] for t in imported if t[1] == room and len(t) > 3 and t[:3] != here
-            )
+        if module[1:2] == (room,) and (here := chamber(module)):
+            there = {chamber(t) for t in imported if t[1:2] == (room,)}
+            graph.setdefault(here, set()).update(there - {here, None})
     return graph
 
 
@@ -167,11 +220,27 @@ def test_a_chamber_is_a_folder_that_says_what_it_is():
         "from ... import diagnose",
         "from ...calculus._lanczos import lanczos",
         "from ...calculus import _lanczos",
+        "import nablax\nnablax.app.main",
+        "import nablax.spaces\ndef f():\n    return nablax.app._cli.run()",
+        "import nablax as house\nhouse.transport.Linear()",
+        "from ... import calculus\ncalculus._lanczos.lanczos",
+        "from ... import calculus as c\nc._lanczos",
+        "import importlib\nimportlib.import_module('nablax.app')",
+        "from importlib import import_module\nimport_module('.app', 'nablax')",
+        "from importlib import import_module\nimport_module('nablax.calculus._lanczos').lanczos",
+        "import importlib\nimportlib.import_module('...app', __package__)",
+        "import importlib\nimportlib.import_module(name='nablax.app')",
+        "__import__('nablax.app')",
+        "import importlib\nimportlib.import_module(f'nablax.{room}')",
     ],
 )
 def test_the_rule_catches_an_upward_or_a_private_import(line):
     assert list(violations(line, ("nablax", "fields", "_chamber", "_mlp")))
-    sound = "from ...calculus import jvp\nfrom ..._core import fault\nfrom .._mlp import MLP"
+    sound = (
+        "from ...calculus import jvp\nfrom ..._core import fault\nfrom .._mlp import MLP\nfrom ... import calculus\n"
+        "import importlib\nimport nablax.spaces\ncalculus.jvp.__name__, calculus.jvp._private, nablax.spaces.Sphere\n"
+        "importlib.import_module('jax.numpy'), importlib.import_module('nablax.spaces')"
+    )
     assert not list(violations(sound, ("nablax", "fields", "_chamber", "_mlp")))
 
 
@@ -179,16 +248,24 @@ def test_sideways_imports_are_caught():
     assert list(violations("from ..regulate import pcgrad", ("nablax", "estimate", "_x")))
 
 
-def test_circles_are_caught_through_type_checking_and_function_bodies(tmp_path):
+def planted(folder, texts):
+    """Files and folders of a package of one room with two chambers, and these texts by path."""
     for name in ("", "room", "room/_a", "room/_b"):
-        (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / "__init__.py").write_text('"""Says."""')
-    (tmp_path / "room/_a/_one.py").write_text("def f():\n    from .._b._two import g")
-    (tmp_path / "room/_b/_two.py").write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .._a import _one"
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "__init__.py").write_text('"""Says."""')
+    for name, text in texts.items():
+        (folder / "room" / name).write_text(text)
+    return files(folder), {module_of(path, folder) for path in folder.rglob("__init__.py")}
+
+
+def test_circles_are_caught_through_type_checking_and_function_bodies(tmp_path):
+    known, folders = planted(
+        tmp_path,
+        {
+            "_a/_one.py": "def f():\n    from .._b._two import g",
+            "_b/_two.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .._a import _one",
+        },
     )
-    known = files(tmp_path)
-    folders = {module_of(path, tmp_path) for path in tmp_path.rglob("__init__.py")}
     assert circle(file_graph(known, folders)) and circle(chamber_graph("room", known, folders))
     (tmp_path / "room/_b/_two.py").write_text("")
     assert circle(file_graph(files(tmp_path), folders)) is None
@@ -196,6 +273,40 @@ def test_circles_are_caught_through_type_checking_and_function_bodies(tmp_path):
     (tmp_path / "room/_b/_three.py").write_text("from .._a import _four")
     (tmp_path / "room/_a/_four.py").write_text("")
     assert circle(file_graph(files(tmp_path), folders)) is None
+    assert circle(chamber_graph("room", files(tmp_path), folders))
+
+
+def test_circles_through_an_init_are_caught(tmp_path):
+    # A file takes from its room what the room's own listing makes of the file.
+    known, folders = planted(
+        tmp_path,
+        {"__init__.py": "from ._table import Table\ndef run(): ...", "_table.py": "def f():\n    from . import run"},
+    )
+    assert circle(file_graph(known, folders))
+    (tmp_path / "room/_table.py").write_text("")
+    assert circle(file_graph(files(tmp_path), folders)) is None
+
+
+@pytest.mark.parametrize(
+    "back", ["from .._b import g", "from ... import room\nroom._b.g", "import nablax\nnablax.room._b.g"]
+)
+def test_a_chamber_that_lists_its_names_counts(tmp_path, back):
+    known, folders = planted(
+        tmp_path, {"_b/__init__.py": "from ._two import g", "_b/_two.py": "", "_a/_one.py": back, "_a/_four.py": ""}
+    )
+    assert circle(file_graph(known, folders)) is None and circle(chamber_graph("room", known, folders)) is None
+    (tmp_path / "room/_b/_three.py").write_text("from .._a import _four")
+    known = files(tmp_path)
+    assert circle(file_graph(known, folders)) is None and circle(chamber_graph("room", known, folders))
+
+
+def test_a_chamber_that_takes_from_its_room_is_in_a_circle(tmp_path):
+    known, folders = planted(
+        tmp_path, {"__init__.py": "from ._b._two import g", "_b/_two.py": "", "_a/_one.py": "from .. import g"}
+    )
+    assert circle(chamber_graph("room", known, folders)) is None
+    (tmp_path / "room/__init__.py").write_text("from ._b._two import g\nfrom ._a._four import h")
+    (tmp_path / "room/_a/_four.py").write_text("")
     assert circle(chamber_graph("room", files(tmp_path), folders))
 
 

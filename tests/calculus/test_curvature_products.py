@@ -118,3 +118,16 @@ def test_faults():
         fisher_product(jnp.sum)(jnp.ones(2), jnp.ones(2))
     with pytest.raises(ValueError, match="inexact leaves of the parameters"):
         hessian_product(jnp.sum)(jnp.ones(2), {"a": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 1), (1, 3), ()])
+def test_a_direction_of_another_shape_is_refused(shape):
+    """Each broadcasts against three parameters somewhere, or fails in JAX's words."""
+    products = (
+        hessian_product(lambda p: jnp.sum(p**2)),
+        gauss_newton_product(lambda p: p, lambda outputs: jnp.sum(outputs**2)),
+        fisher_product(lambda p: p),
+    )
+    for product in products:
+        with pytest.raises(ValueError, match=r"a direction that is shaped like f32\[3\], got f32\[.*jax\.vmap"):
+            product(jnp.ones(3), jnp.ones(shape))

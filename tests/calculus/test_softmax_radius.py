@@ -86,3 +86,6 @@ def test_other_leaves_of_the_direction_are_ignored():
         np.testing.assert_allclose(softmax_radius(logits)(params, direction, x).radius, np.pi / 2, rtol=1e-6)
     with pytest.raises(ValueError, match="inexact leaves of the parameters"):
         softmax_radius(logits)(params, {"w": None, "n": None, "name": None}, x)
+    for shape in ((1,), (), (2, 1)):
+        with pytest.raises(ValueError, match=r"a direction that is shaped like .*f32\[2\].*, got .*Give it one number"):
+            softmax_radius(logits)(params, {"w": jnp.ones(shape), "n": None, "name": None}, x)

@@ -75,5 +75,8 @@ def test_breakdown_leaves_no_weight_on_what_was_not_seen(key):
 
 
 def test_faults(key):
-    with pytest.raises(ValueError, match="at least one probe"):
-        spectral_density(lambda v: v, jnp.ones(3), probes=0, key=key)
+    for name, value in (("probes", 0), ("probes", 2.0), ("steps", 0), ("steps", 8.5)):
+        with pytest.raises(ValueError, match=f"expected {name} as a whole number, at least 1, got {value}"):
+            spectral_density(lambda v: v, jnp.ones(3), key=key, **{name: value})
+    with pytest.raises(ValueError, match=r"expected key: a random key, got 3\. Pass jax\.random\.key\(0\)"):
+        spectral_density(lambda v: v, jnp.ones(3), key=3)

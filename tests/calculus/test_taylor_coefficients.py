@@ -61,5 +61,8 @@ def test_a_primitive_without_a_rule_is_said_and_the_other_mode_has_it():
             taylor_coefficients(function, order=2)(jnp.array(1.0), jnp.array(1.0))
     ours = taylor_coefficients(jax.nn.softplus, order=2, mode="nested")(jnp.array(0.0), jnp.array(1.0))
     np.testing.assert_allclose(ours, [math.log(2), 0.5, 0.125], atol=1e-6)
-    with pytest.raises(ValueError, match="order ≥ 1"):
-        taylor_coefficients(jnp.sin, order=0)
+    for order in (0, 2.5, "2"):
+        with pytest.raises(ValueError, match="expected order as a whole number, at least 1, got"):
+            taylor_coefficients(jnp.sin, order=order)
+    with pytest.raises(ValueError, match="expected mode 'jet' or 'nested', got 'forward'"):
+        taylor_coefficients(jnp.sin, order=2, mode="forward")

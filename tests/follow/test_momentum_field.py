@@ -113,5 +113,18 @@ def test_trees_and_what_is_refused():
         field(0.0, (tree, jnp.ones(2)), None)
     with pytest.raises(ValueError, match="a gradient that is shaped like"):
         momentum_field(lambda x: jnp.sum(x), rate=0.01, momentum=0.9)(0.0, (jnp.ones(2), jnp.ones(2)), None)
-    with pytest.raises(ValueError, match="rate, one number, of shape"):
+    with pytest.raises(ValueError, match=r"rate of shape \[\], got f32\[2\]"):
         momentum_field(lambda x: x, rate=jnp.ones(2), momentum=0.9)
+    for given, words in (
+        ({"rate": -1.0}, "expected rate, a finite number above 0, got -1"),
+        ({"rate": 0.0}, "expected rate, a finite number above 0, got 0"),
+        ({"momentum": 2.0}, "expected momentum, a finite number at least 0 and below 1, got 2"),
+        ({"momentum": -0.1}, "expected momentum, a finite number at least 0 and below 1, got -0.1"),
+        ({"lookahead": jnp.nan}, "expected lookahead, a finite number, got nan"),
+        ({"lookahead": "0.9"}, r"expected lookahead of shape \[\], got a str"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            momentum_field(lambda x: x, **{"rate": 0.01, "momentum": 0.9} | given)
+    # Of numbers that are traced only the shape is known.
+    moved = jax.jit(lambda rate: momentum_field(lambda x: x, rate=rate, momentum=0.5)(0.0, (1.0, 1.0), None))
+    assert moved(0.01)[0] == 1.0

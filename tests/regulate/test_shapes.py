@@ -124,3 +124,18 @@ def test_an_aggregator_stands_before_wrappers_and_not_in_them(wrap, name):
     for _ in range(3):
         updates, state = jax.jit(before.update)(stack, state, params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda key: regulate.pcgrad(key=key),
+        lambda key: regulate.gradvac(objectives=2, key=key),
+        lambda key: regulate.graddrop(key=key),
+        lambda key: regulate.pcgrad_weights(jnp.eye(2), key=key),
+    ],
+)
+def test_a_seed_is_no_key_of_an_aggregator(make):
+    for seed in (0, 1.0, jnp.arange(2)):
+        with pytest.raises(ValueError, match=r"key: a random key, got .*Pass jax\.random\.key\(0\)"):
+            make(seed)

@@ -20,6 +20,7 @@ from nablax.transport import (
     VariancePreserving,
     class_aware_coupling,
     complete,
+    constant_step_guidance,
     coupled_batches,
     denoising_score_matching,
     flow_matching,
@@ -264,6 +265,9 @@ def test_costs_bounds_and_operators_are_checked():
         steer(PLANE, lambda x, args: x, 3, key=KEY, steps=2)
     with pytest.raises(ValueError, match=r"a cost that returns one real number, got f32\[1\]"):
         posterior_guidance(PLANE, lambda x, args: jnp.sum(x)[None], 3, key=KEY, steps=2)
+    for guided in (steer, posterior_guidance, constant_step_guidance):
+        with pytest.raises(ValueError, match=r"a cost of 2 arguments, got one of \(x\)\. Write cost\(x1, args\)"):
+            guided(PLANE, lambda x: jnp.sum(x), 3, key=KEY, steps=2)
     with pytest.raises(ValueError, match=r"bounds of shape \(2,\), or one number, got shape \(1,\)"):
         steer(PLANE, Bounds(jnp.ones(1)), 3, key=KEY, steps=2)
     with pytest.raises(ValueError, match=r"the mask's shape \(1,\)"):

@@ -32,6 +32,7 @@ from ._findings import LEVELS, Finding, Level, gravest_first
 from ._forward import forward, push_forward
 from ._guarded_jit import guarded_jit
 from ._keyed import keyed
+from ._numbers import check_labels, check_number
 from ._numerics import divide, exact, nonzero, norm, peak, scaled, tree_norm, unit_vector, wide_dtype
 from ._ravel import Product, Space, flat_product, space, split, tangent_of
 from ._record import AbstractRecord
@@ -65,9 +66,11 @@ __all__ = [
     "check_floats",
     "check_instance",
     "check_key",
+    "check_labels",
     "check_like",
     "check_loss",
     "check_loss_and_aux",
+    "check_number",
     "check_optimizer",
     "check_pair",
     "check_rate",

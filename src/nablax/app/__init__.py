@@ -11,10 +11,10 @@ Chambers:
 """
 
 import gc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core import require
+from ._open_run import NEEDED, open_run
 from ._plot import plot_density, plot_field, plot_samples
 from ._table import Page, Table
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ._runs._run import Model as Model
 
 __all__ = ["FlowDensity", "Model", "Page", "Table", "main", "open_run", "plot_density", "plot_field", "plot_samples"]
-
-_NEEDED = ("typer", "rich", "polars")
 
 
 def main() -> None:
@@ -36,42 +34,11 @@ def main() -> None:
     # Tracing makes a million objects that stay. To look through them for garbage as often as Python does takes a
     # tenth of a short command's time.
     gc.set_threshold(100_000)
-    for package in _NEEDED:
+    for package in NEEDED:
         require(package, extra="app")
     from ._cli import run
 
     run()
-
-
-def open_run(path: Path | str) -> "Model":
-    """Open a trained run of the command line; no code in it is executed.
-
-    Args:
-        path: the run folder that ``nablax learn`` wrote.
-
-    Returns:
-        The model: ``transport`` is the learned field, ``encode`` and ``decode`` lead from rows to its points and
-        back, ``config`` holds every choice that was made.
-
-    Raises:
-        UserError: no such folder, no configuration, not trained yet, or weights that cannot be read.
-        ImportError: the extra is not installed.
-
-    Example:
-        >>> import jax
-        >>> from nablax.app import open_run
-        >>> def others_like(folder, rows):  # of the same categories, with values drawn anew
-        ...     model, key = open_run(folder), jax.random.key(0)
-        ...     _, condition = model.encode(rows, key=key)
-        ...     return model.decode(model.transport.sample(len(rows), key=key, args=condition), condition)
-
-    Cost: reading the weights.
-    """
-    for package in _NEEDED:
-        require(package, extra="app")
-    from ._runs._run import load
-
-    return load(path)
 
 
 def __getattr__(name: str) -> Any:
@@ -82,7 +49,7 @@ def __getattr__(name: str) -> Any:
 
         return FlowDensity
     if name == "Model":
-        for package in _NEEDED:
+        for package in NEEDED:
             require(package, extra="app")
         from ._runs._run import Model
 

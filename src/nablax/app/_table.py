@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .._core import check_count, fault, require
+from ._open_run import open_run
 
 if TYPE_CHECKING:
     from ._runs._run import Model
@@ -74,8 +75,6 @@ class Table:
         Raises:
             UserError: no run folder, not trained yet, or learnt from images.
         """
-        from . import open_run
-
         model = open_run(folder)
         model.table("Table")
         return cls(model, pandas=pandas)

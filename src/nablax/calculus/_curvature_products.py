@@ -6,7 +6,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import check_loss, fault, forward, split, tangent_of
+from .._core import check_like, check_loss, fault, forward, split, tangent_of
+
+_DIRECTION = "Give it one number for each parameter; of several directions jax.vmap the product."
 
 
 def hessian_product(loss: Callable[..., Float[Array, ""]]) -> Callable[..., PyTree]:
@@ -27,7 +29,7 @@ def hessian_product(loss: Callable[..., Float[Array, ""]]) -> Callable[..., PyTr
         and hands such leaves back untouched.
 
     Raises:
-        ValueError: the loss is not a scalar, or ``v`` does not have the inexact leaves of ``params``.
+        ValueError: the loss is not a scalar, or ``v`` does not have the inexact leaves of ``params`` in their shapes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,6 +50,7 @@ def hessian_product(loss: Callable[..., Float[Array, ""]]) -> Callable[..., PyTr
     def product(params: PyTree, v: PyTree, *args: PyTree) -> PyTree:
         at, others = split(params)
         tangent, rest = tangent_of(at, v)
+        check_like(tangent, at, what="a direction that", fix=_DIRECTION)
 
         def value(inexact: PyTree) -> Float[Array, ""]:
             return check_loss(loss(eqx.combine(inexact, others), *args))
@@ -78,7 +81,7 @@ def gauss_newton_product(
         ``product(params, v, *args) -> Gv``; leaves as for :func:`hessian_product`.
 
     Raises:
-        ValueError: the loss is not a scalar, or ``v`` does not have the inexact leaves of ``params``.
+        ValueError: the loss is not a scalar, or ``v`` does not have the inexact leaves of ``params`` in their shapes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -98,6 +101,7 @@ def gauss_newton_product(
     def product(params: PyTree, v: PyTree, *args: PyTree) -> PyTree:
         at, others = split(params)
         tangent, rest = tangent_of(at, v)
+        check_like(tangent, at, what="a direction that", fix=_DIRECTION)
 
         def outputs(inexact: PyTree) -> PyTree:
             return predict(eqx.combine(inexact, others), *args)
@@ -128,7 +132,8 @@ def fisher_product(losses: Callable[..., Float[Array, " examples"]]) -> Callable
         ``product(params, v, *args) -> Fv``; leaves as for :func:`hessian_product`.
 
     Raises:
-        ValueError: the losses are not a vector, or ``v`` does not have the inexact leaves of ``params``.
+        ValueError: the losses are not a vector, or ``v`` does not have the inexact leaves of ``params`` in their
+            shapes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -148,6 +153,7 @@ def fisher_product(losses: Callable[..., Float[Array, " examples"]]) -> Callable
     def product(params: PyTree, v: PyTree, *args: PyTree) -> PyTree:
         at, others = split(params)
         tangent, rest = tangent_of(at, v)
+        check_like(tangent, at, what="a direction that", fix=_DIRECTION)
 
         def values(inexact: PyTree) -> Float[Array, " examples"]:
             return losses(eqx.combine(inexact, others), *args)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import AbstractRecord, fault, nonzero, push_forward, split, tangent_of
+from .._core import AbstractRecord, check_like, fault, nonzero, push_forward, split, tangent_of
 
 # Newton's steps for the point where the leading class stops leading: monotone and quadratic from the first on.
 NEWTON_STEPS = 12
@@ -60,7 +60,8 @@ def softmax_radius(logits: Callable[..., Array]) -> Callable[..., SoftmaxRadius]
         linearised loss converges; that the logits bend is not in the bound.
 
     Raises:
-        ValueError: fewer than two classes, or ``direction`` does not have the inexact leaves of ``params``.
+        ValueError: fewer than two classes, or ``direction`` does not have the inexact leaves of ``params`` in
+            their shapes.
 
     Example:
         >>> import jax.numpy as jnp
@@ -82,6 +83,7 @@ def softmax_radius(logits: Callable[..., Array]) -> Callable[..., SoftmaxRadius]
     def function(params: PyTree, direction: PyTree, *args: Any) -> SoftmaxRadius:
         moving, still = split(params)
         tangent, _ = tangent_of(moving, direction)
+        check_like(tangent, moving, what="a direction that", fix="Give it one number for each parameter.")
         tangent = jax.tree.map(lambda leaf, d: jnp.asarray(d, leaf.dtype), moving, tangent)
         values, slopes = push_forward(lambda m: logits(eqx.combine(m, still), *args), moving, tangent)
         if values.ndim == 0 or values.shape[-1] < 2:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._core import AbstractRecord, Estimate, Key, Product, fault, flat_product, scaled_estimate, space
+from .._core import AbstractRecord, Estimate, Key, Product, check_count, check_key, flat_product, scaled_estimate, space
 from ._lanczos import checked_symmetric, iterate, tridiagonal
 
 
@@ -76,7 +76,7 @@ def spectral_density(product: Product, like: PyTree, *, steps: int = 80, probes:
         A :class:`SpectralDensity`; ``density`` draws it, ``trace`` and ``integral`` sum over it.
 
     Raises:
-        ValueError: fewer than one probe; and as :func:`lanczos`.
+        ValueError: ``probes`` or ``steps`` is no positive whole number, ``key`` is none; and as :func:`lanczos`.
         equinox.EquinoxRuntimeError: the map is not symmetric; see :func:`top_eigenvalues`.
 
     Example:
@@ -95,8 +95,8 @@ def spectral_density(product: Product, like: PyTree, *, steps: int = 80, probes:
         - Ghorbani, Krishnan and Xiao, "An Investigation into Neural Net Optimization via Hessian Eigenvalue
           Density", 2019, https://arxiv.org/abs/1901.10159
     """
-    if probes < 1:
-        raise fault(expected="at least one probe", got=str(probes), fix="Pass probes=1 or more.")
+    probes, steps = check_count(probes, what="probes"), check_count(steps, what="steps")
+    check_key(key)
     vectors = space(like)
     steps = min(steps, vectors.flat.size)
     flat = flat_product(product, like, vectors)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.experimental.jet import jet
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault
+from .._core import check_count, fault
 
 
 def taylor_coefficients(
@@ -35,7 +35,7 @@ def taylor_coefficients(
         leaf; units of the function over those of ``s`` to the power k.
 
     Raises:
-        ValueError: the order is below 1, the mode unknown, or a primitive has no series rule.
+        ValueError: the order is no positive whole number, the mode unknown, or a primitive has no series rule.
 
     Example:
         >>> import jax.numpy as jnp
@@ -54,10 +54,9 @@ def taylor_coefficients(
         - Griewank and Walther, "Evaluating Derivatives", 2008, https://doi.org/10.1137/1.9780898717761 (Taylor
           arithmetic)
     """
-    if order < 1 or mode not in ("jet", "nested"):
-        raise fault(
-            expected="order ≥ 1 and mode 'jet' or 'nested'", got=f"order={order}, mode={mode!r}", fix="Pass such."
-        )
+    order = check_count(order, what="order")
+    if mode not in ("jet", "nested"):
+        raise fault(expected="mode 'jet' or 'nested'", got=repr(mode), fix='"nested" always works, and takes longer.')
 
     def coefficients(y: PyTree, direction: PyTree, *args: PyTree) -> PyTree:
         def curve(s: Float[Array, ""]) -> PyTree:

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ def fit(
     Cost: per step one value and gradient of the loss and one update; per validation one loss for each row. Memory:
         weights, optimiser state, one copy each for the average and the best, and the data.
     """
-    check_callable(loss, what="loss", fix="Pass loss(model, batch, *, key) -> scalar.")
+    _check_loss(loss, stateful=state is not None)
     check_key(key)
     steps, batch_size = check_count(steps, what="steps"), check_count(batch_size, what="batch_size")
     counts = {"validate_every": validate_every, "patience": patience, "checkpoint_every": checkpoint_every}
@@ -245,6 +246,27 @@ def fit(
     if not result:
         now, result = run(setup, now, record, source, rows, Schedule(steps, every, patience), kept, progress, looking)
     return _outcome(local(now), frozen, record, result)
+
+
+def _check_loss(loss: Any, *, stateful: bool) -> None:
+    """Refuse what is no function of a model and a batch, or of a model, its state and a batch."""
+    fix = "loss(model, state, batch, *, key) -> (scalar, state)" if stateful else "loss(model, batch, *, key) -> scalar"
+    check_callable(loss, what="loss", fix=f"Pass {fix}.")
+    signatures = []
+    # What wraps a function may take other arguments than the function.
+    for follow in (True, False):
+        try:
+            signatures.append(inspect.signature(loss, follow_wrapped=follow))
+        except (TypeError, ValueError):  # not everything that is called has one
+            return
+    for signature in signatures:
+        try:
+            signature.bind(*[None] * (3 if stateful else 2), **dict.fromkeys({"key"} & signature.parameters.keys()))
+        except TypeError:
+            continue
+        return
+    given = "three arguments, the key apart, as there is a state" if stateful else "two arguments, the key apart"
+    raise fault(expected=f"a loss of {given}", got=f"one of {signatures[0]}", fix=f"Pass {fix}.")
 
 
 def _check_choices(model: PyTree, validation: PyTree, patience: Any, ema: Any, value_and_grad: Any, extra: Any) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._core import check_callable, check_like, check_shape, push_forward
+from .._core import check_callable, check_like, check_number, push_forward
 
 Phase = tuple[PyTree, PyTree]
 
@@ -46,8 +46,8 @@ def momentum_field(
         ``field(t, (x, v), args) -> (dx, dv)``, of position and velocity; ``args`` are not looked at.
 
     Raises:
-        ValueError: ``gradient`` cannot be called or a number is none; where it is followed, a gradient or a velocity is
-            not shaped like its position.
+        ValueError: ``gradient`` cannot be called, or a number is none or outside; where it is followed, a gradient or a
+            velocity is not shaped like its position.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -72,8 +72,9 @@ def momentum_field(
           https://arxiv.org/abs/2509.18346, which comes to such equations from passivity (after the abstract).
     """
     check_callable(gradient, what="gradient", fix="Pass gradient(x) -> grads, such as jax.grad(loss).", takes=1)
-    for name, value in {"rate": rate, "momentum": momentum, "lookahead": lookahead}.items():
-        check_shape(value, (), what=f"{name}, one number,", fix=f"Pass {name} as a scalar.")
+    check_number(rate, what="rate", above=0, fix="It is the method's rate, the square of a step of time.")
+    check_number(momentum, what="momentum", least=0, below=1, fix="0.9 keeps nine tenths of the last move.")
+    check_number(lookahead, what="lookahead", fix="0 is heavy ball, momentum itself Nesterov's method.")
     step = jnp.sqrt(rate)
     friction, pull = 2 * (1 - momentum) / ((1 + momentum) * step), 2 / (1 + momentum)
 

@@ -82,3 +82,48 @@ def test_a_score_of_another_shape_is_refused():
     for count in (18, 100.0):
         with pytest.raises(ValueError, match="permutations as a whole number, at least 19"):
             diagnose.feature_shift(XS, XS + 1, permutations=count, key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (jnp.ones(6), r"labels of whole numbers, got f32\[6\]\. Number the classes from 0"),
+        (jnp.ones(5, int), "leading axis|labels of shape"),
+        (jnp.ones((6, 1), int), r"labels of shape \[6\], got i32\[6,1\]"),
+        (jnp.arange(6), "labels from 0 to 3, got 4. Count from 0"),
+        (-jnp.ones(6, int), "labels from 0 to 3, got -1"),
+    ],
+)
+def test_labels_are_whole_numbers_one_a_sample(labels, message):
+    with pytest.raises(ValueError, match=message):
+        diagnose.smoothgrad(lambda x: x, XS, labels, key=KEY)
+
+
+def test_labels_of_a_layers_maps_are_whole_numbers():
+    with pytest.raises(ValueError, match=r"labels of whole numbers, got f32\[6\]"):
+        diagnose.normgrad(lambda x: jnp.outer(x, x), lambda hidden: jnp.sum(hidden, axis=0), XS, jnp.ones(6))
+
+
+def test_images_and_their_deformations_fit_together():
+    image = jnp.ones((4, 5, 1))
+    for wrong, message in (
+        (jnp.ones((4, 5)), r"an image of shape \[…, …, …\], got f32\[4,5\]\. Give a grey one an axis"),
+        (jnp.ones((1, 4, 5, 1)), "an image of shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            diagnose.deform(wrong, jnp.ones((4, 5, 2)))
+    for shape in ((4, 5), (4, 5, 1), (1, 1, 2), (2,), (5, 4, 2)):
+        with pytest.raises(ValueError, match=r"a displacement of shape \[4, 5, 2\], got f32"):
+            diagnose.deform(image, jnp.ones(shape))
+
+
+def test_boxes_have_two_bounds_of_one_shape_and_a_label_each():
+    layers, lower, labels = [lambda x: x.ravel()], jnp.zeros((2, 3, 3, 1)), jnp.ones(2, int)
+    for upper in (jnp.ones((2, 3, 3, 2)), jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1))):
+        with pytest.raises(ValueError, match=r"upper, images of shape \[2, 3, 3, 1\], got f32"):
+            diagnose.box_margins(layers, lower, upper, labels)
+    with pytest.raises(ValueError, match=r"images of shape \[…, …, …, …\], got f32\[3,3,1\]"):
+        diagnose.box_margins(layers, lower[0], lower[0], labels)
+    for wrong in (jnp.ones(3, int), jnp.ones(2)):
+        with pytest.raises(ValueError, match="expected labels of"):
+            diagnose.box_margins(layers, lower, lower, wrong)

@@ -60,3 +60,25 @@ def test_keys_counts_and_examples_are_checked():
     for examples in (EXAMPLES[:1], jnp.ones(()), (EXAMPLES, EXAMPLES[:3])):
         with pytest.raises(ValueError, match="one leading axis of at least two examples"):
             diagnose.generalisation_gap(loss, PARAMS, examples, learning_rate=0.1, key=KEY)
+
+
+@pytest.mark.parametrize("rate", [-1.0, jnp.nan, "0.1", jnp.ones(2), lambda step: 0.1])
+def test_a_learning_rate_is_a_number_and_not_negative(rate):
+    def loss(p, *args):
+        return jnp.sum(p**2)
+
+    for use in (
+        lambda: diagnose.generalisation_gap(loss, PARAMS, EXAMPLES, learning_rate=rate, key=KEY),
+        lambda: diagnose.discretisation_drift(loss, PARAMS, learning_rates=rate),
+        lambda: diagnose.discretisation_drift([loss, loss], (PARAMS, PARAMS), learning_rates=[0.1, rate]),
+        lambda: diagnose.modified_flow(loss, rate),
+    ):
+        with pytest.raises(ValueError, match=r"expected (a )?learning.rate.*, got .*Of a schedule pass its value"):
+            use()
+
+
+def test_a_traced_rate_is_taken_as_it_is():
+    def drift(rate):
+        return diagnose.discretisation_drift(lambda p: jnp.sum(p**2), PARAMS, learning_rates=rate).own
+
+    assert jax.jit(drift)(0.1).tolist() == drift(0.1).tolist()

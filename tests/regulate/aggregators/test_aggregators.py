@@ -743,3 +743,12 @@ def test_values_and_gradients_of_several_losses():
         regulate.multi_value_and_grad(lambda p, x: [jnp.sum(p["weight"])])(params, x)
     with pytest.raises(ValueError, match="at least one loss"):
         regulate.multi_value_and_grad([])
+    for wrong, words in (
+        (lambda p, x: p["weight"], r"expected loss 1, one that returns one real number, got f64\[.*Take the mean"),
+        (lambda p, x: (losses(p, x)[0], 1), "loss 1, one that returns one real number, got .*Return the loss alone"),
+        (lambda p, x: jnp.sum(p["weight"])[None], r"one real number, got f64\[1\]"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            regulate.multi_value_and_grad([singles[0], wrong])(params, x)
+    with pytest.raises(ValueError, match=r"each of the losses, a function, got 3\.0"):
+        regulate.multi_value_and_grad([singles[0], 3.0])

@@ -63,6 +63,15 @@ def test_flooding_is_the_gradient_of_the_flooded_loss():
 def test_faults():
     with pytest.raises(ValueError, match="not zero"):
         gradient_norm(0.1, 0.0)
+    for make, words in (
+        (lambda: gradient_norm(-1.0, 0.1), "expected weight, a finite number at least 0, got -1"),
+        (lambda: gradient_norm(0.1, jnp.nan), "expected ascent, a finite number, got nan"),
+        (lambda: gradient_norm(0.1, "0.1"), r"expected ascent of shape \[\], got a str"),
+        (lambda: flooding("a"), r"expected level of shape \[\], got a str"),
+        (lambda: flooding(jnp.ones(2)), r"expected level of shape \[\], got f32\[2\]"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make()
     with pytest.raises(ValueError, match=r"grad_fn=\.\.\. at the update of gradient_norm, got none"):
         gradient_norm(0.1, 0.1).update(TREE, optax.EmptyState(), TREE)
     with pytest.raises(ValueError, match=r"grad_fn\(params\) -> \(value, grads\), got"):

@@ -48,8 +48,14 @@ def test_update_is_the_gradient_of_the_lagrangian_and_the_weights_ascend_on_the_
 
 
 def test_faults():
-    with pytest.raises(ValueError, match="width"):
+    with pytest.raises(ValueError, match="expected width, a finite number above 0, got 0"):
         manifold_affinity(jnp.ones((3, 2)), 0.0)
+    for points, words in (
+        (jnp.ones(3), r"points of shape \[…, …\], got f32\[3\]\. Give points of a line a column"),
+        (jnp.ones((3, 2)).at[1, 0].set(jnp.nan), "finite points, got NaN or infinity in row 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            manifold_affinity(points, 1.0)
     with pytest.raises(ValueError, match="square"):
         manifold_smoothness(lambda f: f, AFFINITY[:2], level=0.2, dual_rate=0.1, loss_rate=0.5)
     regulator = manifold_smoothness(lambda f: f, AFFINITY, level=0.2, dual_rate=0.1, loss_rate=0.5)

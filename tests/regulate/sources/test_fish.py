@@ -72,6 +72,9 @@ def test_it_visits_every_domain_once_and_takes_as_many_gradients_as_there_are():
 
 
 def test_faults():
+    for rate, words in ((-0.1, "expected inner_rate, a finite number at least 0, got -0.1"), ("0.1", "got a str")):
+        with pytest.raises(ValueError, match=words):
+            fish(rate)
     regulator = fish(0.1)
     for given, words in (
         ({"order": jnp.arange(3)}, "domain_grad"),

@@ -87,6 +87,22 @@ def test_classification_norms_are_those_of_the_gradient_by_the_logits(x64):
     np.testing.assert_allclose(classification_norms(logits, labels), np.linalg.norm(slope, axis=1), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (jnp.ones((3, 4)), jnp.ones(3), r"labels of whole numbers, got f32\[3\]"),
+        (jnp.ones((3, 4)), jnp.ones(2, int), r"labels of shape \[3\], got i32\[2\]"),
+        (jnp.ones((3, 4)), jnp.ones((3, 1), int), r"labels of shape \[3\], got i32\[3,1\]"),
+        (jnp.ones((3, 4)), jnp.array([0, 4, 1]), "labels from 0 to 3, got 4"),
+        (jnp.ones(4), jnp.ones((), int), r"logits of shape \[…, …\], got f32\[4\]"),
+        (jnp.ones((3, 4), int), jnp.ones(3, int), "logits of real floating-point numbers"),
+    ],
+)
+def test_rows_of_logits_and_labels_fit_together(logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        classification_norms(logits, labels)
+
+
 def test_items_without_gradient_leave_a_uniform_law():
     aggregator = importance_sampling(3)
     _, state = aggregator.update(0 * GRADS, aggregator.init(GRADS[0]), indices=jnp.arange(3))

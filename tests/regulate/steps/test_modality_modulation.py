@@ -105,3 +105,19 @@ def test_competition_is_nil_for_a_linear_concept_and_one_for_noise(x64, key):
     assert abs(measure(concept[:, 2:]) - 1) < 0.1
     # Half of the concept's energy in the features.
     assert abs(measure(features[:, :1] + noise[:, :1]) - 0.5) < 0.1
+
+
+def test_competition_is_of_rows_and_columns_that_fit():
+    whole = (jnp.ones((8, 2)), jnp.ones((8, 3)), jnp.ones((5, 2)), jnp.ones((5, 3)))
+    for place, shape, words in (
+        (1, (7,), r"a concept of shape \[8, …\], got f32\[7\]"),
+        (1, (1, 3), r"a concept of shape \[8, …\], got f32\[1,3\]"),
+        (2, (5, 1), r"features of tests of shape \[…, 2\], got f32\[5,1\]"),
+        (3, (5,), r"a concept of tests of shape \[5, 3\], got f32\[5\]"),
+        (3, (1, 3), r"a concept of tests of shape \[5, 3\], got f32\[1,3\]"),
+    ):
+        given = [jnp.ones(shape) if here == place else one for here, one in enumerate(whole)]
+        with pytest.raises(ValueError, match=words):
+            regulate.modality_competition(*given)
+    with pytest.raises(ValueError, match="expected ridge, a finite number at least 0, got -1"):
+        regulate.modality_competition(*whole, ridge=-1.0)

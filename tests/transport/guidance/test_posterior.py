@@ -217,6 +217,9 @@ def test_faults(key):
     row, mask = jnp.zeros(2), jnp.array([True, False])
     with pytest.raises(ValueError, match="one row and its mask"):
         complete(transport, jnp.zeros((5, 2)), mask, 1, key=key)
+    for shares in (jnp.array([0.5, 0.0]), np.array([1, 0])):
+        with pytest.raises(ValueError, match=r"expected a mask of booleans, got .*\[2\].*Pass mask > 0\.5"):
+            complete(transport, row, shares, 1, key=key)
     with pytest.raises(ValueError, match="as a whole number, at least 1"):
         complete(transport, row, mask, 1, key=key, particles=0)
     with pytest.raises(ValueError, match="observation of shape"):

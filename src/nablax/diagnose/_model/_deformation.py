@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._core import check_shape
+
 
 def deform(
     image: Float[Array, "height width channels"], displacement: Float[Array, "height width 2"]
@@ -18,6 +20,9 @@ def deform(
     Returns:
         The deformed image.
 
+    Raises:
+        ValueError: the image has not three axes, or there is not one displacement of two numbers for each pixel.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax.diagnose import deform
@@ -28,7 +33,11 @@ def deform(
     Cost:
         Four reads a pixel.
     """
+    image = check_shape(image, (None, None, None), what="an image", fix="Give a grey one an axis: image[..., None].")
     height, width, _ = image.shape
+    displacement = check_shape(
+        displacement, (height, width, 2), what="a displacement", fix="Give each pixel two numbers, down and right."
+    )
     rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
     down, down_share = _between_pixels(rows + displacement[..., 0], height)
     right, right_share = _between_pixels(columns + displacement[..., 1], width)

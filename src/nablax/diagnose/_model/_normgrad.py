@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import AbstractRecord, canonical_convolutions, check_rows, check_shape, fault, norm, table, unit_vector
+from ..._core import (
+    AbstractRecord,
+    canonical_convolutions,
+    check_labels,
+    check_rows,
+    check_shape,
+    fault,
+    norm,
+    table,
+    unit_vector,
+)
 from ...calculus import Estimate
 from .._samples import align
 
@@ -102,7 +112,7 @@ def normgrad(
             got=f"shape {shape}",
             fix="Split the classifier at a convolutional layer (or a sequence of tokens).",
         )
-    given = None if labels is None else jnp.asarray(labels)
+    given = None if labels is None else check_labels(labels, len(xs))
     norm, cam, labels, correlations = _maps(features, head, xs, given, channels)
     first, second = (Estimate.from_samples(c) for c in correlations)
     return NormGrad(norm, cam, labels, first, second)

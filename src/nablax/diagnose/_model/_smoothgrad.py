@@ -13,6 +13,7 @@ from ..._core import (
     canonical_convolutions,
     check_count,
     check_key,
+    check_labels,
     described,
     fault,
     nonzero,
@@ -108,7 +109,7 @@ def smoothgrad(
         A `SmoothGrad`.
 
     Raises:
-        ValueError: no samples, labels that do not match, fewer than one draw or negative noise.
+        ValueError: no samples, labels that do not match or are no classes, fewer than one draw or negative noise.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -137,7 +138,7 @@ def smoothgrad(
     shape = jax.eval_shape(scores, xs[0])
     if len(jnp.shape(shape)) != 1:
         raise fault(expected="scores of shape [classes]", got=described(shape), fix="They are of one sample.")
-    given = None if labels is None else jnp.asarray(labels)
+    given = None if labels is None else check_labels(labels, samples, classes=shape.shape[0])
     gradient, plain, labels, deviation, agreement = _maps(scores, xs, given, key, noise, draws)
     size, error = jnp.abs(gradient.value), gradient.standard_error
     resolved = jnp.where(jnp.isnan(error), jnp.nan, size > 2 * error)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linprog
 from scipy.sparse import coo_array, vstack
 
-from ..._core import AbstractRecord, fault, table
+from ..._core import AbstractRecord, check_labels, check_shape, fault, table
 from ._affine_bounds import (
     Layer,
     affine_maps,
@@ -187,8 +187,8 @@ def box_margins(
         The least margin that is proved, [images]; positive where no image in the box is given another label.
 
     Raises:
-        ValueError: a layer is seen not to be affine, at a random point or on the way of ``lower`` and ``upper``
-            through the network.
+        ValueError: images or labels do not fit together; a layer is seen not to be affine, at a random point or on
+            the way of ``lower`` and ``upper`` through the network.
 
     Example:
         >>> import jax.numpy as jnp
@@ -204,6 +204,9 @@ def box_margins(
         - Zhang, Weng, Chen, Hsieh and Daniel, "Efficient Neural Network Robustness Certification with General
           Activation Functions", 2018, https://arxiv.org/abs/1811.00866
     """
+    lower = check_shape(lower, (None,) * 4, what="images", fix="Their axes are [images, height, width, channels].")
+    upper = check_shape(upper, lower.shape, what="upper, images", fix="Give each pixel of lower its upper bound.")
+    labels = check_labels(labels, len(lower))
     margins, defects = _between(tuple(layers), lower, upper, labels)
     _check(defects)
     return jnp.asarray(_least(np.asarray(margins), np.asarray(labels)))

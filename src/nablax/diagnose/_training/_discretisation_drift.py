@@ -11,6 +11,7 @@ from ..._core import (
     AbstractRecord,
     Field,
     canonical_convolutions,
+    check_number,
     checked_loss,
     divide,
     fault,
@@ -95,7 +96,7 @@ def modified_flow(
         the losses. The leaves of ``params`` are inexact arrays.
 
     Raises:
-        ValueError: not as many learning rates as losses.
+        ValueError: not as many learning rates as losses, or one that is negative or no number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -157,7 +158,7 @@ def discretisation_drift(
         A :class:`DiscretisationDrift`, exact for the given batch: it has no standard errors.
 
     Raises:
-        ValueError: not as many learning rates as losses.
+        ValueError: not as many learning rates as losses, or one that is negative or no number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -206,13 +207,15 @@ def _players(
 ) -> tuple[bool, tuple, tuple]:
     single = callable(losses)
     functions = (losses,) if callable(losses) else tuple(losses)
-    each = tuple(rates) if isinstance(rates, Sequence) else (rates,)
+    each = tuple(rates) if isinstance(rates, Sequence) and not isinstance(rates, str) else (rates,)
     if len(functions) != len(each):
         raise fault(
             expected=f"{len(functions)} learning rates, one for each loss",
             got=str(len(each)),
             fix="Pass a sequence of them.",
         )
+    for rate in each:
+        check_number(rate, what="a learning rate", least=0, fix="Of a schedule pass its value at this step.")
     return single, functions, each
 
 

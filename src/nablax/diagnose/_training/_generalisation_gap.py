@@ -14,6 +14,7 @@ from ..._core import (
     canonical_convolutions,
     check_count,
     check_key,
+    check_number,
     checked_loss,
     described,
     fault,
@@ -105,7 +106,8 @@ def generalisation_gap(
         error does not include that of the examples; its bias from their finite number falls like one over it.
 
     Raises:
-        ValueError: fewer than two examples or probes, or a batch size below one.
+        ValueError: fewer than two examples or probes, a batch size below one, or a learning rate that is negative or no
+            number.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -135,6 +137,7 @@ def generalisation_gap(
     probes = check_count(probes, what="probes", least=2)
     batch = count if batch_size is None else check_count(batch_size, what="batch_size")
     check_key(key)
+    check_number(learning_rate, what="learning_rate", least=0, fix="Of a schedule pass its value at this step.")
     loss = checked_loss(loss, fix="It is loss(params, example), of one example: take its mean.")
     # As an array: each value of a schedule, were it a constant, would be compiled for.
     return _measure(loss, params, examples, jnp.asarray(learning_rate), key, batch, probes)

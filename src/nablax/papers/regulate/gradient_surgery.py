@@ -61,6 +61,8 @@ def checks(key: Key, *, full: bool = False) -> list[Check]:
         start = jnp.array(_START)
         rates = {name: jnp.float32(chosen[0]) for name, chosen in runs.settings.items()}
         drawn = np.stack([_descent(name, rate, start, valley_key, steps) for name, rate in rates.items()])
+        # The first place that is looked at lies many steps on: a line begins where its descent does.
+        drawn = np.concatenate([np.broadcast_to(start, (len(drawn), 1, 2)), drawn], axis=1)
         low, high = drawn.min((0, 1)) - 1.0, drawn.max((0, 1)) + 1.0
         draw_landscape(axes, _height, (low[0], high[0]), (low[1], high[1]))
         draw_paths(axes, drawn[1:], "C1", "sum of the gradients")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._core import Key
+from ..._core import Key, check_key
 from ._aggregator import from_step
 from ._checks import judged_by_vector
 from ._state import Weights
@@ -31,7 +31,7 @@ def graddrop(*, key: Key, objectives: int | None = None, throw: bool = True) -> 
         A gradient transformation; leading axis K in, none out.
 
     Raises:
-        ValueError: leading axes disagree.
+        ValueError: ``key`` is none; leading axes disagree.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -49,6 +49,7 @@ def graddrop(*, key: Key, objectives: int | None = None, throw: bool = True) -> 
         - Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout", 2020,
           https://arxiv.org/abs/2010.06808 (on parameters' gradients, without leak)
     """
+    check_key(key)
 
     def step(grads: PyTree, carried: Key) -> tuple[PyTree, Weights, Key]:
         leaves, structure = jax.tree.flatten(grads)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault
+from ..._core import check_callable, check_loss, fault
 
 
 def multi_value_and_grad(
@@ -28,7 +28,8 @@ def multi_value_and_grad(
         have the structure of ``params`` with leading axis K, and None where a leaf is no floating-point array.
 
     Raises:
-        ValueError: no loss; ``losses`` does not return one vector; ``has_aux`` with a sequence.
+        ValueError: no loss; ``losses`` does not return one vector; one of a sequence cannot be called or does not
+            return one real number; ``has_aux`` with a sequence.
 
     Example:
         >>> import jax.numpy as jnp
@@ -52,8 +53,12 @@ def multi_value_and_grad(
                 fix="For auxiliary output write one callable that returns ([K], aux).",
             )
 
+        for one in functions:
+            check_callable(one, what="each of the losses", fix="Pass loss(params, *args) -> scalar.")
+
         def vector(params: PyTree, *args: Any) -> Array:
-            return jnp.stack([function(params, *args) for function in functions])
+            each = [function(params, *args) for function in functions]
+            return jnp.stack([check_loss(value, what=f"loss {place}, one") for place, value in enumerate(each)])
 
     def function(params: PyTree, *args: Any) -> tuple[Any, PyTree]:
         trained, fixed = eqx.partition(params, eqx.is_inexact_array)

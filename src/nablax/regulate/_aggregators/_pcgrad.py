@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import Key, divide, fault, peak, wide_dtype
+from ..._core import Key, check_key, divide, fault, peak, wide_dtype
 from ._aggregator import aggregator, of_gramian, weighting
 from ._state import Weights
 
@@ -21,7 +21,7 @@ def pcgrad_weights(gramian: Float[Array, "K K"], *, key: Key) -> Weights:
         `Weights`; the residual is zero.
 
     Raises:
-        ValueError: the Gramian is not square.
+        ValueError: the Gramian is not square, or ``key`` is none.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -33,6 +33,7 @@ def pcgrad_weights(gramian: Float[Array, "K K"], *, key: Key) -> Weights:
     Cost:
         K³ multiplications.
     """
+    check_key(key)
     return of_gramian(_pcgrad, gramian, key)
 
 
@@ -55,7 +56,7 @@ def pcgrad(*, key: Key, objectives: int | None = None, throw: bool = True) -> op
         A gradient transformation; leading axis K in, none out.
 
     Raises:
-        ValueError: leading axes disagree.
+        ValueError: ``key`` is none; leading axes disagree.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -74,6 +75,7 @@ def pcgrad(*, key: Key, objectives: int | None = None, throw: bool = True) -> op
           https://github.com/tianheyu927/PCGrad, adds the corrected gradients up too; it shuffles the losses and then
           does not use the shuffled ones, so that its order is the one given
     """
+    check_key(key)
 
     def weigh(cosines: Array, norms: Array, carried: Key) -> tuple[Weights, Key]:
         carried, now = jax.random.split(carried)
@@ -105,7 +107,7 @@ def gradvac(
         A gradient transformation; leading axis K in, none out. ``state.inner`` is the key and the averages.
 
     Raises:
-        ValueError: the decay is not in [0, 1); leading axes disagree.
+        ValueError: the decay is not in [0, 1); ``key`` is none; leading axes disagree.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -125,6 +127,8 @@ def gradvac(
     """
     if not 0 <= decay < 1:
         raise fault(expected="a decay in [0, 1)", got=str(decay), fix="0.99 averages over about 100 steps.")
+
+    check_key(key)
 
     def memory(params: PyTree) -> tuple[Key, Float[Array, "K K"]]:
         return key, jnp.zeros((objectives, objectives), wide_dtype(params))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import check_like, check_pair, check_shape, fault, required
+from ..._core import check_like, check_number, check_pair, check_shape, fault, required
 
 
 def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationExtraArgs:
@@ -31,8 +31,8 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
         chain.
 
     Raises:
-        ValueError: ``ascent`` is zero; at an update, parameters or ``grad_fn`` are missing, or gradients are not shaped
-            like the parameters.
+        ValueError: ``weight`` is negative, ``ascent`` zero, or one is no number; at an update, parameters or
+            ``grad_fn`` are missing, or gradients are not shaped like the parameters.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -51,6 +51,8 @@ def gradient_norm(weight: float, ascent: float) -> optax.GradientTransformationE
         - Karakida, Takase, Hayase and Osawa, "Understanding Gradient Regularization in Deep Learning: Efficient
           Finite-Difference Computation and Implicit Bias", 2023, https://arxiv.org/abs/2210.02720
     """
+    check_number(weight, what="weight", least=0, fix="It weighs the penalty; 0 leaves it out.")
+    check_number(ascent, what="ascent", fix="Try the learning rate.")
     if ascent == 0:
         raise fault(expected="an ascent step that is not zero", got="0", fix="Try the learning rate.")
 
@@ -92,7 +94,7 @@ def flooding(level: float | Float[Array, ""]) -> optax.GradientTransformationExt
         chain.
 
     Raises:
-        ValueError: the loss is missing at an update, or not one number.
+        ValueError: the level is no number; the loss is missing at an update, or not one number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -110,6 +112,7 @@ def flooding(level: float | Float[Array, ""]) -> optax.GradientTransformationExt
           Error?", 2020, https://arxiv.org/abs/2002.08709
         - Karakida, Takase, Hayase and Osawa, 2023, https://arxiv.org/abs/2210.02720 (the relation to `gradient_norm`)
     """
+    check_number(level, what="level", fix="It is a loss, such as 0.1.")
 
     def update(
         updates: PyTree,

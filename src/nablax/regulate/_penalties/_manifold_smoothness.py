@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, required, wide_dtype
+from ..._core import check_finite, check_number, check_shape, fault, required, wide_dtype
 
 
 class ManifoldSmoothnessState(NamedTuple):
@@ -44,7 +44,7 @@ def manifold_affinity(points: Float[Array, "points dim"], width: float) -> Float
         Affinities, not symmetric: rows have sum one over h².
 
     Raises:
-        ValueError: the width is not positive.
+        ValueError: points are not ``[points, dim]``, or not finite; the width is not positive.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,8 +62,9 @@ def manifold_affinity(points: Float[Array, "points dim"], width: float) -> Float
         - Belkin and Niyogi, "Towards a theoretical foundation for Laplacian-based manifold methods", 2008 (the kernel;
           dividing by the row's sum, which leaves the dimension out, is derived here from the kernel's second moment)
     """
-    if not width > 0:
-        raise fault(expected="a positive width", got=str(width), fix="Try twice the distance between neighbours.")
+    points = check_shape(points, (None, None), what="points", fix="Give points of a line a column: points[:, None].")
+    check_finite(points, what="points", fix="Leave those rows out.")
+    check_number(width, what="width", above=0, fix="Try twice the distance between neighbours.")
     squares = jnp.sum(jnp.square(points[:, None] - points[None]), axis=-1)
     kernel = jnp.exp(-squares / (2 * width**2))
     return kernel / (width**2 * jnp.sum(kernel, axis=1, keepdims=True))

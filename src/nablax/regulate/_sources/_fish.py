@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import canonical_convolutions, fault, required
+from ..._core import canonical_convolutions, check_number, fault, required
 
 
 def fish(inner_rate: float | Float[Array, ""]) -> optax.GradientTransformationExtraArgs:
@@ -39,7 +39,8 @@ def fish(inner_rate: float | Float[Array, ""]) -> optax.GradientTransformationEx
         of its first domain.
 
     Raises:
-        ValueError: parameters, ``order`` or ``domain_grad`` are missing at an update, or the order has not two domains.
+        ValueError: ``inner_rate`` is negative or no number; parameters, ``order`` or ``domain_grad`` are missing at an
+            update, or the order has not two domains.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -60,6 +61,7 @@ def fish(inner_rate: float | Float[Array, ""]) -> optax.GradientTransformationEx
           2021, https://arxiv.org/abs/2104.09937 (the walk; the expansion is derived here, and is tested. Where
           there are more domains than the walk visits, their code draws which, and so may ``order``)
     """
+    check_number(inner_rate, what="inner_rate", least=0, fix="It is the step length of a walk down the losses.")
 
     def update(
         updates: PyTree,

@@ -8,7 +8,21 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, check_count, check_key, fault, nonzero, norm, required, scaled, tree_norm, wide_dtype
+from ..._core import (
+    Key,
+    check_count,
+    check_floats,
+    check_key,
+    check_labels,
+    check_shape,
+    fault,
+    nonzero,
+    norm,
+    required,
+    scaled,
+    tree_norm,
+    wide_dtype,
+)
 from .._aggregators._arithmetic import combine
 from .._aggregators._checks import leading_axis
 
@@ -162,6 +176,9 @@ def classification_norms(logits: Float[Array, "rows classes"], labels: Int[Array
     Returns:
         One number a row, from 0 to √2, for the ``norms`` of `importance_sampling`.
 
+    Raises:
+        ValueError: logits are not ``[rows, classes]`` of floats; labels are not one class a row.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax import regulate
@@ -176,6 +193,9 @@ def classification_norms(logits: Float[Array, "rows classes"], labels: Int[Array
         - Lu, Hu, Yang, Sun, Mei, Tan and Song, "PA&DA: Jointly Sampling PAth and DAta for Consistent NAS", 2023,
           https://arxiv.org/abs/2302.14772 (what stands for the norm of data)
     """
+    logits = check_shape(logits, (None, None), what="logits", fix="Give each row one for every class.")
+    check_floats(logits, what="logits", fix="Convert them to a float dtype.")
+    labels = check_labels(labels, len(logits), classes=logits.shape[1])
     return norm(jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), -1)
 
 

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
-from ..._core import fault, wide_dtype
+from ..._core import check_floats, fault, wide_dtype
 
 
 class ActivityControlState(NamedTuple):
@@ -60,8 +61,8 @@ def activity_control(
         `ActivityControlState`.
 
     Raises:
-        ValueError: the lengths differ, a constant is not positive, a tolerance is negative, or the scales together are
-            so fast that they would overshoot.
+        ValueError: a target is negative, not finite or no array of floats; the lengths differ, a constant is not
+            positive, a tolerance is negative, or the scales together are so fast that they would overshoot.
 
     Example:
         >>> import jax.numpy as jnp
@@ -93,6 +94,11 @@ def activity_control(
             got=f"{time_constants}, {tolerances}",
             fix="Time constants count updates.",
         )
+    check_floats(target, what="targets", fix="Pass the mean magnitude of each unit's activity, as arrays.")
+    for goal in jax.tree.leaves(target):
+        known = None if isinstance(goal, jax.core.Tracer) else np.asarray(goal, np.float64)
+        if known is not None and not np.all(np.isfinite(known) & (known >= 0)):
+            raise fault(expected="targets of 0 or more, finite", got=str(known), fix="They are mean magnitudes.")
     rates = tuple(-math.expm1(-1 / constant) for constant in time_constants)
     if sum(rates) > 1:
         raise fault(

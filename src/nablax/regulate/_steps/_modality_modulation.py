@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import exact, fault, required, wide_dtype
+from ..._core import check_number, check_shape, exact, fault, required, wide_dtype
 from .._aggregators._arithmetic import combine
 from .._aggregators._checks import leading_axis
 
@@ -243,6 +243,9 @@ def modality_competition(
     Returns:
         The strength of the competition, without unit.
 
+    Raises:
+        ValueError: rows or columns do not fit together, or ``ridge`` is negative or no number.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from nablax import regulate
@@ -257,6 +260,12 @@ def modality_competition(
         - Li et al., "Boosting Multi-modal Model Performance with Adaptive Gradient Modulation", 2023,
           https://arxiv.org/abs/2308.07686 (ridge regression as in its code; the normalisation is ours)
     """
+    fix = "Give a row of each for the same samples, a column for each feature and output."
+    features = check_shape(features, (None, None), what="features", fix=fix)
+    concept = check_shape(concept, (len(features), None), what="a concept", fix=fix)
+    test_features = check_shape(test_features, (None, features.shape[1]), what="features of tests", fix=fix)
+    test_concept = check_shape(test_concept, (len(test_features), concept.shape[1]), what="a concept of tests", fix=fix)
+    check_number(ridge, what="ridge", least=0, fix="The default is 1e-3.")
     centre, target = jnp.mean(features, axis=0, keepdims=True), jnp.mean(concept, axis=0, keepdims=True)
     x, y = features - centre, concept - target
     covariance = x.T @ x / x.shape[0]

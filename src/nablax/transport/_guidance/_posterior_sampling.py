@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..._core import Key, check_floats, check_key, check_like
+from ..._core import Key, check_floats, check_key, check_like, described, fault
 from .._transport import Transport
 from ._observed import observed as observed_part
 from ._twisted import Posterior, twisted
@@ -46,7 +46,8 @@ def complete(
         A `Posterior`; ``log_evidence`` is the log-density of the observed components, in nats.
 
     Raises:
-        ValueError: a count is not positive; shapes differ; the transport does not define a denoiser.
+        ValueError: a count is not positive; shapes differ; the mask is not of booleans; the transport does not define
+            a denoiser.
         EquinoxRuntimeError: every particle's weight was lost (a field that is not finite).
 
     Example:
@@ -75,6 +76,8 @@ def complete(
     one = jax.ShapeDtypeStruct(transport.space.shape, jnp.float32)
     check_floats(observed, what="a row", fix="Convert it to a float dtype.")
     check_like((observed, mask), (one, one), what="one row and its mask: a pair that", fix="jax.vmap it over rows.")
+    if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
+        raise fault(expected="a mask of booleans", got=described(mask), fix="Pass mask > 0.5, True where observed.")
     observed = jnp.asarray(observed, jnp.promote_types(observed.dtype, jnp.float32))
     seen = jnp.asarray(mask, bool) & ~jnp.isnan(observed)
     matrix = jnp.diag(seen.reshape(-1).astype(observed.dtype))

@@ -125,12 +125,12 @@ class Bounds(eqx.Module):
 
 
 def check_cost(transport: Transport, cost: Cost, args: PyTree) -> None:
-    """Refuse a cost that is not one number for one sample.
+    """Refuse a cost that is not one number for one sample and its condition.
 
     Raises:
         ValueError: it is not.
     """
-    check_callable(cost, what="a cost", fix="It is cost(x1, args) -> scalar, of one sample.")
+    check_callable(cost, what="a cost", fix="Write cost(x1, args) -> scalar, of one sample; args may be None.", takes=2)
     one = jax.ShapeDtypeStruct(transport.space.shape, jnp.float32)
     value = jax.eval_shape(cost, one, jax.tree.map(lambda leaf: leaf[0], args))
     check_loss(value, what="a cost", fix=_SCALAR)
