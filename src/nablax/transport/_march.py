@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Key, check_callable, check_count, check_instance, check_key, check_shape, fault
+from .._core import (
+    Key,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_instance,
+    check_key,
+    check_shape,
+    fault,
+)
 from ._batch import check_draws
 from ._paths._path import AbstractPath
 from ._transport import Transport
@@ -47,7 +56,8 @@ def march(
 ) -> tuple[Any, PyTree]:
     r"""Draw from the prior and take one step after another to the data: the loop of a sampler, without its step.
 
-    A sampler is this and an equation, $x_s = \mathrm{step}(t, s, x_t)$. The steps are one compiled loop.
+    A sampler is this and an equation, $x_s = \mathrm{step}(t, s, x_t)$. The steps are one compiled loop,
+    whose convolutions are as fast on CPUs as outside of it.
 
     Args:
         transport: gives the prior and the times.
@@ -106,7 +116,7 @@ def march(
         check_key(noise_key, what="noise_key")
         keys = jax.random.split(noise_key, len(times) - 1)
     moments = Moment(jnp.arange(len(times) - 1), times[:-1], times[1:], keys)
-    return jax.lax.scan(lambda state, moment: step(moment, state, args), state, moments)
+    return jax.lax.scan(canonical_convolutions(lambda state, moment: step(moment, state, args)), state, moments)
 
 
 def time_grid(path: AbstractPath, steps: Any, dtype: Any = None) -> Float[Array, " times"]:
