@@ -240,6 +240,9 @@ def test_errors_say_what_is_wrong(key):
         flow(decay, y, 0.0, 1.0, key=key)
     with pytest.raises(ValueError, match="floating-point"):
         flow(decay, jnp.ones(2, int), 0.0, 1.0)
+    for t0, t1, name in ((jnp.zeros(2), 1.0, "t0"), ("0", 1.0, "t0"), (0.0, jnp.ones(1), "t1"), (0.0, None, "t1")):
+        with pytest.raises(ValueError, match=rf"{name} of shape \[\], got .*one time"):
+            flow(decay, y, t0, t1)
     with pytest.raises(ValueError, match=r"a solver, got Heun.*follow\.Solver"):
         flow(decay, y, 0.0, 1.0, solver=diffrax.Heun())
     for method, message in ((diffrax.Heun, r"the class Heun.*Heun\(\.\.\.\)"), ("heun", "a method, got 'heun'")):

@@ -48,6 +48,12 @@ def test_errors_say_what_is_wrong():
     for scale in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="scale > 0"):
             Normal((2,), scale)
+    for scale in (np.ones(3), "1"):
+        with pytest.raises(ValueError, match=r"scale of shape \[\], got"):
+            Normal((2,), scale)
+    for y in (jnp.ones(1), jnp.ones((5, 2)), jnp.ones((5, 3)), 1.0, [1.0, 2.0]):
+        with pytest.raises(ValueError, match=r"one sample of shape \[2\], got .* jax\.vmap"):
+            Normal((2,)).log_prob(y)
     for samples in (jnp.zeros((0, 2)), jnp.array(1.0)):
         with pytest.raises(ValueError, match="at least one sample"):
             Empirical(samples)

@@ -19,6 +19,7 @@ from .._core import (
     check_floats,
     check_instance,
     check_key,
+    check_shape,
     checked_field,
     fault,
     known_finite,
@@ -112,7 +113,7 @@ def flow(
     Raises:
         ValueError: ``noise`` without fixed steps or ``key``; ``key`` without ``noise``; ``y0`` is not floating-point;
             the field's value is not shaped like ``y0``; ``ts`` are outside of ``t0`` and ``t1`` or in another order;
-            ``solver`` or ``event`` is of another kind.
+            ``t0`` or ``t1`` is not one number; ``solver`` or ``event`` is of another kind.
         EquinoxRuntimeError: the solver failed and ``throw`` is true; a traced number of steps is below 1.
 
     Example:
@@ -151,7 +152,10 @@ def flow(
     # Halves have too few digits to add a step to a state, and Diffrax refuses them.
     y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), given)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
-    start, end = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
+    start, end = (
+        check_shape(t, (), what=what, fix="Pass one time; jax.vmap the flow for several.").astype(dtype)
+        for t, what in ((t0, "t0"), (t1, "t1"))
+    )
     if throw and (broken := [x for x in (start, end, *jax.tree.leaves(given)) if known_finite(x) is False]):
         raise fault(expected="finite times and a finite state", got=f"{broken[0]}", fix="Look where it comes from.")
     if ts is not None:

@@ -16,6 +16,8 @@ from .._core import (
     check_count,
     check_instance,
     check_key,
+    check_like,
+    check_pair,
     check_shape,
     fault,
 )
@@ -77,7 +79,8 @@ def march(
 
     Raises:
         ValueError: ``count`` or ``steps`` is not a positive whole number; there are no times; ``args`` have another
-            leading axis; a key is none; ``transport`` is no `Transport`.
+            leading axis; a key is none; ``transport`` is no `Transport`; ``step`` returns no pair, or changes the shape
+            of the state.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -116,7 +119,17 @@ def march(
         check_key(noise_key, what="noise_key")
         keys = jax.random.split(noise_key, len(times) - 1)
     moments = Moment(jnp.arange(len(times) - 1), times[:-1], times[1:], keys)
-    return jax.lax.scan(canonical_convolutions(lambda state, moment: step(moment, state, args)), state, moments)
+
+    def checked(state: Any, moment: Moment) -> tuple[Any, PyTree]:
+        after, record = check_pair(
+            step(moment, state, args),
+            expected="a step that returns (ys, record)",
+            fix="Return both; None is a record of nothing.",
+        )
+        check_like(after, state, what="a step whose state", fix="Return the whole batch, moved.")
+        return after, record
+
+    return jax.lax.scan(canonical_convolutions(checked), state, moments)
 
 
 def time_grid(path: AbstractPath, steps: Any, dtype: Any = None) -> Float[Array, " times"]:

@@ -11,6 +11,7 @@ from .._core import (
     Field,
     Key,
     canonical_convolutions,
+    check_floats,
     check_key,
     check_like,
     checked_field,
@@ -118,6 +119,8 @@ class Transport(eqx.Module):
             if name != self.prediction
         }
         check_like(y, one, what="a state that", fix="For a batch use jax.vmap.")
+        y = jnp.asarray(y)
+        check_floats(y, what="a state", fix="Convert y to a float dtype.")
         value = checked_field(self.field)(t, y, args)
         return tuple(
             paths[name].convert(t, y, value, source=self.prediction, target=name) if name in paths else value
