@@ -79,3 +79,9 @@ def test_another_model_is_refused(model):
 def test_bad_decay(decay):
     with pytest.raises(ValueError, match=r"expected a decay in \[0, 1\)"):
         EMA(decay)
+
+
+@pytest.mark.parametrize("decay", ["0.9", np.full(2, 0.9)], ids=["text", "vector"])
+def test_a_decay_is_one_number(decay):
+    with pytest.raises(ValueError, match=r"a decay of shape \[\], got"):
+        EMA(decay)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from .._core import check_like, fault, wide_dtype
+from .._core import check_like, check_shape, fault, wide_dtype
 
 
 class EMAState(NamedTuple):
@@ -59,6 +59,7 @@ class EMA(eqx.Module):
     decay: float
 
     def __check_init__(self) -> None:
+        check_shape(self.decay, (), what="a decay", fix="Use 0.999 for thousands of steps.")
         if not 0.0 <= self.decay < 1.0:
             raise fault(expected="a decay in [0, 1)", got=self.decay, fix="Use 0.999 for thousands of steps.")
 

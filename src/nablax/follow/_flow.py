@@ -16,6 +16,7 @@ from .._core import (
     Field,
     Key,
     canonical_convolutions,
+    check_callable,
     check_floats,
     check_instance,
     check_key,
@@ -111,9 +112,10 @@ def flow(
         A `Solution`.
 
     Raises:
-        ValueError: ``noise`` without fixed steps or ``key``; ``key`` without ``noise``; ``y0`` is not floating-point;
-            the field's value is not shaped like ``y0``; ``ts`` are outside of ``t0`` and ``t1`` or in another order;
-            ``t0`` or ``t1`` is not one number; ``solver`` or ``event`` is of another kind.
+        ValueError: ``noise`` without fixed steps or ``key``, or that returns no single number; ``key`` without
+            ``noise``; ``y0`` is not floating-point; the field's value is not shaped like ``y0``; ``ts`` are outside of
+            ``t0`` and ``t1`` or in another order; ``t0`` or ``t1`` is not one number; ``solver`` or ``event`` is of
+            another kind.
         EquinoxRuntimeError: the solver failed and ``throw`` is true; a traced number of steps is below 1.
 
     Example:
@@ -164,6 +166,7 @@ def flow(
     if noise is not None:
         assert steps is not None and key is not None
         check_key(key)
+        check_callable(noise, what="noise", fix="Write it as noise(t, y, args) -> one number.", takes=3)
         brownian = _GridBrownianPath(
             t0=start,
             t1=end,
@@ -174,7 +177,12 @@ def flow(
         )
 
         def diffusion(t: Any, y: PyTree, args: PyTree) -> lx.AbstractLinearOperator:
-            coefficient = canonical_convolutions(noise)(t, y, args)
+            coefficient = check_shape(
+                canonical_convolutions(noise)(t, y, args),
+                (),
+                what="noise as one number",
+                fix="It is the same in every component; rescale those of the state that need more or less.",
+            )
             return lx.DiagonalLinearOperator(jax.tree.map(lambda x: jnp.full_like(x, coefficient), y))
 
         terms = diffrax.MultiTerm(terms, diffrax.ControlTerm(diffusion, brownian))

@@ -103,8 +103,10 @@ def march(
     check_instance(transport, Transport, what="a transport", fix="Make one: Transport(field, path, prior, space).")
     count = check_draws(count, key, args)
     if start is not None:
-        check_callable(start, what="start", fix="It is start(t, ys) -> state.")
-    check_callable(step, what="a step", fix="It is step(moment, ys, args) -> (ys, record), of the whole batch.")
+        check_callable(start, what="start", fix="It is start(t, ys) -> state.", takes=2)
+    check_callable(
+        step, what="a step", fix="It is step(moment, ys, args) -> (ys, record), of the whole batch.", takes=3
+    )
     state = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
     if isinstance(steps, jax.Array | np.ndarray) and steps.ndim:
         times = check_shape(steps, (None,), what="times", fix="Pass the times to visit, or how many steps.")

@@ -40,8 +40,8 @@ class Normal(eqx.Module):
 
     def __check_init__(self) -> None:
         check_shape(self.scale, (), what="scale", fix="It is one number; scale the data where their components differ.")
-        if not self.scale > 0:
-            raise fault(expected="scale > 0", got=self.scale, fix="It is a standard deviation.")
+        if not 0 < self.scale < math.inf:
+            raise fault(expected="scale > 0 and finite", got=self.scale, fix="It is a standard deviation.")
 
     def sample(self, key: Key) -> Float[Array, "*shape"]:
         """Draw one sample."""

@@ -14,6 +14,7 @@ from .._core import (
     check_floats,
     check_key,
     check_like,
+    check_shape,
     checked_field,
     fault,
     guarded_jit,
@@ -118,6 +119,7 @@ class Transport(eqx.Module):
             for name in names
             if name != self.prediction
         }
+        check_shape(t, (), what="one time", fix="For a batch use jax.vmap, over the times too.")
         check_like(y, one, what="a state that", fix="For a batch use jax.vmap.")
         y = jnp.asarray(y)
         check_floats(y, what="a state", fix="Convert y to a float dtype.")

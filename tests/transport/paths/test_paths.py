@@ -190,5 +190,11 @@ def test_errors_say_what_is_wrong():
             path(beta_min=2.0, beta_max=1.0)
         with pytest.raises(ValueError, match="margin"):
             path(margin=0.0)
+    for path in (Linear, Cosine):
+        for margin in (-0.1, 0.5, float("nan")):
+            with pytest.raises(ValueError, match=r"0 ≤ margin < 0\.5"):
+                path(margin)
+        with pytest.raises(ValueError, match=r"a margin of shape \[\]"):
+            path("0.1")
     with pytest.raises(ValueError, match="sigma_min < sigma_max"):
         VarianceExploding(2.0, 1.0)

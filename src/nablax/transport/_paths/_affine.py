@@ -121,6 +121,13 @@ def _check_together(t: Array, one: Array, other: Array) -> None:
     check_like(other, one, what="the second of two arrays that", fix=_BATCH)
 
 
+def _check_margin(margin: float) -> None:
+    fix = "It is what is left out of [0, 1] at either end; 1e-3 is plenty."
+    check_shape(margin, (), what="a margin", fix=fix)
+    if not 0 <= margin < 0.5:
+        raise fault(expected="0 ≤ margin < 0.5", got=margin, fix=fix)
+
+
 def affine(path: AbstractPath, *, what: str) -> AbstractAffinePath:
     """The same path, where it is affine.
 
@@ -147,6 +154,9 @@ class Linear(AbstractAffinePath):
         margin: how far ``times`` keeps from the ends. Default 0: the velocity is finite on all of [0, 1]. A model that
             predicts noise or score needs a margin such as 1e-3.
 
+    Raises:
+        ValueError: ``margin`` is negative, or a half and more.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax.transport import Linear
@@ -165,6 +175,9 @@ class Linear(AbstractAffinePath):
 
     margin: float = eqx.field(static=True, default=0.0)
 
+    def __check_init__(self) -> None:
+        _check_margin(self.margin)
+
     def coefficients(self, t: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
         r"""Return $(t, 1 - t, 1, -1)$."""
         one = jnp.ones_like(t)
@@ -182,6 +195,9 @@ class Cosine(AbstractAffinePath):
     Args:
         margin: how far ``times`` keeps from the ends. Default 0.
 
+    Raises:
+        ValueError: ``margin`` is negative, or a half and more.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax.transport import Cosine
@@ -198,6 +214,9 @@ class Cosine(AbstractAffinePath):
     """
 
     margin: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self) -> None:
+        _check_margin(self.margin)
 
     def coefficients(self, t: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
         r"""Return $(\sin, \cos, \tfrac\pi2\cos, -\tfrac\pi2\sin)$ of $\pi t/2$."""
