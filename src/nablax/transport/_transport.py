@@ -54,7 +54,7 @@ class Transport(eqx.Module):
         ValueError: the shapes of ``prior`` and ``space`` differ; ``prediction`` is unknown; a view other than the
             velocity is asked of a transport that does not define it; the velocity would be 0/0 at an end of the path
             for this ``prediction``; a part is a class that was not called, such as ``Linear`` for ``Linear()``; when it
-            is used, the field's value is not shaped like its state.
+            is used, the field's value is not shaped like its state, a state is not floating-point or a time no scalar.
 
     Example:
         >>> import jax, jax.numpy as jnp
