@@ -1,9 +1,11 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nablax.calculus import divergence, value_and_divergence
+from nablax.calculus import antisymmetry, curl, divergence, stochastic_divergence, value_and_divergence
 
 
 @pytest.mark.parametrize("dimension", [1, 3, 64, 65, 150])
@@ -41,6 +43,22 @@ def test_gradient_of_the_divergence_by_reverse_mode(x64):
     y = jnp.arange(1.0, 71.0)
     gradient = jax.jit(jax.grad(lambda z: divergence(lambda t, y, args: y**3)(0.0, z)))(y)
     np.testing.assert_allclose(gradient, 6 * y, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        divergence,
+        value_and_divergence,
+        lambda field: functools.partial(stochastic_divergence(field, probes=2), key=jax.random.key(0)),
+        lambda field: functools.partial(antisymmetry(field, probes=2), key=jax.random.key(0)),
+        curl,
+    ],
+    ids=["exact", "with value", "stochastic", "antisymmetry", "curl"],
+)
+def test_a_point_of_whole_numbers_is_refused(operator):
+    with pytest.raises(ValueError, match="a point of real floating-point numbers"):
+        operator(lambda t, y, args: -y)(0.0, jnp.ones(2, int))
 
 
 def test_a_field_of_another_shape_is_refused():

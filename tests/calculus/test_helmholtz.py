@@ -86,10 +86,26 @@ def test_splitting_twice_changes_nothing_and_single_precision_stays(key):
 def test_wrong_shapes_are_said():
     with pytest.raises(ValueError, match="one component per axis"):
         helmholtz(jnp.zeros((4, 4, 3)), 1.0)
-    with pytest.raises(ValueError, match="positive period"):
+    with pytest.raises(ValueError, match="positive and finite period"):
         helmholtz(jnp.zeros((4, 4, 2)), (1.0, -1.0))
-    with pytest.raises(ValueError, match="positive period"):
+    with pytest.raises(ValueError, match="positive and finite period"):
         helmholtz(jnp.zeros((4, 4, 2)), (1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="positive and finite period"):
+        helmholtz(jnp.zeros((4, 4, 2)), (1.0, jnp.inf))
+    for values in (jnp.array(1.0), jnp.ones(1)):
+        with pytest.raises(ValueError, match="one component per axis"):
+            helmholtz(values, 1.0)
+
+
+@pytest.mark.parametrize("gap", [jnp.nan, jnp.inf])
+def test_one_gap_would_reach_every_number_and_is_refused(gap):
+    values = jnp.ones((4, 4, 2)).at[1, 2, 0].set(gap)
+    with pytest.raises(ValueError, match="finite values, got NaN or infinity"):
+        helmholtz(values, 1.0)
+    # What is traced cannot be looked at.
+    assert not jnp.any(jnp.isfinite(jax.jit(lambda v: helmholtz(v, 1.0))(values).potential_part))
+    with pytest.raises(ValueError, match="real floating-point"):
+        helmholtz(values * 1j, 1.0)
 
 
 def test_whole_numbers_are_taken_as_floats():

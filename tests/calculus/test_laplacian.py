@@ -49,6 +49,11 @@ def test_pytree(x64):
     )
 
 
+def test_a_point_of_whole_numbers_is_refused():
+    with pytest.raises(ValueError, match="a point of real floating-point numbers"):
+        laplacian(lambda y: jnp.sum(y**2))(jnp.ones(2, int))
+
+
 def test_a_vector_value_is_refused():
     with pytest.raises(ValueError, match="scalar value"):
         laplacian(lambda y: y)(jnp.ones(2))

@@ -1,8 +1,11 @@
 """A convolutional loss is met with the convolutions that XLA is fast at in loops on a CPU, by every estimator that loops."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
 import pytest
 from jax import lax
@@ -40,6 +43,29 @@ def resting(kernel):
     return estimate.equilibrium_state(net, X)
 
 
+def remembered(kernel):
+    """Two moments back: the state is an image, the parameters the kernel."""
+
+    def step(kernel, x, u):
+        return jnp.tanh(lax.conv_general_dilated(x.reshape(1, 2, 5, 5), kernel, (1, 1), "SAME").ravel() + u)
+
+    learner = estimate.real_time(step, lambda kernel, x: jnp.sum(x**2), mode="truncated", window=3)
+    state = learner.init(kernel, X[0].ravel(), u=jnp.zeros(50))
+    return learner.update(kernel, state, jnp.ones(50))[1]
+
+
+class Block(eqx.Module):
+    kernel: jax.Array
+
+    def __call__(self, t, z, x):
+        return z + lax.conv_general_dilated(x[None], self.kernel, (1, 1), "SAME").mean((0, 2, 3))
+
+
+def classified(kernel):
+    net = estimate.NoProp(Block(kernel), jnp.eye(2), mode="continuous", steps=3, key=KEY)
+    return net(X[0], key=KEY)
+
+
 CALLS = {
     "average": lambda kernel: estimate.average(estimate.forward_gradient(loss), probes=2)(kernel, key=KEY),
     "spsa": lambda kernel: estimate.spsa(loss)(kernel, key=KEY),
@@ -50,6 +76,8 @@ CALLS = {
     ),
     **{f"hypergradient, {method}": hypergradient(method) for method in ("neumann", "unrolled")},
     "equilibrium_state": resting,
+    "real_time": remembered,
+    "noprop": classified,
     "metasmoothness": lambda kernel: (
         diagnose.metasmoothness(
             lambda rate: descended(kernel, rate, 0), jnp.array(0.1), step=0.01, probes=2, key=KEY
@@ -63,3 +91,48 @@ def test_loops_hold_fast_convolutions_alone(call, loop_convolutions):
     found = loop_convolutions(jax.make_jaxpr(CALLS[call])(KERNEL))
     rows = (0, 3, 1, 2)
     assert found and {tuple(one.params["dimension_numbers"]) for one in found} == {(rows, (3, 2, 0, 1), rows)}
+
+
+def blurred(x, kernel):
+    return x + 0.1 * lax.conv_general_dilated(x, kernel, (1, 1), "SAME")
+
+
+# More unknowns than are factorised, so that the solver iterates.
+IMAGES = jnp.concatenate([X, -X])
+
+
+def condition(x, kernel):
+    return blurred(jnp.tanh(x), kernel) + x - IMAGES
+
+
+def solve(init, kernel):
+    return init
+
+
+def along(kernel, linear_solver=None):
+    root = estimate.implicit(solve, condition, linear_solver=linear_solver)
+    return jax.jvp(lambda kernel: root(IMAGES, kernel), (kernel,), (kernel,))[1]
+
+
+def back(kernel, linear_solver=None):
+    x, pull = estimate.implicit_vjp(solve, condition, linear_solver=linear_solver)(IMAGES, kernel)
+    return pull(x)[0][0]
+
+
+def gradient(kernel):
+    root = estimate.implicit(solve, condition)
+    return jax.grad(lambda kernel: jnp.sum(root(IMAGES, kernel) ** 2))(kernel)
+
+
+LOOSE = lx.GMRES(rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [along, back, gradient, lambda kernel: along(kernel, LOOSE), lambda kernel: back(kernel, LOOSE)],
+    ids=["along", "back", "gradient", "along, another solver", "back, another solver"],
+)
+def test_a_linear_operator_holds_them_too(call):
+    """Lineax hides the operator from what is traced; in the compiled program XLA sees to those outside of loops."""
+    text = jax.jit(call).lower(KERNEL).compile().as_text()
+    assert set(re.findall(r"convolution\(.*dim_labels=(\S+?)[,\s]", text)) == {"b01f_01io->b01f"}

@@ -57,7 +57,31 @@ def test_one_trace_and_module():
     np.testing.assert_allclose(state.average.weight, model.weight, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"w": jnp.ones(1), "n": 3},
+        {"w": jnp.ones((2, 2)), "n": 3},
+        {"w": jnp.ones(2, int), "n": 3},
+        {"w": jnp.ones(2)},
+        [jnp.ones(2), 3],
+    ],
+    ids=["one number", "matrix", "whole numbers", "a leaf less", "another tree"],
+)
+def test_another_model_is_refused(model):
+    ema = EMA(0.9)
+    state = ema.init({"w": jnp.ones(2), "n": 3})
+    with pytest.raises(ValueError, match=r"expected a model that is shaped like .*, got .*init was given"):
+        ema.update(state, model)
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
 def test_bad_decay(decay):
     with pytest.raises(ValueError, match=r"expected a decay in \[0, 1\)"):
+        EMA(decay)
+
+
+@pytest.mark.parametrize("decay", ["0.9", np.full(2, 0.9)], ids=["text", "vector"])
+def test_a_decay_is_one_number(decay):
+    with pytest.raises(ValueError, match=r"a decay of shape \[\], got"):
         EMA(decay)

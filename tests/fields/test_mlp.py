@@ -215,3 +215,12 @@ def test_faults_are_told(key):
         model(jnp.asarray(0.5), jnp.ones(2), jnp.ones(3))
     with pytest.raises(ValueError, match=r"shape \(4,\)"):
         MLP(2, condition=4, key=key)(jnp.asarray(0.5), jnp.ones(2), jnp.ones(3))
+
+
+def test_whole_numbers_and_several_times_are_refused(key):
+    model = MLP(2, key=key)
+    with pytest.raises(ValueError, match="a state of real floating-point numbers"):
+        model(jnp.asarray(0.5), jnp.ones(2, int))
+    for t in (jnp.ones(2), jnp.ones(1)):
+        with pytest.raises(ValueError, match=r"one time of shape \[\], got .*jax\.vmap"):
+            model(t, jnp.ones(2))

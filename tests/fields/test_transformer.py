@@ -150,3 +150,12 @@ def test_faults_are_told(key):
         model(jnp.asarray(0.5), jnp.ones((2, 8, 8, 1)), None)
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         model(jnp.asarray(0.5), jnp.ones((8, 8, 1)), jnp.ones(4))
+
+
+def test_whole_numbers_and_several_times_are_refused(key):
+    model = make(key)
+    with pytest.raises(ValueError, match="a state of real floating-point numbers"):
+        model(jnp.asarray(0.5), jnp.ones((8, 8, 1), int))
+    for t in (jnp.ones(2), jnp.ones(1)):
+        with pytest.raises(ValueError, match=r"one time of shape \[\], got .*jax\.vmap"):
+            model(t, jnp.ones((8, 8, 1)))

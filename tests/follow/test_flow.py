@@ -236,10 +236,19 @@ def test_errors_say_what_is_wrong(key):
         flow(decay, y, 0.0, 1.0, noise=lambda t, y, args: 1.0, key=key)
     with pytest.raises(ValueError, match="and `key` with `noise`"):
         flow(decay, y, 0.0, 1.0, noise=lambda t, y, args: 1.0, solver=Solver(steps=5))
+    for noise in (lambda t, y, args: jnp.ones(2), lambda t, y, args: jnp.ones(1)):
+        with pytest.raises(ValueError, match=r"noise as one number of shape \[\], got f32.*every component"):
+            flow(decay, y, 0.0, 1.0, noise=noise, key=key, solver=Solver(steps=5))
+    for noise, message in ((0.1, "noise, a function, got 0.1"), (lambda t, y: 0.1, "noise of 3 arguments")):
+        with pytest.raises(ValueError, match=message):
+            flow(decay, y, 0.0, 1.0, noise=noise, key=key, solver=Solver(steps=5))
     with pytest.raises(ValueError, match="no `key` without `noise`"):
         flow(decay, y, 0.0, 1.0, key=key)
     with pytest.raises(ValueError, match="floating-point"):
         flow(decay, jnp.ones(2, int), 0.0, 1.0)
+    for t0, t1, name in ((jnp.zeros(2), 1.0, "t0"), ("0", 1.0, "t0"), (0.0, jnp.ones(1), "t1"), (0.0, None, "t1")):
+        with pytest.raises(ValueError, match=rf"{name} of shape \[\], got .*one time"):
+            flow(decay, y, t0, t1)
     with pytest.raises(ValueError, match=r"a solver, got Heun.*follow\.Solver"):
         flow(decay, y, 0.0, 1.0, solver=diffrax.Heun())
     for method, message in ((diffrax.Heun, r"the class Heun.*Heun\(\.\.\.\)"), ("heun", "a method, got 'heun'")):

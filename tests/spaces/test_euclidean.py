@@ -81,3 +81,14 @@ def test_a_batch_is_refused_with_the_mend():
     space = Euclidean(2)
     with pytest.raises(ValueError, match="vmap"):
         space.exp(jnp.ones((5, 2)), jnp.ones((5, 2)))
+
+
+@pytest.mark.parametrize("name, count", [("exp", 2), ("log", 2), ("inner", 3), ("project", 1), ("tangent", 2)])
+def test_every_argument_is_looked_at(name, count):
+    """What NumPy would broadcast, in the place of each argument in turn."""
+    for place in range(count):
+        for wrong in (jnp.ones(1), jnp.ones((2, 1)), jnp.ones((5, 2)), 1.0):
+            arguments = [jnp.ones(2)] * count
+            arguments[place] = wrong
+            with pytest.raises(ValueError, match=r"one array of shape \(2,\), got .*vmap"):
+                getattr(Euclidean(2), name)(*arguments)

@@ -103,6 +103,11 @@ def test_faults():
         ({"noise_key": 0}, "noise_key: a random key"),
         ({"args": jnp.ones(4)}, "args with leading axis 3"),
         ({"step": None}, "a step, a function"),
+        ({"step": lambda now, ys: (ys, None)}, r"a step of 3 arguments, got one of \(now, ys\)"),
+        ({"start": lambda ys: ys}, r"start of 2 arguments, got one of \(ys\)"),
+        ({"step": lambda now, ys, args: ys}, r"a step that returns \(ys, record\), got f32\[3,2\]\. Return both"),
+        ({"step": lambda now, ys, args: None}, r"a step that returns \(ys, record\), got None"),
+        ({"step": lambda now, ys, args: (ys[:1], None)}, r"shaped like f32\[3,2\], got f32\[1,2\]\. Return the whole"),
     ):
         with pytest.raises(ValueError, match=message):
             march(PLANE, **{"step": still, "count": 3, "key": KEY, "steps": 2} | wrong)

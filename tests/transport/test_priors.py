@@ -44,10 +44,20 @@ def test_empirical_has_no_density():
     assert not hasattr(Empirical(jnp.ones((3, 2))), "log_prob")
 
 
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
+@pytest.mark.parametrize("scale", [np.ones(2), np.ones(3), "1"], ids=["one each", "vector", "text"])
+def test_a_scale_is_one_number(scale):
+    with pytest.raises(ValueError, match=r"scale of shape \[\], got .*one number"):
+        Normal((2,), scale)
+
+
 def test_errors_say_what_is_wrong():
-    for scale in (0.0, -1.0, float("nan")):
+    for scale in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="scale > 0"):
             Normal((2,), scale)
+    for y in (jnp.ones(1), jnp.ones((5, 2)), jnp.ones((5, 3)), 1.0, [1.0, 2.0]):
+        with pytest.raises(ValueError, match=r"one sample of shape \[2\], got .* jax\.vmap"):
+            Normal((2,)).log_prob(y)
     for samples in (jnp.zeros((0, 2)), jnp.array(1.0)):
         with pytest.raises(ValueError, match="at least one sample"):
             Empirical(samples)

@@ -279,6 +279,14 @@ def test_costs_bounds_and_operators_are_checked():
             solve(PLANE, lambda x: x, jnp.ones(2, int), 0.1, 3, key=KEY, steps=2)
 
 
+def test_a_state_of_whole_numbers_and_several_times_are_refused():
+    for view in ("velocity", "score", "noise", "denoiser"):
+        with pytest.raises(ValueError, match="a state of real floating-point numbers"):
+            getattr(PLANE, view)(0.5, jnp.ones(2, int))
+        with pytest.raises(ValueError, match=r"one time of shape \[\], got f32\[2\]"):
+            getattr(PLANE, view)(jnp.ones(2), jnp.ones(2))
+
+
 def test_nothing_of_the_check_is_left_in_the_program():
     plain = jax.make_jaxpr(lambda t, y: standard(t, y, None))(0.5, jnp.ones(2))
     checked = jax.make_jaxpr(lambda t, y: PLANE.velocity(t, y))(0.5, jnp.ones(2))

@@ -8,7 +8,16 @@ from jax import lax
 
 from nablax.follow import Solver
 from nablax.spaces import Euclidean
-from nablax.transport import Linear, Normal, Transport, posterior_guidance, sample_sde, steer
+from nablax.transport import (
+    Linear,
+    Normal,
+    Transport,
+    march,
+    posterior_guidance,
+    pseudoinverse_guidance,
+    sample_sde,
+    steer,
+)
 
 SHAPE = (5, 5, 2)
 KERNEL = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 3, 3)), jnp.float32) / 10
@@ -24,6 +33,10 @@ def cost(y, args):
     return jnp.sum((y - 1) ** 2)
 
 
+def euler(now, y, args):
+    return y + (now.s - now.t) * TRANSPORT.velocity(now.t, y, args), None
+
+
 TRANSPORT = Transport(field, Linear(), Normal(SHAPE), Euclidean(SHAPE))
 CALLS = {
     "sample": lambda key: TRANSPORT.sample(3, key=key, solver=Solver(steps=2)),
@@ -33,6 +46,10 @@ CALLS = {
     ),
     "sample_sde": lambda key: sample_sde(TRANSPORT, 3, key=key, steps=2),
     "steer": lambda key: steer(TRANSPORT, cost, 3, key=key, steps=2)[0],
+    "march": lambda key: march(TRANSPORT, jax.vmap(euler, in_axes=(None, 0, 0)), 3, key=key, steps=2)[0],
+    "pseudoinverse_guidance": lambda key: pseudoinverse_guidance(
+        TRANSPORT, lambda y: field(0.0, y, None), jnp.ones(SHAPE), 0.1, 3, key=key, steps=2
+    )[0],
     "posterior_guidance": lambda key: posterior_guidance(TRANSPORT, cost, 3, key=key, steps=2)[0],
 }
 

@@ -45,7 +45,8 @@ def antisymmetry(field: Field, *, probes: int = 8) -> Callable[..., Antisymmetry
         probe.
 
     Raises:
-        ValueError: fewer than one probe, or the field's value is not shaped like ``y``.
+        ValueError: fewer than one probe, the field's value is not shaped like ``y``, or ``y`` is not
+            floating-point.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import Key
+from .._core import Key, canonical_convolutions
 from ._lanczos import iterate
 
 
@@ -43,7 +43,7 @@ def arnoldi(
           https://doi.org/10.1090/qam/42792
     """
     start = jax.random.normal(key, (dim,), dtype)
-    run = iterate(product, start, start, steps)
+    run = iterate(canonical_convolutions(product), start, start, steps)
     return run.projected.T, run.dropped[-1]
 
 

@@ -28,7 +28,8 @@ def curl(field: Field) -> Callable[..., PyTree]:
         field over units of ``y``.
 
     Raises:
-        ValueError: ``y`` has neither two nor three coordinates, or the field's value is not shaped like it.
+        ValueError: ``y`` has neither two nor three coordinates, the field's value is not shaped like it, or
+            it is not floating-point.
 
     Example:
         >>> import jax.numpy as jnp

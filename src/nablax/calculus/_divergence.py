@@ -24,7 +24,7 @@ def value_and_divergence(field: Field) -> Callable[..., tuple[PyTree, Float[Arra
         over units of ``y``.
 
     Raises:
-        ValueError: the field's value is not shaped like ``y``.
+        ValueError: the field's value is not shaped like ``y``; ``y`` is not floating-point.
 
     Example:
         >>> import jax.numpy as jnp
@@ -65,7 +65,7 @@ def divergence(field: Field) -> Callable[..., Float[Array, ""]]:
         ``function(t, y, args=None) -> divergence``, a scalar in units of the field over units of ``y``.
 
     Raises:
-        ValueError: the field's value is not shaped like ``y``.
+        ValueError: the field's value is not shaped like ``y``; ``y`` is not floating-point.
 
     Example:
         >>> import jax.numpy as jnp

@@ -62,6 +62,7 @@ def top_eigenvalues(
     in the basis: the residuals cost no further product. Nor does it cost one to see that the map is not symmetric,
     which is an error where :math:`P` is not, by more than the cube root of the precision of its numbers (0.5 % of it in
     single precision).
+    On CPUs the map's convolutions are as fast as outside of the iteration's loop.
     For the smallest ones negate the map: ``top_eigenvalues(lambda v: -A(v), ...)`` and negate ``values``; the
     largest in magnitude are among the two.
 

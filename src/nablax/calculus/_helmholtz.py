@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import AbstractRecord, fault, wide_dtype
+from .._core import AbstractRecord, check_floats, fault, known_finite, wide_dtype
 
 
 class Helmholtz(AbstractRecord):
@@ -43,7 +43,8 @@ def helmholtz(values: Float[Array, "*grid dim"], lengths: float | Sequence[float
         The parts, in the units of ``values``.
 
     Raises:
-        ValueError: the number of components is not the number of axes, or a period is not positive.
+        ValueError: the number of components is not the number of axes; a period is not positive and finite; a value is
+            NaN, infinite or complex.
 
     Example:
         >>> import jax.numpy as jnp
@@ -65,17 +66,21 @@ def helmholtz(values: Float[Array, "*grid dim"], lengths: float | Sequence[float
     # Whole numbers and halves have no transform.
     values = jnp.asarray(values)
     values = values.astype(wide_dtype(values))
-    dim = values.shape[-1]
-    grid = values.shape[:-1]
-    if len(grid) != dim:
+    check_floats(values, what="values", fix="Decompose real and imaginary part apart.")
+    if not values.ndim or values.shape[-1] != values.ndim - 1:
         raise fault(
             expected="one component per axis of the grid, on the last axis",
-            got=f"{dim} components on a grid with {len(grid)} axes, shape {values.shape}",
+            got=f"shape {values.shape}",
             fix="Pass an array [n_1, ..., n_D, D].",
         )
+    if known_finite(values) is False:
+        raise fault(expected="finite values", got="NaN or infinity", fix="Fill gaps first: each would reach all parts.")
+    *grid, dim = values.shape
     periods = np.broadcast_to(np.asarray(lengths, float), (dim,)) if np.ndim(lengths) == 0 else np.asarray(lengths)
-    if periods.shape != (dim,) or not np.all(periods > 0):
-        raise fault(expected=f"one positive period, or {dim} of them", got=str(lengths), fix="Pass lengths > 0.")
+    if periods.shape != (dim,) or not np.all((periods > 0) & np.isfinite(periods)):
+        raise fault(
+            expected=f"one positive and finite period, or {dim} of them", got=str(lengths), fix="Pass lengths > 0."
+        )
     axes = tuple(range(dim))
     waves = [_wave_numbers(n, period, half=axis == dim - 1) for axis, (n, period) in enumerate(zip(grid, periods))]
     k = np.stack(np.meshgrid(*waves, indexing="ij"), axis=-1)

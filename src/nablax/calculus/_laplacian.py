@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from .._core import fault
+from .._core import check_floats, fault
 from ._linear import chunked_map
 
 
@@ -24,7 +24,7 @@ def laplacian(function: Callable[..., Float[Array, ""]]) -> Callable[..., Float[
         ``operator(y, *args) -> scalar``, in units of the function over units of ``y`` squared.
 
     Raises:
-        ValueError: the function's value is not a scalar.
+        ValueError: the function's value is not a scalar; ``y`` is not floating-point.
 
     Example:
         >>> import jax.numpy as jnp
@@ -42,6 +42,7 @@ def laplacian(function: Callable[..., Float[Array, ""]]) -> Callable[..., Float[
     """
 
     def operator(y: PyTree, *args: PyTree) -> Float[Array, ""]:
+        check_floats(jax.tree.map(jnp.asarray, y), what="a point", fix="Convert y to a float dtype.")
         shape = jax.eval_shape(function, y, *args)
         if getattr(shape, "shape", None) != ():
             raise fault(

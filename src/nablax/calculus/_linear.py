@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from .._core import Field, Key, canonical_convolutions, checked_field
+from .._core import Field, Key, canonical_convolutions, check_floats, checked_field
 
 # Tangents pushed through the field at once. Above this the rest waits its turn in a loop, so that the memory
 # of an exact divergence grows like CHUNK × activations and not like D × activations.
@@ -28,9 +28,10 @@ def linearise(field: Field, t: Float[Array, ""], y: PyTree, args: PyTree) -> tup
         ``dy`` and the function ``v -> Jv``.
 
     Raises:
-        ValueError: ``dy`` is not shaped like ``y``, so that the Jacobian is not square.
+        ValueError: ``y`` is not floating-point; ``dy`` is not shaped like ``y``, so that the Jacobian is not square.
     """
     checked = checked_field(field)
+    check_floats(jax.tree.map(jnp.asarray, y), what="a point", fix="Convert y to a float dtype.")
     return jax.linearize(lambda z: checked(t, z, args), y)
 
 

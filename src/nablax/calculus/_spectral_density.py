@@ -63,7 +63,7 @@ def spectral_density(product: Product, like: PyTree, *, steps: int = 80, probes:
 
     for :math:`q` uniform on the sphere; :math:`\theta, s` are the eigenpairs of the tridiagonal matrix of
     :func:`lanczos` started from :math:`q`, whose nodes and weights are a Gauss quadrature of the measure that
-    :math:`q` sees.
+    :math:`q` sees. On CPUs the map's convolutions are as fast as outside of the iteration's loop.
 
     Args:
         product: the map, ``product(v) -> Av``, linear and symmetric; JAX must be able to differentiate it.

@@ -39,7 +39,8 @@ def value_and_stochastic_divergence(
         own spread.
 
     Raises:
-        ValueError: unknown distribution, fewer than one probe, or the field's value is not shaped like ``y``.
+        ValueError: unknown distribution, fewer than one probe, the field's value is not shaped like ``y``, or ``y`` is
+            not floating-point.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -93,7 +94,8 @@ def stochastic_divergence(
         ``function(t, y, args=None, *, key) -> Estimate``; see :func:`value_and_stochastic_divergence`.
 
     Raises:
-        ValueError: unknown distribution, fewer than one probe, or the field's value is not shaped like ``y``.
+        ValueError: unknown distribution, fewer than one probe, the field's value is not shaped like ``y``, or ``y`` is
+            not floating-point.
 
     Example:
         >>> import jax, jax.numpy as jnp

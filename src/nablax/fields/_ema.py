@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from .._core import fault, wide_dtype
+from .._core import check_like, check_shape, fault, wide_dtype
 
 
 class EMAState(NamedTuple):
@@ -59,6 +59,7 @@ class EMA(eqx.Module):
     decay: float
 
     def __check_init__(self) -> None:
+        check_shape(self.decay, (), what="a decay", fix="Use 0.999 for thousands of steps.")
         if not 0.0 <= self.decay < 1.0:
             raise fault(expected="a decay in [0, 1)", got=self.decay, fix="Use 0.999 for thousands of steps.")
 
@@ -84,7 +85,12 @@ class EMA(eqx.Module):
 
         Returns:
             The next state.
+
+        Raises:
+            ValueError: the inexact arrays of ``model`` are in another tree, or of other shapes.
         """
+        averaged, newest = (eqx.filter(tree, eqx.is_inexact_array) for tree in (state.average, model))
+        check_like(newest, averaged, what="a model that", fix="Pass the model that init was given, with newer weights.")
 
         def mix(old: PyTree, new: PyTree) -> PyTree:
             if not eqx.is_inexact_array(new):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import Key, check_key, fault
+from .._core import Key, check_floats, check_key, check_shape, fault
 from ._time import Context, check_time_features, outside_features
 
 
@@ -112,7 +112,7 @@ class MLP(eqx.Module):
 
     Raises:
         ValueError: an unknown activation, an odd number of time features, a size below 1, a ``key`` that is none, or,
-            when called, a state or a condition of another shape.
+            when called, a time, a state or a condition of another shape, or a state of whole numbers.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -197,12 +197,8 @@ class MLP(eqx.Module):
         Returns:
             The velocity, shape and dtype of ``y``.
         """
-        if y.shape != self.shape:
-            raise fault(
-                expected=f"one sample of shape {self.shape}",
-                got=f"shape {y.shape}",
-                fix="For a batch, wrap the call in jax.vmap.",
-            )
+        y = check_shape(y, self.shape, what="one sample", fix="For a batch, wrap the call in jax.vmap.")
+        check_floats(y, what="a state", fix="Convert y to a float dtype.")
         phi = ACTIVATIONS[self.activation]
         outside = outside_features(t, args, self.time_features, self.condition, y.dtype)
         flat = jnp.ravel(y)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import Key, fault
+from .._core import Key, check_shape, fault
 
 
 def check_time_features(features: int) -> None:
@@ -87,8 +87,9 @@ def outside_features(
         The vector, shape ``[max(features, 1) + condition]``.
 
     Raises:
-        ValueError: ``args`` has another shape, or is missing.
+        ValueError: ``t`` is not one time; ``args`` has another shape, or is missing.
     """
+    t = check_shape(t, (), what="one time", fix="For a batch, wrap the call in jax.vmap.")
     if args is None and condition:
         raise fault(
             expected=f"a condition of shape ({condition},)",

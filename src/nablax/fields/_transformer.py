@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import Key, check_key, fault
+from .._core import Key, check_floats, check_key, check_shape, fault
 from ._mlp import ACTIVATIONS, check_activation, zero_linear
 from ._time import Context, check_time_features, outside_features
 
@@ -169,12 +169,8 @@ class Transformer(eqx.Module):
         Returns:
             The velocity, shape and dtype of ``y``.
         """
-        if y.shape != self.shape:
-            raise fault(
-                expected=f"one image of shape {self.shape}",
-                got=f"shape {y.shape}",
-                fix="For a batch, wrap the call in jax.vmap.",
-            )
+        y = check_shape(y, self.shape, what="one image", fix="For a batch, wrap the call in jax.vmap.")
+        check_floats(y, what="a state", fix="Convert y to a float dtype.")
         phi = ACTIVATIONS[self.activation]
         context = self.context(outside_features(t, args, self.time_features, self.condition, y.dtype), phi)
         height, breadth, colours = self.shape

@@ -15,9 +15,12 @@ from .._core import (
     AbstractRecord,
     Field,
     Key,
+    canonical_convolutions,
+    check_callable,
     check_floats,
     check_instance,
     check_key,
+    check_shape,
     checked_field,
     fault,
     known_finite,
@@ -83,7 +86,8 @@ def flow(
 
     One trajectory a call, whose state is any pytree; ``jax.vmap`` it for trajectories that each control their own
     step, or give it a batch as one state (and a batched field) for one step size with the root-mean-square error norm
-    taken over the batch, which is faster.
+    taken over the batch, which is faster. On CPUs the convolutions of ``field`` and ``noise`` are as fast as outside of
+    the solver's loop.
 
     Args:
         field: the drift, ``field(t, y, args) -> dy``, ``dy`` shaped like ``y``.
@@ -108,9 +112,10 @@ def flow(
         A `Solution`.
 
     Raises:
-        ValueError: ``noise`` without fixed steps or ``key``; ``key`` without ``noise``; ``y0`` is not floating-point;
-            the field's value is not shaped like ``y0``; ``ts`` are outside of ``t0`` and ``t1`` or in another order;
-            ``solver`` or ``event`` is of another kind.
+        ValueError: ``noise`` without fixed steps or ``key``, or that returns no single number; ``key`` without
+            ``noise``; ``y0`` is not floating-point; the field's value is not shaped like ``y0``; ``ts`` are outside of
+            ``t0`` and ``t1`` or in another order; ``t0`` or ``t1`` is not one number; ``solver`` or ``event`` is of
+            another kind.
         EquinoxRuntimeError: the solver failed and ``throw`` is true; a traced number of steps is below 1.
 
     Example:
@@ -149,15 +154,19 @@ def flow(
     # Halves have too few digits to add a step to a state, and Diffrax refuses them.
     y0 = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)), given)
     dtype = jnp.result_type(*jax.tree.leaves(y0))
-    start, end = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
+    start, end = (
+        check_shape(t, (), what=what, fix="Pass one time; jax.vmap the flow for several.").astype(dtype)
+        for t, what in ((t0, "t0"), (t1, "t1"))
+    )
     if throw and (broken := [x for x in (start, end, *jax.tree.leaves(given)) if known_finite(x) is False]):
         raise fault(expected="finite times and a finite state", got=f"{broken[0]}", fix="Look where it comes from.")
     if ts is not None:
         ts = _checked_times(ts, start, end)
-    terms: diffrax.AbstractTerm = diffrax.ODETerm(checked_field(field))
+    terms: diffrax.AbstractTerm = diffrax.ODETerm(_InLoop(checked_field(field)))
     if noise is not None:
         assert steps is not None and key is not None
         check_key(key)
+        check_callable(noise, what="noise", fix="Write it as noise(t, y, args) -> one number.", takes=3)
         brownian = _GridBrownianPath(
             t0=start,
             t1=end,
@@ -168,7 +177,12 @@ def flow(
         )
 
         def diffusion(t: Any, y: PyTree, args: PyTree) -> lx.AbstractLinearOperator:
-            coefficient = noise(t, y, args)
+            coefficient = check_shape(
+                canonical_convolutions(noise)(t, y, args),
+                (),
+                what="noise as one number",
+                fix="It is the same in every component; rescale those of the state that need more or less.",
+            )
             return lx.DiagonalLinearOperator(jax.tree.map(lambda x: jnp.full_like(x, coefficient), y))
 
         terms = diffrax.MultiTerm(terms, diffrax.ControlTerm(diffusion, brownian))
@@ -226,6 +240,16 @@ def _checked_times(ts: Any, start: Array, end: Array) -> Float[Array, " times"]:
         if np.any(forward * np.diff(moments) < 0):
             raise fault(expected="ts in the direction of travel", got="another order", fix="Sort them.")
     return times
+
+
+class _InLoop(eqx.Module):
+    """A field for a solver's loop; not a closure, so that two of one field are equal and share a compiled program."""
+
+    field: Field
+
+    @canonical_convolutions
+    def __call__(self, t: Any, y: PyTree, args: PyTree) -> PyTree:
+        return self.field(t, y, args)
 
 
 class _GridBrownianPath(diffrax.AbstractBrownianPath):

@@ -6,7 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import check_shape_of_one, fault
+from .._core import check_shape_of_one
+from ._manifold import check_points
 from ._space import AbstractSpace
 
 
@@ -23,7 +24,7 @@ class Euclidean(AbstractSpace):
         dim: number of coordinates, the product of ``shape``.
 
     Raises:
-        ValueError: a side of the shape is not a positive integer.
+        ValueError: a side of the shape is not a positive integer; a point or a tangent has another shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,7 +63,8 @@ class Euclidean(AbstractSpace):
         Returns:
             The point reached, shaped like ``y``.
         """
-        return self._point(y) + v
+        check_points(self, y, v)
+        return y + v
 
     def log(self, y: Float[Array, "*shape"], z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Tangent at ``y`` that ``exp`` takes to ``z``: ``z - y``.
@@ -74,7 +76,8 @@ class Euclidean(AbstractSpace):
         Returns:
             The tangent vector, shaped like ``y``.
         """
-        return self._point(z) - y
+        check_points(self, y, z)
+        return z - y
 
     def inner(
         self, y: Float[Array, "*shape"], u: Float[Array, "*shape"], v: Float[Array, "*shape"]
@@ -89,7 +92,8 @@ class Euclidean(AbstractSpace):
         Returns:
             The scalar product.
         """
-        return jnp.vdot(self._point(u), v)
+        check_points(self, y, u, v)
+        return jnp.vdot(u, v)
 
     def project(self, y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Nearest point of the space: ``y`` itself.
@@ -100,7 +104,8 @@ class Euclidean(AbstractSpace):
         Returns:
             The point, shaped like ``y``.
         """
-        return self._point(y)
+        check_points(self, y)
+        return y
 
     def tangent(self, y: Float[Array, "*shape"], v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Project an ambient vector on the tangent space at ``y``: ``v`` itself.
@@ -112,13 +117,5 @@ class Euclidean(AbstractSpace):
         Returns:
             The tangent vector, shaped like ``v``.
         """
-        return self._point(v)
-
-    def _point(self, array: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        if jnp.shape(array) != self.shape:
-            raise fault(
-                expected=f"one array of shape {self.shape}",
-                got=f"shape {jnp.shape(array)}",
-                fix="For a batch, wrap the call in jax.vmap.",
-            )
-        return array
+        check_points(self, y, v)
+        return v

@@ -9,7 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from .._core import Key, check_callable, check_count, check_instance, check_key, check_shape, fault
+from .._core import (
+    Key,
+    canonical_convolutions,
+    check_callable,
+    check_count,
+    check_instance,
+    check_key,
+    check_like,
+    check_pair,
+    check_shape,
+    fault,
+)
 from ._batch import check_draws
 from ._paths._path import AbstractPath
 from ._transport import Transport
@@ -47,7 +58,8 @@ def march(
 ) -> tuple[Any, PyTree]:
     r"""Draw from the prior and take one step after another to the data: the loop of a sampler, without its step.
 
-    A sampler is this and an equation, $x_s = \mathrm{step}(t, s, x_t)$. The steps are one compiled loop.
+    A sampler is this and an equation, $x_s = \mathrm{step}(t, s, x_t)$. The steps are one compiled loop,
+    whose convolutions are as fast on CPUs as outside of it.
 
     Args:
         transport: gives the prior and the times.
@@ -67,7 +79,8 @@ def march(
 
     Raises:
         ValueError: ``count`` or ``steps`` is not a positive whole number; there are no times; ``args`` have another
-            leading axis; a key is none; ``transport`` is no `Transport`.
+            leading axis; a key is none; ``transport`` is no `Transport`; ``step`` returns no pair, or changes the shape
+            of the state.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -90,8 +103,10 @@ def march(
     check_instance(transport, Transport, what="a transport", fix="Make one: Transport(field, path, prior, space).")
     count = check_draws(count, key, args)
     if start is not None:
-        check_callable(start, what="start", fix="It is start(t, ys) -> state.")
-    check_callable(step, what="a step", fix="It is step(moment, ys, args) -> (ys, record), of the whole batch.")
+        check_callable(start, what="start", fix="It is start(t, ys) -> state.", takes=2)
+    check_callable(
+        step, what="a step", fix="It is step(moment, ys, args) -> (ys, record), of the whole batch.", takes=3
+    )
     state = jax.vmap(transport.prior.sample)(jax.random.split(key, count))
     if isinstance(steps, jax.Array | np.ndarray) and steps.ndim:
         times = check_shape(steps, (None,), what="times", fix="Pass the times to visit, or how many steps.")
@@ -106,7 +121,17 @@ def march(
         check_key(noise_key, what="noise_key")
         keys = jax.random.split(noise_key, len(times) - 1)
     moments = Moment(jnp.arange(len(times) - 1), times[:-1], times[1:], keys)
-    return jax.lax.scan(lambda state, moment: step(moment, state, args), state, moments)
+
+    def checked(state: Any, moment: Moment) -> tuple[Any, PyTree]:
+        after, record = check_pair(
+            step(moment, state, args),
+            expected="a step that returns (ys, record)",
+            fix="Return both; None is a record of nothing.",
+        )
+        check_like(after, state, what="a step whose state", fix="Return the whole batch, moved.")
+        return after, record
+
+    return jax.lax.scan(canonical_convolutions(checked), state, moments)
 
 
 def time_grid(path: AbstractPath, steps: Any, dtype: Any = None) -> Float[Array, " times"]:

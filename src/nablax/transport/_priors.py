@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import Key, check_finite, check_floats, check_shape_of_one, described, fault
+from .._core import Key, check_finite, check_floats, check_shape, check_shape_of_one, described, fault
 
 
 class Normal(eqx.Module):
@@ -19,7 +19,8 @@ class Normal(eqx.Module):
         scale: standard deviation of every component, in units of the data. Default 1.
 
     Raises:
-        ValueError: ``scale`` is not positive; a side of the shape is not a positive whole number.
+        ValueError: ``scale`` is no positive number; a side of the shape is not a positive whole number; a sample has
+            another shape than ``shape``.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -38,8 +39,9 @@ class Normal(eqx.Module):
     scale: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self) -> None:
-        if not self.scale > 0:
-            raise fault(expected="scale > 0", got=self.scale, fix="It is a standard deviation.")
+        check_shape(self.scale, (), what="scale", fix="It is one number; scale the data where their components differ.")
+        if not 0 < self.scale < math.inf:
+            raise fault(expected="scale > 0 and finite", got=self.scale, fix="It is a standard deviation.")
 
     def sample(self, key: Key) -> Float[Array, "*shape"]:
         """Draw one sample."""
@@ -47,6 +49,7 @@ class Normal(eqx.Module):
 
     def log_prob(self, y: Float[Array, "*shape"]) -> Float[Array, ""]:
         """Log-density of one sample, in nats."""
+        y = check_shape(y, self.shape, what="one sample", fix="For a batch, wrap the call in jax.vmap.")
         constant = y.size * (0.5 * math.log(2 * math.pi) + math.log(self.scale))
         return -0.5 * jnp.sum(jnp.square(y / self.scale)) - constant
 

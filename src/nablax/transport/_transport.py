@@ -11,8 +11,10 @@ from .._core import (
     Field,
     Key,
     canonical_convolutions,
+    check_floats,
     check_key,
     check_like,
+    check_shape,
     checked_field,
     fault,
     guarded_jit,
@@ -52,7 +54,7 @@ class Transport(eqx.Module):
         ValueError: the shapes of ``prior`` and ``space`` differ; ``prediction`` is unknown; a view other than the
             velocity is asked of a transport that does not define it; the velocity would be 0/0 at an end of the path
             for this ``prediction``; a part is a class that was not called, such as ``Linear`` for ``Linear()``; when it
-            is used, the field's value is not shaped like its state.
+            is used, the field's value is not shaped like its state, a state is not floating-point or a time no scalar.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -117,7 +119,10 @@ class Transport(eqx.Module):
             for name in names
             if name != self.prediction
         }
+        check_shape(t, (), what="one time", fix="For a batch use jax.vmap, over the times too.")
         check_like(y, one, what="a state that", fix="For a batch use jax.vmap.")
+        y = jnp.asarray(y)
+        check_floats(y, what="a state", fix="Convert y to a float dtype.")
         value = checked_field(self.field)(t, y, args)
         return tuple(
             paths[name].convert(t, y, value, source=self.prediction, target=name) if name in paths else value

@@ -151,5 +151,11 @@ def test_faults(key):
     for bounds in ({"lower": float("nan")}, {"lower": 0.0, "upper": jnp.array([1.0, jnp.nan])}):
         with pytest.raises(ValueError, match=r"(lower|upper) without NaN.*Infinity leaves a component free"):
             Bounds(**bounds)
+    for lower, upper in ((1.0, 0.0), (jnp.array([0.0, 2.0]), 1.0), (jnp.inf, -jnp.inf)):
+        with pytest.raises(ValueError, match=r"expected lower ≤ upper, got .*swapped"):
+            Bounds(lower, upper)
+    with pytest.raises(ValueError, match=r"two bounds of one shape, got \(2,\) and \(1,\)"):
+        Bounds(jnp.zeros(2), jnp.ones(1))
+    assert float(Bounds(jnp.zeros(2), jnp.zeros(2), margin=0.0)(jnp.zeros(2))) == 0.0  # a box of one point
     with pytest.raises(ValueError, match="margin ≥ 0"):
         Bounds(0.0, margin=float("nan"))

@@ -160,6 +160,25 @@ def test_conversion_maps_over_times():
     np.testing.assert_allclose(together, apart, rtol=1e-5)
 
 
+@every_path
+@pytest.mark.parametrize(
+    "t, other, message",
+    [
+        (0.5, jnp.ones(1), r"shaped like f32\[2\], got f32\[1\]\. .*jax\.vmap"),
+        (0.5, jnp.ones((2, 1)), r"shaped like f32\[2\], got f32\[2,1\]"),
+        (0.5, jnp.ones((2, 2)), r"shaped like f32\[2\], got f32\[2,2\]"),
+        (jnp.full(2, 0.5), jnp.ones(2), r"one time of shape \[\], got f32\[2\]\. .*over the times too"),
+    ],
+    ids=["one number", "column", "batch", "times"],
+)
+def test_nothing_is_broadcast(path, t, other, message):
+    one = jnp.ones(2)
+    convert = partial(path.convert, source="noise", target="velocity")
+    for call in (path.interpolate, path.target, convert):
+        with pytest.raises(ValueError, match=message):
+            call(t, one, other)
+
+
 def test_errors_say_what_is_wrong():
     y = jnp.ones(2)
     with pytest.raises(ValueError, match="velocity, score, noise, denoiser"):
@@ -171,5 +190,11 @@ def test_errors_say_what_is_wrong():
             path(beta_min=2.0, beta_max=1.0)
         with pytest.raises(ValueError, match="margin"):
             path(margin=0.0)
+    for path in (Linear, Cosine):
+        for margin in (-0.1, 0.5, float("nan")):
+            with pytest.raises(ValueError, match=r"0 ≤ margin < 0\.5"):
+                path(margin)
+        with pytest.raises(ValueError, match=r"a margin of shape \[\]"):
+            path("0.1")
     with pytest.raises(ValueError, match="sigma_min < sigma_max"):
         VarianceExploding(2.0, 1.0)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import Key, check_callable, check_count, check_key, check_shape, fault
+from ..._core import Key, canonical_convolutions, check_callable, check_count, check_key, check_shape, fault
 
 Mode = Literal["discrete", "continuous", "flow"]
 
@@ -178,6 +178,7 @@ class NoProp(eqx.Module):
                 z = a * self._guess(block, z, x) + b * z + jnp.sqrt(c) * noise
             return self.head(z)
 
+        @canonical_convolutions
         def step(z: Array, number: Array) -> tuple[Array, None]:
             t, after = (jnp.asarray(n / self.steps, z.dtype) for n in (number, number + 1))
             if self.mode == "flow":

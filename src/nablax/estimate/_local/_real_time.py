@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..._core import (
     Key,
+    canonical_convolutions,
     check_callable,
     check_count,
     check_floats,
@@ -228,6 +229,7 @@ def _and_now(window: Window, x: Array, u: PyTree) -> Window:
 def _back_through(step: Callable[..., Array], flat: Array, window: Window, back: Array) -> Array:
     """A derivative by the last state, carried back to the weights through the moments that were."""
 
+    @canonical_convolutions
     def one(carry: tuple[Array, Array], moment: tuple) -> tuple[tuple[Array, Array], None]:
         (back, total), (age, x, u) = carry, moment
         by_weight, by_state = jax.vjp(lambda flat, x: step(flat, x, u), flat, x)[1](back)

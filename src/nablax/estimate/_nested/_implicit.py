@@ -10,7 +10,7 @@ import lineax as lx
 import numpy as np
 from jaxtyping import PyTree
 
-from ..._core import check_callable, check_floats, check_instance, check_like, split
+from ..._core import canonical_convolutions, check_callable, check_floats, check_instance, check_like, split
 from .._arrays import as_arrays
 from ._iterative import Iterative
 
@@ -100,11 +100,12 @@ def implicit(
 
         forcing = _along(lambda args: at(unknown, args), args, moves)
         tags = lx.positive_semidefinite_tag if symmetric else ()
-        operator = lx.FunctionLinearOperator(
-            lambda move: jax.jvp(lambda unknown: at(unknown, args), (unknown,), (move,))[1],
-            jax.eval_shape(lambda: unknown),
-            tags,
-        )
+
+        @canonical_convolutions  # in the solver's loop, and out of sight there
+        def product(move: PyTree) -> PyTree:
+            return jax.jvp(lambda unknown: at(unknown, args), (unknown,), (move,))[1]
+
+        operator = lx.FunctionLinearOperator(product, jax.eval_shape(lambda: unknown), tags)
         solver = linear_solver or default_solver(unknown, symmetric)
         found = lx.linear_solve(operator, jax.tree.map(jnp.negative, forcing), solver).value
         return x, found

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import AbstractRecord, check_like, divide, exact, split, tree_norm
+from ..._core import AbstractRecord, canonical_convolutions, check_like, divide, exact, split, tree_norm
 from .._arrays import as_arrays
 from ._implicit import default_solver, implicit
 
@@ -93,7 +93,7 @@ def implicit_vjp(
 
         def solved(start: PyTree, cotangent: PyTree, unknown: PyTree, moving: tuple) -> PyTree:
             operator = lx.FunctionLinearOperator(
-                lambda u: transposed(u, unknown, moving),
+                canonical_convolutions(lambda u: transposed(u, unknown, moving)),
                 jax.eval_shape(lambda: unknown),
                 lx.positive_semidefinite_tag if symmetric else (),
             )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import PyTree
 
-from ..._core import divide, tree_norm
+from ..._core import canonical_convolutions, divide, tree_norm
 
 # Between the residual that the iteration carries along and the true one; beyond it the solve has failed.
 _SLACK = 10.0
@@ -40,6 +40,13 @@ class Iterative(lx.AbstractLinearSolver):
 
     def compute(self, state: lx.AbstractLinearOperator, vector: PyTree, options: dict[str, Any]) -> tuple:
         """The solution, whether its residual is small, and what the iteration says of itself."""
+
+        @canonical_convolutions  # in reverse mode of the transposed operator, which is not made before
+        def product(u: PyTree) -> PyTree:
+            return state.mv(u)
+
+        tags = lx.positive_semidefinite_tag if self.symmetric else ()
+        operator = lx.FunctionLinearOperator(product, state.in_structure(), tags)
         length = tree_norm(vector)
         unit = jax.tree.map(lambda b: divide(b, length.astype(b.dtype)), vector)
         solver = (
@@ -47,7 +54,7 @@ class Iterative(lx.AbstractLinearSolver):
             if self.symmetric
             else lx.GMRES(rtol=self.tolerance, atol=self.tolerance, norm=tree_norm, restart=50, stagnation_iters=200)
         )
-        found, result, stats = solver.compute(solver.init(state, {}), unit, {})
+        found, result, stats = solver.compute(solver.init(operator, {}), unit, {})
         rest = tree_norm(jax.tree.map(jnp.subtract, unit, state.mv(found)))
         reached = rest <= _SLACK * self.tolerance
         result = lx.RESULTS.where(reached, result, lx.RESULTS.stagnation)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..._core import fault
+from ..._core import canonical_convolutions, fault
 from ._axes import Propagation, propagate
 from ._layers import (
     Entry,
@@ -213,7 +213,7 @@ def _gram(
         rows = max(1, memory // (numbers * bytes_each))
         if rows >= count:
             return function(None)
-        return jax.lax.map(function, _blocks(count, rows)).reshape(-1, count)[:count]
+        return jax.lax.map(canonical_convolutions(function), _blocks(count, rows)).reshape(-1, count)[:count]
 
     def shared_values(*parameters: Array) -> list[Array]:
         values = _run(program, leaves) | dict(zip(sources, parameters, strict=True))
@@ -241,6 +241,7 @@ def _gram(
         return products(full, full)
     blocks = _blocks(count, rows)
 
+    @canonical_convolutions
     def against_all(mine: Array) -> Array:
         left = jacobian(mine)
         return jax.lax.map(lambda theirs: products(jacobian(theirs), left), blocks).reshape(-1, rows)[:count].T

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from ..._core import fault, norm, required, unit_vector, wide_dtype
+from ..._core import canonical_convolutions, fault, norm, required, unit_vector, wide_dtype
 
 # step(params, state, input) -> state, for a batch: leading axis of state and input.
 Step = Callable[[PyTree, Array, PyTree], Array]
@@ -77,7 +77,8 @@ def unrolled_value_and_grad(
             return loss(params, states, *args), states
 
         taps = jnp.zeros((length, *start.shape), start.dtype)
-        (value, states), (grads, cotangents) = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(params, taps)
+        differentiated = canonical_convolutions(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
+        (value, states), (grads, cotangents) = differentiated(params, taps)
         before = jnp.concatenate([start[None], states[:-1]])
         return value, grads, Unrolled(before, inputs, cotangents)
 

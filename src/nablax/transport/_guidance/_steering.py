@@ -68,8 +68,8 @@ class Bounds(eqx.Module):
         margin: how far inside to aim, in units of the data; no more than half the width of the box. Default 0.05.
 
     Raises:
-        ValueError: neither bound is given, one is NaN, or ``margin`` is negative; when it is called, a bound has
-            another shape.
+        ValueError: neither bound is given, one is NaN, a lower one is above the upper, or ``margin`` is negative; the
+            bounds are arrays of two shapes; when it is called, a bound has another shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -103,6 +103,13 @@ class Bounds(eqx.Module):
         self.lower = jnp.asarray(-jnp.inf if lower is None else lower)
         self.upper = jnp.asarray(jnp.inf if upper is None else upper)
         self.margin = margin
+        if not any(isinstance(bound, jax.core.Tracer) for bound in (self.lower, self.upper)):
+            low, high = np.asarray(self.lower), np.asarray(self.upper)
+            if low.shape != high.shape and low.ndim and high.ndim:
+                fix = "Shape both like a sample, or give one number for all of it."
+                raise fault(expected="two bounds of one shape", got=f"{low.shape} and {high.shape}", fix=fix)
+            if np.any(low > high):
+                raise fault(expected="lower ≤ upper", got=f"lower={low}, upper={high}", fix="Are they swapped?")
 
     def __call__(self, y: Float[Array, "*shape"], args: PyTree = None) -> Float[Array, ""]:
         """Half the squared violation of one sample, in squared units of the data."""

@@ -11,11 +11,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import check_instance, fault
+from ..._core import check_instance, check_like, check_shape, fault
 from ._path import AbstractPath
 
 View = Literal["velocity", "score", "noise", "denoiser"]
 VIEWS: tuple[str, ...] = get_args(View)
+_BATCH = "For a batch, wrap the call in jax.vmap, over the times too."
 
 
 def check_view(view: str) -> None:
@@ -27,7 +28,8 @@ def check_view(view: str) -> None:
 class AbstractAffinePath(AbstractPath):
     r"""$x_t = a(t)\,x_1 + b(t)\,x_0$, with $x_0 \sim N(0, I)$ independent of the data $x_1$.
 
-    Subclasses give ``coefficients`` and ``times``; all else follows.
+    Subclasses give ``coefficients`` and ``times``; all else follows. Nothing is broadcast: it is one time, and arrays
+    of one shape.
     """
 
     @abc.abstractmethod
@@ -38,6 +40,7 @@ class AbstractAffinePath(AbstractPath):
         self, t: Float[Array, ""], x0: Float[Array, "*shape"], x1: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
         """Return the point $x_t$ of the path between one noise and one data sample."""
+        _check_together(t, x0, x1)
         a, b, _, _ = self.coefficients(t)
         return a * x1 + b * x0
 
@@ -45,6 +48,7 @@ class AbstractAffinePath(AbstractPath):
         self, t: Float[Array, ""], x0: Float[Array, "*shape"], x1: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
         r"""Return the path's own velocity $\dot x_t = \dot a x_1 + \dot b x_0$."""
+        _check_together(t, x0, x1)
         _, _, da, db = self.coefficients(t)
         return da * x1 + db * x0
 
@@ -84,10 +88,11 @@ class AbstractAffinePath(AbstractPath):
             from the noise at $a = 0$) it is infinite or NaN; ``times`` keeps clear of those ends.
 
         Raises:
-            ValueError: a name is not one of the four.
+            ValueError: a name is not one of the four; ``value`` is not shaped like ``y``; ``t`` is not one time.
         """
         check_view(source)
         check_view(target)
+        _check_together(t, y, value)
         if source == target:
             return value
         a, b, da, db = self.coefficients(t)
@@ -108,6 +113,19 @@ class AbstractAffinePath(AbstractPath):
             return -noise / b
         denoiser = (y - b * noise) / a
         return denoiser if target == "denoiser" else da * denoiser + db * noise
+
+
+def _check_together(t: Array, one: Array, other: Array) -> None:
+    """Refuse several times, and two arrays of different shapes: neither is broadcast."""
+    check_shape(t, (), what="one time", fix=_BATCH)
+    check_like(other, one, what="the second of two arrays that", fix=_BATCH)
+
+
+def _check_margin(margin: float) -> None:
+    fix = "It is what is left out of [0, 1] at either end; 1e-3 is plenty."
+    check_shape(margin, (), what="a margin", fix=fix)
+    if not 0 <= margin < 0.5:
+        raise fault(expected="0 ≤ margin < 0.5", got=margin, fix=fix)
 
 
 def affine(path: AbstractPath, *, what: str) -> AbstractAffinePath:
@@ -136,6 +154,9 @@ class Linear(AbstractAffinePath):
         margin: how far ``times`` keeps from the ends. Default 0: the velocity is finite on all of [0, 1]. A model that
             predicts noise or score needs a margin such as 1e-3.
 
+    Raises:
+        ValueError: ``margin`` is negative, or a half and more.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax.transport import Linear
@@ -154,6 +175,9 @@ class Linear(AbstractAffinePath):
 
     margin: float = eqx.field(static=True, default=0.0)
 
+    def __check_init__(self) -> None:
+        _check_margin(self.margin)
+
     def coefficients(self, t: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
         r"""Return $(t, 1 - t, 1, -1)$."""
         one = jnp.ones_like(t)
@@ -171,6 +195,9 @@ class Cosine(AbstractAffinePath):
     Args:
         margin: how far ``times`` keeps from the ends. Default 0.
 
+    Raises:
+        ValueError: ``margin`` is negative, or a half and more.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from nablax.transport import Cosine
@@ -187,6 +214,9 @@ class Cosine(AbstractAffinePath):
     """
 
     margin: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self) -> None:
+        _check_margin(self.margin)
 
     def coefficients(self, t: Float[Array, ""]) -> tuple[Array, Array, Array, Array]:
         r"""Return $(\sin, \cos, \tfrac\pi2\cos, -\tfrac\pi2\sin)$ of $\pi t/2$."""
