@@ -30,7 +30,9 @@ class Half:
         from nablax.diagnose._checkup._verdict import raised
 
         self.columns = {name: column[chosen] for name, column in columns.items()}
-        self.signs = Signs(**{name: self.columns[name] for name in Signs._fields})
+        # Signs that came after the bank was made are not known in it.
+        unknown = np.full(len(chosen[chosen]), np.nan)
+        self.signs = Signs(**{name: self.columns.get(name, unknown) for name in Signs._fields})
         self.fails = outcome(self.columns, HORIZON).fails
         self.risk = risk_of(self.signs) if risk is None else risk
         self.raised = raised(self.signs, risk=self.risk)

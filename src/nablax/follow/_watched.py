@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -86,7 +87,7 @@ class Watching(NamedTuple):
             return state, ""
         if isinstance(verdict, str) and verdict == "stop":
             return state, "stopped by the watch"
-        known = isinstance(verdict, (int, float)) and not isinstance(verdict, bool)
+        known = np.ndim(verdict) == 0 and np.asarray(verdict).dtype.kind in "iuf"  # also a number of NumPy or JAX
         if not (known and 0 < verdict <= 1):
             raise fault(
                 expected='a watch that returns None, "stop" or a factor above 0, at most 1, to lower the rate by',

@@ -1,12 +1,20 @@
 """Known pathologies, each named by its own finding before all others; and silence where nothing is wrong."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from nablax.diagnose import checkup, layer_health
+from nablax.diagnose import Signs, checkup, layer_health
+from nablax.diagnose._checkup import _gather, _shared, _step
+from nablax.diagnose._checkup._along import Point
+from nablax.diagnose._checkup._fed import Fed
+from nablax.diagnose._checkup._shared import Walk
+from nablax.diagnose._checkup._verdict import levels
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -302,3 +310,124 @@ def test_where_nothing_is_left_to_learn_nothing_is_dead(start):
     optimizer = optax.adam(1e-2)
     record = checkup(hinge, params, (x, y), optimizer=optimizer, opt_state=optimizer.init(params), key=KEY)
     assert record.loss == 0 and record.safe and not any(finding.topic == "dead" for finding in record.findings)
+
+
+def test_a_step_up_the_gradient_is_no_rate_too_high():
+    record = examine(optimizer=optax.chain(optax.scale_by_adam(), optax.scale(1e-3)))
+    assert (record.findings[0].level, record.findings[0].topic) == ("fault", "direction")
+    assert "sign turned round" in record.findings[0].text
+    assert not any("rate is too high" in finding.text for finding in record.findings)
+
+
+def signs(**known):
+    nothing = Signs(**dict.fromkeys(Signs._fields, np.nan))
+    usual = {"heart": -0.5, "late": -0.2, "rise": -0.5, "cut": 0.0, "mute": 0.0, "dead": 0.0, "best": 1.0, "gain": 0.0}
+    return nothing._replace(**{**usual, "fresh": 0.0, **known})
+
+
+STAYS = {"heart": -0.001, "rise": -0.001, "late": 0.0}
+LOW = {**STAYS, "best": 64.0, "gain": 0.5, "chance": 0.99}
+NOTHING = {"moved": 0.0, "heart": 0.0, "rise": 0.0, "faint": 1.0, "chance": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        # A sign turned round is no rate too high; against momentum, where the cosine is not known, nothing is said.
+        ({"uphill": 1.0, "heart": 3.0, "rise": 3.0}, {"uphill": "fault"}),
+        ({"uphill": 0.05}, {}),
+        ({"slope": 0.3}, {}),
+        # Where nothing moves the step is nothing, unless a schedule is to raise it.
+        (NOTHING, {"still": "fault"}),
+        (NOTHING | {"growth": np.inf, "fresh": 1.0}, {"likely": "note"}),
+        # A rate that is too low, but not one that a schedule raises, nor one of which that is not known.
+        (LOW, {"too low": "fault"}),
+        (LOW | {"growth": 11.0}, {"likely": "note"}),
+        (LOW | {"growth": 1.0, "fresh": 1.0}, {"too low": "fault"}),
+        (LOW | {"fresh": 1.0}, {"likely": "fault"}),
+        # A loss that stays at what knowing nothing gives, and one that may have come as far as it goes.
+        (STAYS | {"chance": 0.99}, {"flat": "fault"}),
+        (STAYS | {"chance": 0.85}, {"flat": "note"}),
+        (STAYS | {"noise": 100.0}, {"flat": "note"}),
+        ({"heart": -0.12, "rise": -0.001, "late": 0.0, "chance": 0.99}, {"likely": "fault"}),
+        ({"heart": -0.12, "rise": -0.001, "late": 0.0, "chance": 0.89}, {"likely": "note"}),
+    ],
+)
+def test_signs_are_put_to_the_right_cause(known, found):
+    assert levels(signs(**known)) == found
+
+
+def test_a_schedule_is_asked_how_far_it_raises_the_step():
+    gradient = jax.tree.map(jnp.ones_like, PARAMS)
+    here, rising = Fed(jnp.ones(()), jnp.ones(3), gradient, {}), optax.linear_schedule(0.0, 3e-3, 1000)
+    for optimizer, steps, growth in (
+        (optax.adam(rising), 20, 11.0),
+        (optax.inject_hyperparams(optax.adam)(rising), 20, 11.0),
+        (optax.adam(rising), 0, np.inf),
+        (optax.sgd(optax.constant_schedule(0.1)), 3, 1.0),
+        (optax.adam(1e-3), 3, 1.0),
+    ):
+        transform = optax.with_extra_args_support(optimizer)
+        state = transform.init(PARAMS)
+        for _ in range(steps):
+            _, state = transform.update(gradient, state, PARAMS)
+        assert float(_shared._growth(Walk(transform, state), here, PARAMS)) == pytest.approx(growth, rel=0.06)
+    assert np.isnan(_shared._growth(None, here, PARAMS))
+
+
+OUTPUTS = X[:, 0] - 2 * X[:, 1] + jnp.asarray(np.random.default_rng(1).normal(size=126), jnp.float32)
+
+
+def test_a_run_at_the_floor_of_noise_or_above_a_constant_is_at_no_fault():
+    """Where nothing says what knowing nothing gives, a loss that stays may have come as far as it goes."""
+    known, optimizer = jnp.linalg.lstsq(X, OUTPUTS)[0], optax.sgd(0.03)
+
+    def squared(params, batch):
+        return jnp.mean((batch[0] @ params - batch[1]) ** 2) + 1000.0
+
+    for w in (known, 0.5 * known):
+        record = checkup(squared, w, (X, OUTPUTS), optimizer=optimizer, key=KEY)
+        assert record.safe and graver(record) == [], [finding.text for finding in graver(record)]
+    assert type(record.risk) is float
+
+
+def test_what_is_not_finite_is_said_to_be_of_the_batch_or_of_the_loss():
+    found = examine(batch=(X.at[3, 2].set(jnp.nan), Y)).findings
+    assert found[0].topic == "not finite" and "the batch holds NaN" in found[0].text
+    infinite = eqx.tree_at(lambda r: r.loss, examine(), np.float32(np.inf)).findings
+    assert infinite[0].topic == "not finite" and "batch are finite, and the loss is not" in infinite[0].text
+
+
+def test_decay_of_what_has_no_gradient_yet_is_no_step_lost_in_rounding():
+    """Behind a head of zeros only decay moves the others, by less than single precision tells."""
+    point, update = Point.of({"w": jnp.ones(4)}), jnp.array([1e-9, 1e-9, 1e-9, 1e-3])
+    assert float(_step._lost(point, update, None)) == 0.75
+    assert float(_step._lost(point, update, jnp.array([0.0, 0.0, 0.0, 1.0]))) == 0.0
+    assert float(_step._lost(point, update, jnp.array([0.0, 0.0, 1.0, 1.0]))) == 0.5
+
+
+def test_a_few_rows_that_hold_most_of_the_loss_are_no_mismatch():
+    """Of more rows than are looked at, which may miss the few."""
+    record = examine()
+    for batch, error, said in ((126, 0.2, True), (1000, 0.2, False), (1000, 0.01, True)):
+        noise = dataclasses.replace(
+            record.noise, rows=126, batch=batch, mean_loss=0.4 * record.loss, mean_error=error * record.loss
+        )
+        found = dataclasses.replace(record, noise=noise).findings
+        assert any("not the mean of its rows' losses" in finding.text for finding in found) == said
+
+
+def test_what_a_rehearsal_leaves_without_gradient_may_live_at_another_rate():
+    """Where it blew up, or came to rest: as of adapters of low rank, half of which have no gradient at the start."""
+    record, none = examine(), np.zeros(6, np.float32)
+    half = np.array([0, 0, 0, 1, 1, 1], np.float32)
+    for now, after, ends, cut in (
+        (none, none, (1.0, 0.9), True),
+        (none, none, (1.0, 1.1), False),
+        (none, none, (1.0, np.nan), False),
+        (half, half, (1.0, 0.9), True),
+        (half, none, (1.0, 0.0), False),
+    ):
+        layers = eqx.tree_at(lambda part: part.gradient, record.layers, now)
+        rehearsal = eqx.tree_at(lambda part: (part.own, part.gradient), record.rehearsal, (np.array(ends), after))
+        assert (_gather._of_layers(layers, rehearsal, 1.0)["cut"] > 0) == cut

@@ -39,8 +39,9 @@ def test_one_check_up_has_no_trend():
     assert watching.findings == record.findings
 
 
-def look(loss=1.0, dead=0.0, ratio=0.5):
-    return SimpleNamespace(loss=loss, chance=2.3, signs=SimpleNamespace(dead=dead, ratio=ratio))
+def look(loss=1.0, dead=0.0, ratio=0.5, error=0.01, chance=2.3, unaided=True):
+    noise, signs = SimpleNamespace(mean_error=error), SimpleNamespace(dead=dead, ratio=ratio)
+    return SimpleNamespace(loss=loss, chance=chance, unaided=unaided, noise=noise, signs=signs)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,9 @@ def look(loss=1.0, dead=0.0, ratio=0.5):
         (look(0.5, ratio=2.5), ["rising curvature"]),
         (look(0.5, ratio=0.9), []),  # however it has grown, it is below its limit
         (look(0.96, dead=0.5, ratio=5.0), ["no progress", "dying units", "rising curvature"]),
+        (look(1.7), ["blown up", "no progress"]),
+        (look(1.7, error=0.3), ["no progress"]),  # rows leave open whether it has risen
+        (look(1.4), ["no progress"]),
     ],
 )
 def test_what_grows_is_named_and_what_does_not_is_not(last, topics):
@@ -62,3 +66,17 @@ def test_what_grows_is_named_and_what_does_not_is_not(last, topics):
 def test_a_start_above_knowing_nothing_is_no_measure_of_progress():
     assert [f.topic for f in trends((0, 200), (look(9.0), look(2.25)))] == ["no progress"]
     assert trends((0, 200), (look(9.0), look(2.0))) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "first", "stalled"),
+    [
+        (0, look(chance=None), True),
+        (300, look(chance=None), False),  # a run that is resumed where it has come as far as it goes
+        (0, look(chance=None, unaided=False), False),
+        (300, look(chance=1.0), True),
+    ],
+)
+def test_nothing_learned_is_said_where_it_is_known_what_knowing_nothing_gives(start, first, stalled):
+    found = trends((start, start + 200), (first, look(0.99, chance=first.chance)))
+    assert [finding.topic for finding in found] == (["no progress"] if stalled else [])

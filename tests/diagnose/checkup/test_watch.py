@@ -13,6 +13,7 @@ import pytest
 
 from nablax.diagnose import FaultFound, Finding, checkup, watch
 from nablax.diagnose._checkup import _watch
+from nablax.diagnose._checkup._log import log_to
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (32, 3))
@@ -145,3 +146,21 @@ def test_numbers_go_to_every_kind_of_log(tmp_path):
     for wrong in (3, None, object()):
         with pytest.raises(ValueError, match="a path, a writer with add_scalar or log"):
             watching.log(wrong)
+
+
+def test_a_run_that_is_resumed_keeps_the_lines_of_before(tmp_path):
+    path = tmp_path / "checkups.csv"
+
+    def steps(numbers):
+        log = log_to(path)
+        for number in numbers:
+            log(number, {"loss": 1.0 / (1 + number)})
+        return [line.split(",")[0] for line in path.read_text(encoding="utf-8").split()]
+
+    assert steps([0, 200, 400]) == ["step", "0", "200", "400"]
+    assert steps([400, 600]) == ["step", "0", "200", "400", "600"]  # the step that was made again stands once
+    assert steps([0]) == ["step", "0"]  # another run in its place
+    path.write_text("name,age\na,3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="a CSV file of check-ups"):
+        log_to(path)
+    assert path.read_text(encoding="utf-8") == "name,age\na,3\n"

@@ -31,11 +31,13 @@ def signs_of(
     through_time: ThroughTime | None,
     batch_size: int | None,
     fresh: bool,
+    unaided: bool,
+    growth: float,
 ) -> Signs:
     """Take them from the parts of a check-up."""
     scale = max(abs(loss), 1e-30) if math.isfinite(loss) else math.nan
     found: dict[str, Any] = dict.fromkeys(Signs._fields, math.nan)
-    found["fresh"] = float(fresh)
+    found["fresh"], found["growth"] = float(fresh), growth
     found["chance"] = math.nan if chance is None else loss / chance
     found["ratio"], found["decay"] = float(sharpness.ratio.value), float(sharpness.decay)
     if step is not None:
@@ -53,6 +55,8 @@ def signs_of(
         rows = float(noise.preconditioned.value) if noise.resolved else noise.at_least
         found["noise"], found["tail"] = rows / batch_size, float(noise.tail)
     found |= _of_layers(layers, rehearsal, scale)
+    if unaided and step is not None:
+        found["uphill"] = _cosine(float(step.slope.value), layers)
     if conflicts is not None:
         found["cosine"], found["paying"] = conflicts.lowest(), float(len(conflicts.paying()) > 0)
     if through_time is not None:
@@ -65,6 +69,19 @@ def _within(value: float) -> float:
     return float(np.clip(value, -limit, limit))
 
 
+def _cosine(slope: float, layers: LayerHealth) -> float:
+    """Between step and gradient."""
+    sizes = np.array([math.prod(shape) for shape in layers.shapes], float)
+    squares = [np.sum(np.asarray(part, np.float64) ** 2 * sizes) for part in (layers.gradient, layers.update)]
+    return slope / math.sqrt(max(squares[0] * squares[1], 1e-300))
+
+
+def _says_nothing(rehearsal: Rehearsal, before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether what has no gradient after the rehearsal may live at another rate: it blew up, or all came to rest."""
+    blown = not float(rehearsal.own[-1]) <= float(rehearsal.own[0])
+    return blown or (bool((before > 0).any()) and not (after > 0).any())
+
+
 def _of_layers(layers: LayerHealth, rehearsal: Rehearsal | None, scale: float) -> dict[str, float]:
     sizes = np.array([math.prod(shape) for shape in layers.shapes], float)
     weight, gradient, update = (
@@ -74,6 +91,8 @@ def _of_layers(layers: LayerHealth, rehearsal: Rehearsal | None, scale: float) -
     elastic = weight * gradient * sizes / scale
     moving = ~(update == 0) | (gradient > 0)
     after = np.zeros_like(gradient) if rehearsal is None else np.asarray(rehearsal.gradient, np.float64)
+    if rehearsal is not None and _says_nothing(rehearsal, gradient, after):
+        after = np.full_like(gradient, np.inf)
     silent = (gradient == 0) & ~(after > 0)
     cut, mute = silent & moving, silent & ~moving & bool(layers.unfelt)
     alive = gradient[np.isfinite(gradient) & (gradient > 0)]

@@ -37,13 +37,29 @@ def log_to(writer: Any) -> Log:
 
 
 class _CSV:
-    """A table with a line for each step, written anew each time: a later check-up may measure more than the first."""
+    """A table with a line for each step, written anew each time: a later check-up may measure more than the first.
+
+    Of a file that is there lines of earlier steps stay, as of the part of a run before it was resumed.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines: list[dict[str, float]] = []
+        self._lines: list[dict[str, Any]] = []
+        if not path.exists() or not path.stat().st_size:
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            lines = list(table)
+        if (table.fieldnames or [""])[0] != "step" or not all(line["step"].isdigit() for line in lines):
+            raise fault(
+                expected="a new path, or a CSV file of check-ups",
+                got=f"{path}, which is something else",
+                fix="Choose another name: it would be overwritten.",
+            )
+        self._lines = lines
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
+        self._lines = [line for line in self._lines if int(line["step"]) < step]
         self._lines.append({"step": step, **numbers})
         names = list(dict.fromkeys(name for line in self._lines for name in line))
         with self._path.open("w", newline="", encoding="utf-8") as file:

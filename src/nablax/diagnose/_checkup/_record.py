@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..._core import AbstractRecord, Finding, gravest_first
+from ..._core import AbstractRecord, Finding, Level, gravest_first
 from ..._pages import figure, render
 from . import (
     _conflicts,
@@ -32,12 +32,13 @@ from ._rehearsal import Rehearsal
 from ._repeats import Repeats
 from ._risk import risk_of
 from ._rotation import Rotation
+from ._shared import HORIZON
 from ._sharpness import Sharpness
-from ._signs import Signs
+from ._signs import TO_TELL, Signs
 from ._step import StepQuality
 from ._subspace import Subspace
 from ._through_time import ThroughTime
-from ._verdict import Thresholds, levels
+from ._verdict import RISING, Thresholds, levels
 
 # In the order of the page; a part is a file with its measure, its thresholds and verdicts, and its card.
 PARTS = (
@@ -86,6 +87,10 @@ class Checkup(AbstractRecord):
         loss: on the batch.
         chance: the loss of a model that knows nothing; None where not known.
         fresh: whether the optimiser has moments and all are zero, as before its first step.
+        unaided: whether the step is of this batch alone: there are no moments, or all are zero.
+        growth: how many times as long its schedule makes the step within 200 steps, 1 without one; NaN where the
+            optimiser is not known.
+        finite: whether all numbers of the batch are.
         thresholds: that levels are judged by.
         batch_size: rows of a training step; None where not known.
         notes: what was not measured, and why, and what was measured in another way.
@@ -104,6 +109,9 @@ class Checkup(AbstractRecord):
     loss: Float[Array, ""]
     chance: Float[Array, ""] | None
     fresh: Bool[Array, ""]
+    unaided: Bool[Array, ""]
+    growth: Float[Array, ""]
+    finite: Bool[Array, ""]
     thresholds: Thresholds = eqx.field(static=True)
     batch_size: int | None = eqx.field(static=True)
     notes: tuple[str, ...] = eqx.field(static=True)
@@ -112,28 +120,57 @@ class Checkup(AbstractRecord):
     def findings(self) -> list[Finding]:
         """What is wrong or worth knowing, the gravest first: level ("fault", "warning", "note"), topic and text."""
         if self._broken():
-            broken = self.layers.not_finite()
-            where = f": {listed(broken)}" if broken else ""
-            text = (
-                f"The loss is {float(self.loss):.4g} and there are numbers that are not finite{where}. Do not make "
-                "this step; go back to the last good state, and look at the first parameter named."
-            )
-            return [Finding("fault", "not finite", text)]
+            return [Finding("fault", "not finite", self._what_is_broken())]
         setting = self._setting
         parts = self._parts(JUDGED)
         if self.step is not None and not np.isfinite(self.step.actual.value):
             parts.sort(key=lambda pair: pair[0] is not _step.PART)
         found = [finding for part, record in parts for finding in part.judge(record, setting)]
         if level := setting.levels.get("likely"):
-            text = f"Of runs that look like this one {percent(self.risk)} fail within 200 steps, "
-            if level == "fault":
-                text += "and nothing measured here says why: look again in a few steps, and keep this state."
-            else:
-                text += "but before a first step little can be told: ask again at step 20."
-            found.append(Finding(level, "risk", text))
+            found.append(Finding(level, "risk", self._likely(level)))
         if not setting.levels and all(finding.level == "note" for finding in found):
-            found.insert(0, Finding("note", "step", "Nothing here needs mending."))
+            found.insert(0, Finding("note", "step", self._nothing_found()))
         return gravest_first(found)
+
+    def _what_is_broken(self) -> str:
+        broken = self.layers.not_finite()
+        where = f": {listed(broken)}" if broken else ""
+        text = f"The loss is {float(self.loss):.4g} and there are numbers that are not finite{where}. "
+        text += "Do not make this step"
+        if not self.finite:
+            return f"{text}: the batch holds NaN or infinite numbers. Look at where it comes from."
+        if not broken:
+            return (
+                f"{text}: parameters, gradients and batch are finite, and the loss is not. Look for a logarithm or a "
+                "quotient of 0, an overflow, and labels beyond the classes."
+            )
+        return f"{text}; go back to the last good state, and look at the first parameter named."
+
+    def _likely(self, level: Level) -> str:
+        text = f"Of runs that look like this one {percent(self.risk)} fail within {HORIZON} steps"
+        if level == "fault":
+            return f"{text}, and nothing measured here says why: look again in a few steps, and keep this state."
+        if self.signs.growth >= RISING:
+            return f"{text}, but its schedule makes the step {self._grown()}: ask again then."
+        if self.signs.fresh:
+            return f"{text}, but before a first step little can be told: ask again at step 20."
+        known = (
+            "it has learned something" if self.chance is not None else "what knowing nothing would give is not known"
+        )
+        text += f", but {known}: it may be as far as it goes."
+        return f"{text} {TO_TELL}" if self.chance is None else text
+
+    def _grown(self) -> str:
+        grown = self.signs.growth
+        return f"{grown:.2g} times as long within {HORIZON} steps" if np.isfinite(grown) else "grow from nothing"
+
+    def _nothing_found(self) -> str:
+        risk = self.risk
+        if np.isnan(risk):
+            return "Nothing measured here needs mending; pass optimizer= to have the next steps looked at."
+        if risk >= 0.5:
+            return f"Nothing measured here needs mending, though {percent(risk)} of runs that look like this one fail."
+        return "Nothing here needs mending."
 
     @property
     def advice(self) -> list[str]:
@@ -204,7 +241,7 @@ class Checkup(AbstractRecord):
     @property
     def risk(self) -> float:
         """How likely the run is to fail within 200 steps, 0 to 1, by its likes in the bank of runs (guide)."""
-        return 1.0 if self._broken() else risk_of(self.signs)
+        return 1.0 if self._broken() else float(risk_of(self.signs))
 
     @property
     def suggested_learning_rate(self) -> float | None:
@@ -243,4 +280,6 @@ class Checkup(AbstractRecord):
             through_time=self.through_time,
             batch_size=self.batch_size,
             fresh=bool(self.fresh),
+            unaided=bool(self.unaided),
+            growth=float(self.growth),
         )

@@ -17,6 +17,7 @@ from ..._core import (
     fault,
     forward,
     given_rule,
+    tree_norm,
     unknown_rule,
 )
 from ._aggregated import Aggregated, aggregate, quiet, rule_behind
@@ -25,12 +26,14 @@ from ._curvature import TRACE_PROBES, Curvature, curvature, hessian, top_directi
 from ._decay import decay_curvature
 from ._fed import Fed, fed
 from ._losses import side_by_side
-from ._optimizer_state import aggregators_of, behind, emitted, gathers, own_stack
+from ._optimizer_state import aggregators_of, ahead, behind, emitted, gathers, own_stack
 from ._row_gradients import RowGradients, row_gradients
 from ._update_rule import update_rule
 
 # Directions drawn at random are each asked about one of so many parts of the rows.
 RANDOM_PARTS = 4
+# Steps within which a run is said to fail or not, and a schedule to raise the rate.
+HORIZON = 200
 
 # Notes of how something was measured, and of what was not.
 FORWARD = (
@@ -123,6 +126,9 @@ class Shared(NamedTuple):
         rates: of that rule.
         update: the step; None without.
         fresh: whether the optimiser's moments are as before its first step.
+        unaided: whether no moments bear on the step.
+        growth: how many times as long its schedule makes the step within 200 steps; NaN where not known.
+        finite: whether all numbers of the batch are.
         walk: what makes it and the steps to come; None where they are made by other means.
         together: losses whose gradients an aggregator combines; None where the optimiser is given one gradient.
         weights: by which it does at this step; None where there are none.
@@ -147,6 +153,9 @@ class Shared(NamedTuple):
     rates: Float[Array, " dim"]
     update: Float[Array, " dim"] | None
     fresh: Bool[Array, ""]
+    unaided: Bool[Array, ""]
+    growth: Float[Array, ""]
+    finite: Bool[Array, ""]
     walk: Walk | None
     together: Callable[..., Array] | None
     weights: Float[Array, " losses"] | None
@@ -236,6 +245,9 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         rates=rates,
         update=update,
         fresh=_fresh(stepped.walk, given, moving),
+        unaided=_unaided(stepped.walk, given, moving),
+        growth=_growth(stepped.walk, here, moving),
+        finite=_all_finite(given.batch),
         walk=stepped.walk,
         together=together,
         weights=None if aggregated is None else aggregated.weights,
@@ -271,13 +283,44 @@ def _kinds(state: PyTree) -> tuple[Any, list[Any]]:
 
 def _fresh(walk: Walk | None, given: Given, moving: PyTree) -> Bool[Array, ""]:
     """Whether there are moments and all of them are as before the first step."""
+    moments = _moments(walk, given, moving)
+    return _as_they_start(moments) if moments else jnp.asarray(False)
+
+
+def _unaided(walk: Walk | None, given: Given, moving: PyTree) -> Bool[Array, ""]:
+    """Whether the step is of this batch alone: it has no moments, or all are as before the first step."""
+    return _as_they_start(_moments(walk, given, moving)) if given.update is None else jnp.asarray(False)
+
+
+def _moments(walk: Walk | None, given: Given, moving: PyTree) -> list[tuple[Array, Array]]:
+    """What the optimiser holds, and what it held before its first step."""
     if walk is None:
-        held = _arrays(given.opt_state)
-        pairs = [(leaf, jnp.zeros_like(leaf)) for leaf in held]
-    else:
-        # Constants may stand beside them, as Muon's coefficients do.
-        pairs = list(zip(_arrays(walk.state), _arrays(walk.transform.init(moving))))
-    return jnp.all(jnp.stack([jnp.all(now == start) for now, start in pairs])) if pairs else jnp.asarray(False)
+        return [(leaf, jnp.zeros_like(leaf)) for leaf in _arrays(given.opt_state)]
+    # Constants may stand beside moments, as Muon's coefficients do.
+    return list(zip(_arrays(walk.state), _arrays(walk.transform.init(moving))))
+
+
+def _as_they_start(moments: list[tuple[Array, Array]]) -> Bool[Array, ""]:
+    return jnp.all(jnp.array([jnp.all(now == start) for now, start in moments], bool))
+
+
+def _growth(walk: Walk | None, here: Fed, moving: PyTree) -> Float[Array, ""]:
+    """Length of the step with its schedules 200 steps on, over that of this step; infinite where this is none."""
+    if walk is None:
+        return jnp.full((), jnp.nan)
+    later = ahead(walk.state, HORIZON)
+    if later is None:
+        return jnp.ones(())
+    now, then = (
+        tree_norm(emitted(walk.transform, here.gradient, state, moving, **here.extra)[0])
+        for state in (walk.state, later)
+    )
+    return jnp.where(now > 0, then / jnp.where(now > 0, now, 1), jnp.where(then > 0, jnp.inf, 1)).astype(jnp.float32)
+
+
+def _all_finite(batch: PyTree) -> Bool[Array, ""]:
+    numbers = [leaf for leaf in jax.tree.leaves(batch) if eqx.is_inexact_array(leaf)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in numbers], bool))
 
 
 def _arrays(state: PyTree) -> list[Array]:

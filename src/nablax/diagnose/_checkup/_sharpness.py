@@ -14,6 +14,7 @@ from ..._core import (
     AbstractRecord,
     Finding,
     Key,
+    Level,
     UpdateRule,
     canonical_convolutions,
     check_callable,
@@ -28,7 +29,7 @@ from ._along import Point, directional, ratio, row_error
 from ._curvature import TRACE_PROBES, Curvature, curvature, hessian, top_direction, trace_probe, within
 from ._part import Part, Setting, percent
 from ._shared import Shared
-from ._signs import Signs
+from ._signs import TO_TELL, Signs
 
 # Top eigenvalue over threshold from which the edge is called near.
 NEAR = 0.8
@@ -224,11 +225,7 @@ def judge(part: Sharpness, setting: Setting) -> list[Finding]:
         text = f"The learning rate is too low: {_rehearsed(signs)}. {_advice(part, setting)}"
         found.append(Finding(level, "learning rate", text))
     elif level := setting.levels.get("flat"):
-        text = (
-            f"The loss is flat: {_rehearsed(signs)}, and no other rate that was tried moves it. Look for saturated or "
-            "dead units, for a gradient that is stopped, and for a batch that says nothing."
-        )
-        found.append(Finding(level, "flat", text))
+        found.append(Finding(level, "flat", _flat(level, signs)))
     if not found or not np.isfinite(part.ratio.value):
         found.append(Finding("note", "learning rate", _note(part)))
     if level := setting.levels.get("decay"):
@@ -238,6 +235,14 @@ def judge(part: Sharpness, setting: Setting) -> list[Finding]:
         )
         found.append(Finding(level, "decay", text))
     return found
+
+
+def _flat(level: Level, signs: Signs) -> str:
+    text = f"The loss is flat: {_rehearsed(signs)}, and no other rate that was tried moves it. "
+    if level == "note":
+        text += "It has come as far as it goes, or it is stuck."
+        return f"{text} {TO_TELL}" if math.isnan(signs.chance) else text
+    return f"{text}Look for saturated or dead units, for a gradient that is stopped, and for a batch that says nothing."
 
 
 def _rehearsed(signs: Signs) -> str:

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+# Said where it is not known.
+TO_TELL = "With chance=, the loss of a model that knows nothing, it could be told."
+
 
 class Signs(NamedTuple):
     """Numbers without unit; NaN where not known.
@@ -35,6 +38,9 @@ class Signs(NamedTuple):
         decay: share of the threshold that decay takes.
         slope: of the loss along the step, as a share of the loss.
         radius: of the softmax's series, in steps.
+        uphill: cosine between the step and the gradient of its batch, above 0 where the step raises the loss; known
+            only where no moments of steps before bear on it.
+        growth: how many times as long its schedule makes the step within 200 steps.
         fresh: 1 where the optimiser's moments are all zero, as before its first step; 0 elsewhere and without moments.
     """
 
@@ -66,3 +72,5 @@ class Signs(NamedTuple):
     slope: float
     radius: float
     fresh: float
+    uphill: float
+    growth: float

@@ -180,8 +180,12 @@ def against_model(
     update: Float[Array, " dim"],
     multiples: tuple[float, ...],
     total: int | None = None,
+    gradient: Float[Array, " dim"] | None = None,
 ) -> StepQuality:
-    """The step's record, of the loss and its derivatives along the update; ``rows`` are some of ``total``."""
+    """The step's record, of the loss and its derivatives along the update; ``rows`` are some of ``total``.
+
+    Elements without ``gradient`` do not count as lost: what moves them is decay.
+    """
     if 1.0 not in multiples or list(multiples) != sorted(set(multiples)) or multiples[0] <= 0:
         raise fault(
             expected="positive, ascending multiples with 1 among them",
@@ -217,12 +221,12 @@ def against_model(
         model_best=jnp.where(curvature > 0, -slope / jnp.where(curvature > 0, curvature, 1), jnp.inf),
         radius=nan if radius is None else radius.smallest(),
         rows_beyond=nan if radius is None else jnp.mean(radius.radius < 1),
-        lost=_lost(point, update),
+        lost=_lost(point, update, gradient),
     )
 
 
-def _lost(point: Point, update: Float[Array, " dim"]) -> Float[Array, ""]:
-    moving = update != 0
+def _lost(point: Point, update: Float[Array, " dim"], gradient: Float[Array, " dim"] | None) -> Float[Array, ""]:
+    moving = update != 0 if gradient is None else (update != 0) & (gradient != 0)
     # The barrier keeps the compiler from calculating in more digits than the parameters have.
     rounded = jax.lax.optimization_barrier(point.tree(point.vector + update))
     same = point.like(rounded, "parameters") == point.vector
@@ -239,7 +243,9 @@ def measure(shared: Shared) -> StepQuality | None:
         changes = shared.rows.losses(point.vector + u) - shared.rows.before
         rows = RowChanges(slopes[0], curvatures[0], changes)
     radius = None if logits is None else softmax_radius(point.take(logits, shared.batch))(point.vector, u)
-    return against_model(shared.value, shared.loss, shared.along, rows, radius, point, u, MULTIPLES, shared.total)
+    return against_model(
+        shared.value, shared.loss, shared.along, rows, radius, point, u, MULTIPLES, shared.total, shared.gradient
+    )
 
 
 def judge(part: StepQuality, setting: Setting) -> list[Finding]:
@@ -251,6 +257,16 @@ def judge(part: StepQuality, setting: Setting) -> list[Finding]:
             f"After this step the loss is {float(part.loss) + actual:.4g}: do not make it. Lower the rate or clip it."
         )
         return [Finding("fault", "step", text)]
+    if level := setting.levels.get("still"):
+        text = "The step is nothing, though there are gradients: look at the rate, the schedule and what is masked."
+        return [Finding(level, "step", text)]
+    if level := setting.levels.get("uphill"):
+        text = (
+            f"The step points up the gradient (cosine {setting.signs.uphill:+.2f}), as with a sign turned round: what "
+            "is added to the parameters has to be minus a rate times it. Optax's scale_by_… want optax.scale(-rate) "
+            "behind them, and rates are positive."
+        )
+        return [Finding(level, "direction", text)]
     best, holds, lost = float(part.best), float(part.holds), float(part.lost)
     error = float(part.actual.standard_error)
     rounding = 64 * jnp.finfo(part.loss.dtype).eps * abs(float(part.loss))

@@ -10,6 +10,13 @@ from ..._core import LEVELS, Level
 from ._risk import risk_of
 from ._signs import Signs
 
+# Growth of the step by its schedule from which the rate is on its way up; cosine of step and gradient from which a step
+# points uphill, more than rounding and noise that is added make of one that does not.
+RISING, UPHILL = 2.0, 0.1
+# Loss over that of knowing nothing below which a run has learned something: in the bank half of those that are flat or
+# likely to fail there, for no cause that is seen, fail.
+LEARNED = 0.9
+
 
 class Thresholds(NamedTuple):
     """From where on something is said; the defaults were set on the making half of the bank of runs.
@@ -71,7 +78,28 @@ def _dead(s: Signs, t: Thresholds) -> Any:
     return (s.cut > t.cut) | (s.mute > t.cut)
 
 
+def _rising(s: Signs) -> Any:
+    """Whether the rate is on its way up, or may be: before the first step, where the schedule is not known."""
+    return (s.growth >= RISING) | ((np.asarray(s.fresh) > 0) & ~(s.growth < RISING))
+
+
+def _still(s: Signs) -> Any:
+    """Whether the step is nothing where there are gradients."""
+    return (np.asarray(s.moved) == 0) & (np.asarray(s.heart) == 0) & np.isfinite(s.faint)
+
+
+def _learned(s: Signs) -> Any:
+    """Whether a loss that stays may be one that has come as far as it goes; so where chance is not known."""
+    return ~(np.asarray(s.fresh) > 0) & ~(np.asarray(s.chance) >= LEARNED)
+
+
 RULES: Mapping[str, Rule] = {
+    "uphill": Rule(
+        "direction",
+        "a step without momentum points up the gradient",
+        "fault",
+        lambda s, t: s.uphill > UPHILL,
+    ),
     "dead": Rule(
         "dead",
         "half of what is to move gets no gradient, now or after some steps",
@@ -128,25 +156,31 @@ RULES: Mapping[str, Rule] = {
         "learning rate",
         "the loss rises even on the rows that are stepped on",
         "fault",
-        lambda s, t: s.heart > 0,
+        lambda s, t: (s.heart > 0) & ~(s.uphill > UPHILL),
     ),
     "too high": Rule(
         "learning rate",
         "a lower rate rehearses better by a tenth of the loss",
         None,
-        lambda s, t: (s.best < 1) & (s.gain > t.gain) & ~(s.heart > 0) & ~_dead(s, t),
+        lambda s, t: (s.best < 1) & (s.gain > t.gain) & ~(s.heart > 0) & ~_dead(s, t) & ~(s.uphill > UPHILL),
     ),
     "too low": Rule(
         "learning rate",
-        "a higher rate does, and it is not the first step (where it may be warming up)",
+        "a higher rate does, and no schedule raises it (at the first step it may: in the bank that was not looked at)",
         None,
-        lambda s, t: (s.best > 1) & (s.gain > t.gain) & ~(s.fresh > 0) & ~_dead(s, t) & ~(s.elasticity > t.exploding),
+        lambda s, t: (s.best > 1) & (s.gain > t.gain) & ~_rising(s) & ~_dead(s, t) & ~(s.elasticity > t.exploding),
     ),
     "flat": Rule(
         "flat",
         "the loss falls by less than a tenth, and no other rate gains as much",
         None,
-        lambda s, t: (s.heart > -t.gain) & (s.heart <= 0) & (s.gain <= t.gain) & ~_dead(s, t),
+        lambda s, t: (s.heart > -t.gain) & (s.heart <= 0) & (s.gain <= t.gain) & ~_dead(s, t) & ~_still(s),
+    ),
+    "still": Rule(
+        "step",
+        "nothing moves, though there are gradients and no schedule raises the rate",
+        "warning",
+        lambda s, t: _still(s) & ~_dead(s, t) & ~_rising(s),
     ),
     "lost": Rule("step", "half of the step is lost in rounding", "note", lambda s, t: s.lost > t.lost),
     "raises": Rule(
@@ -171,18 +205,22 @@ def raised(
     """By rule and level, whether it is raised; of numbers or of columns of them."""
     risk = np.asarray(risk_of(signs) if risk is None else risk)
     likely = likely_to_fail(signs, thresholds, risk)
-    fresh = np.asarray(signs.fresh) > 0
+    fresh, doubtful = np.asarray(signs.fresh) > 0, _learned(signs) | (np.asarray(signs.growth) >= RISING)
     found: dict[str, dict[Level, Any]] = {}
     for name, rule in RULES.items():
         holds = np.asarray(rule.holds(signs, thresholds), bool)
         found[name], above = {}, np.zeros_like(holds)
+        grave = likely & ~doubtful if name == "flat" else likely
         for level in LEVELS:
-            said = ((likely & (level == "fault")) | (rule.least == level)) & holds & ~above
+            least = likely & doubtful & (level == "note") if name == "flat" else rule.least == level
+            said = ((grave & (level == "fault")) | least) & holds & ~above
             found[name][level], above = said, above | said
-    # Where it is likely to fail and nothing says why, that is said; before a first step, that it is to be asked again.
+    # Where it is likely to fail and nothing says why, that is said; before a first step, that it is to be asked again,
+    # and where it may be at rest, that it may.
     faults = np.any([each["fault"] for each in found.values()], axis=0)
-    early = fresh & (risk >= thresholds.fault) & ~likely & ~faults
-    said = {"fault": likely & ~faults, "note": early}
+    early = fresh & (risk >= thresholds.fault) & ~likely
+    still = early | (likely & doubtful & ~found["flat"]["note"])
+    said = {"fault": likely & ~faults & ~doubtful, "note": still & ~faults}
     return found | {"likely": {level: said.get(level, np.zeros_like(faults)) for level in LEVELS}}
 
 

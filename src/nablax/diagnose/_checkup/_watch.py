@@ -108,9 +108,10 @@ class Watch:
         """Hand each check-up's numbers on, those that there are already and those to come.
 
         Args:
-            writer: a path, of a CSV file with a line for each check-up; a ``SummaryWriter`` of TensorBoard or what has
-                its ``add_scalar(name, value, step)``; a run of Weights & Biases or what has its
-                ``log(numbers, step=...)``; or ``writer(step, numbers)``. Names are those of a check-up's ``metrics``.
+            writer: a path, of a CSV file with a line for each check-up, whose lines of earlier steps stay where a run
+                is resumed; a ``SummaryWriter`` of TensorBoard or what has its ``add_scalar(name, value, step)``; a run
+                of Weights & Biases or what has its ``log(numbers, step=...)``; or ``writer(step, numbers)``. Names are
+                those of a check-up's ``metrics``.
 
         Returns:
             The watch itself.
