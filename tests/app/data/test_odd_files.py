@@ -1,7 +1,9 @@
 """Odd files, each with its right answer: read as meant with at most one line of notice, or refused in one line."""
 
+import csv
 import datetime
 import gzip
+import io
 import json
 import re
 
@@ -9,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nablax.app._data import _quotes
 from nablax.app._data._codec import Codec, fit_codec
 from nablax.app._data._plain_text import TextOptions
 from nablax.app._data._sources import read, table
@@ -213,6 +216,12 @@ REFUSED = [
     ("a stray word below a separator told", "sep=,\n" + column([*WHOLE[:-1], "x"]), {}, "line 122 has 'x'"),
     ("one cell too few below a separator told", "sep=,\n" + column(REAL) + "1\n", {}, "line 123 has 1 cells"),
     ("a header", "a,b\n", {}, "a header and no rows"),
+    ("quotes with backslashes", column([*REAL[:-2], '"say \\"hi"', REAL[0]]), {}, 'line 120 has a cell in quotes with a quote inside that is not doubled'),
+    ("a quote that is not doubled", column(some(REAL, '"a"b"')), {}, 'line 9 has a cell in quotes'),
+    ("letters behind a quote", "sep=,\n" + column(some(REAL, '"a"b')), {}, 'line 10 has a cell in quotes'),
+    ("a quote in a quoted name", column(REAL, '"a"b'), {}, 'line 1 has a cell in quotes'),
+    ("a quote that never ends", column([*REAL[:-3], '"a', *REAL[:2]]), {}, 'lines 119 to 121 have a cell in quotes'),
+    ("a quote that ends in another row", column(some(REAL, '"a')), {}, 'lines 9 to 29 have a cell in quotes'),
 ]  # fmt: skip
 
 
@@ -261,6 +270,35 @@ def test_a_file_is_opened_however_it_was_saved(tmp_path, name, content, flags, c
     assert len(source.notices) <= max(1, sum("unnamed" in name for name in columns))
     if columns[0] == "unnamed":
         assert "column 1 has no name" in source.notices[0] and codec.column("unnamed").word == "identifier"
+
+
+@pytest.mark.parametrize("form", ['{}" pipe', 'say \\"hi {}', '{}"', '\\"{}', ' "x" {}', '{}""'])
+@pytest.mark.parametrize("every", [1, 2, N // 2])
+def test_a_quote_within_a_cell_is_a_letter_and_no_row_is_lost(tmp_path, form, every):
+    """As Python's own reader has it, whatever stands around."""
+    lines = [f'{k}"s,{form.format(k) if k % every == 0 else k},"c, ""{k}\n"' for k in range(N)]
+    text = 'a"s,note"s,c\n' + "\n".join(lines) + "\n"
+    (tmp_path / "a.csv").write_text(text)
+    names, *rows = csv.reader(io.StringIO(text, newline=""))
+    source = read(tmp_path / "a.csv")
+    assert list(source.columns) == names and source.frame.rows() == [tuple(row) for row in rows]
+    assert source.place(5) == "line 13" and len(rows) == N
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
+def test_quotes_are_looked_at_across_the_parts_of_a_file(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(_quotes, "_CHUNK", chunk)
+    path = tmp_path / "a.csv"
+    for text, plain in [
+        ('\ufeff"a","b""c"\r\n"",","\r\n"""x""",1\n', True),
+        ("a,b\n1,2\n", True),
+        ('a,b\n1,2"', False),
+        ('a,b\n"1"2,3\n', False),
+        ('a,b\n1,"2\n', False),
+        ('a;b\n"1";"2"', False),
+    ]:
+        path.write_bytes(text.encode())
+        assert _quotes._is_plain(path, ord(",")) is plain, text
 
 
 def test_zstandard(tmp_path):

@@ -52,7 +52,7 @@ AS_IT_IS = TextOptions()
 
 def standard_input() -> Path:
     """Standard input as a file, which is gone when the program ends."""
-    folder = _folder()
+    folder = temporary_folder()
     with (folder / "standard-input.csv").open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, _CHUNK)
     return folder / "standard-input.csv"
@@ -105,14 +105,15 @@ def _require_text(path: Path, shown: Path) -> None:
             raise UserError(shown, f"line {line} holds a NUL byte, which no text has: the file may be damaged")
 
 
-def _folder() -> Path:
+def temporary_folder() -> Path:
+    """A new folder, which is gone when the program ends."""
     folder = Path(tempfile.mkdtemp(prefix="nablax-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _unpacked(path: Path, how: str) -> Path:
-    target = _folder() / "unpacked.csv"
+    target = temporary_folder() / "unpacked.csv"
     try:
         with target.open("wb") as out:
             if how == "gzip":
@@ -130,7 +131,7 @@ def _unpacked(path: Path, how: str) -> Path:
 
 
 def _decoded(path: Path, encoding: str, returns: bool) -> Path:
-    target = _folder() / "decoded.csv"
+    target = temporary_folder() / "decoded.csv"
     try:
         "".encode(encoding)  # codecs of bytes, such as base64, are refused too
     except LookupError:
