@@ -128,6 +128,7 @@ def learn(
     """Learn the field that generates the data, and write a run folder with samples, scores and a report."""
     from ._data._plain_text import TextOptions
     from ._interrupt import gently
+    from ._key import learning_seed
     from ._progress_bar import progress_bar, stage_bar
     from ._runs._config import Choices
     from ._runs._learn import configure, learn, notices_of
@@ -153,7 +154,7 @@ def learn(
     config, opened = configure(
         source,
         condition=names(condition or []),
-        seed=seed,
+        seed=learning_seed(seed),
         choices=choices,
         kinds=pairs(kind or [], "--kind"),
         image_size=image_size,

@@ -230,7 +230,7 @@ def _left_over(
 
 def _seed(seed: int, start: int, which: int, number: int, *second: int) -> int:
     more = [number, *second] if number or second else []
-    return int(np.random.default_rng([seed, 3, start, which, *more]).integers(2**31))
+    return int(np.random.default_rng([seed % 2**64, 3, start, which, *more]).integers(2**31))
 
 
 def _beside(kind: AbstractKind, interval: float | None) -> list[str]:

@@ -136,7 +136,7 @@ def _apart(codec: Codec, comparisons: list[Comparison]) -> tuple[list[Comparison
 
 
 def _seed(seed: int, number: int) -> int:
-    return int(np.random.default_rng([seed, 2, number]).integers(2**31))
+    return int(np.random.default_rng([seed % 2**64, 2, number]).integers(2**31))
 
 
 def satisfies(codec: Codec, frame: pl.DataFrame, comparisons: list[Comparison]) -> np.ndarray:

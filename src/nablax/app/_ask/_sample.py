@@ -49,7 +49,7 @@ def sample(
     given = condition or {}
 
     def drawn(number: int) -> Samples:
-        again = seed if number == 0 else int(np.random.default_rng([seed, 4, number]).integers(2**31))
+        again = seed if number == 0 else int(np.random.default_rng([seed % 2**64, 4, number]).integers(2**31))
         rows = count if number == 0 else max(count, AT_LEAST)
         vectors = conditions_for(model, rows, given, again)
         y = draw(model, rows, seed=again, condition=vectors, scale=scale)
