@@ -189,7 +189,10 @@ def sample(
     folder: RunFolder,
     count: Annotated[int, typer.Option("-n", "--count", help="Rows.")] = 100,
     condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="COLUMN=VALUE; repeat.")] = None,
-    guide: Annotated[str | None, typer.Option(help='Such as "petal_length > 5 and sepal_width < 3".')] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(help='Such as "petal_length > 5 and day < 2021-06-01"; `a b` > 1 for a name with a blank.'),
+    ] = None,
     guidance_scale: Annotated[
         float | None, typer.Option(help="Above 1 leans towards the condition.", show_default="the run's")
     ] = None,

@@ -171,8 +171,9 @@ class Table:
 
         Args:
             count: how many.
-            condition: condition column to value.
-            guide: comparisons joined by "and" that the rows are steered to satisfy, such as "age > 40 and sex == f".
+            condition: column to value.
+            guide: comparisons joined by "and" that the rows are steered to satisfy, such as "age > 40 and sex == f" or
+                "`body mass` > 5 and day < 2021-06-01".
             seed: the same seed gives the same rows.
 
         Returns:

@@ -92,6 +92,13 @@ READ = [
     ("a word in front of a number", [f"u{k % 90}" for k in range(N)], {}, "category|identifier", None, "own value"),
     ("codes that end alike", [f"{k % 90:03}x" for k in range(N)], {}, "category|identifier", None, "own value"),
     ("two units", [f"{c} {'kg' if k % 2 else 'g'}" for k, c in enumerate(WHOLE)], {}, "identifier", None, "different words"),
+    ("two currencies", [f"{'$€£'[k % 3]}{k % 30}" for k in range(N)], {}, "category", None, "different marks beside them ('$', '£' and '€'): read as words"),
+    ("a few of another currency", some([f"${k % 40}" for k in range(N)], "€7"), {}, "category", None, "('$' and '€')"),
+    ("a currency by its letters", [f"{'USD' if k % 2 else 'EUR'} {k % 40}" for k in range(N)], {}, "category", None, "('EUR' and 'USD')"),
+    ("per cent beside fractions", [f"{k % 40 + 1}%" if k % 2 else f"0.{k % 40 + 10}" for k in range(N)], {}, "category", None, "('%' and none)"),
+    ("per cent in a few", some([str(k % 40 + 1) for k in range(N)], "7%"), {}, "category", None, "('%' and none)"),
+    ("per cent and a currency", [f"{k % 40}%" if k % 2 else f"${k % 40}" for k in range(N)], {}, "category", None, "('$' and '%')"),
+    ("per cent and per mille", [f"{k % 40}{'%' if k % 2 else '‰'}" for k in range(N)], {}, "category", None, "('%' and '‰')"),
     ("a few of another unit", some([f"{c} kg" for c in WHOLE], "500 g"), {}, "identifier", None, "different words"),
     ("comma told", [f'"{1 + k % 9},{100 + k}"' for k in range(N)], {"decimal": "comma"}, "number|grid", [f"{1 + k % 9}.{100 + k}" for k in range(N)], "decimal commas"),
     *(
@@ -299,6 +306,18 @@ def test_quotes_are_looked_at_across_the_parts_of_a_file(tmp_path, monkeypatch, 
     ]:
         path.write_bytes(text.encode())
         assert _quotes._is_plain(path, ord(",")) is plain, text
+
+
+def test_marks_that_some_cells_lack_and_marks_that_differ(tmp_path):
+    for cells, meant in (
+        (some([f"{k % 40 + 1}%" for k in range(N)], "0"), some([k % 40 + 1 for k in range(N)], 0)),
+        (some([f"${c}" for c in WHOLE], "1234"), some([int(c) for c in WHOLE], 1234)),
+    ):
+        source, codec = opened(tmp_path / "a.csv", column(cells))
+        assert codec.column("x").parse(source.frame["x"])[0].to_list() == meant
+    source, _ = opened(tmp_path / "a.csv", column([f"{'$€'[k % 2]}{c}" for k, c in enumerate(WHOLE)]))
+    with pytest.raises(UserError, match=r"different marks beside them \('\$' and '€'\), which is no number"):
+        fit_codec(source, kinds={"x": "number"})
 
 
 def test_zstandard(tmp_path):

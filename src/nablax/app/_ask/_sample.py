@@ -1,5 +1,6 @@
 """`nablax sample`: new rows, conditioned and steered."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from .._errors import UserError
 from .._runs._run import Model
 from ._draw import Samples, conditions_for, draw
-from ._given import with_values
+from ._given import told_of, with_values
 from ._guide import guided
 from ._obey import AT_LEAST, obeying
 
@@ -57,4 +58,8 @@ def sample(
             return Samples(model.decode(y, vectors if model.codec.condition_dim else None), y, vectors)
         return Samples(with_values(model.table("--condition"), model.decode(y, vectors), given), y, vectors)
 
-    return drawn(0) if model.joint is None else obeying(model.table("sample"), count, drawn)
+    if model.joint is None:
+        return drawn(0)
+    codec = model.table("sample")
+    rows = obeying(codec, count, drawn)
+    return dataclasses.replace(rows, notices=(*told_of(codec, given), *rows.notices))

@@ -12,6 +12,7 @@ from ._types import family
 # What may stand before or after a number and says nothing about its size.
 _BEFORE = r"[$€£¥₹₽₩]|[A-Z]{1,2}\$|USD|EUR|GBP|CHF|JPY|CNY|INR|Fr\."
 _AFTER = r"%|‰|[$€£¥₹₽₩]|USD|EUR|GBP|CHF|JPY|CNY|INR"
+MARK = rf"({_BEFORE}|{_AFTER})"
 _GAP = r"[ \u00a0\u202f]?"
 _BLANK = r"[ \u00a0\u202f]"
 # Digits are [0-9] throughout: what \d takes of other scripts is no number to those who compute.
