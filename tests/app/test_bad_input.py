@@ -1,5 +1,6 @@
 """Each bad input gets one clear line; this is the table of them."""
 
+import os
 import pickle
 
 import numpy as np
@@ -70,7 +71,7 @@ UNREADABLE = [
     ("a.csv", text("a,b\n"), "a header and no rows"),
     ("a.csv", text("a,b\n1,2\n3,4\n"), "too few rows: 2, at least 20 are needed"),
     ("a.csv", text("a,b\n" + ROWS + "1,2,3\n"), "line 32 has 3 cells, the first line has 2"),
-    ("a.csv", text("a,b\n" + ROWS + "1\n"), "line 32 has 1 cells, the first line has 2"),
+    ("a.csv", text("a,b\n" + ROWS + "1\n"), "line 32 has 1 cell, the first line has 2"),
     ("a.csv", text("a,a\n" + ROWS), "the column name 'a' occurs more than once"),
     ("a.csv", lambda path: path.write_bytes(b"a,b\n" + ROWS.encode() + b"\xe9,2\n"), "not UTF-8"),
     ("a.csv", lambda path: path.write_bytes("é,b\n".encode("latin1")), "not UTF-8"),
@@ -113,6 +114,13 @@ def test_no_permission(tmp_path, monkeypatch):
             read(tmp_path / "a.csv")
     else:
         pytest.skip("this user may read every file")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(UserError, match="a pipe or a device, which is read once; send it to the standard input"):
+        read(tmp_path / "a.csv")
 
 
 def test_damaged_pictures(tmp_path):

@@ -213,6 +213,20 @@ def test_a_seed_that_cannot_be_is_refused_before_there_is_a_folder(tmp_path, see
     assert not (tmp_path / "run").exists()
 
 
+def test_cells_that_completing_cannot_use_are_named(table, capsys):
+    rows = people(4).with_columns(
+        weight=pl.Series([None, 70.0, None, None]), team=pl.Series(["green", "green", "red", "x"])
+    )
+    filled = table.complete(rows)
+    said = capsys.readouterr().out
+    assert "not used in row 1 and 1 more: 'team' is 'green', unseen in training" in said and said.count("not used") == 1
+    assert filled["team"].to_list() == rows["team"].to_list() and filled["weight"].null_count() == 0
+    with pytest.raises(
+        UserError, match="none of the columns was learnt: the table has 'HEIGHT', and the model 'height'"
+    ):
+        table.complete(rows.select(HEIGHT="height"))
+
+
 def test_no_rows_are_not_scored(table):
     with pytest.raises(UserError, match="nothing to score: the table has no rows"):
         table.score(people().clear())

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -204,6 +204,7 @@ def sample(
     from ._runs._run import load
 
     model = load(folder)
+    _spare(output, {"the data that the run was learnt from": model.config.source})
     drawn = sample(
         model,
         count,
@@ -234,6 +235,7 @@ def score(
     from ._runs._run import load
 
     model = load(folder)
+    _spare(output, {"the rows to score": data, "the data that the run was learnt from": model.config.source})
     rows = model.read(data, encoding)
     scored = scored_frame(model, rows, bits=bits, draws=draws, seed=seed, given=names(given or []))
     _deliver(scored.frame, output, scored.notices)
@@ -259,6 +261,7 @@ def complete(
     from ._runs._run import load
 
     model = load(folder)
+    _spare(output, {"the rows to complete": data, "the data that the run was learnt from": model.config.source})
     completed = complete(model, model.read(data, encoding), draws=draws, interval=interval, seed=seed)
     _deliver(completed.frame, output, completed.notices)
 
@@ -322,6 +325,13 @@ def run_papers(
     )
     if not held:
         raise typer.Exit(1)
+
+
+def _spare(output: Path | None, inputs: Mapping[str, str]) -> None:
+    """Refuse to write over what is read."""
+    for what, place in inputs.items():
+        if output is not None and output.exists() and Path(place).exists() and output.samefile(place):
+            raise UserError(f"-o {output} would write over {what}: name another file")
 
 
 def _deliver(frame: "pl.DataFrame", output: Path | None, notices: Sequence[str] = ()) -> None:

@@ -149,8 +149,9 @@ def test_states_that_a_guide_rules_out_are_not_drawn(frame):
 
 def test_categories_have_no_order(frame):
     codec = fit_codec(table(frame), kinds={"visits": "category"})
-    with pytest.raises(UserError, match="category"):
-        allowed_states(codec, read(codec, "visits > 2"))
+    for guide in ("visits > 2", "colour > 'red'", "colour >= red"):
+        with pytest.raises(UserError, match="is a category: compare it with =="):
+            allowed_states(codec, read(codec, guide))
     with pytest.raises(UserError, match="takes a number"):
         allowed_states(codec, read(codec, "length == 'ten'"))
 

@@ -117,6 +117,10 @@ READ = [
     ("short years", days("%d.%m.%y"), {}, "time", days("%Y-%m-%d"), "day-first"),
     ("YYYYMMDD", days("%Y%m%d"), {}, "time", days("%Y-%m-%d"), "%Y%m%d"),
     ("months in words", days("%d %b %Y"), {}, "time", days("%Y-%m-%d"), "%b"),
+    ("months in words, short years", days("%-d-%b-%y"), {}, "time", days("%Y-%m-%d"), "%b"),
+    ("months", days("%Y-%m"), {}, "time", days("%Y-%m-01"), "%Y-%m"),
+    ("a comma before the fraction", [f'"2021-03-01 10:{k % 60:02}:07,{k * 7 % 1000:03}"' for k in range(N)], {}, "time", None, None),
+    ("a comma before some fractions", [f'"10:{k % 60:02}:07,{k % 10}"' if k % 2 else f"10:{k % 60:02}:08" for k in range(N)], {}, "time", None, None),
     ("NaT among dates", some(days("%Y-%m-%d"), "NaT"), {}, "time", some(days("%Y-%m-%d"), None), None),
     ("moments", [f"{d} 15:53:19" for d in days("%Y-%m-%d")], {}, "time", None, None),
     ("moments in UTC", [f"{d}T15:53:19Z" for d in days("%Y-%m-%d")], {}, "time", None, None),
@@ -204,7 +208,7 @@ REFUSED = [
     ("an order that is none", column(REAL), {"dates": "sideways"}, "--dates should be day-first, month-first"),
     ("an infinite cell", column([*REAL[:-1], "inf"]), {}, "inf"),
     ("a huge sentinel", column([*REAL[:-1], "1.7976931348623157e308"]), {}, "beside which its other numbers cannot be told apart"),
-    ("one column too few", column(REAL) + "1\n", {}, "line 122 has 1 cells, the first line has 2"),
+    ("one column too few", column(REAL) + "1\n", {}, "line 122 has 1 cell, the first line has 2"),
     ("one column too many", column(REAL) + "1,2,3\n", {}, "line 122 has 3 cells, the first line has 2"),
     ("no columns that can be learnt", "a,b\n" + "1,2\n" * 30, {}, "no column remains to be modelled"),
     ("a codec of bytes", column(REAL), {"encoding": "base64"}, "--encoding 'base64' is not known"),
@@ -213,6 +217,7 @@ REFUSED = [
     ("another encoding", column(["é"] * N).encode("latin-1"), {}, "not UTF-8; save it as UTF-8, or name its --encoding"),
     ("a wrong encoding", column(["é"] * N).encode("latin-1"), {"encoding": "ascii"}, "the text is not ascii"),
     ("a cut gzip", gzip.compress(column(REAL).encode())[:-30], {}, "cannot be unpacked by gzip"),
+    ("Parquet named csv", b"PAR1" + bytes(100), {}, "the file is Parquet; name it .parquet"),
     ("a zip", b"PK\x03\x04" + bytes(100), {}, "packed by zip"),
     ("two names alike", "a,a\n" + "1,2\n" * 30, {}, "the column name 'a' occurs more than once"),
     ("an empty file", "", {}, "the file is empty"),
@@ -221,7 +226,7 @@ REFUSED = [
     ("UTF-16 that does not say so", column(REAL).encode("utf-16-le"), {}, "--encoding utf-16-le"),
     ("a separator told and nothing else", "sep=;\n", {}, "the file is empty"),
     ("a stray word below a separator told", "sep=,\n" + column([*WHOLE[:-1], "x"]), {}, "line 122 has 'x'"),
-    ("one cell too few below a separator told", "sep=,\n" + column(REAL) + "1\n", {}, "line 123 has 1 cells"),
+    ("one cell too few below a separator told", "sep=,\n" + column(REAL) + "1\n", {}, "line 123 has 1 cell"),
     ("a header", "a,b\n", {}, "a header and no rows"),
     ("quotes with backslashes", column([*REAL[:-2], '"say \\"hi"', REAL[0]]), {}, 'line 120 has a cell in quotes with a quote inside that is not doubled'),
     ("a quote that is not doubled", column(some(REAL, '"a"b"')), {}, 'line 9 has a cell in quotes'),
@@ -249,6 +254,7 @@ SHAPES = [
     ("no last line end", "a.csv", PLAIN.rstrip("\n"), {}, ["x", "size"]),
     ("byte order mark", "a.csv", b"\xef\xbb\xbf" + PLAIN.encode(), {}, ["x", "size"]),
     ("utf-16", "a.csv", PLAIN.encode("utf-16"), {}, ["x", "size"]),
+    ("utf-32", "a.csv", PLAIN.encode("utf-32"), {}, ["x", "size"]),
     ("latin-1", "a.csv", PLAIN.replace("size", "größe").encode("latin-1"), {"encoding": "latin-1"}, ["x", "größe"]),
     ("semicolons", "a.csv", PLAIN.replace(",", ";"), {}, ["x", "size"]),
     ("a separator told", "a.csv", "sep=;\n" + PLAIN.replace(",", ";"), {}, ["x", "size"]),
@@ -315,9 +321,19 @@ def test_marks_that_some_cells_lack_and_marks_that_differ(tmp_path):
     ):
         source, codec = opened(tmp_path / "a.csv", column(cells))
         assert codec.column("x").parse(source.frame["x"])[0].to_list() == meant
+        # Nor is a cell of another table one number with them.
+        new = pl.Series("x", ["7", cells[1].replace("1", "2"), "€7", "$7", "7%"])
+        own = "%" if "%" in cells[1] else "$"
+        assert codec.column("x").parse(new)[1].tolist() == [False, False, True, own != "$", own != "%"]
     source, _ = opened(tmp_path / "a.csv", column([f"{'$€'[k % 2]}{c}" for k, c in enumerate(WHOLE)]))
     with pytest.raises(UserError, match=r"different marks beside them \('\$' and '€'\), which is no number"):
         fit_codec(source, kinds={"x": "number"})
+
+
+def test_a_drawn_day_is_written_as_the_month_that_begins_nearest(tmp_path):
+    _, codec = opened(tmp_path / "a.csv", column(days("%Y-%m")))
+    drawn = pl.Series([datetime.date(2020, 1, 1), datetime.date(2020, 1, 12), datetime.date(2020, 1, 28)])
+    assert codec.column("x").spell(drawn).to_list() == ["2020-01", "2020-01", "2020-02"]
 
 
 def test_zstandard(tmp_path):

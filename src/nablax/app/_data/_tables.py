@@ -164,7 +164,9 @@ def _require_even(path: Path, shown: Path, head: Header) -> None:
     try:
         for line, row in _rows(path, head):
             if row and len(row) != width:
-                raise UserError(shown, f"line {line} has {len(row)} cells, the first line has {width}")
+                raise UserError(
+                    shown, f"line {line} has {len(row)} cell{'s' * (len(row) != 1)}, the first line has {width}"
+                )
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(shown, "no readable table", error) from None
 
