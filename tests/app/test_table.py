@@ -131,6 +131,7 @@ def odd_types(pandas, rows=60):
             "number": pandas.Categorical.from_codes(random.integers(-1, 3, rows), [3, 1, 2]),
             "second": pandas.date_range("2021-03-26", periods=rows, freq="7h").astype("datetime64[s]"),
             "took": spans.astype("timedelta64[ns]"),
+            "day": np.array([datetime.date(2021, 3, 1 + k % 9) for k in range(rows)], object),
             "x": random.normal(size=rows),
         },
         index=[f"r{k}" for k in range(rows)],

@@ -91,6 +91,8 @@ def _as(series: pl.Series, dtype: Any, pandas: Any) -> Any:
         new = [value for value in series.unique(maintain_order=True).to_list() if value not in known]
         wider = pandas.CategoricalDtype(dtype.categories.append(pandas.Index(new)), dtype.ordered) if new else dtype
         return pandas.Categorical(series.to_list(), dtype=wider)
+    if dtype == np.dtype(object):
+        return _objects(series)
     plain = _plain(series, pandas)
     if dtype is None or (isinstance(dtype, np.dtype) and dtype.kind not in "mM"):
         return plain
@@ -113,6 +115,10 @@ def _plain(series: pl.Series, pandas: Any) -> Any:
     numeric = (series.dtype.is_numeric() and not wide) or isinstance(series.dtype, pl.Datetime | pl.Duration)
     if numeric or (series.dtype == pl.Boolean and not series.null_count()):
         return series.to_numpy()
+    return _objects(series)
+
+
+def _objects(series: pl.Series) -> np.ndarray:
     return np.array([*series.to_list(), None], dtype=object)[:-1]
 
 

@@ -118,7 +118,7 @@ class Table:
 
         Raises:
             UserError: the data cannot be learnt from, the folder holds another run, or another process works on it.
-            ValueError: no such choice, or what is given is no table.
+            ValueError: no such choice, an argument of another type, or what is given is no table.
 
         Cost:
             That of ``nablax learn``: for some hundreds of rows and up to ten columns about half a minute of processor
@@ -177,10 +177,11 @@ class Table:
             seed: the same seed gives the same rows.
 
         Returns:
-            A DataFrame with the columns that were learned.
+            A DataFrame with the columns that were learned, and right after `learn` with the types of its table.
 
         Raises:
             UserError: an unknown column or value, or a guide that cannot be satisfied.
+            ValueError: conditions that are no mapping.
         """
         from ._ask._sample import sample
         from ._frames import to_pandas
@@ -206,10 +207,11 @@ class Table:
             seed: of those draws.
 
         Returns:
-            The table with three more columns.
+            The table, its cells and types as they came, with three more columns.
 
         Raises:
-            UserError: the table does not fit the model.
+            UserError: the table does not fit the model, or has no rows.
+            ValueError: names that are no list, or what is given is no table.
         """
         from ._ask._score import scored_frame
         from ._frames import like, to_polars

@@ -18,7 +18,8 @@ from ..tables_at_hand import mixed
 @pytest.fixture(scope="module")
 def frame():
     spans = [datetime.timedelta(minutes=15 * (k % 80), days=k % 3) for k in range(200)]
-    return mixed(200).drop("name").with_columns(took=pl.Series(spans))
+    single = pl.Series(np.random.default_rng(1).normal(size=200)).cast(pl.Float32)
+    return mixed(200).drop("name").with_columns(took=pl.Series(spans), single=single)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,12 @@ def test_a_duration_before_midnight(codec):
 def test_a_given_number_that_is_far_out_or_taken_for_another_is_said(codec, values, words):
     lines = told_of(codec, values)
     assert len(lines) == len(words) and all(word in line for word, line in zip(words, lines, strict=True)), lines
+
+
+def test_either_end_of_the_range_as_it_is_printed_is_within(codec, frame):
+    for name in ("single", "price", "tenths", "count", "day", "took"):
+        ends = frame[name].cast(pl.Float32) if name == "single" else frame[name]
+        assert told_of(codec, {name: str(ends.min())}) == told_of(codec, {name: str(ends.max())}) == ()
 
 
 def test_a_date_is_given_in_the_columns_own_way_or_as_iso_has_it(tmp_path):

@@ -16,9 +16,9 @@ _OPERATORS: dict[type[ast.cmpop], str] = {
     ast.GtE: ">=",
     ast.Eq: "==",
 }
-# What stands in quotes, and dates and times that do not: 2021-06-01, 5.3.2021 15:53, 15:53:19.
+# What stands in quotes, and dates and times that do not: 2021-06-01, 2021-06, 5.3.2021 15:53, 15:53:19.
 _CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
-_DATE = r"\d+(?:-\d+-|/\d+/|\.\d+\.)\d+"
+_DATE = r"(?:\d+(?:-\d+-|/\d+/|\.\d+\.)\d+|\d{4}-\d{2})"
 _QUOTED_OR_TIME = re.compile(
     rf"""('[^']*'|"[^"]*"|`[^`]*`)|(?<![\w.])({_DATE}(?:[ T]{_CLOCK}(?![\d:]))?|{_CLOCK})(?![\w.:])"""
 )

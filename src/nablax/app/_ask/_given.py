@@ -20,6 +20,7 @@ from .._runs._rows import filled
 from .._runs._run import Model
 
 _ROWS_AT_ONCE = 2048
+_ROUNDED = 2.0**-23  # of the largest number: what a column of single precision takes for the same
 _OFF_GRID = 1e-4  # steps: more than rounding moves a number of the grid
 _NUMBERS_AT_ONCE = 2**24  # log-probabilities of all states of all columns, in the rows drawn at once
 
@@ -83,7 +84,8 @@ def told_of(codec: Codec, values: Mapping[str, object]) -> tuple[str, ...]:
         low, nearest, high = kind.spell(
             scale.series(name, dtype_from_json(kind.dtype), np.array([scale.low, number, scale.high]), np.ones(3, bool))
         )
-        if not scale.low <= number <= scale.high:
+        slack = _ROUNDED * max(abs(scale.low), abs(scale.high))
+        if not scale.low - slack <= number <= scale.high + slack:
             lines.append(f"{name}={value} is out of the range that was learnt, {low} to {high}: nothing is known there")
         if scale.grid and abs(scale.to_index(number) - np.rint(scale.to_index(number))) > _OFF_GRID:
             lines.append(f"{name}={value} is none of its column's steps, and is taken for {nearest}")
