@@ -119,6 +119,7 @@ READ = [
     ("months in words", days("%d %b %Y"), {}, "time", days("%Y-%m-%d"), "%b"),
     ("months in words, short years", days("%-d-%b-%y"), {}, "time", days("%Y-%m-%d"), "%b"),
     ("months", days("%Y-%m"), {}, "time", days("%Y-%m-01"), "%Y-%m"),
+    ("seasons", [f"20{k % 9:02}-{k % 9 + 1:02}" for k in range(N)], {}, "category", None, "spans of two years, such as 2000-01"),
     ("a comma before the fraction", [f'"2021-03-01 10:{k % 60:02}:07,{k * 7 % 1000:03}"' for k in range(N)], {}, "time", None, None),
     ("a comma before some fractions", [f'"10:{k % 60:02}:07,{k % 10}"' if k % 2 else f"10:{k % 60:02}:08" for k in range(N)], {}, "time", None, None),
     ("NaT among dates", some(days("%Y-%m-%d"), "NaT"), {}, "time", some(days("%Y-%m-%d"), None), None),

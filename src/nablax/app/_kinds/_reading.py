@@ -10,7 +10,7 @@ from .._quoting import assignment
 from ._markers import OF_NUMBERS, OF_WORDS, is_marker
 from ._number_text import MARK, PATTERNS, PLAIN, fractional, number_text, pattern, unit_of, united
 from ._spelling import AbstractSpelling, Words
-from ._time_text import SHAPES, formats, time_text, times
+from ._time_text import SEASON, SHAPES, formats, time_text, times
 
 _MOSTLY = 0.9  # share of cells that are numbers or dates above which the others are strays
 _MIXED = 0.5  # share above which it is said that a column of words holds numbers too
@@ -223,6 +223,10 @@ class Reading:
             return self._words(f"column '{self.name}' has leading zeros: kept as codes, not numbers")
         times = [form for form in self._whole_readings() if not form.startswith("number")]
         numbers = [form for form in self._whole_readings() if form.startswith("number")]
+        if times == ["%Y-%m"] and asked is None and bool(pl.concat(self.kept).str.contains(SEASON).all()):
+            return self._words(
+                f"column '{self.name}' holds spans of two years, such as {self.kept[0][0]}: read as words"
+            )
         if times and asked in (None, "time"):
             return self._time(times)
         if numbers and (unlike := self._unlike_marks()):

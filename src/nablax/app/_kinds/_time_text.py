@@ -52,6 +52,8 @@ SHAPES: dict[str, str] = {
     **{form: shape for shape, form in _CLOCKS},
 }
 _COMPILED = [[(re.compile(shape), form) for shape, form in part] for part in (_DATES, _CLOCKS, _ZONES)]
+# A year and the last digits of the next, 2001-02: as likely a season as a month.
+SEASON = "^\\s*(?:" + "|".join(rf"[0-9]{{2}}{year:02}-{year + 1:02}" for year in range(12)) + ")\\s*$"
 _NOTHING = re.compile("")
 _COMMA = r"(:[0-9]{2}),"  # before the fraction of a second
 
