@@ -1,5 +1,6 @@
 """Each bad input gets one clear line; this is the table of them."""
 
+import os
 import pickle
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nablax.app._cli import app
-from nablax.app._data._codec import fit_codec
+from nablax.app._data._codec import Codec, fit_codec
 from nablax.app._data._images import fit_image_codec
 from nablax.app._data._sources import read, table
 from nablax.app._errors import UserError
@@ -70,7 +71,7 @@ UNREADABLE = [
     ("a.csv", text("a,b\n"), "a header and no rows"),
     ("a.csv", text("a,b\n1,2\n3,4\n"), "too few rows: 2, at least 20 are needed"),
     ("a.csv", text("a,b\n" + ROWS + "1,2,3\n"), "line 32 has 3 cells, the first line has 2"),
-    ("a.csv", text("a,b\n" + ROWS + "1\n"), "line 32 has 1 cells, the first line has 2"),
+    ("a.csv", text("a,b\n" + ROWS + "1\n"), "line 32 has 1 cell, the first line has 2"),
     ("a.csv", text("a,a\n" + ROWS), "the column name 'a' occurs more than once"),
     ("a.csv", lambda path: path.write_bytes(b"a,b\n" + ROWS.encode() + b"\xe9,2\n"), "not UTF-8"),
     ("a.csv", lambda path: path.write_bytes("é,b\n".encode("latin1")), "not UTF-8"),
@@ -115,6 +116,13 @@ def test_no_permission(tmp_path, monkeypatch):
         pytest.skip("this user may read every file")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(UserError, match="a pipe or a device, which is read once; send it to the standard input"):
+        read(tmp_path / "a.csv")
+
+
 def test_damaged_pictures(tmp_path):
     from PIL import Image
 
@@ -144,6 +152,7 @@ UNLEARNABLE = [
     ({"x": ["a"] * N}, {}, "no column remains to be modelled: column 'x' is not modelled: the same in each row (a)"),
     ({"x": [None] * N}, {}, "no column remains to be modelled: column 'x' is not modelled: empty in each row"),
     ({"x": [float("nan")] * N}, {}, "no column remains to be modelled"),
+    ({"x": [None] * N, "y": GOOD}, {"kinds": {"x": "category"}}, "column 'x' is empty in each row: no category"),
     ({"x": [3.0] * N, "y": GOOD}, {"kinds": {"y": "constant"}}, "column 'y' is no constant: it has 40 values"),
     ({"x": [float("inf"), *GOOD[1:]], "y": GOOD}, {}, "column 'x' holds infinite values"),
     ({"x": [[1, 2]] * N, "y": GOOD}, {}, "column 'x' holds List(Int64), which is no number, text or date"),
@@ -183,6 +192,16 @@ def test_whole_numbers_that_floats_cannot_tell_apart():
     assert codec.decode_cells(state.astype(int), coordinate)["x"].equals(few["x"])  # digit by digit
 
 
+def test_a_column_of_nothing_is_carried_through(tmp_path):
+    frame = pl.DataFrame({"x": [None] * N, "y": GOOD})
+    frame.write_parquet(tmp_path / "a.parquet")
+    codec = fit_codec(read(tmp_path / "a.parquet"))
+    again = Codec.from_json(codec.to_json())
+    assert again == codec and again.column("x").word == "constant"
+    base, _ = again.encode(frame)
+    assert again.spell(again.decode_base(base)).schema == frame.schema
+
+
 def test_the_image_is_no_condition():
     with pytest.raises(UserError, match="cannot be the condition"):
         fit_image_codec(read("digits"), condition=["image"])
@@ -213,6 +232,8 @@ def test_naming_every_column_as_a_condition_of_a_table_is_no_fault_and_is_said(t
         (["--kind", "x=real"], "unknown kind 'real'; the known ones are constant"),
         (["--kind", "x=category", "--condition", "z"], "no column 'z' to condition on"),
         (["--kind", '"x"=omit', "--kind", "size=omit"], "no column remains to be modelled"),
+        (["--seed", "-1"], "--seed should lie between 0 and"),
+        (["--seed", str(2**64)], "--seed should lie between 0 and"),
     ],
 )
 def test_flags_are_refused_in_one_line(tmp_path, arguments, words):

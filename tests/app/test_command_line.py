@@ -537,6 +537,23 @@ def test_a_shift_that_cannot_be_tested_is_said_in_one_line(folder):
     assert line.startswith("column shift was not measured: expected at least")
 
 
+def test_what_is_read_is_not_written_over(folder, tmp_path):
+    rows, before = tmp_path / "rows.csv", (folder / "table.csv").read_bytes()
+    mixed(5).write_csv(rows)
+    for command, *data in (("sample",), ("score", rows), ("complete", rows)):
+        said = call(command, folder / "run", *data, "-o", folder / "table.csv", code=2)
+        assert (
+            said
+            == f"-o {folder / 'table.csv'} would write over the data that the run was learnt from: name another file"
+        )
+    (tmp_path / "link.csv").symlink_to(rows)
+    assert "would write over the rows to score" in call(
+        "score", folder / "run", rows, "-o", tmp_path / "link.csv", code=2
+    )
+    assert "would write over the rows to complete" in call("complete", folder / "run", rows, "-o", rows, code=2)
+    assert (folder / "table.csv").read_bytes() == before and len(pl.read_csv(rows)) == 5
+
+
 def test_a_seed_of_more_than_64_bits_is_refused(folder):
     assert "--seed should lie between" in call("sample", folder / "run", "--seed", 2**64, code=2)
     call("sample", folder / "run", "-n", 1, "--seed", -(2**63))

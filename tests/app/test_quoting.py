@@ -40,6 +40,11 @@ def test_pairs(text, pair):
     assert pairs([text], "--condition") == dict([pair])
 
 
+def test_a_column_that_is_named_twice():
+    with pytest.raises(UserError, match="--condition names column 'a' twice"):
+        pairs(["a=0", "b=1", '"a"=1'], "--condition")
+
+
 @pytest.mark.parametrize("text", ["a", "=1", '"a"'])
 def test_what_is_no_pair_is_refused(text):
     with pytest.raises(UserError, match="--condition takes COLUMN=VALUE"):

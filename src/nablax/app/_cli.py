@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -128,6 +128,7 @@ def learn(
     """Learn the field that generates the data, and write a run folder with samples, scores and a report."""
     from ._data._plain_text import TextOptions
     from ._interrupt import gently
+    from ._key import learning_seed
     from ._progress_bar import progress_bar, stage_bar
     from ._runs._config import Choices
     from ._runs._learn import configure, learn, notices_of
@@ -153,7 +154,7 @@ def learn(
     config, opened = configure(
         source,
         condition=names(condition or []),
-        seed=seed,
+        seed=learning_seed(seed),
         choices=choices,
         kinds=pairs(kind or [], "--kind"),
         image_size=image_size,
@@ -188,7 +189,10 @@ def sample(
     folder: RunFolder,
     count: Annotated[int, typer.Option("-n", "--count", help="Rows.")] = 100,
     condition: Annotated[list[str] | None, typer.Option("--condition", "-c", help="COLUMN=VALUE; repeat.")] = None,
-    guide: Annotated[str | None, typer.Option(help='Such as "petal_length > 5 and sepal_width < 3".')] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(help='Such as "petal_length > 5 and day < 2021-06-01"; `a b` > 1 for a name with a blank.'),
+    ] = None,
     guidance_scale: Annotated[
         float | None, typer.Option(help="Above 1 leans towards the condition.", show_default="the run's")
     ] = None,
@@ -200,6 +204,7 @@ def sample(
     from ._runs._run import load
 
     model = load(folder)
+    _spare(output, {"the data that the run was learnt from": model.config.source})
     drawn = sample(
         model,
         count,
@@ -230,6 +235,7 @@ def score(
     from ._runs._run import load
 
     model = load(folder)
+    _spare(output, {"the rows to score": data, "the data that the run was learnt from": model.config.source})
     rows = model.read(data, encoding)
     scored = scored_frame(model, rows, bits=bits, draws=draws, seed=seed, given=names(given or []))
     _deliver(scored.frame, output, scored.notices)
@@ -255,6 +261,7 @@ def complete(
     from ._runs._run import load
 
     model = load(folder)
+    _spare(output, {"the rows to complete": data, "the data that the run was learnt from": model.config.source})
     completed = complete(model, model.read(data, encoding), draws=draws, interval=interval, seed=seed)
     _deliver(completed.frame, output, completed.notices)
 
@@ -318,6 +325,13 @@ def run_papers(
     )
     if not held:
         raise typer.Exit(1)
+
+
+def _spare(output: Path | None, inputs: Mapping[str, str]) -> None:
+    """Refuse to write over what is read."""
+    for what, place in inputs.items():
+        if output is not None and output.exists() and Path(place).exists() and output.samefile(place):
+            raise UserError(f"-o {output} would write over {what}: name another file")
 
 
 def _deliver(frame: "pl.DataFrame", output: Path | None, notices: Sequence[str] = ()) -> None:

@@ -24,4 +24,15 @@ def random_key(seed: int) -> Key:
     return jax.random.key(seed, impl="rbg")
 
 
-__all__ = ["random_key"]
+def learning_seed(seed: int) -> int:
+    """The seed of a run, which its splits of the rows take too, and these take none below zero.
+
+    Raises:
+        UserError: it is below zero, or has more than 64 bits.
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed should lie between 0 and {2**63 - 1}, not {seed}")
+    return seed
+
+
+__all__ = ["learning_seed", "random_key"]

@@ -33,7 +33,7 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
         Column to value, in order.
 
     Raises:
-        UserError: a text is no such pair.
+        UserError: a text is no such pair, or a column is named twice.
 
     Example:
         >>> pairs(["a=1", '"k=1"=" x"'], "--condition")
@@ -53,6 +53,8 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
             if not rest.startswith("="):
                 raise UserError(f"{flag} takes COLUMN=VALUE, not {text!r}")
             value = rest[1:]
+        if name in found:
+            raise UserError(f"{flag} names column '{name}' twice: give it one value")
         inner, after = _quoted_start(value)
         found[name] = inner if after == "" else value
     return found

@@ -2,7 +2,9 @@
 
 import dataclasses
 import html
+import numbers
 import tempfile
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from ._runs._run import Model
 
 _HEIGHT = 900  # pixels of a report beneath a cell
+_CHOSEN = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number"), str: (str, "text")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Table:
     def __init__(self, model: "Model", *, pandas: bool = False) -> None:
         self.model = model
         self._pandas = pandas
+        self._types: dict[str, Any] = {}  # of the columns of the table of pandas that was learnt
 
     @property
     def folder(self) -> Path:
@@ -113,7 +117,7 @@ class Table:
 
         Raises:
             UserError: the data cannot be learnt from, the folder holds another run, or another process works on it.
-            ValueError: no such choice, or what is given is no table.
+            ValueError: no such choice, an argument of another type, or what is given is no table.
 
         Cost:
             That of ``nablax learn``: for some hundreds of rows and up to ten columns about half a minute of processor
@@ -122,7 +126,8 @@ class Table:
         require("polars", extra="app")
         from rich.console import Console
 
-        from ._frames import is_pandas
+        from ._frames import is_pandas, types_of
+        from ._key import learning_seed
         from ._progress_bar import progress_bar, stage_bar
         from ._report._evaluate import evaluate
         from ._runs._learn import configure, learn, notices_of
@@ -132,12 +137,13 @@ class Table:
         say = _silent if quiet else print
         if report not in ("none", "standard", "full"):
             raise fault(expected="report none, standard or full", got=repr(report), fix='Pass report="full", for one.')
+        condition, asked = _names(condition, "condition"), _choices(choices)
+        seed = learning_seed(seed)
         folder = Path(tempfile.mkdtemp(prefix="nablax-")) if out is None else Path(out)
-        asked = _choices(choices)
         with _source(frame, folder) as source:
             config, opened = configure(
                 str(source),
-                condition=tuple(condition),
+                condition=condition,
                 seed=seed,
                 kinds=kinds,
                 choices=asked,
@@ -153,7 +159,9 @@ class Table:
             if report != "none" and not run.finished:
                 with stage_bar(console, "report", visible=not quiet) as stage:
                     evaluate(run, opened, notice=say, stage=stage, full=report == "full")
-        return cls(load(folder), pandas=is_pandas(frame))
+        table = cls(load(folder), pandas=is_pandas(frame))
+        table._types = types_of(frame)
+        return table
 
     def sample(
         self, count: int = 100, *, condition: Mapping[str, Any] | None = None, guide: str | None = None, seed: int = 0
@@ -162,25 +170,30 @@ class Table:
 
         Args:
             count: how many.
-            condition: condition column to value.
-            guide: comparisons joined by "and" that the rows are steered to satisfy, such as "age > 40 and sex == f".
+            condition: column to value.
+            guide: comparisons joined by "and" that the rows are steered to satisfy, such as "age > 40 and sex == f" or
+                "`body mass` > 5 and day < 2021-06-01".
             seed: the same seed gives the same rows.
 
         Returns:
-            A DataFrame with the columns that were learned.
+            A DataFrame with the columns that were learned, and right after `learn` with the types of its table.
 
         Raises:
             UserError: an unknown column or value, or a guide that cannot be satisfied.
+            ValueError: conditions that are no mapping.
         """
         from ._ask._sample import sample
         from ._frames import to_pandas
 
         count = check_count(count, what="count")
+        if condition is not None and not isinstance(condition, Mapping):
+            fix = 'Pass condition={"colour": "red"}, for one.'
+            raise fault(expected="condition as columns to values", got=repr(condition), fix=fix)
         asked = {name: str(value) for name, value in (condition or {}).items()}
         drawn = sample(self.model, count, seed=seed, condition=asked, guide=guide)
         for line in drawn.notices:
             print(line)
-        return to_pandas(drawn.frame) if self._pandas else drawn.frame
+        return to_pandas(drawn.frame, self._types) if self._pandas else drawn.frame
 
     def score(self, frame: Any, *, given: Sequence[str] = (), bits: bool = False, draws: int = 4, seed: int = 0) -> Any:
         """Log-likelihood of rows, its standard error, and their outlier rank (1 is the least likely).
@@ -193,14 +206,16 @@ class Table:
             seed: of those draws.
 
         Returns:
-            The table with three more columns.
+            The table, its cells and types as they came, with three more columns.
 
         Raises:
-            UserError: the table does not fit the model.
+            UserError: the table does not fit the model, or has no rows.
+            ValueError: names that are no list, or what is given is no table.
         """
         from ._ask._score import scored_frame
         from ._frames import like, to_polars
 
+        given = _names(given, "given")
         scored = scored_frame(self.model, to_polars(frame), bits=bits, draws=draws, seed=seed, given=given)
         for line in scored.notices:
             print(line)
@@ -282,7 +297,18 @@ def _choices(given: Mapping[str, Any]) -> Any:
     known = [field.name for field in dataclasses.fields(Choices)]
     if unknown := sorted(given.keys() - known):
         raise fault(expected=f"choices among {', '.join(known)}", got=", ".join(unknown), fix="Use those names.")
+    for field in dataclasses.fields(Choices):
+        value, wanted = given.get(field.name), typing.get_args(field.type)[0]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, _CHOSEN[wanted][0])):
+            expected = f"{field.name} as {_CHOSEN[wanted][1]}"
+            raise fault(expected=expected, got=repr(value), fix="None leaves the choice to the data.")
     return Choices(**given)
+
+
+def _names(given: Sequence[str], what: str) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise fault(expected=f"{what} as a list of names", got=repr(given), fix=f"Pass {what}=[{given!r}].")
+    return tuple(given)
 
 
 def _silent(text: str) -> None:

@@ -1,6 +1,7 @@
 """Guides are read the same way by steering and by whoever looks whether rows satisfy them."""
 
 import datetime
+import warnings
 from types import SimpleNamespace
 
 import jax
@@ -42,9 +43,13 @@ def read(codec, guide):
     ("guide", "truth"),
     [
         ("day > 18500 and when <= 18600", lambda f: f["day"].is_between(day(18501), day(18600))),
+        ("day > 2020-08-26 and when <= '2020-12-04'", lambda f: f["day"].is_between(day(18501), day(18600))),
+        ("2020-08-26 < day and when <= 2020-12-04 00:00:00", lambda f: f["day"].is_between(day(18501), day(18600))),
         ("flag == 'true'", lambda f: f["flag"]),
         ("flag == False", lambda f: ~f["flag"]),
         ("colour == 'red'", lambda f: f["colour"] == "Red"),
+        ("colour == red", lambda f: f["colour"] == "Red"),
+        ("red == colour and count<9", lambda f: (f["colour"] == "Red") & (f["count"] < 9)),
         ("size == 'm'", lambda f: f["size"] == "M"),
         ("3 <= count < 12.5", lambda f: f["count"].is_between(3, 12)),
         ("tenths == 0.3", lambda f: f["tenths"] == 0.3),
@@ -144,7 +149,50 @@ def test_states_that_a_guide_rules_out_are_not_drawn(frame):
 
 def test_categories_have_no_order(frame):
     codec = fit_codec(table(frame), kinds={"visits": "category"})
-    with pytest.raises(UserError, match="category"):
-        allowed_states(codec, read(codec, "visits > 2"))
+    for guide in ("visits > 2", "colour > 'red'", "colour >= red"):
+        with pytest.raises(UserError, match="is a category: compare it with =="):
+            allowed_states(codec, read(codec, guide))
     with pytest.raises(UserError, match="takes a number"):
         allowed_states(codec, read(codec, "length == 'ten'"))
+
+
+@pytest.mark.parametrize(
+    ("guide", "found"),
+    [
+        ("when > 2021-06-01", [("when", ">", "2021-06-01")]),
+        ("5.3.2021 <= when < 2021-06-01 15:53:19.5", [("when", ">=", "5.3.2021"), ("when", "<", "2021-06-01 15:53:19.5")]),
+        ("when < 15:53", [("when", "<", "15:53")]),
+        ("1990-01 <= when < 1990-10", [("when", ">=", "1990-01"), ("when", "<", "1990-10")]),
+        ("`body mass`>5and`class` == x", [("body mass", ">", 5), ("class", "==", "x")]),
+        ("\u00b5 > 3", [("\u00b5", ">", 3)]),
+        ("sex == 'on 2021-06-01'", [("sex", "==", "on 2021-06-01")]),
+        ("`2021-06-01` > 1.5", [("2021-06-01", ">", 1.5)]),
+    ],
+)  # fmt: skip
+def test_dates_words_and_names_of_any_sort(guide, found):
+    columns = ["when", "sex", "body mass", "\u00b5", "class", "2021-06-01"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [tuple(comparison) for comparison in parse_guide(guide, columns)] == found
+
+
+@pytest.mark.parametrize(
+    ("guide", "words"),
+    [
+        ("class > 3", "in backquotes: `body mass` > 5"),
+        ("body mass > 3", "in backquotes"),
+        ("when == sex", "two columns are not compared"),
+        ("sexx == f", "no column 'sexx'"),
+        ("sex > True", "a truth value is compared with =="),
+    ],
+)
+def test_guides_that_are_none_say_what_to_write(guide, words):
+    with pytest.raises(UserError, match=words):
+        parse_guide(guide, ["when", "sex", "class", "body mass"])
+
+
+def test_a_guide_beyond_the_range_says_the_range(codec):
+    with pytest.raises(UserError, match="the guide asks for count > 99, and what was learnt lies from -3 to 39"):
+        allowed_states(codec, read(codec, "count > 99 and tenths < 1"))
+    with pytest.raises(UserError, match="the guide asks for day < 1999-01-01, and what was learnt lies from 2020-01-0"):
+        allowed_states(codec, read(codec, "day < 1999-01-01"))

@@ -461,7 +461,6 @@ def test_guides_are_parsed_and_never_run():
         "petal_length != 3",
         "petal_length > petal_length",
         "1 < 2",
-        "island > 'Dream'",
         "petal_length > 1 and",
         "`my column > 3",
         "petal_length.real > 3",

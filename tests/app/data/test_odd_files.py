@@ -1,7 +1,9 @@
 """Odd files, each with its right answer: read as meant with at most one line of notice, or refused in one line."""
 
+import csv
 import datetime
 import gzip
+import io
 import json
 import re
 
@@ -9,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nablax.app._data import _quotes
 from nablax.app._data._codec import Codec, fit_codec
 from nablax.app._data._plain_text import TextOptions
 from nablax.app._data._sources import read, table
@@ -89,6 +92,13 @@ READ = [
     ("a word in front of a number", [f"u{k % 90}" for k in range(N)], {}, "category|identifier", None, "own value"),
     ("codes that end alike", [f"{k % 90:03}x" for k in range(N)], {}, "category|identifier", None, "own value"),
     ("two units", [f"{c} {'kg' if k % 2 else 'g'}" for k, c in enumerate(WHOLE)], {}, "identifier", None, "different words"),
+    ("two currencies", [f"{'$€£'[k % 3]}{k % 30}" for k in range(N)], {}, "category", None, "different marks beside them ('$', '£' and '€'): read as words"),
+    ("a few of another currency", some([f"${k % 40}" for k in range(N)], "€7"), {}, "category", None, "('$' and '€')"),
+    ("a currency by its letters", [f"{'USD' if k % 2 else 'EUR'} {k % 40}" for k in range(N)], {}, "category", None, "('EUR' and 'USD')"),
+    ("per cent beside fractions", [f"{k % 40 + 1}%" if k % 2 else f"0.{k % 40 + 10}" for k in range(N)], {}, "category", None, "('%' and none)"),
+    ("per cent in a few", some([str(k % 40 + 1) for k in range(N)], "7%"), {}, "category", None, "('%' and none)"),
+    ("per cent and a currency", [f"{k % 40}%" if k % 2 else f"${k % 40}" for k in range(N)], {}, "category", None, "('$' and '%')"),
+    ("per cent and per mille", [f"{k % 40}{'%' if k % 2 else '‰'}" for k in range(N)], {}, "category", None, "('%' and '‰')"),
     ("a few of another unit", some([f"{c} kg" for c in WHOLE], "500 g"), {}, "identifier", None, "different words"),
     ("comma told", [f'"{1 + k % 9},{100 + k}"' for k in range(N)], {"decimal": "comma"}, "number|grid", [f"{1 + k % 9}.{100 + k}" for k in range(N)], "decimal commas"),
     *(
@@ -107,6 +117,11 @@ READ = [
     ("short years", days("%d.%m.%y"), {}, "time", days("%Y-%m-%d"), "day-first"),
     ("YYYYMMDD", days("%Y%m%d"), {}, "time", days("%Y-%m-%d"), "%Y%m%d"),
     ("months in words", days("%d %b %Y"), {}, "time", days("%Y-%m-%d"), "%b"),
+    ("months in words, short years", days("%-d-%b-%y"), {}, "time", days("%Y-%m-%d"), "%b"),
+    ("months", days("%Y-%m"), {}, "time", days("%Y-%m-01"), "%Y-%m"),
+    ("seasons", [f"20{k % 9:02}-{k % 9 + 1:02}" for k in range(N)], {}, "category", None, "spans of two years, such as 2000-01"),
+    ("a comma before the fraction", [f'"2021-03-01 10:{k % 60:02}:07,{k * 7 % 1000:03}"' for k in range(N)], {}, "time", None, None),
+    ("a comma before some fractions", [f'"10:{k % 60:02}:07,{k % 10}"' if k % 2 else f"10:{k % 60:02}:08" for k in range(N)], {}, "time", None, None),
     ("NaT among dates", some(days("%Y-%m-%d"), "NaT"), {}, "time", some(days("%Y-%m-%d"), None), None),
     ("moments", [f"{d} 15:53:19" for d in days("%Y-%m-%d")], {}, "time", None, None),
     ("moments in UTC", [f"{d}T15:53:19Z" for d in days("%Y-%m-%d")], {}, "time", None, None),
@@ -194,7 +209,7 @@ REFUSED = [
     ("an order that is none", column(REAL), {"dates": "sideways"}, "--dates should be day-first, month-first"),
     ("an infinite cell", column([*REAL[:-1], "inf"]), {}, "inf"),
     ("a huge sentinel", column([*REAL[:-1], "1.7976931348623157e308"]), {}, "beside which its other numbers cannot be told apart"),
-    ("one column too few", column(REAL) + "1\n", {}, "line 122 has 1 cells, the first line has 2"),
+    ("one column too few", column(REAL) + "1\n", {}, "line 122 has 1 cell, the first line has 2"),
     ("one column too many", column(REAL) + "1,2,3\n", {}, "line 122 has 3 cells, the first line has 2"),
     ("no columns that can be learnt", "a,b\n" + "1,2\n" * 30, {}, "no column remains to be modelled"),
     ("a codec of bytes", column(REAL), {"encoding": "base64"}, "--encoding 'base64' is not known"),
@@ -203,6 +218,7 @@ REFUSED = [
     ("another encoding", column(["é"] * N).encode("latin-1"), {}, "not UTF-8; save it as UTF-8, or name its --encoding"),
     ("a wrong encoding", column(["é"] * N).encode("latin-1"), {"encoding": "ascii"}, "the text is not ascii"),
     ("a cut gzip", gzip.compress(column(REAL).encode())[:-30], {}, "cannot be unpacked by gzip"),
+    ("Parquet named csv", b"PAR1" + bytes(100), {}, "the file is Parquet; name it .parquet"),
     ("a zip", b"PK\x03\x04" + bytes(100), {}, "packed by zip"),
     ("two names alike", "a,a\n" + "1,2\n" * 30, {}, "the column name 'a' occurs more than once"),
     ("an empty file", "", {}, "the file is empty"),
@@ -211,8 +227,14 @@ REFUSED = [
     ("UTF-16 that does not say so", column(REAL).encode("utf-16-le"), {}, "--encoding utf-16-le"),
     ("a separator told and nothing else", "sep=;\n", {}, "the file is empty"),
     ("a stray word below a separator told", "sep=,\n" + column([*WHOLE[:-1], "x"]), {}, "line 122 has 'x'"),
-    ("one cell too few below a separator told", "sep=,\n" + column(REAL) + "1\n", {}, "line 123 has 1 cells"),
+    ("one cell too few below a separator told", "sep=,\n" + column(REAL) + "1\n", {}, "line 123 has 1 cell"),
     ("a header", "a,b\n", {}, "a header and no rows"),
+    ("quotes with backslashes", column([*REAL[:-2], '"say \\"hi"', REAL[0]]), {}, 'line 120 has a cell in quotes with a quote inside that is not doubled'),
+    ("a quote that is not doubled", column(some(REAL, '"a"b"')), {}, 'line 9 has a cell in quotes'),
+    ("letters behind a quote", "sep=,\n" + column(some(REAL, '"a"b')), {}, 'line 10 has a cell in quotes'),
+    ("a quote in a quoted name", column(REAL, '"a"b'), {}, 'line 1 has a cell in quotes'),
+    ("a quote that never ends", column([*REAL[:-3], '"a', *REAL[:2]]), {}, 'lines 119 to 121 have a cell in quotes'),
+    ("a quote that ends in another row", column(some(REAL, '"a')), {}, 'lines 9 to 29 have a cell in quotes'),
 ]  # fmt: skip
 
 
@@ -233,6 +255,7 @@ SHAPES = [
     ("no last line end", "a.csv", PLAIN.rstrip("\n"), {}, ["x", "size"]),
     ("byte order mark", "a.csv", b"\xef\xbb\xbf" + PLAIN.encode(), {}, ["x", "size"]),
     ("utf-16", "a.csv", PLAIN.encode("utf-16"), {}, ["x", "size"]),
+    ("utf-32", "a.csv", PLAIN.encode("utf-32"), {}, ["x", "size"]),
     ("latin-1", "a.csv", PLAIN.replace("size", "größe").encode("latin-1"), {"encoding": "latin-1"}, ["x", "größe"]),
     ("semicolons", "a.csv", PLAIN.replace(",", ";"), {}, ["x", "size"]),
     ("a separator told", "a.csv", "sep=;\n" + PLAIN.replace(",", ";"), {}, ["x", "size"]),
@@ -261,6 +284,57 @@ def test_a_file_is_opened_however_it_was_saved(tmp_path, name, content, flags, c
     assert len(source.notices) <= max(1, sum("unnamed" in name for name in columns))
     if columns[0] == "unnamed":
         assert "column 1 has no name" in source.notices[0] and codec.column("unnamed").word == "identifier"
+
+
+@pytest.mark.parametrize("form", ['{}" pipe', 'say \\"hi {}', '{}"', '\\"{}', ' "x" {}', '{}""'])
+@pytest.mark.parametrize("every", [1, 2, N // 2])
+def test_a_quote_within_a_cell_is_a_letter_and_no_row_is_lost(tmp_path, form, every):
+    """As Python's own reader has it, whatever stands around."""
+    lines = [f'{k}"s,{form.format(k) if k % every == 0 else k},"c, ""{k}\n"' for k in range(N)]
+    text = 'a"s,note"s,c\n' + "\n".join(lines) + "\n"
+    (tmp_path / "a.csv").write_text(text)
+    names, *rows = csv.reader(io.StringIO(text, newline=""))
+    source = read(tmp_path / "a.csv")
+    assert list(source.columns) == names and source.frame.rows() == [tuple(row) for row in rows]
+    assert source.place(5) == "line 13" and len(rows) == N
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
+def test_quotes_are_looked_at_across_the_parts_of_a_file(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(_quotes, "_CHUNK", chunk)
+    path = tmp_path / "a.csv"
+    for text, plain in [
+        ('\ufeff"a","b""c"\r\n"",","\r\n"""x""",1\n', True),
+        ("a,b\n1,2\n", True),
+        ('a,b\n1,2"', False),
+        ('a,b\n"1"2,3\n', False),
+        ('a,b\n1,"2\n', False),
+        ('a;b\n"1";"2"', False),
+    ]:
+        path.write_bytes(text.encode())
+        assert _quotes._is_plain(path, ord(",")) is plain, text
+
+
+def test_marks_that_some_cells_lack_and_marks_that_differ(tmp_path):
+    for cells, meant in (
+        (some([f"{k % 40 + 1}%" for k in range(N)], "0"), some([k % 40 + 1 for k in range(N)], 0)),
+        (some([f"${c}" for c in WHOLE], "1234"), some([int(c) for c in WHOLE], 1234)),
+    ):
+        source, codec = opened(tmp_path / "a.csv", column(cells))
+        assert codec.column("x").parse(source.frame["x"])[0].to_list() == meant
+        # Nor is a cell of another table one number with them.
+        new = pl.Series("x", ["7", cells[1].replace("1", "2"), "€7", "$7", "7%"])
+        own = "%" if "%" in cells[1] else "$"
+        assert codec.column("x").parse(new)[1].tolist() == [False, False, True, own != "$", own != "%"]
+    source, _ = opened(tmp_path / "a.csv", column([f"{'$€'[k % 2]}{c}" for k, c in enumerate(WHOLE)]))
+    with pytest.raises(UserError, match=r"different marks beside them \('\$' and '€'\), which is no number"):
+        fit_codec(source, kinds={"x": "number"})
+
+
+def test_a_drawn_day_is_written_as_the_month_that_begins_nearest(tmp_path):
+    _, codec = opened(tmp_path / "a.csv", column(days("%Y-%m")))
+    drawn = pl.Series([datetime.date(2020, 1, 1), datetime.date(2020, 1, 12), datetime.date(2020, 1, 28)])
+    assert codec.column("x").spell(drawn).to_list() == ["2020-01", "2020-01", "2020-02"]
 
 
 def test_zstandard(tmp_path):

@@ -1,6 +1,9 @@
 """Guides as people write them: "petal_length > 5 and island == 'Dream'"."""
 
 import ast
+import re
+import unicodedata
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +16,12 @@ _OPERATORS: dict[type[ast.cmpop], str] = {
     ast.GtE: ">=",
     ast.Eq: "==",
 }
+# What stands in quotes, and dates and times that do not: 2021-06-01, 2021-06, 5.3.2021 15:53, 15:53:19.
+_CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
+_DATE = r"(?:\d+(?:-\d+-|/\d+/|\.\d+\.)\d+|\d{4}-\d{2})"
+_QUOTED_OR_TIME = re.compile(
+    rf"""('[^']*'|"[^"]*"|`[^`]*`)|(?<![\w.])({_DATE}(?:[ T]{_CLOCK}(?![\d:]))?|{_CLOCK})(?![\w.:])"""
+)
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
 
 
@@ -33,8 +42,8 @@ class Comparison(NamedTuple):
 def parse_guide(text: str, columns: Sequence[str]) -> list[Comparison]:
     """Read comparisons of columns with values, joined by "and"; chains like 1 < x < 2 are two comparisons.
 
-    The text is parsed, never evaluated: names, numbers, texts and comparisons are all that is understood. A column
-    whose name is no plain word is written in backquotes.
+    The text is parsed, never evaluated: names, numbers, dates, texts and comparisons are all that is understood. A
+    column whose name is no plain word is written in backquotes. Dates, and words that name no column, need no quotes.
 
     Args:
         text: the guide.
@@ -50,9 +59,13 @@ def parse_guide(text: str, columns: Sequence[str]) -> list[Comparison]:
         >>> parse_guide("length > 5 and island == 'Dream'", ["length", "island"])[0]
         Comparison(column='length', operator='>', value=5)
     """
-    spelt, quoted = _without_backquotes(text)
+    spelt, quoted = _without_backquotes(_QUOTED_OR_TIME.sub(lambda m: m[1] or repr(m[2]), text))
+    plain = {unicodedata.normalize("NFKC", name): name for name in columns}  # as Python has names
+    named = {**plain, **{name: name for name in columns}, **quoted}
     try:
-        tree = ast.parse(spelt.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of 5and, which is read as meant
+            tree = ast.parse(spelt.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _no_guide(text) from None
     found: list[Comparison] = []
@@ -61,25 +74,31 @@ def parse_guide(text: str, columns: Sequence[str]) -> list[Comparison]:
             raise _no_guide(text)
         sides = [part.left, *part.comparators]
         for left, operator, right in zip(sides, part.ops, sides[1:]):
-            found.append(_comparison(text, left, operator, right, quoted))
+            found.append(_comparison(text, left, operator, right, named))
     for comparison in found:
         if comparison.column not in columns:
             raise UserError(f"guide: no column '{comparison.column}'; the columns are {', '.join(columns)}")
     return found
 
 
-def _comparison(text: str, left: ast.expr, operator: ast.cmpop, right: ast.expr, quoted: dict[str, str]) -> Comparison:
+def _comparison(text: str, left: ast.expr, operator: ast.cmpop, right: ast.expr, named: dict[str, str]) -> Comparison:
     symbol = _OPERATORS.get(type(operator))
     if symbol is None:
         raise _no_guide(text)
-    if isinstance(right, ast.Name) and not isinstance(left, ast.Name):
+    if _names_column(right, named) or not isinstance(left, ast.Name):
         left, right, symbol = right, left, _MIRRORED[symbol]
     if not isinstance(left, ast.Name):
         raise _no_guide(text)
-    value = _value(text, right)
-    if symbol != "==" and not (isinstance(value, (int, float)) and not isinstance(value, bool)):
-        raise UserError(f"guide: '{left.id} {symbol} {value!r}' has no meaning; a text is compared with ==")
-    return Comparison(quoted.get(left.id, left.id), symbol, value)
+    if _names_column(left, named) and _names_column(right, named):
+        raise UserError("guide: two columns are not compared with each other; a text like a column's name is quoted")
+    value = right.id if isinstance(right, ast.Name) else _value(text, right)
+    if symbol != "==" and isinstance(value, bool):
+        raise UserError(f"guide: '{left.id} {symbol} {value!r}' has no meaning; a truth value is compared with ==")
+    return Comparison(named.get(left.id, left.id), symbol, value)
+
+
+def _names_column(node: ast.expr, named: dict[str, str]) -> bool:
+    return isinstance(node, ast.Name) and node.id in named
 
 
 def _value(text: str, node: ast.expr) -> float | int | str | bool:
@@ -103,4 +122,7 @@ def _without_backquotes(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _no_guide(text: str) -> UserError:
-    return UserError(f"guide {text!r} is not understood; write it like: length > 5 and island == 'Dream'")
+    return UserError(
+        f"guide {text!r} is not understood; write it like: length > 5 and island == 'Dream' and day < 2021-06-01, "
+        "a name that is no plain word in backquotes: `body mass` > 5"
+    )

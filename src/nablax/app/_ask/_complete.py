@@ -17,6 +17,7 @@ from ._follow import certain, nearest, odd, put_right, said, tied
 from ._given import Given, all_states, drawn_states, present
 from ._names import free_name
 from ._score import encode_frame
+from ._unseen import unused
 
 DRAWS = 64  # behind each filled cell: its quantiles are then good to a twentieth of the probability
 _CELLS_AT_ONCE = 2**20  # rows times draws
@@ -64,8 +65,8 @@ def complete(
         The filled table.
 
     Raises:
-        UserError: images, a table that does not fit the model, nothing to fill, both ``draws`` and ``interval``, or
-            one of them out of its range.
+        UserError: images, a table that does not fit the model or has none of its columns, nothing to fill, both
+            ``draws`` and ``interval``, or one of them out of its range.
     """
     codec = model.table("complete")
     if draws is not None and interval is not None:
@@ -76,6 +77,11 @@ def complete(
         raise UserError(f"--interval should lie between 0 and 1, such as 0.8, not {interval:g}")
     kinds = [kind for kind in codec.columns if kind in codec.modelled or kind.name in codec.computed]
     absent = [kind.name for kind in kinds if kind.name not in frame.columns]
+    if len(absent) == len(kinds):
+        raise UserError(
+            f"none of the columns was learnt: the table has {', '.join(map(repr, frame.columns))}, and the model "
+            f"{', '.join(map(repr, absent))}"
+        )
     frame = frame.with_columns([pl.lit(None, pl.String).alias(name) for name in absent])
     gone = {kind.name: kind.spelling.absent(frame[kind.name]) for kind in kinds}
     holes = {name: missing for name, missing in gone.items() if missing.any()}
@@ -88,6 +94,7 @@ def complete(
     frame = _with(codec, frame, _some(follows), np.arange(len(frame)), typed)
     gone = {name: missing & ~follows[name] for name, missing in gone.items()}
     rows = np.flatnonzero(np.any([gone[kind.name] for kind in codec.modelled], axis=0))
+    notices += unused(codec, frame, gone, rows)
     known = typed[rows] if codec.computed or codec.orders else None
     filled = [typed[rows]] * (draws or DRAWS)
     if len(rows):
@@ -230,7 +237,7 @@ def _left_over(
 
 def _seed(seed: int, start: int, which: int, number: int, *second: int) -> int:
     more = [number, *second] if number or second else []
-    return int(np.random.default_rng([seed, 3, start, which, *more]).integers(2**31))
+    return int(np.random.default_rng([seed % 2**64, 3, start, which, *more]).integers(2**31))
 
 
 def _beside(kind: AbstractKind, interval: float | None) -> list[str]:

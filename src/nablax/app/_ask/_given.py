@@ -13,11 +13,15 @@ from jaxtyping import Array
 from ..._core import Key
 from .._data._codec import Codec
 from .._key import random_key
+from .._kinds._quantity import AbstractQuantity
+from .._kinds._types import dtype_from_json
 from .._model._table import TableModel
 from .._runs._rows import filled
 from .._runs._run import Model
 
 _ROWS_AT_ONCE = 2048
+_ROUNDED = 2.0**-23  # of the largest number: what a column of single precision takes for the same
+_OFF_GRID = 1e-4  # steps: more than rounding moves a number of the grid
 _NUMBERS_AT_ONCE = 2**24  # log-probabilities of all states of all columns, in the rows drawn at once
 
 
@@ -61,13 +65,41 @@ def equal_rows(codec: Codec, values: Mapping[str, object], count: int) -> Given:
     return Given(np.tile(base, (count, 1, 1)), np.tile(known, (count, 1)))
 
 
+def told_of(codec: Codec, values: Mapping[str, object]) -> tuple[str, ...]:
+    """What is to be known of the numbers and times that are given, one line each.
+
+    Args:
+        codec: of the table.
+        values: column to its value, as for `equal_rows`.
+
+    Returns:
+        A line for each that lies out of the range that was learnt, or between two steps of its column's grid.
+    """
+    lines = []
+    for name, value in values.items():
+        kind = codec.column(name)
+        if not isinstance(kind, AbstractQuantity):
+            continue
+        number, scale = kind.value_of(value), kind.scale
+        low, nearest, high = kind.spell(
+            scale.series(name, dtype_from_json(kind.dtype), np.array([scale.low, number, scale.high]), np.ones(3, bool))
+        )
+        slack = _ROUNDED * max(abs(scale.low), abs(scale.high))
+        if not scale.low - slack <= number <= scale.high + slack:
+            lines.append(f"{name}={value} is out of the range that was learnt, {low} to {high}: nothing is known there")
+        if scale.grid and abs(scale.to_index(number) - np.rint(scale.to_index(number))) > _OFF_GRID:
+            lines.append(f"{name}={value} is none of its column's steps, and is taken for {nearest}")
+    return tuple(lines)
+
+
 def with_values(codec: Codec, frame: pl.DataFrame, values: Mapping[str, object]) -> pl.DataFrame:
-    """Drawn rows with the given cells as they were given, to the last digit."""
-    exact = [
-        codec.column(name).one(value).gather(np.zeros(len(frame), np.uint32)).alias(name)
-        for name, value in values.items()
-    ]
-    return codec.work_out(frame.with_columns([cells.cast(frame[cells.name].dtype) for cells in exact]))
+    """Drawn rows with the given cells as they were given, to the last digit that their type has."""
+    exact = []
+    for name, value in values.items():
+        cell, dtype = codec.column(name).one(value), frame[name].dtype
+        cell = cell.round() if cell.dtype.is_float() and dtype.is_integer() else cell
+        exact.append(cell.cast(dtype).gather(np.zeros(len(frame), np.uint32)).alias(name))
+    return codec.work_out(frame.with_columns(exact))
 
 
 def all_states(codec: Codec) -> np.ndarray:
@@ -114,4 +146,4 @@ def _drawn(joint: TableModel, codec: Codec, base: Array, given: Array, allowed: 
     return joint.drawn_states(joint.cells(base, codec.measure, place_key), given, allowed, draw_key)
 
 
-__all__ = ["Given", "all_states", "drawn_states", "equal_rows", "present", "with_values"]
+__all__ = ["Given", "all_states", "drawn_states", "equal_rows", "present", "told_of", "with_values"]

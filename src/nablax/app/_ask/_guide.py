@@ -15,13 +15,14 @@ from .._data._codec import Codec
 from .._errors import UserError
 from .._key import random_key
 from .._kinds._category import Category
+from .._kinds._kind import AbstractKind
 from .._kinds._quantity import AbstractQuantity
-from .._kinds._types import numbers
+from .._kinds._types import dtype_from_json, numbers
 from .._model._table import TableModel
 from .._runs._run import Model
 from ._comparisons import Comparison, parse_guide
 from ._draw import Samples, draw
-from ._given import Given, all_states, drawn_states, equal_rows, with_values
+from ._given import Given, all_states, drawn_states, equal_rows, told_of, with_values
 from ._score import encode_frame, score
 
 _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
@@ -96,7 +97,7 @@ def guided(model: Model, count: int, values: Mapping[str, str], guide: str, *, s
     kept, share = gather(int(2 / _LEAST_SHARE), steered=False)
     notices = [f"{share:.1%} of free rows satisfy the guide; kept those: exact draws given it"]
     if known:
-        notices.insert(0, f"given to the model: {', '.join(known)}")
+        notices = [f"given to the model: {', '.join(known)}", *told_of(codec, known), *notices]
     steered = bool(steering) and sum(len(part.y) for part in kept) < count
     if steered:
         kept, reached = gather(_ROUNDS, steered=True)
@@ -136,7 +137,7 @@ def _apart(codec: Codec, comparisons: list[Comparison]) -> tuple[list[Comparison
 
 
 def _seed(seed: int, number: int) -> int:
-    return int(np.random.default_rng([seed, 2, number]).integers(2**31))
+    return int(np.random.default_rng([seed % 2**64, 2, number]).integers(2**31))
 
 
 def satisfies(codec: Codec, frame: pl.DataFrame, comparisons: list[Comparison]) -> np.ndarray:
@@ -181,9 +182,22 @@ def allowed_states(codec: Codec, comparisons: list[Comparison]) -> np.ndarray:
     for at, kind in enumerate(codec.modelled):
         if isinstance(kind, AbstractQuantity):
             allowed[at, 0] &= lower[at] <= upper[at] and (not kind.scale.grid or _on_grid(kind, comparisons))
-    if not allowed.any(axis=1).all():
-        raise UserError("the guide contradicts itself: no value satisfies all its comparisons")
+    for at, kind in enumerate(codec.modelled):
+        if not allowed[at].any():
+            raise UserError(_impossible(kind, comparisons if lower[at] <= upper[at] else []))
     return allowed
+
+
+def _impossible(kind: AbstractKind, comparisons: list[Comparison]) -> str:
+    """Why no value of a column satisfies its comparisons, in words."""
+    mine = [comparison for comparison in comparisons if comparison.column == kind.name]
+    if isinstance(kind, AbstractQuantity):
+        ends = np.array([kind.scale.low, kind.scale.high])
+        for name, symbol, value in mine:
+            if not _OPERATORS[symbol](ends, _number(kind, value)).any() and symbol != "==":
+                low, high = kind.spell(kind.scale.series(name, dtype_from_json(kind.dtype), ends, np.ones(2, bool)))
+                return f"the guide asks for {name} {symbol} {value}, and what was learnt lies from {low} to {high}"
+    return "the guide contradicts itself: no value satisfies all its comparisons"
 
 
 def _on_grid(kind: AbstractQuantity, comparisons: list[Comparison]) -> bool:

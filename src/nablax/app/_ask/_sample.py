@@ -1,5 +1,6 @@
 """`nablax sample`: new rows, conditioned and steered."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from .._errors import UserError
 from .._runs._run import Model
 from ._draw import Samples, conditions_for, draw
-from ._given import with_values
+from ._given import told_of, with_values
 from ._guide import guided
 from ._obey import AT_LEAST, obeying
 
@@ -49,7 +50,7 @@ def sample(
     given = condition or {}
 
     def drawn(number: int) -> Samples:
-        again = seed if number == 0 else int(np.random.default_rng([seed, 4, number]).integers(2**31))
+        again = seed if number == 0 else int(np.random.default_rng([seed % 2**64, 4, number]).integers(2**31))
         rows = count if number == 0 else max(count, AT_LEAST)
         vectors = conditions_for(model, rows, given, again)
         y = draw(model, rows, seed=again, condition=vectors, scale=scale)
@@ -57,4 +58,8 @@ def sample(
             return Samples(model.decode(y, vectors if model.codec.condition_dim else None), y, vectors)
         return Samples(with_values(model.table("--condition"), model.decode(y, vectors), given), y, vectors)
 
-    return drawn(0) if model.joint is None else obeying(model.table("sample"), count, drawn)
+    if model.joint is None:
+        return drawn(0)
+    codec = model.table("sample")
+    rows = obeying(codec, count, drawn)
+    return dataclasses.replace(rows, notices=(*told_of(codec, given), *rows.notices))

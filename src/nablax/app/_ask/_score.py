@@ -211,8 +211,10 @@ def scored_frame(
         names, the new ones are numbered.
 
     Raises:
-        UserError: the table does not fit the model.
+        UserError: the table does not fit the model, or has no rows.
     """
+    if not len(frame):
+        raise UserError("there is nothing to score: the table has no rows")
     base, condition = encode_frame(model, frame)
     columns = _given_columns(model, base, given) if given else None
     scores = score(model, base, condition, draws=draws, seed=seed, given=columns)

@@ -1,5 +1,7 @@
 """Cells and rows to which the model gives no probability, in words."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
@@ -29,6 +31,30 @@ def unseen(model: Model, frame: pl.DataFrame, base: np.ndarray) -> list[str]:
             told = "is missing, and was in no training row" if cell is None else f"is {cell!r}, unseen in training"
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             lines.append(f"likelihood -inf in row {odd[0] + 1}{more}: '{kind.name}' {told}")
+    return lines
+
+
+def unused(codec: Codec, frame: pl.DataFrame, gone: Mapping[str, np.ndarray], rows: np.ndarray) -> list[str]:
+    """Say which cells are there and tell the model nothing of the others in their rows.
+
+    Args:
+        codec: of the table.
+        frame: the rows, as they were read.
+        gone: which cells are missing [n], by column.
+        rows: those that are filled.
+
+    Returns:
+        One line for each column that has such cells, which shows the first of them.
+    """
+    lines = []
+    filled = frame[rows]
+    for kind in codec.modelled if len(rows) else ():
+        cells, lost = kind.parse(filled[kind.name])
+        odd = np.flatnonzero(~gone[kind.name][rows] & (lost | (kind.encode(cells)[0] < 0)))
+        if len(odd):
+            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+            cell = filled[kind.name][int(odd[0])]
+            lines.append(f"not used in row {rows[odd[0]] + 1}{more}: '{kind.name}' is {cell!r}, unseen in training")
     return lines
 
 
@@ -69,4 +95,4 @@ def breaking(model: Model, frame: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
     return lost, lines
 
 
-__all__ = ["breaking", "unseen"]
+__all__ = ["breaking", "unseen", "unused"]

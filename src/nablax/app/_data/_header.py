@@ -52,15 +52,13 @@ def read_header(path: Path, shown: Path, header: bool | None) -> Header:
                 start, raw = file.tell(), file.readline(1 << 20)
             if not raw.strip():
                 raise UserError(shown, "the file is empty")
-            bare = re.sub(r'"[^"]*("|$)', "", raw)
+            bare = re.sub(r'(^|[,;\t|])"[^"]*("|$)', r"\1", raw)
             separator = told[1] if told else max(",;\t|", key=bare.count)
             file.seek(start)
             lines = csv.reader(file, delimiter=separator)
             first, second = next(lines), next((line for line in lines if any(line)), [])
     except UnicodeDecodeError:
-        raise UserError(
-            shown, "the text is not UTF-8; save it as UTF-8, or name its --encoding, such as latin-1"
-        ) from None
+        raise UserError(shown, NOT_UTF8) from None
     except csv.Error as error:
         raise UserError(shown, "no readable table", error) from None
     there, notices = _decide(first, second, header)

@@ -17,7 +17,10 @@ from .._kinds._reading import Locale, locale
 
 _CHUNK = 1 << 20
 _PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zX": "xz"}
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MARKS = {  # the longer ones first
+    **{b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"},
+    **{b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ AS_IT_IS = TextOptions()
 
 def standard_input() -> Path:
     """Standard input as a file, which is gone when the program ends."""
-    folder = _folder()
+    folder = temporary_folder()
     with (folder / "standard-input.csv").open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file, _CHUNK)
     return folder / "standard-input.csv"
@@ -63,7 +66,7 @@ def plain_text(path: Path, encoding: str | None, *, shown: Path | None = None) -
 
     Args:
         path: the file, which may be packed by gzip or Zstandard whatever its name.
-        encoding: of its characters; UTF-8 by default, or UTF-16 where its first bytes say so.
+        encoding: of its characters; UTF-8 by default, or UTF-16 or UTF-32 where its first bytes say so.
         shown: what messages call it; its own name by default.
 
     Returns:
@@ -78,6 +81,8 @@ def plain_text(path: Path, encoding: str | None, *, shown: Path | None = None) -
     packed = next((how for mark, how in _PACKED.items() if start.startswith(mark)), None)
     if packed in ("zip", "bzip2", "xz"):
         raise UserError(path, f"the file is packed by {packed}; unpack it, or pack it by gzip or zstd")
+    if start.startswith(b"PAR1"):
+        raise UserError(path, "the file is Parquet; name it .parquet")
     if packed is not None:
         path = _unpacked(path, packed)
         with path.open("rb") as file:
@@ -105,14 +110,15 @@ def _require_text(path: Path, shown: Path) -> None:
             raise UserError(shown, f"line {line} holds a NUL byte, which no text has: the file may be damaged")
 
 
-def _folder() -> Path:
+def temporary_folder() -> Path:
+    """A new folder, which is gone when the program ends."""
     folder = Path(tempfile.mkdtemp(prefix="nablax-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _unpacked(path: Path, how: str) -> Path:
-    target = _folder() / "unpacked.csv"
+    target = temporary_folder() / "unpacked.csv"
     try:
         with target.open("wb") as out:
             if how == "gzip":
@@ -130,7 +136,7 @@ def _unpacked(path: Path, how: str) -> Path:
 
 
 def _decoded(path: Path, encoding: str, returns: bool) -> Path:
-    target = _folder() / "decoded.csv"
+    target = temporary_folder() / "decoded.csv"
     try:
         "".encode(encoding)  # codecs of bytes, such as base64, are refused too
     except LookupError:

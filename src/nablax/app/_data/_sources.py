@@ -163,6 +163,8 @@ def _open(path: Path, image_size: int | None, memory_limit: int, every_row: bool
     if not path.exists():
         raise UserError(path, f"no such file or folder, nor a named set ({', '.join(NAMED)})")
     try:
+        if not (path.is_dir() or path.is_file()):
+            raise UserError(path, "a pipe or a device, which is read once; send it to the standard input, as -")
         if path.is_dir():
             batches, files, shape = _folder.folder(path, image_size=image_size)
             count, size = len(files), len(files) * shape[0] * shape[1] * shape[2]

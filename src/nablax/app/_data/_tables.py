@@ -11,6 +11,7 @@ import polars as pl
 
 from .._errors import UserError
 from ._header import NOT_UTF8, Header, read_header
+from ._quotes import quoted_plainly
 
 Batches = Callable[[int], Iterator[pl.DataFrame]]
 
@@ -74,9 +75,11 @@ def comma_separated(path: Path, *, shown: Path, header: bool | None = None, ever
         The table.
 
     Raises:
-        UserError: the file is empty, has no rows, duplicate column names, rows of different lengths, or is not UTF-8.
+        UserError: the file is empty, has no rows, duplicate column names, rows of different lengths or quotes that
+            leave open where a cell ends, or is not UTF-8.
     """
     head = read_header(path, shown, header)
+    path = quoted_plainly(path, shown, head)
     notices = [f"{shown.name}: {line}" for line in head.notices]
     names = list(head.names)
     options: dict[str, Any] = {
@@ -161,7 +164,9 @@ def _require_even(path: Path, shown: Path, head: Header) -> None:
     try:
         for line, row in _rows(path, head):
             if row and len(row) != width:
-                raise UserError(shown, f"line {line} has {len(row)} cells, the first line has {width}")
+                raise UserError(
+                    shown, f"line {line} has {len(row)} cell{'s' * (len(row) != 1)}, the first line has {width}"
+                )
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(shown, "no readable table", error) from None
 

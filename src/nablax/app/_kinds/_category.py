@@ -53,6 +53,10 @@ class Category(AbstractKind):
         """The state of one cell, given as text or typed; see `code_of`."""
         return self.code_of(value), float("nan")
 
+    def one(self, value: object) -> pl.Series:
+        """One cell from the command line or from Python, as the table's own cells have it; see `code_of`."""
+        return self.decode(np.array([self.code_of(value)]), np.zeros(1))
+
     def code_of(self, value: object) -> int:
         """The number of a value, given as text or typed; exactly as it came first, then but for case and blanks.
 
@@ -118,6 +122,8 @@ class Category(AbstractKind):
     @classmethod
     def of(cls, summary: Summary) -> Self:
         """Learn the column from its statistics."""
+        if not summary.count:
+            raise UserError(f"column '{summary.name}' is empty in each row: no category")
         if len(summary.distinct) > MAXIMUM_CATEGORIES:
             raise UserError(f"column '{summary.name}' has more than {MAXIMUM_CATEGORIES} values: no category")
         if summary.family in ("time", "duration"):

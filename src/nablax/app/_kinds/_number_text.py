@@ -12,6 +12,7 @@ from ._types import family
 # What may stand before or after a number and says nothing about its size.
 _BEFORE = r"[$€£¥₹₽₩]|[A-Z]{1,2}\$|USD|EUR|GBP|CHF|JPY|CNY|INR|Fr\."
 _AFTER = r"%|‰|[$€£¥₹₽₩]|USD|EUR|GBP|CHF|JPY|CNY|INR"
+MARK = rf"({_BEFORE}|{_AFTER})"
 _GAP = r"[ \u00a0\u202f]?"
 _BLANK = r"[ \u00a0\u202f]"
 # Digits are [0-9] throughout: what \d takes of other scripts is no number to those who compute.
@@ -132,12 +133,19 @@ class NumberText(AbstractSpelling):
         """Cells of text as numbers; null where not understood."""
         plain = text.str.strip_chars()
         as_written = self.mark == "." and plain.cast(pl.Float64, strict=False).null_count() == text.null_count()
-        plain = plain if as_written else digits(text, self.mark, self.unit)
+        plain = plain if as_written else digits(text, self.mark, self.unit).set(self._of_another(text), None)
         if family(dtype) == "integer":
             whole, real = plain.cast(pl.Int64, strict=False), plain.cast(pl.Float64, strict=False)
             # A number that is none of the type's is still a number: 2.5 in a column of whole ones.
             return whole if whole.null_count() == real.null_count() else real
         return plain.cast(pl.Float64, strict=False)
+
+    def _of_another(self, text: pl.Series) -> pl.Series:
+        """Which cells have a mark that makes them no number of this column: another currency, or a lone per cent."""
+        own = [affix.strip() for affix in (self.prefix, self.suffix) if affix.strip()]
+        marks = text.str.extract(MARK, 1)
+        other = ~marks.is_in(own) & (marks.is_in(["%", "‰"]) | bool(own))
+        return other.fill_null(False) & (not self.unit)
 
     @property
     def rounds(self) -> bool:

@@ -8,9 +8,9 @@ import polars as pl
 from .._errors import UserError
 from .._quoting import assignment
 from ._markers import OF_NUMBERS, OF_WORDS, is_marker
-from ._number_text import PATTERNS, PLAIN, fractional, number_text, pattern, unit_of, united
+from ._number_text import MARK, PATTERNS, PLAIN, fractional, number_text, pattern, unit_of, united
 from ._spelling import AbstractSpelling, Words
-from ._time_text import SHAPES, formats, time_text, times
+from ._time_text import SEASON, SHAPES, formats, time_text, times
 
 _MOSTLY = 0.9  # share of cells that are numbers or dates above which the others are strays
 _MIXED = 0.5  # share above which it is said that a column of words holds numbers too
@@ -84,6 +84,8 @@ class Reading:
         present: cells that are no missing ones.
         unit: the word beside the first numbers that had one.
         numbered: cells that are a number with any word beside it.
+        marks: currencies and signs for per cent that stand beside numbers.
+        bare: whether numbers other than nought have none.
     """
 
     name: str
@@ -101,6 +103,8 @@ class Reading:
     namibia: bool = False
     unit: str = ""
     numbered: int = 0
+    marks: set[str] = dataclasses.field(default_factory=set)
+    bare: bool = False
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -130,6 +134,7 @@ class Reading:
 
     def _add_plain(self, cells: pl.Series) -> None:
         """Take in numbers as Python writes them: most columns, so with as few looks as can be."""
+        self.bare = self.bare or bool(cells.str.contains("[1-9]").any())
         points = cells.str.contains(".", literal=True)
         powers = cells.str.contains("[eE]")
         fractions = int((points | powers).sum())
@@ -158,10 +163,17 @@ class Reading:
         for mark, fits in understood.items():
             self._count(f"number{mark}", fits, cells, text, start)
             self.fractions[mark] += int((fits & fractional(cells, mark)).sum())
+        self._add_marks(cells.filter(understood["."] | understood[","]))
         self._add_digits(cells)
         if not bool((understood["."] | understood[","]).all()):
             self._add_units(cells, text, start)
             self._add_times(cells, text, start)
+
+    def _add_marks(self, numbers: pl.Series) -> None:
+        """Take in what numbers count: a currency, a hundredth, or nothing that is said."""
+        marks = numbers.str.extract(MARK, 1)
+        self.marks.update(marks.drop_nulls().unique().to_list())
+        self.bare = self.bare or bool(numbers.filter(marks.is_null()).str.contains("[1-9]").any())
 
     def _add_units(self, cells: pl.Series, text: pl.Series, start: int) -> None:
         """Take in numbers that each have the same word beside them, such as 12 kg."""
@@ -211,8 +223,17 @@ class Reading:
             return self._words(f"column '{self.name}' has leading zeros: kept as codes, not numbers")
         times = [form for form in self._whole_readings() if not form.startswith("number")]
         numbers = [form for form in self._whole_readings() if form.startswith("number")]
+        if times == ["%Y-%m"] and asked is None and bool(pl.concat(self.kept).str.contains(SEASON).all()):
+            return self._words(
+                f"column '{self.name}' holds spans of two years, such as {self.kept[0][0]}: read as words"
+            )
         if times and asked in (None, "time"):
             return self._time(times)
+        if numbers and (unlike := self._unlike_marks()):
+            what = f"column '{self.name}' holds numbers with different marks beside them ({unlike})"
+            if asked is not None:
+                raise UserError(f"{what}, which is no {asked}: make them one before")
+            return self._words(f"{what}: read as words")
         if numbers:
             return self._number(numbers)
         best = max(self.tallies, key=lambda key: self.tallies[key].count, default=None)
@@ -225,6 +246,14 @@ class Reading:
             raise UserError(f"column '{self.name}' holds text, which is no {asked}")
         what = "numbers with different words beside them" if several else "both numbers and words"
         return self._words(f"column '{self.name}' holds {what}: read as words" if share >= _MIXED else "")
+
+    def _unlike_marks(self) -> str:
+        """Marks that make one number of no two cells, in words; empty where all may count the same."""
+        marks = sorted(self.marks)
+        shares = [mark for mark in marks if mark in "%‰"]
+        none = ["none"] if shares and self.bare else []
+        told = [*map(repr, marks), *none]
+        return " and ".join([", ".join(told[:-1]), told[-1]]) if len(told) > 1 else ""
 
     def _whole_readings(self) -> list[str]:
         whole = [key for key, tally in self.tallies.items() if tally.count == self.present]

@@ -1,6 +1,7 @@
 """Dates, moments and times of day, and how long something took."""
 
 import dataclasses
+import re
 from typing import ClassVar, Self
 
 import polars as pl
@@ -8,7 +9,13 @@ import polars as pl
 from .._errors import UserError
 from ._measured import on_grid
 from ._quantity import AbstractQuantity
+from ._spelling import AsTyped
 from ._summary import Summary
+from ._types import dtype_from_json, ticks_per_unit
+
+# 2 days 01:30:00, as Python, pandas and spreadsheets write it, or either part of it; or days alone, 0.5.
+_SPAN = re.compile(r"(?:([+-]?\d+) days?,? ?)?(?:([+-]?)(\d+):(\d{2})(?::(\d{2}(?:\.\d+)?))?)?")
+_DAYS = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?: days?)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,16 @@ class Time(AbstractQuantity):
         """Learn the column from its statistics."""
         return cls._measured(summary, grid=_counted(summary, "time"))
 
+    def one(self, value: object) -> pl.Series:
+        """One cell, as text in the column's own way or in that of ISO 8601, or typed."""
+        try:
+            return super().one(value)
+        except UserError:
+            plain = AsTyped().parse(pl.Series([str(value)]), dtype_from_json(self.dtype))
+            if plain.null_count():
+                raise
+            return plain
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Duration(AbstractQuantity):
@@ -53,6 +70,31 @@ class Duration(AbstractQuantity):
     def of(cls, summary: Summary) -> Self:
         """Learn the column from its statistics."""
         return cls._measured(summary, grid=_counted(summary, "duration"))
+
+    def one(self, value: object) -> pl.Series:
+        """One cell, as text such as 2 days 01:30:00, 01:30 or a number of days, or typed."""
+        if not isinstance(value, str):
+            return super().one(value)
+        days = _days(value.strip())
+        if days is None:
+            raise UserError(
+                f"column '{self.name}' takes a duration, such as '2 days 01:30:00', 01:30 or a number of days, not "
+                f"{value!r}"
+            )
+        dtype = dtype_from_json(self.dtype)
+        return pl.Series([round(days * ticks_per_unit(dtype))]).cast(dtype)
+
+
+def _days(text: str) -> float | None:
+    """A duration in days; None where it is none."""
+    if _DAYS.fullmatch(text):
+        return float(text.split(" ")[0])
+    found = _SPAN.fullmatch(text)
+    if not text or found is None:
+        return None
+    days, sign, hours, minutes, seconds = found.groups()
+    clock = (int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds or 0)) / 86_400
+    return int(days or 0) + (-clock if sign == "-" else clock)
 
 
 def _counted(summary: Summary, wanted: str) -> bool:

@@ -22,8 +22,9 @@ _DATES = [
         for order in ("%d{s}%m{s}{year}", "%m{s}%d{s}{year}")
     ),
     *(
-        (rf"[0-9]{{1,2}}{s}{letters}{s}[0-9]{{4}}", f"%d{s}{month}{s}%Y")
+        (rf"[0-9]{{1,2}}{s}{letters}{s}{digits}", f"%d{s}{month}{s}{year}")
         for s in (" ", "-")
+        for digits, year in ((r"[0-9]{4}", "%Y"), (r"[0-9]{2}", "%y"))
         for letters, month in ((r"[A-Za-z]{3}", "%b"), (r"[A-Za-z]{3,9}", "%B"))
     ),
     *(
@@ -31,11 +32,13 @@ _DATES = [
         for letters, month in ((r"[A-Za-z]{3}", "%b"), (r"[A-Za-z]{3,9}", "%B"))
     ),
     (r"(?:19|20)[0-9]{6}", "%Y%m%d"),
+    (r"(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])", "%Y-%m"),
 ]
 _CLOCKS = [
     (r"[0-9]{1,2}:[0-9]{2}", "%H:%M"),
     (r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}", "%H:%M:%S"),
     (r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?", "%H:%M:%S%.f"),
+    (r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:,[0-9]{1,9})?", "%H:%M:%S,%.f"),
     (r"[0-9]{1,2}:[0-9]{2} [AaPp][Mm]", "%I:%M %p"),
     (r"[0-9]{1,2}:[0-9]{2}:[0-9]{2} [AaPp][Mm]", "%I:%M:%S %p"),
 ]
@@ -49,7 +52,10 @@ SHAPES: dict[str, str] = {
     **{form: shape for shape, form in _CLOCKS},
 }
 _COMPILED = [[(re.compile(shape), form) for shape, form in part] for part in (_DATES, _CLOCKS, _ZONES)]
+# A year and the last digits of the next, 2001-02: as likely a season as a month.
+SEASON = "^\\s*(?:" + "|".join(rf"[0-9]{{2}}{year:02}-{year + 1:02}" for year in range(12)) + ")\\s*$"
 _NOTHING = re.compile("")
+_COMMA = r"(:[0-9]{2}),"  # before the fraction of a second
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,18 +88,19 @@ class TimeText(AbstractSpelling):
     def write(self, cells: pl.Series) -> pl.Series:
         """Dates or times as text, in the column's own way."""
         form = self.format.replace("%z", "+00:00")
-        form = form.replace("%.f", "%.9f")
+        form = form.replace(",%.f", "%.f").replace("%.f", "%.9f")
         if self.bare:
             for letter in "dmHI":
                 form = form.replace(f"%{letter}", f"%-{letter}")
+        if form == "%Y-%m":
+            cells = cells.dt.offset_by("15d")  # to the month whose first day is nearest
         text = cells.dt.to_string(form)
         if "%.9f" not in form:
             return text
         text = text.str.replace(rf"(:[0-9]{{2}}\.[0-9]{{{self.fraction}}})[0-9]*", "$1")
-        if self.padded:
-            return text
-        shorter = text.str.replace(r"(:[0-9]{2}\.[0-9]*?)0+($|\D)", "$1$2")
-        return shorter.str.replace(r"(:[0-9]{2})\.($|\D)", "$1$2")
+        if not self.padded:
+            text = text.str.replace(r"(:[0-9]{2}\.[0-9]*?)0+($|\D)", "$1$2").str.replace(r"(:[0-9]{2})\.($|\D)", "$1$2")
+        return text.str.replace(r"(:[0-9]{2})\.", "$1,") if ",%.f" in self.format else text
 
 
 def dtype_of(form: str) -> pl.Date | pl.Datetime | pl.Time:
@@ -133,6 +140,10 @@ def times(text: pl.Series, form: str) -> pl.Series:
     stripped = text.str.strip_chars()
     fits = stripped.str.contains(f"^(?:{SHAPES[form]})$").fill_null(False)
     kept = stripped.set(~fits, None)
+    if ",%.f" in form:
+        kept, form = kept.str.replace(_COMMA, "$1."), form.replace(",%.f", "%.f")
+    if form == "%Y-%m":
+        kept, form = kept + "-01", "%Y-%m-%d"
     if isinstance(dtype, pl.Datetime) and dtype.time_zone and not form.endswith("%z"):
         return kept.str.strptime(pl.Datetime("us"), form, strict=False).dt.replace_time_zone("UTC")
     if form.endswith("%z"):
@@ -151,6 +162,7 @@ def time_text(cells: pl.Series, form: str, markers: tuple[str, ...]) -> TimeText
     Returns:
         The spelling.
     """
+    cells = cells.str.replace(_COMMA, "$1.") if ",%.f" in form else cells
     seconds = r"(:[0-9]{2})\.([0-9]+)"
     bare = cells.str.replace(seconds, "$1").str.contains(r"(?:^|[^0-9])[0-9](?:[^0-9]|$)").any()
     digits = cells.str.extract(seconds, 2).str.len_chars().fill_null(0).to_list() if "%.f" in form else [0]

@@ -12,7 +12,7 @@ _INTEGERS = ("Int8", "Int16", "Int32", "Int64", "Int128", "UInt8", "UInt16", "UI
 _TEXTS = ("String", "Categorical", "Enum", "Boolean")
 _SIMPLE: dict[str, Any] = {
     name: getattr(pl, name)
-    for name in (*_INTEGERS, "Float32", "Float64", "String", "Categorical", "Boolean", "Date", "Time")
+    for name in (*_INTEGERS, "Float32", "Float64", "String", "Categorical", "Boolean", "Date", "Time", "Null")
 }
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .._data._sources import Source
 
 _HELD_OUT = 1000  # rows scored
+_FEWEST = 2  # rows to check against: of one, no standard error can be given
 _TRAIN = 500  # training rows scored, for the gap
 _PICTURES = 1.0  # CPU seconds
 _SEARCHED = 100_000  # training rows searched for copies
@@ -112,6 +113,8 @@ def check(
     if data is not None:
         held_out = base
         frame = model.read(data, encoding)
+        if len(frame) < _FEWEST:
+            raise UserError(data, f"too few rows to check against: {len(frame)}, at least {_FEWEST} are needed")
         if len(frame) > _HELD_OUT:
             notice(f"a random {_HELD_OUT} of the {len(frame)} rows are looked at")
             frame = frame.sample(_HELD_OUT, shuffle=True, seed=seed)
