@@ -94,7 +94,8 @@ def activity_control(
             got=f"{time_constants}, {tolerances}",
             fix="Time constants count updates.",
         )
-    check_floats(target, what="targets", fix="Pass the mean magnitude of each unit's activity, as arrays.")
+    numbers = jax.tree.map(lambda goal: jnp.asarray(goal) if isinstance(goal, float) else goal, target)
+    check_floats(numbers, what="targets", fix="Pass the mean magnitude of each unit's activity, as arrays.")
     for goal in jax.tree.leaves(target):
         known = None if isinstance(goal, jax.core.Tracer) else np.asarray(goal, np.float64)
         if known is not None and not np.all(np.isfinite(known) & (known >= 0)):
