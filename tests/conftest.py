@@ -55,6 +55,18 @@ def loop_convolutions():
     return lambda program: list(_in_loops(program.jaxpr))
 
 
+@pytest.fixture
+def loops_are_fast(loop_convolutions):
+    """Assert that a call's loops hold convolutions, and all in the layout that XLA is fast at there on a CPU."""
+
+    def check(call, *args):
+        found = loop_convolutions(jax.make_jaxpr(call)(*args))
+        rows = (0, 3, 1, 2)
+        assert found and {tuple(one.params["dimension_numbers"]) for one in found} == {(rows, (3, 2, 0, 1), rows)}
+
+    return check
+
+
 @pytest.fixture(autouse=True, scope="module")
 def room_for_programs():
     """Compiled programs hold memory maps, of which Linux grants a process 65530; beyond them it crashes."""

@@ -10,10 +10,9 @@ import optax
 import pytest
 
 from nablax.diagnose import Signs, checkup, layer_health
-from nablax.diagnose._checkup import _gather, _shared, _step
+from nablax.diagnose._checkup import _gather, _schedule, _step
 from nablax.diagnose._checkup._along import Point
 from nablax.diagnose._checkup._fed import Fed
-from nablax.diagnose._checkup._shared import Walk
 from nablax.diagnose._checkup._verdict import levels
 
 KEY = jax.random.key(0)
@@ -371,8 +370,9 @@ def test_a_schedule_is_asked_how_far_it_raises_the_step():
         state = transform.init(PARAMS)
         for _ in range(steps):
             _, state = transform.update(gradient, state, PARAMS)
-        assert float(_shared._growth(Walk(transform, state), here, PARAMS)) == pytest.approx(growth, rel=0.06)
-    assert np.isnan(_shared._growth(None, here, PARAMS))
+        update, _ = transform.update(gradient, state, PARAMS)
+        assert float(_schedule.growth(transform, state, update, here, PARAMS)) == pytest.approx(growth, rel=0.06)
+    assert np.isnan(checkup(loss, PARAMS, BATCH, key=KEY, rows=0).growth)
 
 
 OUTPUTS = X[:, 0] - 2 * X[:, 1] + jnp.asarray(np.random.default_rng(1).normal(size=126), jnp.float32)

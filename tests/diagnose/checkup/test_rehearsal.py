@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from nablax.diagnose import checkup
-from nablax.diagnose._checkup._shared import Given, Walk, _fresh
+from nablax.diagnose._checkup._shared import Given, Walk, _beginning
 from nablax.regulate import safe_rate
 
 KEY = jax.random.key(0)
@@ -100,7 +100,12 @@ def test_a_first_step_is_known_by_moments_that_are_as_they_began(make):
     state = optimizer.init(params)
     _, later = optimizer.update(params, state, params)
     given = Given(params, None, None, None, None, None, KEY)
-    assert _fresh(Walk(optimizer, state), given, params)
-    assert not _fresh(Walk(optimizer, later), given, params)
+
+    def beginning(optimizer, state):
+        """Whether all moments are as before the first step, and whether none bear on this one."""
+        return tuple(bool(one) for one in _beginning(Walk(optimizer, state), given, params))
+
+    assert beginning(optimizer, state) == (True, True)
+    assert beginning(optimizer, later) == (False, False)
     plain = optax.with_extra_args_support(optax.sgd(0.1))
-    assert not _fresh(Walk(plain, plain.init(params)), given, params)
+    assert beginning(plain, plain.init(params)) == (False, True)

@@ -143,24 +143,6 @@ def afresh(state: PyTree) -> PyTree:
     return jax.tree.map(emptied, state, is_leaf=_gathers)
 
 
-def ahead(state: PyTree, steps: int) -> PyTree:
-    """The state with its schedules so many steps on, and all else as it is; None where there are none.
-
-    A schedule's state is its count alone, in Optax's ``scale_by_schedule`` and in injected hyperparameters.
-    """
-    if not any(_is_schedule(part) for part in jax.tree.leaves(state, is_leaf=_is_schedule)):
-        return None
-
-    def moved(part: Any) -> Any:
-        return part._replace(count=part.count + steps) if _is_schedule(part) else part
-
-    return jax.tree.map(moved, state, is_leaf=_is_schedule)
-
-
-def _is_schedule(part: Any) -> bool:
-    return isinstance(part, tuple) and getattr(part, "_fields", ()) == ("count",)
-
-
 def emitted(
     transform: optax.GradientTransformationExtraArgs, gradient: PyTree, state: PyTree, params: PyTree, **extra: Any
 ) -> tuple[PyTree, PyTree]:

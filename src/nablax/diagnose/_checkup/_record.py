@@ -32,7 +32,7 @@ from ._rehearsal import Rehearsal
 from ._repeats import Repeats
 from ._risk import risk_of
 from ._rotation import Rotation
-from ._shared import HORIZON
+from ._schedule import HORIZON
 from ._sharpness import Sharpness
 from ._signs import TO_TELL, Signs
 from ._step import StepQuality

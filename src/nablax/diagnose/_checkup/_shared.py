@@ -17,7 +17,6 @@ from ..._core import (
     fault,
     forward,
     given_rule,
-    tree_norm,
     unknown_rule,
 )
 from ._aggregated import Aggregated, aggregate, quiet, rule_behind
@@ -26,14 +25,13 @@ from ._curvature import TRACE_PROBES, Curvature, curvature, hessian, top_directi
 from ._decay import decay_curvature
 from ._fed import Fed, fed
 from ._losses import side_by_side
-from ._optimizer_state import aggregators_of, ahead, behind, emitted, gathers, own_stack
+from ._optimizer_state import aggregators_of, behind, emitted, gathers, own_stack
 from ._row_gradients import RowGradients, row_gradients
+from ._schedule import growth
 from ._update_rule import update_rule
 
 # Directions drawn at random are each asked about one of so many parts of the rows.
 RANDOM_PARTS = 4
-# Steps within which a run is said to fail or not, and a schedule to raise the rate.
-HORIZON = 200
 
 # Notes of how something was measured, and of what was not.
 FORWARD = (
@@ -191,6 +189,7 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
     stepped = _stepped(given, point, mover, here, aggregated, unknown)
     rule, tree, decay = stepped.rule, stepped.update, stepped.decay.astype(point.vector.dtype)
     notes += stepped.notes
+    walk, (fresh, unaided) = stepped.walk, _beginning(stepped.walk, given, moving)
     rates = _felt(point.like(rule.rates, "rates"), gradient)
     update = None if tree is None else point.like(tree, "an update")
     if update is None:
@@ -244,11 +243,11 @@ def look(asked: Asked, given: Given, effort: Effort) -> Shared:
         rule=rule,
         rates=rates,
         update=update,
-        fresh=_fresh(stepped.walk, given, moving),
-        unaided=_unaided(stepped.walk, given, moving),
-        growth=_growth(stepped.walk, here, moving),
+        fresh=fresh,
+        unaided=unaided,
+        growth=jnp.full((), jnp.nan) if walk is None else growth(*walk, tree, here, moving),
         finite=_all_finite(given.batch),
-        walk=stepped.walk,
+        walk=walk,
         together=together,
         weights=None if aggregated is None else aggregated.weights,
         decay=decay,
@@ -281,41 +280,15 @@ def _kinds(state: PyTree) -> tuple[Any, list[Any]]:
     return tree, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
-def _fresh(walk: Walk | None, given: Given, moving: PyTree) -> Bool[Array, ""]:
-    """Whether there are moments and all of them are as before the first step."""
-    moments = _moments(walk, given, moving)
-    return _as_they_start(moments) if moments else jnp.asarray(False)
-
-
-def _unaided(walk: Walk | None, given: Given, moving: PyTree) -> Bool[Array, ""]:
-    """Whether the step is of this batch alone: it has no moments, or all are as before the first step."""
-    return _as_they_start(_moments(walk, given, moving)) if given.update is None else jnp.asarray(False)
-
-
-def _moments(walk: Walk | None, given: Given, moving: PyTree) -> list[tuple[Array, Array]]:
-    """What the optimiser holds, and what it held before its first step."""
+def _beginning(walk: Walk | None, given: Given, moving: PyTree) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    """Whether there are moments and all are as before the first step; and whether none bear on the step."""
     if walk is None:
-        return [(leaf, jnp.zeros_like(leaf)) for leaf in _arrays(given.opt_state)]
-    # Constants may stand beside moments, as Muon's coefficients do.
-    return list(zip(_arrays(walk.state), _arrays(walk.transform.init(moving))))
-
-
-def _as_they_start(moments: list[tuple[Array, Array]]) -> Bool[Array, ""]:
-    return jnp.all(jnp.array([jnp.all(now == start) for now, start in moments], bool))
-
-
-def _growth(walk: Walk | None, here: Fed, moving: PyTree) -> Float[Array, ""]:
-    """Length of the step with its schedules 200 steps on, over that of this step; infinite where this is none."""
-    if walk is None:
-        return jnp.full((), jnp.nan)
-    later = ahead(walk.state, HORIZON)
-    if later is None:
-        return jnp.ones(())
-    now, then = (
-        tree_norm(emitted(walk.transform, here.gradient, state, moving, **here.extra)[0])
-        for state in (walk.state, later)
-    )
-    return jnp.where(now > 0, then / jnp.where(now > 0, now, 1), jnp.where(then > 0, jnp.inf, 1)).astype(jnp.float32)
+        moments = [(leaf, jnp.zeros_like(leaf)) for leaf in _arrays(given.opt_state)]
+    else:
+        # Constants may stand beside moments, as Muon's coefficients do.
+        moments = list(zip(_arrays(walk.state), _arrays(walk.transform.init(moving))))
+    untouched, no = jnp.all(jnp.array([jnp.all(now == start) for now, start in moments], bool)), jnp.asarray(False)
+    return untouched if moments else no, untouched if given.update is None else no
 
 
 def _all_finite(batch: PyTree) -> Bool[Array, ""]:
