@@ -93,7 +93,7 @@ def test_faults_are_named():
         with pytest.raises(ValueError, match=words):
             regulate.activity_control(jnp.ones(1), **settings)
     for target, words in (
-        (-1.0, "expected targets of real floating-point numbers, got -1.0. Pass the mean magnitude"),
+        (-1.0, "expected targets of 0 or more, finite, got -1.0. They are mean magnitudes"),
         ({"a": jnp.array([1.0, -1.0])}, r"expected targets of 0 or more, finite, got \[ 1. -1.\]"),
         (jnp.array([jnp.nan]), "targets of 0 or more, finite, got"),
         ("a", "targets of real floating-point numbers"),
