@@ -1,6 +1,7 @@
 """Ours, as a person calls it: ``nablax learn``, ``sample``, ``complete`` and ``score``, with their defaults.
 
-The report is left out (``--report none``): no peer writes one. ``python -m benchmarks._table_ours METHOD FOLDER SEED``.
+The report is left out, and no rows are held out for it (``--report none --held-out 0``): no peer writes one, or holds rows
+out. ``python -m benchmarks._table_ours METHOD FOLDER SEED``.
 """
 
 import json
@@ -32,7 +33,7 @@ def nablax(folder: Path, *words: object) -> None:
 def main() -> None:
     folder, seed = Path(sys.argv[2]), sys.argv[3]
     run, train = folder / "run", read(folder / "train.csv")
-    nablax(folder, "learn", folder / "train.csv", "--out", run, "--seed", seed, "--report", "none")
+    nablax(folder, "learn", folder / "train.csv", "--out", run, "--seed", seed, "--report", "none", "--held-out", 0)
     nablax(folder, "sample", run, "-n", len(train), "--seed", seed, "-o", folder / "samples.csv")
     drawn = cpu()
     said = {"draw_cpu": drawn}

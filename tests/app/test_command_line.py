@@ -503,7 +503,7 @@ def test_the_process_exits_with_two_and_one_line(tmp_path):
 
 def test_a_report_is_as_long_as_asked_for(folder, monkeypatch):
     """None at all; without what takes long, where training was short; and what was left out when it is checked."""
-    flags = ["--steps", "20", "--width", "8", "--depth", "1", "--batch-size", "32"]
+    flags = ["--steps", "5", "--width", "8", "--depth", "1", "--batch-size", "32"]
     run, table = folder / "toy", folder / "ring.csv"
     angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)  # straight lines say nothing of it
     pl.DataFrame({"x": np.cos(angle), "y": np.sin(angle)}).sample(400, shuffle=True, seed=0).write_csv(table)
@@ -522,6 +522,18 @@ def test_a_report_is_as_long_as_asked_for(folder, monkeypatch):
     said = call("learn", table, "--out", run, *flags)
     assert "held-out, this model" in said and "antisymmetric share" not in said
     assert "It had not finished learning" in (run / "report.html").read_text()
+
+
+def test_a_run_that_held_no_rows_out_is_checked_against_others(folder, tmp_path):
+    run, few = tmp_path / "run", ["--steps", "20", "--width", "8", "--depth", "1", "--held-out", 0]
+    said = call("learn", folder / "table.csv", "--out", run, *few, code=2)
+    assert said == "--held-out 0 leaves no rows to report on: give --report none as well" and not run.exists()
+    said = " ".join(call("learn", folder / "table.csv", "--out", run, "--report", "none", *few).split())
+    assert f"'nablax check {run} ROWS' writes its report" in said
+    assert "was learnt from all of its rows" in call("check", run, code=2)
+    mixed(60, seed=1).write_csv(tmp_path / "others.csv")
+    call("check", run, tmp_path / "others.csv")
+    assert (run / "report.html").exists()
 
 
 def test_flags_out_of_range_are_named(folder):

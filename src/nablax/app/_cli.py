@@ -94,7 +94,7 @@ def learn(
     condition_dropout: Annotated[float | None, typer.Option(help="Share of rows trained unconditionally.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Samples' default; above 1 leans to the label.")] = None,
     patience: Annotated[int | None, typer.Option(help="Validations without a new best; 0 never stops early.")] = None,
-    held_out: Annotated[float | None, typer.Option(help="Share of rows for the report.")] = None,
+    held_out: Annotated[float | None, typer.Option(help="Share of rows for the report; 0 learns from all.")] = None,
     validation: Annotated[float | None, typer.Option(help="Share of the rest for early stopping.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Crop and scale images to this side.")] = None,
     checkpoint_every: Annotated[
@@ -161,6 +161,7 @@ def learn(
         memory_limit=None if memory_limit is None else int(memory_limit * 2**20),
         text=TextOptions(decimal=decimal, dates=dates, missing=missing_values, encoding=encoding, header=header),
         keep_relations=keep_relations,
+        reported=report is not Report.none,
     )
     folder = out or Path("runs") / config.name
     for line in (*opened.notices, *notices_of(config, keep_relations=keep_relations)):
@@ -174,7 +175,8 @@ def learn(
             say(f"{folder} is finished already; nothing to do. Its report: {folder / 'report.html'}")
             return
         if report is Report.none:
-            say(f"trained: {folder}; 'nablax check {shlex.quote(str(folder))}' writes its report")
+            rows = "" if config.choices["held_out"] else " ROWS"  # a file of them: none were held out
+            say(f"trained: {folder}; 'nablax check {shlex.quote(str(folder))}{rows}' writes its report")
             return
         from ._report._evaluate import evaluate
 

@@ -148,6 +148,7 @@ class Table:
                 kinds=kinds,
                 choices=asked,
                 keep_relations=keep_relations,
+                reported=report != "none",
             )
         config = dataclasses.replace(config, name=folder.name)
         for line in (*opened.notices, *notices_of(config, keep_relations=keep_relations)):

@@ -76,7 +76,9 @@ def model():
     network = StateNetwork(shares, 4, width=8, depth=1, key=jax.random.key(0))
     line = jnp.tile(jnp.linspace(-3.0, 3.0, 5), (4, 1))
     scores = NormalScores(line, line, jnp.ones_like(line))  # the identity, but for the tails
-    return TableModel(network, ValueField(SIZES, 4, width=8, depth=1, key=jax.random.key(1)), scores, known(), VALUED)
+    return TableModel(
+        network, ValueField(SIZES, 4, width=8, depth=1, key=jax.random.key(1)), scores, known(), jnp.zeros(4), VALUED
+    )
 
 
 def test_before_training_every_conditional_density_is_the_gaussians():

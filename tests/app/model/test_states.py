@@ -30,7 +30,14 @@ def made(sizes, valued=(), key=0):
     noisy = [leaf + 0.5 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys)]
     network = eqx.combine(jax.tree.unflatten(tree, noisy), network)
     field = ValueField(tuple(sizes), values, width=8, depth=1, key=jax.random.key(key))
-    return TableModel(network, field, fit_normal_scores([np.zeros(0)] * len(valued)), leaning(sizes, valued), valued)
+    return TableModel(
+        network,
+        field,
+        fit_normal_scores([np.zeros(0)] * len(valued)),
+        leaning(sizes, valued),
+        jnp.zeros(len(valued)),
+        valued,
+    )
 
 
 def leaning(sizes, valued):
@@ -124,10 +131,11 @@ def test_a_cell_that_is_not_given_shows_nothing_to_the_field():
     assert not free[:, 0].any()
 
 
-def test_masks_leave_half_of_the_rows_without_a_given_cell():
+def test_masks_leave_a_third_of_the_rows_without_a_given_cell_and_show_most_cells_of_the_others():
     given = np.asarray(given_cells(jax.random.key(0), 20_000, 6))
-    # Of the other half, a seventh draws the empty subset: the integral of (1 - p)^6.
-    assert np.mean(~given.any(axis=1)) == pytest.approx(0.5 + 0.5 / 7, abs=0.015)
+    # Of the others, so many draw the empty subset: the integral of (1 - √u)^6, a beta function.
+    assert np.mean(~given.any(axis=1)) == pytest.approx(1 / 3 + 2 / 3 / 28, abs=0.012)
+    assert np.mean(given) == pytest.approx(2 / 3 * 2 / 3, abs=0.01)
     known, turn = (np.asarray(part) for part in drawn_before(jax.random.key(1), jnp.asarray(given)))
     assert np.all(turn.sum(axis=1) == ~given.all(axis=1)) and not (known & turn).any()
     assert np.all(known[given])

@@ -30,6 +30,15 @@ def test_batches_can_be_shared_by_devices_and_are_no_larger_than_the_training_ro
         assert len(split(rows, 0, 0.2, 0.1)[0]) == training
 
 
+def test_no_row_is_held_out_where_none_is_asked_for_and_some_decide_when_to_stop_all_the_same():
+    assert chosen(100, held_out=0.0)["held_out"] == 0.0
+    training, validation, held_out = split(100, 0, 0.0, 0.1)
+    assert [len(part) for part in (training, validation, held_out)] == [90, 10, 0]
+    assert sorted(np.concatenate([training, validation])) == list(range(100))
+    with pytest.raises(UserError, match=r"--held-out should lie between 0 and 0\.9, not -0\.1"):
+        chosen(100, held_out=-0.1)
+
+
 def test_what_cannot_be_trained_is_refused_before_anything_is_written():
     with pytest.raises(UserError, match="--batch-size should lie between 1 and 72"):
         chosen(100, batch_size=90)

@@ -6,11 +6,14 @@ from jaxtyping import Array, Bool
 
 from ..._core import Key
 
-_NOTHING_GIVEN = 0.5  # share of rows trained without a given cell: what an unconditional likelihood is made of
+_NOTHING_GIVEN = 1 / 3  # share of rows trained without a given cell: what an unconditional likelihood is made of
 
 
 def given_cells(key: Key, rows: int, cells: int) -> Bool[Array, "rows cells"]:
-    """Random subsets of cells: empty for half of the rows, else each cell with a probability drawn for the row.
+    """Random subsets of cells: empty for a third of the rows, else each cell with a probability drawn for the row.
+
+    The probability is the root of a uniform number, so that two thirds are given in the mean: what most of a row
+    determines is the hardest to learn.
 
     Args:
         key: random key.
@@ -22,7 +25,7 @@ def given_cells(key: Key, rows: int, cells: int) -> Bool[Array, "rows cells"]:
     """
     # One draw of them all: each by itself would be compiled by itself.
     none, share, drawn = jnp.split(jax.random.uniform(key, (rows, cells + 2)), [1, 2], axis=1)
-    return drawn < jnp.where(none < _NOTHING_GIVEN, 0.0, share)
+    return drawn < jnp.where(none < _NOTHING_GIVEN, 0.0, jnp.sqrt(share))
 
 
 def drawn_before(key: Key, given: Bool[Array, "rows columns"]) -> tuple[Bool[Array, "rows columns"], ...]:

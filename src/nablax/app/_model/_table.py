@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..._core import Key
 from ...spaces import Euclidean
 from ...transport import Linear, Normal, Transport, flow_matching
+from ._calibrated import CalibratedField
 from ._gaussian import Gaussian, deviations
 from ._masks import drawn_before, given_cells
 from ._normal_scores import NormalScores
@@ -62,6 +63,7 @@ class TableModel(eqx.Module):
         field: of the values.
         normal_scores: of the values; fitted to quantiles, not trained.
         gaussian: of the normal scores; fitted, not trained.
+        slopes: of the widths of draws given others (see `CalibratedField`); fitted after training.
         valued: places of the columns with values.
     """
 
@@ -69,6 +71,7 @@ class TableModel(eqx.Module):
     field: ValueField
     normal_scores: NormalScores
     gaussian: Gaussian
+    slopes: Float[Array, " values"]
     valued: tuple[int, ...] = eqx.field(static=True)
 
     @property
@@ -79,7 +82,8 @@ class TableModel(eqx.Module):
     @property
     def transport(self) -> Transport:
         """The flow of the residuals; its ``args`` are the rows of `condition`."""
-        return Transport(self.field, PATH, Normal((self.values,)), Euclidean((self.values,)))
+        field = CalibratedField(self.field, self.slopes, self.valued)
+        return Transport(field, PATH, Normal((self.values,)), Euclidean((self.values,)))
 
     def cells(self, base: Float[Array, "rows columns 2"], measure: Measure, key: Key) -> Cells:
         """Take encoded rows apart, numbers on a grid placed at random within their cell.

@@ -95,7 +95,8 @@ def check(
         The evidence.
 
     Raises:
-        UserError: the run's own data are gone or have changed, or the rows given do not fit.
+        UserError: the run's own data are gone or have changed, no rows were held out and none are given, or those given
+            do not fit.
     """
     model = load(folder)
     config = model.config
@@ -107,7 +108,9 @@ def check(
     if opened.fingerprint != model.config.fingerprint:
         raise UserError(f"{model.config.source} has changed since {folder} was learnt from it")
     rows = encode(opened, model.codec, model.config, model.run)
-    positions = rows.held_out[:_HELD_OUT]
+    if data is None and not len(rows.held_out):
+        raise UserError(f"{folder} was learnt from all of its rows: name others to check against, in a file of theirs")
+    positions = (rows.held_out if len(rows.held_out) else rows.validation)[:_HELD_OUT]
     base, condition = np.asarray(rows.base[positions]), np.asarray(rows.condition[positions])
     seed, lines = model.config.seed + 2, []
     if data is not None:

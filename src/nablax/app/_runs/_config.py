@@ -29,7 +29,7 @@ class Choices:
         condition_dropout: share of rows trained without their condition.
         guidance_scale: how far samples lean towards their condition; 1 draws the learned distribution.
         patience: validations without improvement after which training stops; 0 for never.
-        held_out: share of the rows kept for the report.
+        held_out: share of the rows kept for the report; 0 learns from them too, and leaves none to report on.
         validation: share of the remaining rows kept for early stopping.
     """
 
@@ -49,7 +49,7 @@ class Choices:
 
 
 # Of what the weights of a table are added to. Another one's would open, and mean something else.
-GENERATION = 2
+GENERATION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,8 +188,8 @@ def shares(asked: Choices, rows: int) -> tuple[float, float]:
 
 
 def part_sizes(rows: int, held_out: float, validation: float) -> tuple[int, int]:
-    """Rows held out for the report, and rows kept for early stopping: at least two each."""
-    reported = max(2, round(rows * held_out))
+    """Rows held out for the report, and rows kept for early stopping: at least two each, or none held out if asked."""
+    reported = max(2, round(rows * held_out)) if held_out else 0
     return reported, max(2, round((rows - reported) * validation))
 
 
@@ -207,7 +207,7 @@ def _check(chosen: dict[str, Any], training: int, kind: str) -> None:
         "condition_dropout": (0.0, 0.9),
         "guidance_scale": (0.0, 20.0),
         "patience": (0, 10**6),
-        "held_out": (0.01, 0.9),
+        "held_out": (0.0, 0.9),
         "validation": (0.01, 0.9),
     }
     for name, (low, high) in ranges.items():

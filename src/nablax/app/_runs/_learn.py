@@ -58,6 +58,7 @@ def configure(
     memory_limit: int | None = None,
     text: TextOptions = AS_IT_IS,
     keep_relations: bool = False,
+    reported: bool = True,
 ) -> "tuple[Config, Any]":
     """Read the data's shape and make every choice.
 
@@ -72,18 +73,21 @@ def configure(
         text: how a file of text is to be read.
         keep_relations: work columns that follow exactly from others out of them, and have orders obeyed, in place of
             learning them.
+        reported: whether a report is to be written, for which rows have to be held out.
 
     Returns:
         The configuration, and the opened source.
 
     Raises:
-        UserError: the data cannot be learnt from, or a choice is out of range.
+        UserError: the data cannot be learnt from, a choice is out of range, or there is to be a report on no rows.
     """
     from .._data._codec import fit_codec
     from .._data._find_relations import find_relations
     from .._data._images import fit_image_codec
     from .._data._kept import keep
 
+    if reported and choices is not None and choices.held_out == 0:
+        raise UserError("--held-out 0 leaves no rows to report on: give --report none as well")
     limit: dict[str, Any] = {} if memory_limit is None else {"memory_limit": memory_limit}
     opened = read(source, condition=tuple(condition), image_size=image_size, text=text, **limit)
     codec: Codec | ImageCodec

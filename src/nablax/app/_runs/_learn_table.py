@@ -1,4 +1,4 @@
-"""Learning a table: the states' network and the values' field, one after the other, each until it gets no better."""
+"""Learning a table: the states' network and the values' field, until they get no better, and the widths of draws."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,16 @@ from ..._core import Key
 from ...follow import Fit
 from .._key import random_key
 from .._kinds._quantity import AbstractQuantity
+from .._model._along import STEPS, codes_of
+from .._model._calibrated import fit_slopes, share_given
 from .._model._fit_gaussian import fit_gaussian
 from .._model._gaussian import Gaussian
+from .._model._masks import given_cells
 from .._model._normal_scores import NormalScores, fit_normal_scores
 from .._model._table import Cells, TableModel
 from ._config import Config
 from ._flat import Flat
-from ._rows import Rows
+from ._rows import Rows, repeats
 from ._run import build_table
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ _STEPS, _RATE = 0.5, 0.6
 _FITTED = 50_000  # training rows whose quantiles are taken
 _STRAIGHT = 20_000  # rows to which the straight part is fitted
 _PLACED = 4  # times that each is placed within its grid cell, so that ties are no steps
+_CALIBRATED = 2048  # validation rows to which the widths are fitted, fewer of them several times
 
 # loss, what is trained, steps, learning rate, key, name of its part -> what came of it
 Fitting = Callable[[Callable[..., Array], Any, int, float, Key, str], Fit]
@@ -76,6 +80,8 @@ def learn_table(
     if codec.valued:
         found["values"] = fitting(loss_of(model.value_loss), Flat.of(model.field), steps, rate, value_key, "values")
         model = eqx.tree_at(lambda model: model.field, model, found["values"].model.whole())
+        if len(codec.valued) > 1:  # one number has no other that could be given
+            model = eqx.tree_at(lambda model: model.slopes, model, slopes(model, codec, rows))
     return model, found
 
 
@@ -104,9 +110,27 @@ def gaussian(model: TableModel, codec: "Codec", rows: Rows) -> Gaussian:
     return fit_gaussian(model.gaussian, states, carries, scores.astype(np.float64), np.asarray(at, np.float64).T)
 
 
+def slopes(model: TableModel, codec: "Codec", rows: Rows) -> Array:
+    """How wide draws given others have to be for the rows that decided when to stop, under masks as in training."""
+    times = min(repeats(len(rows.validation)), max(1, _CALIBRATED // len(rows.validation)))
+    base = jnp.asarray(rows.base[np.sort(np.tile(rows.validation[:_CALIBRATED], times))])
+    codes, free, given = _coded(model, codec, base)
+    found = fit_slopes(np.asarray(codes, np.float64), np.asarray(free), np.asarray(given, np.float64), 1.0 / times)
+    return jnp.asarray(found, jnp.float32)
+
+
+@eqx.filter_jit
+def _coded(model: TableModel, codec: "Codec", base: Array) -> tuple[Array, Array, Array]:
+    place_key, mask_key = jax.random.split(random_key(1))
+    cells = model.cells(base, codec.measure, place_key)
+    free, points, vectors, _ = model.conditioned(cells, given_cells(mask_key, *cells.states.shape))
+    given = share_given(free, cells.carries)[:, 0]
+    return codes_of(model.transport, points, vectors, jnp.asarray(STEPS)), free, given
+
+
 @eqx.filter_jit
 def _scored(model: TableModel, codec: "Codec", base: Array, atoms: Array) -> tuple[Cells, Array]:
     return model.cells(base, codec.measure, random_key(0)), model.normal_scores.forward(atoms)[0]
 
 
-__all__ = ["Fitting", "gaussian", "learn_table", "normal_scores"]
+__all__ = ["Fitting", "gaussian", "learn_table", "normal_scores", "slopes"]

@@ -89,7 +89,8 @@ def split(rows: int, seed: int, held_out: float, validation: float) -> tuple[np.
         validation: share of the remainder for early stopping.
 
     Returns:
-        Positions to train on, to validate on, held out; at least two rows in each of the last two.
+        Positions to train on, to validate on, held out; at least two rows in each of the last two, or none held out if
+        none are asked for.
     """
     order = np.random.default_rng(seed).permutation(rows)
     reported, validated = part_sizes(rows, held_out, validation)

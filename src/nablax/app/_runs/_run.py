@@ -314,6 +314,7 @@ def build_table(config: Config, codec: "Codec", key: Any, knots: int) -> "TableM
         ValueField(sizes, values, width=width, depth=depth, key=value_key),
         NormalScores(*(jnp.zeros((values, knots), jnp.float32) for _ in range(3))),
         Gaussian(sizes, codec.valued, [codec.modelled[j].levels for j in codec.valued]),
+        jnp.zeros(values, jnp.float32),
         codec.valued,
     )
 
