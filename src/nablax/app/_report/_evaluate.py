@@ -26,6 +26,7 @@ from ._evidence import Choice, Evidence
 from ._field import conservativity, drawn_twice, path_energy, solver_curve
 from ._health import field_health, shifted
 from ._material import commands_of, dates_of, shown, training_of
+from ._hidden import DRAWS, hidden_cells
 from ._measures import Scored, feature_groups, features, likelihood_of, likelihoods, scores_of
 from ._memorised import memorised
 from ._privacy import by_samples, membership
@@ -153,7 +154,8 @@ def _evaluate(
     more = f"'nablax check {shlex.quote(str(model.run.path))}' measures it"
 
     stage("drawing samples", 0.0)
-    count = len(base) if images else max(len(base), _SAMPLES)
+    # Of a table a multiple of the draws of a row with hidden cells, which are then drawn by the same program.
+    count = len(base) if images else -(-max(len(base), _SAMPLES) // DRAWS) * DRAWS
     before = allowance.spent
     drawn_condition = conditions_for(model, count, {}, seed)
     y, solver = drawn_twice(model, drawn_condition, seed)
@@ -194,9 +196,13 @@ def _evaluate(
             f"training was so short that it would have taken over half as long, and over twelve seconds; {more}"
         )
         compared = []
+    hidden = None
+    if not images and (full or allowance.covers(of_drawing + _PICTURES)):
+        stage("drawing hidden cells", 0.65)
+        hidden = hidden_cells(model, base, count, seed)
     turning = None
     if full:
-        stage("looking at the field", 0.7)
+        stage("looking at the field", 0.75)
         solver = solver_curve(model, drawn_condition, seed)
         turning = conservativity(model, base, condition, seed), path_energy(model, drawn_condition, seed)
     else:
@@ -222,6 +228,7 @@ def _evaluate(
         two_sample=told,
         why_missing=missing,
         memorised=copies,
+        hidden=hidden,
         left_by_samples=by_samples(trained, held, made, seed=seed, one_scale=images) if len(base) >= FEWEST else None,
         left_by_scores=membership(scored.training.log_likelihood, scored.held_out.log_likelihood)
         if scored is not None and len(base) >= FEWEST

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ._baselines import Likelihood
+from ._hidden import Coverage
 from ._memorised import Memorised
 from ._privacy import Membership
 from ._relations_kept import Kept
@@ -132,6 +133,7 @@ class Evidence:
         train_likelihood: the model on training rows.
         two_sample: result of ``two_sample``.
         memorised: result of ``memorised``.
+        hidden: how often hidden numbers lie in the middle of their draws.
         left_by_samples: how well training rows are told by their distance to samples.
         left_by_scores: how well they are told by the model's own likelihood of them.
         training_seconds: CPU seconds of training.
@@ -168,6 +170,7 @@ class Evidence:
     train_likelihood: Likelihood | None = None
     two_sample: TwoSample | None = None
     memorised: Memorised | None = None
+    hidden: Coverage | None = None
     left_by_samples: Membership | None = None
     left_by_scores: Membership | None = None
     training_seconds: float | None = None

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..._core import Finding, Level
 from ._evidence import Evidence, Training
+from ._hidden import judged
 from ._levels import (
     CLIPPED,
     FEW_HELD_OUT,
@@ -126,6 +127,11 @@ def likelihood(evidence: Evidence) -> Iterator[Finding]:
 def _per_dimension(better: float, evidence: Evidence) -> float:
     """A difference of likelihoods, in the evidence's unit, in nats per dimension."""
     return better * math.log(2) if evidence.unit.startswith("bits") else better / max(1, evidence.columns)
+
+
+def hidden(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.hidden is not None:
+        yield from judged(evidence.hidden)
 
 
 def numbers(evidence: Evidence) -> Iterator[Finding]:

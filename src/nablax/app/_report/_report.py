@@ -75,6 +75,9 @@ def headline(evidence: Evidence) -> dict[str, str]:
             numbers["given away by"] = f"{', '.join(shown)} (points of accuracy lost when shuffled)"
         elif test.columns:
             numbers["given away by"] = "no one column"
+    if (hidden := evidence.hidden) is not None:
+        text = f"{hidden.share:.1%} ± {hidden.standard_error:.1%} (80% is right)"
+        numbers["hidden numbers in the middle four fifths of their draws"] = text
     for relation in evidence.relations[:RELATIONS]:
         numbers[f"relation {relation.text}"] = relation.sentence.removeprefix(f"{relation.text} ")
     if (found := evidence.memorised) is not None:

@@ -72,5 +72,6 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _judge_samples.relations,
     _judge_samples.memorised,
     _judge_samples.privacy,
+    _judge_model.hidden,
     _judge_model.numbers,
 )

@@ -1,0 +1,105 @@
+"""Cells of held-out rows that are hidden from the model: how often they lie where its draws say."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..._core import Finding
+from .._ask._complete import completions
+from .._kinds._types import numbers
+from .._runs._run import Model
+
+DRAWS = 20  # of each row: coverage is exact however few they are
+_HIDDEN = 0.2  # share of a row's cells
+_TIMES = 4  # programs of the samples' size that are run again
+_MIDDLE = 0.8
+_SURELY, _MATERIAL = 3.0, 0.1  # standard errors, and the share, by which coverage may be off
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many hidden numbers lie in the middle four fifths of what the model draws for them.
+
+    Attributes:
+        share: of the cells; 0.8 is right, less is too sure, more is not sure enough.
+        standard_error: of it, rows being independent and their cells not.
+        cells: that were hidden.
+    """
+
+    share: float
+    standard_error: float
+    cells: int
+
+
+def hidden_cells(model: Model, base: np.ndarray, size: int, seed: int) -> Coverage | None:
+    r"""Hide a fifth of the cells of rows that were not trained on, and draw them given the others.
+
+    Draws and truth are ranked together, ties at random: of M draws,
+    $u = (\text{below} + V (\text{ties} + 1)) / (M + 1)$ is uniform where the draws are right, atoms or not, and covered
+    is $|u - 0.5| \le 0.4$.
+
+    Args:
+        model: the opened run of a table.
+        base: encoded rows; those with a cell unknown to the model are left aside.
+        size: rows that one program draws, a multiple of ``DRAWS``: that of samples, so that no other is compiled.
+        seed: of what is hidden, and of the draws.
+
+    Returns:
+        The coverage; None where there are no numbers, or no row is left.
+
+    Cost:
+        Four times the samples.
+
+    References:
+        Czado, Gneiting and Held, "Predictive Model Assessment for Count Data", 2009, for the randomised transform.
+    """
+    codec = model.table("report")
+    base = base[~np.isnan(base[..., 0]).any(axis=1)]
+    if not codec.valued or not len(base):
+        return None
+    generator = np.random.default_rng([seed, 5])
+    levels = np.array([kind.levels for kind in codec.modelled])
+    covered, hidden = np.zeros(len(base)), np.zeros(len(base))
+    for turn in range(_TIMES):
+        rows = np.arange(turn * (size // DRAWS), (turn + 1) * (size // DRAWS)) % len(base)
+        there = base[rows, :, 0] < levels
+        gone = there & (generator.random(there.shape) < _HIDDEN)
+        drawn = completions(model, np.where(gone[..., None], np.nan, base[rows]), DRAWS, seed + turn)
+        truth = codec.decode_base(base[rows])
+        for place in codec.valued:
+            name = codec.modelled[place].name
+            real = numbers(truth[name])[:, None]
+            made = np.stack([numbers(table[name]) for table in drawn], axis=1)
+            slack = 1e-9 * np.maximum(np.abs(real), 1.0)
+            below, ties = (made < real - slack).sum(axis=1), (np.abs(made - real) <= slack).sum(axis=1)
+            rank = (below + generator.random(len(rows)) * (ties + 1)) / (DRAWS + 1)
+            np.add.at(covered, rows, gone[:, place] & (np.abs(rank - 0.5) <= 0.5 * _MIDDLE))
+            np.add.at(hidden, rows, gone[:, place])
+    count = hidden.sum()
+    if not count:
+        return None
+    share = covered.sum() / count
+    asked = hidden > 0
+    apart = (covered - share * hidden)[asked]
+    error = np.sqrt(np.sum(apart**2) * asked.sum() / max(asked.sum() - 1, 1)) / count
+    return Coverage(float(share), float(error), int(count))
+
+
+def judged(found: Coverage) -> Iterator[Finding]:
+    """Whether cells that are filled in may be relied on as far as their spread says."""
+    off = found.share - _MIDDLE
+    rule = f"within {_MATERIAL:g} of four fifths, or within {_SURELY:g} standard errors"
+    sentence = f"Of numbers that are hidden from it, {found.share:.0%} ± {found.standard_error:.0%} lie in the middle "
+    sentence += "four fifths of its draws"
+    if abs(off) <= _MATERIAL or abs(off) <= _SURELY * found.standard_error:
+        yield Finding("good", "Hidden cells", f"{sentence}.", rule)
+    elif off < 0:
+        fix = "Take its spreads and intervals for too narrow; more rows or fewer steps would help."
+        yield Finding("warning", "Hidden cells", f"{sentence}: it is too sure.", rule, fix)
+    else:
+        fix = "Take its spreads and intervals for too wide; more steps would help."
+        yield Finding("warning", "Hidden cells", f"{sentence}: it is less sure than it could be.", rule, fix)
+
+
+__all__ = ["DRAWS", "Coverage", "hidden_cells", "judged"]
