@@ -25,8 +25,8 @@ from ._cost import Allowance
 from ._evidence import Choice, Evidence
 from ._field import conservativity, drawn_twice, path_energy, solver_curve
 from ._health import field_health, shifted
-from ._material import commands_of, dates_of, shown, training_of
 from ._hidden import DRAWS, hidden_cells
+from ._material import commands_of, dates_of, shown, training_of
 from ._measures import Scored, feature_groups, features, likelihood_of, likelihoods, scores_of
 from ._memorised import memorised
 from ._privacy import by_samples, membership
