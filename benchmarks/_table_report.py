@@ -38,7 +38,11 @@ def _column(name: str) -> Callable[[dict[str, float]], float]:
 
 
 DRAWING = {
-    "auc": Figure("A classifier's AUC, held-out rows against samples (0.5 is best)", _column("auc"), error="auc_error"),
+    "auc": Figure(
+        "A classifier's AUC, held-out rows against samples (0.5 is best, and what is below is taken for it)",
+        lambda row: max(row["auc"], 0.5),
+        error="auc_error",
+    ),
     "utility_gap": Figure(
         "What a predictor loses that learns from samples: accuracy, or R²", _column("utility_gap"), 3
     ),

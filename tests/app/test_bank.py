@@ -221,11 +221,11 @@ def test_ranks_and_spreads():
         *({"table": t, "seed": s, "method": m, "auc": a + s / 10} for s in (0, 1) for t, m, a in [
             ("nmes", "nablax", 0.7), ("nmes", "arf", 0.6), ("nmes", "copula", 0.7),
             ("wage", "nablax", 0.5), ("wage", "arf", 0.6), ("wage", "copula", 0.7), ("wage", "tvae", 0.1),
-            ("cps", "nablax", 0.1),
+            ("cps", "nablax", 0.3), ("cps", "arf", 0.35), ("cps", "copula", 0.7),  # what is below a half is chance
         ]),
     )  # fmt: skip
     figure = report.DRAWING["auc"]
-    assert report.ranks(rows, figure) == {"nablax": [2.5, 1.0], "arf": [1.0, 2.0], "copula": [2.5, 3.0]}
+    assert report.ranks(rows, figure) == {"nablax": [2.5, 1.0, 1.5], "arf": [1.0, 2.0, 1.5], "copula": [2.5, 3.0, 3.0]}
     assert report.gather(rows, figure)["nmes", "arf"][:2] == pytest.approx((0.65, 0.1 / math.sqrt(2)))
 
 
