@@ -11,7 +11,7 @@ from ._values import ValueField
 
 _BEYOND = 2.0  # deviations from which on a code counts no more than that: one that ran away says nothing of the others
 _TOGETHER, _APART = 0.3, 0.2  # standard deviations of the common slope, and of each column's about it
-_STEEPEST = 4.0
+_STEEPEST = 4.0  # slope that is looked for: a width of fifty times as much
 
 
 class CalibratedField(eqx.Module):
@@ -68,7 +68,7 @@ def fit_slopes(
     first, then each about the common slope, so that few rows move little.
 
     Args:
-        codes: of the rows' free values, by the trained field.
+        codes: of the rows' free values, by the trained field; one that is not finite ran away.
         free: which those are.
         given: share of each row's numbers that is given.
         weight: of a row; below one where rows are the same ones several times.
@@ -80,6 +80,7 @@ def fit_slopes(
     density = math.exp(-0.5 * _BEYOND**2) / math.sqrt(2.0 * math.pi)
     expected = 1.0 - 2.0 * tail - 2.0 * _BEYOND * density + 2.0 * _BEYOND**2 * tail
     share = np.where(free, given[:, None], 0.0)
+    codes = np.where(np.isfinite(codes), codes, np.inf)
 
     def slopes(about: float, spread: float, parts: np.ndarray) -> np.ndarray:
         """Roots by bisection: what stands left of the equation falls as the slope grows."""
