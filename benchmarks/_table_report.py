@@ -159,6 +159,20 @@ def ranks(rows: Rows, figure: Figure) -> dict[str, list[float]]:
     return found
 
 
+def beside(rows: Rows, figure: Figure) -> dict[tuple[str, str], tuple[float, float]]:
+    """Ours and a peer's, by table and peer: means over the seeds at which both stand."""
+    shown = gather(rows, figure)
+    found = {}
+    for (table, method), theirs in shown.items():
+        if method == OURS or (table, OURS) not in shown:
+            continue
+        values = [{row["seed"]: figure.value(row) for row in s.rows} for s in (shown[table, OURS], theirs)]
+        if seeds := values[0].keys() & values[1].keys():
+            mine, other = (sum(v[seed] for seed in seeds) / len(seeds) for v in values)
+            found[table, method] = (mine, other)
+    return found
+
+
 def asked(rows: Rows) -> list[str]:
     """What was asked of ours, and what stands."""
     lines = ["| asked of ours | stands |", "| --- | --- |"]
@@ -176,14 +190,10 @@ def asked(rows: Rows) -> list[str]:
         if (table, OURS) in auc:
             one = auc[table, OURS]
             lines.append(f"| AUC on {table} at most {least:.2f} | {one.mean:.2f} ± {one.spread:.2f} |")
-    for name, better, worst in (("nrmse", min, 1.05), ("accuracy", max, 0.95), ("crps", min, 1.0)):
-        shown = gather(rows, FILLING[name])
-        tables = [t for t in TABLES if (t, OURS) in shown and sum(place[0] == t for place in shown) > 1]
-        held = 0
-        for table in tables:
-            best = better(s.mean for place, s in shown.items() if place[0] == table)
-            mine = shown[table, OURS].mean
-            held += mine <= worst * best if better is min else mine >= worst * best
+    for name, sign, worst in (("nrmse", 1, 1.05), ("accuracy", -1, 0.95), ("crps", 1, 1.0)):
+        pairs = beside(rows, FILLING[name])
+        tables = {table for table, _ in pairs}
+        held = len(tables - {t for (t, _), (mine, theirs) in pairs.items() if sign * mine > sign * worst * theirs})
         words = {
             "nrmse": "within 5 % of the least error",
             "accuracy": "within 5 % of the best accuracy",
@@ -205,10 +215,9 @@ def asked(rows: Rows) -> list[str]:
         lines.append(
             f"| every share of a recurring number within two errors (95 % are by chance) | {every - off:.0f} of {every:.0f} shares |"
         )
-    nats = gather(rows, NATS)
-    tables = [t for t in TABLES if (t, OURS) in nats and sum(place[0] == t for place in nats) > 1]
-    if tables:
-        held = sum(nats[t, OURS].mean >= max(s.mean for place, s in nats.items() if place[0] == t) for t in tables)
+    pairs = beside(rows, NATS)
+    if tables := {table for table, _ in pairs}:
+        held = len(tables - {t for (t, _), (mine, theirs) in pairs.items() if mine < theirs})
         lines.append(
             f"| the greatest held-out likelihood, on every table of numbers | {held} of {len(tables)} tables |"
         )

@@ -248,6 +248,22 @@ def test_what_is_beaten_is_shown_as_beaten():
     assert "coverage at 80 % within the binomial band, on every table | 0 of 1 tables |" in said
 
 
+def test_ours_is_set_beside_a_peer_at_the_seeds_of_both():
+    row = {"table": "cps", "numbers": 100}
+    rows = stand(
+        *({**row, "seed": s, "method": "nablax", "nrmse": e, "nats": -e} for s, e in enumerate([0.4, 0.9, 0.8])),
+        {**row, "seed": 0, "method": "miceforest", "nrmse": 0.5, "nats": -0.5},
+        *({**row, "seed": s, "method": "neighbours", "nrmse": 0.6, "nats": -0.6} for s in (1, 2)),
+    )
+    pairs = report.beside(rows, report.FILLING["nrmse"])
+    assert pairs == {("cps", "miceforest"): (0.4, 0.5), ("cps", "neighbours"): (pytest.approx(0.85), 0.6)}
+    said = "\n".join(report.asked(rows))
+    assert "least error, on every table | 0 of 1 tables |" in said and "of numbers | 0 of 1 tables |" in said
+    del rows["cps", 1, "neighbours"], rows["cps", 2, "neighbours"]
+    said = "\n".join(report.asked(rows))
+    assert "least error, on every table | 1 of 1 tables |" in said and "of numbers | 1 of 1 tables |" in said
+
+
 @pytest.mark.parametrize("page, text", [(report.GUIDE, report.summary), (report.README, report.whole)])
 def test_the_pages_have_the_stored_tables(page, text):
     shown = page.read_text(encoding="utf-8").split(report.BEGIN)[1].split(report.END)[0]
