@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nablax.app._errors import UserError
@@ -19,8 +19,22 @@ def test_an_assignment_that_is_advised_is_read_as_it_was_meant(name, value):
 
 
 @given(st.lists(anything, min_size=1, max_size=4))
+@example(['0" ', " ", '"', ""])
 def test_names_joined_by_commas_come_apart(columns):
     assert names([",".join(map(quoted, columns))]) == tuple(columns)
+
+
+def test_names_that_are_not_quoted_lose_their_blanks_and_the_empty_ones():
+    assert names([" a , b,,", "", '"k,l" ,m', 'say "hi", "say ""ho"""']) == (
+        "a",
+        "b",
+        "k,l",
+        "m",
+        'say "hi"',
+        'say "ho"',
+    )
+    with pytest.raises(UserError, match="behind a quoted one"):
+        names(['"a"b,c'])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Names of columns and values on the command line, whatever they hold: quoted as in a CSV file."""
 
-import csv
 import shlex
 
 from ._errors import UserError
@@ -63,16 +62,28 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
 def names(texts: list[str]) -> tuple[str, ...]:
     """Read names of a flag that is repeated or joined by commas; a name with a comma is quoted.
 
+    Raises:
+        UserError: something else than a comma stands behind a quoted name.
+
     Example:
         >>> names(["a,b", '"k,l"'])
         ('a', 'b', 'k,l')
     """
     found = []
     for text in texts:
-        for name in next(csv.reader([text], skipinitialspace=True), []):
-            bare = name if f'"{name}"' in text else name.strip()
-            if bare or '""' in text:
-                found.append(bare)
+        left = text.strip()
+        while left:
+            name, rest = _quoted_start(left)
+            if rest is None:
+                name, _, left = left.partition(",")
+                found += [name.strip()] if name.strip() else []
+            else:
+                rest = rest.lstrip()
+                if rest and not rest.startswith(","):
+                    raise UserError(f"names are joined by commas, and {text!r} has {rest!r} behind a quoted one")
+                found.append(name)
+                left = rest[1:]
+            left = left.lstrip()
     return tuple(found)
 
 

@@ -30,10 +30,10 @@ def test_rows_on_disk_train_and_are_reported_on(tmp_path, ending):
     assert (tmp_path / "run" / "encoded" / "base.npy").exists()
     metrics = pl.read_csv(tmp_path / "run" / "metrics.csv")
     # Of these data a Gaussian is the truth, so that the field is right from the start: x - z varies by 1 / (t² + (1 - t)²)
-    # about what the point between them tells, π/2 on average over t, of the cells that are not given, 3/4. A velocity of
-    # zero would leave 3/2.
+    # about what the point between them tells, π/2 on average over t, of the cells that are not given, 5/9 (1/3, and a third of
+    # the rest). A velocity of zero would leave 10/9.
     for part in (metrics["loss"][:50], metrics["loss"][-50:]):
-        assert abs(part.mean() - 0.75 * np.pi / 2) < 0.1
+        assert abs(part.mean() - 5 / 9 * np.pi / 2) < 0.1
     assert (tmp_path / "run" / "report.html").exists()
 
 
