@@ -536,6 +536,26 @@ def test_a_run_that_held_no_rows_out_is_checked_against_others(folder, tmp_path)
     assert (run / "report.html").exists()
 
 
+def test_a_table_without_a_number_goes_through_every_verb(tmp_path):
+    random = np.random.default_rng(0)
+    letter = random.choice(["a", "b", "c"], 200)
+    words = pl.DataFrame({"letter": letter, "same": np.where(letter == "a", "yes", "no")})
+    words.write_csv(tmp_path / "words.csv")
+    run = tmp_path / "run"
+    said = call("learn", tmp_path / "words.csv", "--out", run, "--steps", "400", "--width", "16", "--depth", "1")
+    assert "held-out, this model" in said and "hidden numbers" not in said
+    drawn = tmp_path / "drawn.csv"
+    call("sample", run, "-n", 50, "--condition", "letter=a", "-o", drawn)
+    assert (pl.read_csv(drawn)["same"] == "yes").mean() > 0.8
+    (tmp_path / "holes.csv").write_text("letter,same\n,yes\nb,\n")
+    call("complete", run, tmp_path / "holes.csv", "-o", tmp_path / "filled.csv")
+    filled = pl.read_csv(tmp_path / "filled.csv")
+    assert filled["letter"].to_list() == ["a", "b"] and filled["same"].to_list() == ["yes", "no"]
+    call("score", run, tmp_path / "words.csv", "--given", "letter", "-o", tmp_path / "scored.csv")
+    assert pl.read_csv(tmp_path / "scored.csv")["log_likelihood_nats"].mean() > -0.2
+    call("check", run)
+
+
 def test_flags_out_of_range_are_named(folder):
     message = call("learn", folder / "table.csv", "--out", folder / "other", "--width", "0", code=2)
     assert "--width" in message

@@ -44,7 +44,9 @@ class Lines(NamedTuple):
 def lines(kinds: Sequence[AbstractKind]) -> Lines:
     """Gather the scales of the columns that carry values, in their order."""
     scales = [kind.scale for kind in kinds if isinstance(kind, AbstractQuantity)]
-    return Lines(*(np.array([getattr(scale, name) for scale in scales]) for name in Lines._fields))
+    # Of what type, where there are none.
+    types = [bool if name in ("grid", "log") else np.float64 for name in Lines._fields]
+    return Lines(*(np.array([getattr(s, name) for s in scales], dtype) for name, dtype in zip(Lines._fields, types)))
 
 
 def dequantise_values(
