@@ -9,9 +9,14 @@ import pytest
 from nablax.app._data._codec import fit_codec
 from nablax.app._data._sources import table
 from nablax.app._report import _hidden
-from nablax.app._report._hidden import DRAWS, Coverage, hidden_cells, judged
+from nablax.app._report._hidden import DRAWS, Coverage, hidden_cells
+from nablax.app._report._judge_model import hidden
 
 SIZE = 2000
+
+
+def judged(found):
+    return hidden(SimpleNamespace(hidden=found))
 
 
 def rows(count, seed):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ._values import ValueField
+from ._values import ValueField, taken_apart
 
 _BEYOND = 2.0  # deviations from which on a code counts no more than that: one that ran away says nothing of the others
 _TOGETHER, _APART = 0.3, 0.2  # standard deviations of the common slope, and of each column's about it
@@ -41,7 +41,7 @@ class CalibratedField(eqx.Module):
         self, t: Float[Array, ""], y: Float[Array, " values"], args: Float[Array, " condition"]
     ) -> Float[Array, " values"]:
         """The velocity of one row; ``args`` as `condition` makes it."""
-        states, marks, _ = jnp.split(args, [len(args) - 2 * len(y), len(args) - len(y)])
+        states, marks, _ = taken_apart(args, len(y))
         free = marks > 0.5
         there = free | (states[np.array(self.valued)] == 0) if self.valued else free
         rate = jnp.where(free, self.slopes * share_given(free, there), 0.0)

@@ -17,7 +17,7 @@ from ._gaussian import Gaussian, deviations
 from ._masks import drawn_before, given_cells
 from ._normal_scores import NormalScores
 from ._states import StateNetwork
-from ._values import ValueField, condition
+from ._values import ValueField, condition, taken_apart
 
 PATH = Linear()
 # Weight in the loss of states whose turn has not come: they teach the same network, of other subsets.
@@ -152,9 +152,8 @@ class TableModel(eqx.Module):
         self, point: Float[Array, " values"], vector: Float[Array, " condition"]
     ) -> tuple[Float[Array, " values"], Float[Array, " values"]]:
         """The same, and by how much the Gaussian lets each free score vary given what is known; 1 of the others."""
-        columns = len(self.network.code.sizes)
-        states, marks, values = jnp.split(vector, [columns, columns + self.values])
-        states, free = states.astype(jnp.int32), marks > 0.5
+        states, marks, values = taken_apart(vector, self.values)
+        free = marks > 0.5
         given = ~free & ((states[np.array(self.valued)] == 0) if self.valued else False)
         expected, factor, _ = self.gaussian.conditioned(states, free, given, values)
         scores = jnp.where(free, expected + factor @ jnp.where(free, point, 0.0), values)

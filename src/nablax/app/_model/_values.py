@@ -54,10 +54,9 @@ class ValueField(eqx.Module):
         self, t: Float[Array, ""], y: Float[Array, " values"], args: Float[Array, " condition"]
     ) -> Float[Array, " values"]:
         """The velocity of one row, 0 where the value is not free; ``args`` as `condition` makes it."""
-        columns = len(self.code.sizes)
-        states, marks, given = jnp.split(args, [columns, columns + y.shape[0]])
+        states, marks, given = taken_apart(args, len(y))
         free = marks > 0.5
-        coded = self.code(states.astype(jnp.int32), jnp.ones(columns, bool))
+        coded = self.code(states, jnp.ones(len(states), bool))
         straight = (2.0 * t - 1.0) / (jnp.square(t) + jnp.square(1.0 - t)) * jnp.where(free, y, 0.0)
         return straight + self.field(t, y, (free, given, jnp.concatenate([coded, marks, given])))
 
@@ -76,4 +75,10 @@ def condition(states: Array, free: Array, values: Array) -> Float[Array, "rows c
     return jnp.concatenate([states.astype(values.dtype), free.astype(values.dtype), values], axis=1)
 
 
-__all__ = ["ValueField", "condition"]
+def taken_apart(vector: Float[Array, " condition"], values: int) -> tuple[Array, Array, Array]:
+    """States, marks of the free values, and the known scores, of one vector as `condition` makes it."""
+    states, marks, scores = jnp.split(vector, [len(vector) - 2 * values, len(vector) - values])
+    return states.astype(jnp.int32), marks, scores
+
+
+__all__ = ["ValueField", "condition", "taken_apart"]

@@ -87,7 +87,8 @@ def check(
 
     Args:
         folder: the run.
-        data: rows to check against; by default those held out.
+        data: rows to check against; by default those held out. Whether columns have shifted is asked beside the latter,
+            and where none were held out, beside those that decided when to stop.
         encoding: of those, where they are text.
         notice: called with lines for the person.
         stage: called with what is being done, and how much of the report is done.

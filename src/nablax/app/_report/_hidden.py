@@ -1,11 +1,9 @@
 """Cells of held-out rows that are hidden from the model: how often they lie where its draws say."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..._core import Finding
 from .._ask._complete import completions
 from .._kinds._types import numbers
 from .._runs._run import Model
@@ -13,8 +11,7 @@ from .._runs._run import Model
 DRAWS = 20  # of each row: coverage is exact however few they are
 _HIDDEN = 0.2  # share of a row's cells
 _TIMES = 4  # programs of the samples' size that are run again
-_MIDDLE = 0.8
-_SURELY, _MATERIAL = 3.0, 0.1  # standard errors, and the share, by which coverage may be off
+MIDDLE = 0.8  # of the draws
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def hidden_cells(model: Model, base: np.ndarray, size: int, seed: int) -> Covera
             slack = 1e-9 * np.maximum(np.abs(real), 1.0)
             below, ties = (made < real - slack).sum(axis=1), (np.abs(made - real) <= slack).sum(axis=1)
             rank = (below + generator.random(len(rows)) * (ties + 1)) / (DRAWS + 1)
-            np.add.at(covered, rows, gone[:, place] & (np.abs(rank - 0.5) <= 0.5 * _MIDDLE))
+            np.add.at(covered, rows, gone[:, place] & (np.abs(rank - 0.5) <= 0.5 * MIDDLE))
             np.add.at(hidden, rows, gone[:, place])
     count = hidden.sum()
     if not count:
@@ -86,20 +83,4 @@ def hidden_cells(model: Model, base: np.ndarray, size: int, seed: int) -> Covera
     return Coverage(float(share), float(error), int(count))
 
 
-def judged(found: Coverage) -> Iterator[Finding]:
-    """Whether cells that are filled in may be relied on as far as their spread says."""
-    off = found.share - _MIDDLE
-    rule = f"within {_MATERIAL:g} of four fifths, or within {_SURELY:g} standard errors"
-    sentence = f"Of numbers that are hidden from it, {found.share:.0%} ± {found.standard_error:.0%} lie in the middle "
-    sentence += "four fifths of its draws"
-    if abs(off) <= _MATERIAL or abs(off) <= _SURELY * found.standard_error:
-        yield Finding("good", "Hidden cells", f"{sentence}.", rule)
-    elif off < 0:
-        fix = "Take its spreads and intervals for too narrow; more rows or fewer steps would help."
-        yield Finding("warning", "Hidden cells", f"{sentence}: it is too sure.", rule, fix)
-    else:
-        fix = "Take its spreads and intervals for too wide; more steps would help."
-        yield Finding("warning", "Hidden cells", f"{sentence}: it is less sure than it could be.", rule, fix)
-
-
-__all__ = ["DRAWS", "Coverage", "hidden_cells", "judged"]
+__all__ = ["DRAWS", "MIDDLE", "Coverage", "hidden_cells"]

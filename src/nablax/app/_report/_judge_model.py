@@ -7,9 +7,10 @@ import numpy as np
 
 from ..._core import Finding, Level
 from ._evidence import Evidence, Training
-from ._hidden import judged
+from ._hidden import MIDDLE
 from ._levels import (
     CLIPPED,
+    COVERED,
     FEW_HELD_OUT,
     FEWEST_STEPS,
     LOSS_GAP,
@@ -130,8 +131,22 @@ def _per_dimension(better: float, evidence: Evidence) -> float:
 
 
 def hidden(evidence: Evidence) -> Iterator[Finding]:
-    if evidence.hidden is not None:
-        yield from judged(evidence.hidden)
+    """Whether cells that are filled in may be relied on as far as their spread says."""
+    found = evidence.hidden
+    if found is None:
+        return
+    off, (material, surely) = found.share - MIDDLE, COVERED
+    rule = f"within {material:g} of four fifths, or within {surely:g} standard errors"
+    sentence = f"Of numbers that are hidden from it, {found.share:.0%} ± {found.standard_error:.0%} lie in the middle "
+    sentence += "four fifths of its draws"
+    if abs(off) <= material or abs(off) <= surely * found.standard_error:
+        yield Finding("good", "Hidden cells", f"{sentence}.", rule)
+    elif off < 0:
+        fix = "Take its spreads and intervals for too narrow; more rows or fewer steps would help."
+        yield Finding("warning", "Hidden cells", f"{sentence}: it is too sure.", rule, fix)
+    else:
+        fix = "Take its spreads and intervals for too wide; more steps would help."
+        yield Finding("warning", "Hidden cells", f"{sentence}: it is less sure than it could be.", rule, fix)
 
 
 def numbers(evidence: Evidence) -> Iterator[Finding]:

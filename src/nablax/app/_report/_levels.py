@@ -20,6 +20,7 @@ TRAINING_GAP = (0.10, 0.50)  # nats per dimension by which training rows score a
 LOSS_GAP = 1.25  # validation loss over training loss at the kept step
 CLIPPED = (0.01, 0.10)  # cells moved back into the data's range
 SOLVER_ERROR = (0.01, 0.05)  # error of sampling at the evaluations used, in standard deviations of the data
+COVERED = (0.1, 3.0)  # share by which coverage of hidden cells is off, and standard errors: a warning above both
 ROUND_TRIP = (0.01, 0.10)  # data to noise and back, in standard deviations of the data
 
 
