@@ -130,6 +130,11 @@ READ = [
     ("tenths of a second", [f"10:{k % 60:02}:07.{k % 10}" for k in range(N)], {}, "time", None, None),
     ("hundredths, zeros cut off", [f"10:{k % 60:02}:07" + (f".{k % 7}{k % 3}".rstrip("0").rstrip(".")) for k in range(N)], {}, "time", None, None),
     ("times of day", [f"{k % 24:02}:{k % 60:02}" for k in range(N)], {}, "time", None, None),
+    ("hours beyond a day", [f"{k % 70}:{k % 60:02}:{7 * k % 60:02}" for k in range(N)], {}, "duration", None, "durations, such as 0:00:00"),
+    ("durations as pandas writes them", [f"{k % 4 - 1} days {'+' if k % 4 < 1 else ''}{k % 24:02}:{k % 60:02}:00" for k in range(N)], {}, "duration", None, "durations, such as -1 days +00:00:00"),
+    ("durations as Python writes them", [f'"{datetime.timedelta(hours=k % 70 - 9, seconds=k % 60)}"' for k in range(N)], {}, "duration", None, "durations, such as -1 day, 15:00:00"),
+    ("durations, some missing", some([f"{20 + k % 30}:00:0{k % 10}.{k % 3}5" for k in range(N)], "-"), {}, "duration", None, "durations"),
+    ("scores", [f"{20 + k % 30}:{20 + 7 * k % 30}" for k in range(N)], {}, "category", None, "hours and minutes, or scores, such as 20:20: read as words (--kind x=duration for the other)"),
     ("day or month told", [f"{1 + k % 12}/{1 + k % 7}/2020" for k in range(N)], {"dates": "day-first"}, "time", [f"2020-{1 + k % 7:02}-{1 + k % 12:02}" for k in range(N)], "day-first"),
     ("truth", ["True" if k % 3 else "False" for k in range(N)], {}, "category", None, None),
     ("codes with zeros", [f"{k % 20:05}" for k in range(N)], {}, "category", None, "leading zeros"),
@@ -203,6 +208,7 @@ REFUSED = [
     ("a stray word", column([*WHOLE[:-1], "x"]), {}, "line 121 has 'x'"),
     ("a stray word, told where", column([*REAL[:50], "x", *REAL[51:]]), {}, "1 of 120 cells: line 52 has 'x'"),
     ("a stray number among dates", column(some(days("%Y-%m-%d"), "12")), {}, "dates or times but for 6 of 120 cells: line 9"),
+    ("a stray word among durations", column(some([f"{k % 70}:00:07" for k in range(N)], "long")), {}, "durations but for 6 of 120 cells: line 9 has 'long'"),
     ("a date that is none", column(some(days("%Y-%m-%d"), "2020-02-31", 60)), {}, "2020-02-31"),
     ("day or month", column([f"{1 + k % 12}/{1 + k % 7}/2020" for k in range(N)]), {}, "--dates day-first"),
     ("a flag that has no such value", column(REAL), {"decimal": ";"}, "--decimal should be point or comma"),
@@ -377,6 +383,37 @@ def test_a_duration_is_measured_in_days(tmp_path):
     value[:, 0] = kind.scale.to_coordinate(kind.scale.from_index(value[:, 0]))
     assert codec.decode_cells(state.astype(int), value)["took"].equals(frame["took"])
     assert Codec.from_json(codec.to_json()) == codec
+
+
+@pytest.mark.parametrize(
+    ("written", "hours"),
+    [
+        (["36:15:00", "0:30:00", "-2:00:00"], [36.25, 0.5, -2]),
+        (["2 days 01:30:00", "0 days 00:00:36", "-1 days +23:00:00"], [49.5, 0.01, -1]),
+        (["1 day, 1:00:00", "0:00:36", "-1 day, 23:00:00", "3 days, 0:00:00"], [25, 0.01, -1, 72]),
+        (["30:00:01.8", "01:00:00.72", "00:00:00"], [30.0005, 1.0002, 0]),
+    ],
+)
+def test_text_of_durations_is_read_and_comes_back(tmp_path, written, hours):
+    cells = [written[k % len(written)] for k in range(N)]
+    source, codec = opened(tmp_path / "a.csv", column([f'"{cell}"' for cell in cells]))
+    frame, kind = source.frame, codec.column("x")
+    assert kind.word == "duration" and kind.measured_in == "day"
+    typed = kind.parse(frame["x"])[0]
+    assert (typed.dt.total_microseconds() / 3.6e9).to_list()[: len(hours)] == pytest.approx(hours, abs=1e-9)
+    assert kind.spell(typed).to_list() == cells
+    state, value = kind.encode(typed)
+    assert kind.spell(kind.decode(state, kind.standard(value))).to_list() == cells
+
+
+def test_hours_and_minutes_are_a_duration_where_asked_and_nothing_else_is(tmp_path):
+    cells = [f"{20 + k % 30}:{20 + 7 * k % 30}" for k in range(N)]
+    source, _ = opened(tmp_path / "a.csv", column(cells))
+    kind = fit_codec(source, kinds={"x": "duration"}).column("x")
+    assert kind.word == "duration" and kind.value_of(cells[1]) == pytest.approx((21 + 27 / 60) / 24)
+    source, _ = opened(tmp_path / "b.csv", column([f"{cell}:00" for cell in cells]))
+    with pytest.raises(UserError, match="column 'x' holds durations, which are no number"):
+        fit_codec(source, kinds={"x": "number"})
 
 
 def test_identifiers_are_numbered_on_and_constants_repeated(tmp_path):

@@ -9,6 +9,7 @@ from .._errors import UserError
 from .._quoting import assignment
 from ._markers import OF_NUMBERS, OF_WORDS, is_marker
 from ._number_text import MARK, PATTERNS, PLAIN, fractional, number_text, pattern, unit_of, united
+from ._span_text import SURE, span_text, spans
 from ._spelling import AbstractSpelling, Words
 from ._time_text import SEASON, SHAPES, formats, time_text, times
 
@@ -17,6 +18,7 @@ _MIXED = 0.5  # share above which it is said that a column of words holds number
 _CODES = 5  # different codes of two letters, at least, before NA is taken for one
 _KEPT, _FEWER = 20_000, 100  # cells kept of the first batch and of each other, to see how they are written
 _TRIED = 64  # cells of a batch whose formats are tried on all of it
+_SPANS, _CLOCKS = "duration", "duration by hours and minutes"  # names of readings; the second is for who asks for it
 _MARK = len("number")  # where the decimal mark stands in the name of such a reading; a unit stands behind it
 _DECIMALS = {"point": ".", ".": ".", "comma": ",", ",": ","}
 _IN_WORDS = {"%d": "day-first ", "%m": "month-first "}
@@ -187,11 +189,15 @@ class Reading:
                 self.fractions[mark] += int((fits & fractional(cells, mark)).sum())
 
     def _add_times(self, cells: pl.Series, text: pl.Series, start: int) -> None:
-        known = [key for key in self.tallies if not key.startswith("number")]
+        known = [key for key in self.tallies if key in SHAPES]
         first = cells.head(_KEPT).unique(maintain_order=True).head(_TRIED)
         tried = {form for cell in first.to_list() for form in formats(cell)}
         for form in dict.fromkeys([*known, *sorted(tried)]):
             self._count(form, times(cells, form).is_not_null(), cells, text, start)
+        if _SPANS in self.tallies or first.str.contains(r"[0-9]:[0-9]{2}| days?\b").any():
+            understood = spans(cells).is_not_null()
+            self._count(_SPANS, understood & cells.str.contains(SURE), cells, text, start)
+            self._count(_CLOCKS, understood, cells, text, start)
 
     def _tally(self, key: str) -> Tally:
         return self.tallies.setdefault(key, Tally())
@@ -221,14 +227,17 @@ class Reading:
             return self._words("")
         if asked is None and self.zero_led and self.whole == self.present:
             return self._words(f"column '{self.name}' has leading zeros: kept as codes, not numbers")
-        times = [form for form in self._whole_readings() if not form.startswith("number")]
-        numbers = [form for form in self._whole_readings() if form.startswith("number")]
+        whole = self._whole_readings()
+        times = [form for form in whole if form in SHAPES]
+        numbers = [form for form in whole if form.startswith("number")]
         if times == ["%Y-%m"] and asked is None and bool(pl.concat(self.kept).str.contains(SEASON).all()):
             return self._words(
                 f"column '{self.name}' holds spans of two years, such as {self.kept[0][0]}: read as words"
             )
         if times and asked in (None, "time"):
             return self._time(times)
+        if (asked is None and _SPANS in whole and not numbers) or (asked == "duration" and _CLOCKS in whole):
+            return self._spans()
         if numbers and (unlike := self._unlike_marks()):
             what = f"column '{self.name}' holds numbers with different marks beside them ({unlike})"
             if asked is not None:
@@ -236,10 +245,18 @@ class Reading:
             return self._words(f"{what}: read as words")
         if numbers:
             return self._number(numbers)
-        best = max(self.tallies, key=lambda key: self.tallies[key].count, default=None)
+        if asked is None and _CLOCKS in whole and not numbers:
+            return self._words(
+                f"column '{self.name}' may hold hours and minutes, or scores, such as {self.kept[0][0]}: read as words "
+                f"(--kind {assignment(self.name, 'duration')} for the other)"
+            )
+        known = [key for key in self.tallies if key != _CLOCKS or asked == "duration"]
+        best = max(known, key=lambda key: self.tallies[key].count, default=None)
         share = 0.0 if best is None else self.tallies[best].count / self.present
         # Cells with other units are no slips among those of the first.
         several = 0 < self.numbered == self.present
+        if share == 1.0:
+            raise UserError(f"column '{self.name}' holds durations, which are no {asked}")
         if best is not None and (share >= _MOSTLY or (asked is not None and share > 0)) and not several:
             raise UserError(self._strays(best, place))
         if asked is not None and asked != "duration":
@@ -314,10 +331,15 @@ class Reading:
         line += ", those drawn written in UTC" if form.endswith("%z") else ""
         return written, written.dtype, line
 
+    def _spans(self) -> tuple[AbstractSpelling, pl.DataType, str]:
+        written = span_text(pl.concat(self.kept).unique(), self.markers)
+        line = f"column '{self.name}' read as durations, such as {self.kept[0][0]}"
+        return written, pl.Duration("us"), line
+
     def _strays(self, best: str, place: Callable[[int], str]) -> str:
         tally = self.tallies[best]
         others = self.present - tally.count
-        what = "numbers" if best.startswith("number") else "dates or times"
+        what = "durations" if best in (_SPANS, _CLOCKS) else "dates or times" if best in SHAPES else "numbers"
         where = "" if tally.stray is None else f": {place(tally.stray.row)} has {tally.stray.text!r}"
         these = "it" if others == 1 else "them"
         return (

@@ -3,10 +3,12 @@
 from typing import Any
 
 from ._number_text import NumberText
+from ._span_text import SpanText
 from ._spelling import AbstractSpelling, AsTyped, Words
 from ._time_text import TimeText
 
-SPELLINGS: dict[str, type[AbstractSpelling]] = {kind.word: kind for kind in (AsTyped, Words, NumberText, TimeText)}
+_EVERY = (AsTyped, Words, NumberText, TimeText, SpanText)
+SPELLINGS: dict[str, type[AbstractSpelling]] = {kind.word: kind for kind in _EVERY}
 
 
 def spelling_from_json(fields: dict[str, Any]) -> AbstractSpelling:

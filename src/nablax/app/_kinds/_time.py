@@ -9,12 +9,11 @@ import polars as pl
 from .._errors import UserError
 from ._measured import on_grid
 from ._quantity import AbstractQuantity
+from ._span_text import spans
 from ._spelling import AsTyped
 from ._summary import Summary
 from ._types import dtype_from_json, ticks_per_unit
 
-# 2 days 01:30:00, as Python, pandas and spreadsheets write it, or either part of it; or days alone, 0.5.
-_SPAN = re.compile(r"(?:([+-]?\d+) days?,? ?)?(?:([+-]?)(\d+):(\d{2})(?::(\d{2}(?:\.\d+)?))?)?")
 _DAYS = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?: days?)?")
 
 
@@ -75,26 +74,16 @@ class Duration(AbstractQuantity):
         """One cell, as text such as 2 days 01:30:00, 01:30 or a number of days, or typed."""
         if not isinstance(value, str):
             return super().one(value)
-        days = _days(value.strip())
-        if days is None:
+        text, dtype = value.strip(), dtype_from_json(self.dtype)
+        if _DAYS.fullmatch(text):
+            return pl.Series([round(float(text.split(" ")[0]) * ticks_per_unit(dtype))]).cast(dtype)
+        found = spans(pl.Series([text]))
+        if found.null_count():
             raise UserError(
                 f"column '{self.name}' takes a duration, such as '2 days 01:30:00', 01:30 or a number of days, not "
                 f"{value!r}"
             )
-        dtype = dtype_from_json(self.dtype)
-        return pl.Series([round(days * ticks_per_unit(dtype))]).cast(dtype)
-
-
-def _days(text: str) -> float | None:
-    """A duration in days; None where it is none."""
-    if _DAYS.fullmatch(text):
-        return float(text.split(" ")[0])
-    found = _SPAN.fullmatch(text)
-    if not text or found is None:
-        return None
-    days, sign, hours, minutes, seconds = found.groups()
-    clock = (int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds or 0)) / 86_400
-    return int(days or 0) + (-clock if sign == "-" else clock)
+        return found.cast(dtype)
 
 
 def _counted(summary: Summary, wanted: str) -> bool:
