@@ -240,6 +240,14 @@ REFUSED = [
     ("letters behind a quote", "sep=,\n" + column(some(REAL, '"a"b')), {}, 'line 10 has a cell in quotes'),
     ("a quote in a quoted name", column(REAL, '"a"b'), {}, 'line 1 has a cell in quotes'),
     ("a quote that never ends", column([*REAL[:-3], '"a', *REAL[:2]]), {}, 'lines 119 to 121 have a cell in quotes'),
+    ("a blank behind quotes", column(some(REAL, '"a" ')), {}, 'line 9 has a blank behind the last quote of a cell'),
+    ("a blank behind the quotes of names", '"x" ,"size" \n' + "\n".join(f"{v},{w}" for v, w in zip(REAL, SIZES)), {}, 'line 1 has a blank behind'),
+    ("JSON lines", "".join(f'{{"x": {v}, "size": {w}}}\n' for v, w in zip(REAL, SIZES)), {}, "the file is JSON"),
+    ("JSON", json.dumps([{"x": v, "size": w} for v, w in zip(REAL, SIZES)]), {}, "the file is JSON"),
+    ("JSON with line feeds", json.dumps({"x": REAL, "size": SIZES}, indent=1), {}, "the file is JSON"),
+    ("blanks between cells", "age sex\n" + "".join(f"{k % 80} {'mf'[k % 2]}\n" for k in range(N)), {}, "blanks seem to part its cells"),
+    ("blanks that align cells", "  x    size\n" + "".join(f"{v:>8} {w:>8}\n" for v, w in zip(REAL, SIZES)), {}, "blanks seem to part its cells"),
+    ("blanks and numbered rows, as of R", '"x" "size"\n' + "".join(f'"{k}" {v} {w}\n' for k, (v, w) in enumerate(zip(REAL, SIZES))), {}, "blanks seem to part its cells"),
     ("a quote that ends in another row", column(some(REAL, '"a')), {}, 'lines 9 to 29 have a cell in quotes'),
 ]  # fmt: skip
 
@@ -383,6 +391,19 @@ def test_a_duration_is_measured_in_days(tmp_path):
     value[:, 0] = kind.scale.to_coordinate(kind.scale.from_index(value[:, 0]))
     assert codec.decode_cells(state.astype(int), value)["took"].equals(frame["took"])
     assert Codec.from_json(codec.to_json()) == codec
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("body weight", [f"{k % 40 + 50} kg" for k in range(N)]),
+        ("home town", [f"{['New', 'Old'][k % 2]} {['York', 'Ham', 'Town'][k % 3]}" for k in range(N)]),
+        ("started at", [f"{day} 10:00" for day in days("%Y-%m-%d")]),
+    ],
+)
+def test_one_column_of_two_words_is_one(tmp_path, name, cells):
+    source, codec = opened(tmp_path / "a.csv", "\n".join([name, *cells]) + "\n")
+    assert source.columns == (name,) and len(codec.modelled) == 1
 
 
 @pytest.mark.parametrize(

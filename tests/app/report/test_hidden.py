@@ -52,6 +52,16 @@ def coverage(monkeypatch, width=1.0, held_out=400):
     return hidden_cells(SimpleNamespace(table=lambda command: codec), np.asarray(base), SIZE, 0)
 
 
+@pytest.mark.parametrize("held_out", [4, 10, 40, 200])
+def test_few_rows_that_are_all_covered_are_no_warning(monkeypatch, held_out):
+    found = coverage(monkeypatch, held_out=held_out)
+    hidden_twice = found.cells / (2 * held_out)  # of each number
+    least = np.sqrt(0.16 * max(hidden_twice, 1.0) / found.cells)
+    assert found.standard_error >= 0.99 * least
+    (good,) = judged(found)
+    assert good.level == "good"
+
+
 def test_draws_from_the_truth_cover_four_fifths_within_the_error_that_is_said(monkeypatch):
     found = coverage(monkeypatch)
     assert found.cells == pytest.approx(4 * SIZE / DRAWS * 2 * 0.2, rel=0.2)

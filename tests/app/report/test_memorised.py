@@ -1,9 +1,12 @@
 """Planted copies are found, fresh rows are not blamed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
 
+from nablax.app._report._judge_samples import fresh
 from nablax.app._report._memorised import memorised
 
 
@@ -65,6 +68,19 @@ def test_coarse_tables_repeat_themselves_without_blame():
     found = memorised(train, held_out, samples)
     assert found.share_copied > 0.9 and found.held_out_share_copied > 0.9
     assert found.copied_p_value > 0.01 and found.p_value > 0.01
+    assert found.train_share_copied == pytest.approx(found.held_out_share_copied, abs=0.02)
+    assert not list(fresh(SimpleNamespace(memorised=found)))
+
+
+def test_fresh_rows_that_are_training_rows_are_told():
+    generator = np.random.default_rng(4)
+    train, samples = generator.normal(size=(2, 300, 3))
+    for rows, share in ((train[:200], 1.0), (np.concatenate([train[:50], samples[:150]]), 0.25), (samples, 0.0)):
+        found = memorised(train, rows, samples)
+        assert (found.held_out_share_copied, found.train_share_copied) == (share, 0.0)
+        told = list(fresh(SimpleNamespace(memorised=found)))
+        assert [finding.level for finding in told] == ["warning"] * (share > 0)
+        assert all(f"{share:.0%} of the rows that it is checked on are training rows" in f.text for f in told)
 
 
 def test_copies_are_counted_on_the_tables_own_values():

@@ -19,7 +19,7 @@ FELL = 1.05 + np.array([0.9, 0.5, 0.3, 0.1, 0.05, 0.02, 0.01, 0.01, 0.0, 0.0])
 FALLING = 1.05 + np.linspace(0.9, 0.0, 10)
 TEST = TwoSample(0.1, 0.4, 0.52, 0.02, np.full(99, 0.1), (300, 300), 0.2)
 GAPS = (ColumnGap("age", 0.11, 0.02), ColumnGap("sex", 0.01, 0.02))
-COPIES = Memorised(np.ones(100), np.ones(100), 0.5, 0.01, 0.01, 0.6, 0.0, 0.0, 1.0, np.zeros((0, 2), int))
+COPIES = Memorised(np.ones(100), np.ones(100), 0.5, 0.01, 0.01, 0.6, 0.0, 0.0, 0.0, 1.0, np.zeros((0, 2), int))
 
 
 def _evidence(**changes):
@@ -84,6 +84,7 @@ def test_columns_that_are_not_modelled_stand_in_the_first_lines():
         ({"memorised": replace(COPIES, share_close=0.3, p_value=1e-6)}, "fault", "30%"),
         ({"memorised": replace(COPIES, share_close=0.06, p_value=1e-3)}, "warning", "6%"),
         ({"memorised": replace(COPIES, share_copied=0.2, copied_p_value=1e-9)}, "fault", "20.0%"),
+        ({"memorised": replace(COPIES, held_out_share_copied=0.9)}, "warning", "90% of the rows that it is checked on"),
         ({"clipped_fraction": 0.05}, "warning", "5.00%"),
         ({"clipped_fraction": 0.2}, "fault", "20.00%"),
         ({"round_trip_error": 0.05}, "warning", "to noise and back"),

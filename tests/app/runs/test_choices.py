@@ -39,6 +39,13 @@ def test_no_row_is_held_out_where_none_is_asked_for_and_some_decide_when_to_stop
         chosen(100, held_out=-0.1)
 
 
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -float("inf"), 1.0, 0.95])
+def test_shares_that_are_none_are_refused(share):
+    for name in ("held_out", "validation"):
+        with pytest.raises(UserError, match=rf"--{name.replace('_', '-')} should lie between 0"):
+            chosen(100, **{name: share})
+
+
 def test_what_cannot_be_trained_is_refused_before_anything_is_written():
     with pytest.raises(UserError, match="--batch-size should lie between 1 and 72"):
         chosen(100, batch_size=90)

@@ -2,12 +2,15 @@
 
 import csv
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
 from .._errors import UserError
 
 NOT_UTF8 = "the text is not UTF-8; save it as UTF-8, or name its --encoding, such as latin-1"
+_LOOKED_AT = 50  # lines, for blanks between their cells
+_JSON = r'\s*(\{\s*("|\r?\n)|\[\s*(\{|\r?\n))'
 _TOLD = r'"?[sS][eE][pP]=([,;\t|:])"?[,;\t|:]*\r?\n'
 
 
@@ -42,7 +45,7 @@ def read_header(path: Path, shown: Path, header: bool | None) -> Header:
         The header. Columns without a name get one.
 
     Raises:
-        UserError: the file is empty or not UTF-8, or a name occurs twice.
+        UserError: the file is empty, JSON or not UTF-8, has blanks between its cells, or a name occurs twice.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -52,8 +55,12 @@ def read_header(path: Path, shown: Path, header: bool | None) -> Header:
                 start, raw = file.tell(), file.readline(1 << 20)
             if not raw.strip():
                 raise UserError(shown, "the file is empty")
+            if re.match(_JSON, raw):
+                raise UserError(shown, "the file is JSON, not a table of text; write it as CSV or Parquet")
             bare = re.sub(r'(^|[,;\t|])"[^"]*("|$)', r"\1", raw)
             separator = told[1] if told else max(",;\t|", key=bare.count)
+            if not bare.count(separator) and _parted_by_blanks([raw, *itertools.islice(file, _LOOKED_AT)]):
+                raise UserError(shown, "blanks seem to part its cells; write it with commas, semicolons or tabs")
             file.seek(start)
             lines = csv.reader(file, delimiter=separator)
             first, second = next(lines), next((line for line in lines if any(line)), [])
@@ -73,6 +80,17 @@ def read_header(path: Path, shown: Path, header: bool | None) -> Header:
     if twice:
         raise UserError(shown, f"the column name '{twice[0]}' occurs more than once")
     return Header(separator, tuple(names), True, tuple(notices), int(bool(told)))
+
+
+def _parted_by_blanks(lines: list[str]) -> bool:
+    """Whether all lines have as many words, among them numbers, as the first (R's have one more), and none twice."""
+    head, *rows = (line.split() for line in lines if line.strip())
+    widths = {len(row) for row in rows}
+    if len(head) < 2 or len(widths) != 1 or widths.pop() not in (len(head), len(head) + 1):
+        return False
+    columns = [set(column) for column in zip(*rows)]
+    varied = all(len(column) > 1 for column in columns)  # unlike the unit in 12 kg
+    return varied and any(all(_is_number(word) for word in column) for column in columns)
 
 
 def _decide(first: list[str], second: list[str], asked: bool | None) -> tuple[bool, list[str]]:

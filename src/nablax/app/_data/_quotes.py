@@ -1,6 +1,8 @@
 """Quotes of a file of text, made such that all readers take them alike, or refused with their line."""
 
 import csv
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +59,21 @@ def quoted_plainly(path: Path, shown: Path, head: Header) -> Path:
             raise UserError(shown, "no readable table", error) from None
         line = head.before + reader.line_num
         where = f"line {line} has" if line == begun + 1 else f"lines {begun + 1} to {line} have"
+        if line == begun + 1 and _blank_behind(path, line, head.separator):
+            raise UserError(shown, f"{where} a blank behind the last quote of a cell; take it out") from None
         raise UserError(
             shown,
             f"{where} a cell in quotes with a quote inside that is not doubled, or without a last one; "
             'write "say ""hi""" for say "hi"',
         ) from None
     return target
+
+
+def _blank_behind(path: Path, line: int, separator: str) -> bool:
+    """Whether nothing but blanks stands between a quote and the end of its cell, somewhere in a line."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        text = next(itertools.islice(file, line - 1, None), "")
+    return re.search(rf'"[ \t]+({re.escape(separator)}|\r?\n?$)', text) is not None
 
 
 def _is_plain(path: Path, separator: int) -> bool:

@@ -111,7 +111,8 @@ def check(
         raise UserError(f"{model.config.source} has changed since {folder} was learnt from it")
     rows = encode(opened, model.codec, model.config, model.run)
     if data is None and not len(rows.held_out):
-        raise UserError(f"{folder} was learnt from all of its rows: name others to check against, in a file of theirs")
+        command = f"nablax check {shlex.quote(str(folder))} ROWS"
+        raise UserError(f"{folder} was learnt from all of its rows: check it against others, in a file ROWS: {command}")
     positions = (rows.held_out if len(rows.held_out) else rows.validation)[:_HELD_OUT]
     base, condition = np.asarray(rows.base[positions]), np.asarray(rows.condition[positions])
     seed, lines = model.config.seed + 2, []

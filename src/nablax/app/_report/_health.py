@@ -82,7 +82,7 @@ def shifted(model: Model, held_out: np.ndarray, others: np.ndarray, seed: int) -
         return [f"column shift was not measured: {error}"]
     p_values, excess = np.asarray(found.adjusted_p_value), np.asarray(found.excess)
     moved = np.sum(p_values <= _LEVEL)
-    head = f"{moved} of {len(names)} columns have shifted against the rows held out, given the other columns"
+    head = f"{moved} of {len(names)} columns have shifted against rows kept from training, given the other columns"
     lines = [head + f" (adjusted p ≤ {_LEVEL}, {found.permutations} permutations)"]
     for place in np.lexsort((-excess, p_values))[:_SHOWN]:
         above = f"{excess[place]:.3g} standard deviations above chance"

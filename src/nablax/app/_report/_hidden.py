@@ -20,7 +20,8 @@ class Coverage:
 
     Attributes:
         share: of the cells; 0.8 is right, less is too sure, more is not sure enough.
-        standard_error: of it, rows being independent and their cells not.
+        standard_error: of it, rows being independent and their cells not; no less than that of four fifths of
+            independent cells, for few cells may all be covered.
         cells: that were hidden.
     """
 
@@ -57,30 +58,30 @@ def hidden_cells(model: Model, base: np.ndarray, size: int, seed: int) -> Covera
         return None
     generator = np.random.default_rng([seed, 5])
     levels = np.array([kind.levels for kind in codec.modelled])
-    covered, hidden = np.zeros(len(base)), np.zeros(len(base))
+    covered, hidden = np.zeros((2, len(base), len(codec.valued)))
     for turn in range(_TIMES):
         rows = np.arange(turn * (size // DRAWS), (turn + 1) * (size // DRAWS)) % len(base)
         there = base[rows, :, 0] < levels
         gone = there & (generator.random(there.shape) < _HIDDEN)
         drawn = completions(model, np.where(gone[..., None], np.nan, base[rows]), DRAWS, seed + turn)
         truth = codec.decode_base(base[rows])
-        for place in codec.valued:
+        for number, place in enumerate(codec.valued):
             name = codec.modelled[place].name
             real = numbers(truth[name])[:, None]
             made = np.stack([numbers(table[name]) for table in drawn], axis=1)
             slack = 1e-9 * np.maximum(np.abs(real), 1.0)
             below, ties = (made < real - slack).sum(axis=1), (np.abs(made - real) <= slack).sum(axis=1)
             rank = (below + generator.random(len(rows)) * (ties + 1)) / (DRAWS + 1)
-            np.add.at(covered, rows, gone[:, place] & (np.abs(rank - 0.5) <= 0.5 * MIDDLE))
-            np.add.at(hidden, rows, gone[:, place])
+            np.add.at(covered[:, number], rows, gone[:, place] & (np.abs(rank - 0.5) <= 0.5 * MIDDLE))
+            np.add.at(hidden[:, number], rows, gone[:, place])
     count = hidden.sum()
     if not count:
         return None
     share = covered.sum() / count
-    asked = hidden > 0
-    apart = (covered - share * hidden)[asked]
-    error = np.sqrt(np.sum(apart**2) * asked.sum() / max(asked.sum() - 1, 1)) / count
-    return Coverage(float(share), float(error), int(count))
+    apart, asked = np.sum(covered - share * hidden, axis=1), np.sum(hidden.any(axis=1))
+    error = np.sqrt(np.sum(apart**2) * asked / max(asked - 1, 1)) / count
+    least = np.sqrt(MIDDLE * (1.0 - MIDDLE) * np.sum(hidden**2)) / count
+    return Coverage(float(share), float(max(error, least)), int(count))
 
 
 __all__ = ["DRAWS", "MIDDLE", "Coverage", "hidden_cells"]

@@ -1,5 +1,6 @@
 """What to make of the samples of a run: whether they can be told from rows, and what they give away of rows."""
 
+import math
 from collections.abc import Iterator
 
 from ..._core import Finding, Level
@@ -8,6 +9,7 @@ from ._levels import (
     ACCURACY,
     CLOSE_SHARE,
     COPIED_EXCESS,
+    KNOWN,
     MEMBERSHIP,
     SIGNIFICANT,
     SURELY,
@@ -54,6 +56,20 @@ def _by(test: TwoSample) -> str:
 
 def relations(evidence: Evidence) -> Iterator[Finding]:
     yield from judged(list(evidence.relations))
+
+
+def fresh(evidence: Evidence) -> Iterator[Finding]:
+    """Whether the rows that it is checked on are ones that it was trained on."""
+    found = evidence.memorised
+    if found is None:
+        return
+    material, surely = KNOWN
+    share, usual, count = found.held_out_share_copied, found.train_share_copied, len(found.held_out_distance)
+    if share - usual > max(material, surely * math.sqrt(share * (1.0 - share) / count)):
+        sentence = f"{share:.0%} of the rows that it is checked on are training rows, {usual:.0%} of which recur: "
+        sentence += "what is said here of fresh rows is not said of such."
+        rule = f"at most {material:.0%} more than recur, or {surely:g} standard errors"
+        yield Finding("warning", "Fresh rows", sentence, rule, "Check it against rows that it was not learnt from.")
 
 
 def memorised(evidence: Evidence) -> Iterator[Finding]:

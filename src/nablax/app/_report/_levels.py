@@ -15,6 +15,7 @@ STILL_FALLING = 0.10  # of all that the validation loss fell, the part that fell
 MEMBERSHIP = (0.60, 0.75)  # area under the curve of telling training rows, warning and fault; 0.5 is guessing
 SURELY = 2.33  # standard errors that a membership area must lie above one half: one chance in a hundred
 CLOSE_SHARE = 0.10  # samples nearer to a training row than one fresh row in a hundred
+KNOWN = (0.1, 3.0)  # share of fresh rows that are training rows, beyond how often these recur, and standard errors
 COPIED_EXCESS = 0.05  # exact copies beyond what held-out rows show
 TRAINING_GAP = (0.10, 0.50)  # nats per dimension by which training rows score above held-out rows
 LOSS_GAP = 1.25  # validation loss over training loss at the kept step

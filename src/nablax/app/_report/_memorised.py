@@ -1,5 +1,6 @@
 """Does the model repeat its training rows?"""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ class Memorised:
             estimated from the held-out rows).
         share_copied: share of samples equal to a training row in every cell.
         held_out_share_copied: the same for held-out rows: coarse tables repeat themselves.
+        train_share_copied: share of training rows equal to another one.
         copied_p_value: chance of as many copies, were samples and held-out rows alike (Fisher's exact test).
         closest: ``[pairs, 2]`` indices (sample, training row) of the nearest pairs, nearest first.
     """
@@ -40,6 +42,7 @@ class Memorised:
     p_value: float
     share_copied: float
     held_out_share_copied: float
+    train_share_copied: float
     copied_p_value: float
     closest: np.ndarray
 
@@ -100,7 +103,7 @@ def memorised(
             fix="Flatten images and encode all three in one way.",
         )
     train_keys, held_out_keys, sample_keys = (_keys(rows) for rows in values or (train, held_out, samples))
-    known = set(train_keys)
+    known = Counter(train_keys)
     copied, held_out_copied = (sum(key in known for key in keys) for keys in (sample_keys, held_out_keys))
     table = [
         [copied, len(sample_keys) - copied],
@@ -130,6 +133,7 @@ def memorised(
         p_value=float(betabinom.sf(close - 1, len(sample_distance), rank, count + 1 - rank)),
         share_copied=copied / len(sample_keys),
         held_out_share_copied=held_out_copied / len(held_out_keys),
+        train_share_copied=sum(times for times in known.values() if times > 1) / len(train_keys),
         copied_p_value=float(fisher_exact(table, alternative="greater").pvalue),
         closest=np.stack([picked[1][order], neighbour[order]], axis=1),
     )

@@ -68,6 +68,7 @@ _CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _judge_model.columns,
     _judge_model.training,
     _judge_model.likelihood,
+    _judge_samples.fresh,
     _judge_samples.samples,
     _judge_samples.relations,
     _judge_samples.memorised,

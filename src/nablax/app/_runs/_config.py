@@ -141,6 +141,7 @@ def choose(asked: Choices, *, kind: str, rows: int, dim: int, condition_dim: int
     kept, stopped_by = shares(asked, rows)
     held_out = settle("held_out", kept, "a fifth of the rows, at most 10 000")
     validation = settle("validation", stopped_by, "a tenth of the rest, at most 10 000")
+    _require(chosen, {"held_out": (0.0, 0.9), "validation": (0.01, 0.9)})
     reported, validated = part_sizes(rows, held_out, validation)
     training = rows - reported - validated
     few = rows < 10_000
@@ -207,16 +208,18 @@ def _check(chosen: dict[str, Any], training: int, kind: str) -> None:
         "condition_dropout": (0.0, 0.9),
         "guidance_scale": (0.0, 20.0),
         "patience": (0, 10**6),
-        "held_out": (0.0, 0.9),
-        "validation": (0.01, 0.9),
     }
-    for name, (low, high) in ranges.items():
-        if not low <= chosen[name] <= high:
-            raise UserError(f"--{name.replace('_', '-')} should lie between {low:g} and {high:g}, not {chosen[name]:g}")
+    _require(chosen, ranges)
     if chosen["network"] not in ("mlp", "transformer"):
         raise UserError(f"--network should be mlp or transformer, not {chosen['network']!r}")
     if chosen["network"] == "transformer" and kind != "images":
         raise UserError("--network transformer is for images")
+
+
+def _require(chosen: dict[str, Any], ranges: dict[str, tuple[float, float]]) -> None:
+    for name, (low, high) in ranges.items():
+        if not low <= chosen[name] <= high:
+            raise UserError(f"--{name.replace('_', '-')} should lie between {low:g} and {high:g}, not {chosen[name]:g}")
 
 
 __all__ = ["Choices", "Config", "choose", "part_sizes", "shares"]
