@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Float
 from ._values import ValueField, taken_apart
 
 _BEYOND = 2.0  # deviations from which on a code counts no more than that: one that ran away says nothing of the others
-# Standard deviations of the common slope, and of each column's about it: chosen on the held-out rows of five normal tables
-# of 500 rows, where the trained field is right and few rows make it worse, and of thirteen splits of ten others.
+# Standard deviations of the common slope, and of each column's about it: chosen on the held-out rows of five normal
+# tables of 500 rows, where the trained field is right and few rows make it worse, and of thirteen splits of ten others.
 _TOGETHER, _APART = 0.1, 0.2
 _STEEPEST = 4.0  # slope that is looked for: a width of fifty times as much
 
