@@ -73,7 +73,14 @@ FILLING = {
     "coverage_90": Figure("Coverage of the middle 90 % († as above)", _column("coverage_90"), 3, None),
     "fill_cpu": Figure("CPU seconds: learn, and fill (ours: fill alone)", _column("fill_cpu"), 0),
 }
-ASKED_FIRST = {"auc": "AUC", "utility_gap": "utility", "correlation_error": "correlations", "atoms": "shares"}
+RANKED = {
+    "auc": "AUC",
+    "utility_gap": "utility",
+    "distance": "columns",
+    "correlation_error": "correlations",
+    "atoms": "shares",
+}
+ASKED_FIRST = {name: kind for name, kind in RANKED.items() if name != "distance"}
 NATS = Figure(
     "Held-out nats per row: probability of the cells as they are written", _column("nats"), 2, max, "nats_error"
 )
@@ -233,25 +240,29 @@ def standing(rows: Rows) -> list[str]:
     return lines
 
 
+def duels(rows: Rows) -> list[str]:
+    """On how many of the tables where both stand ours is better than each peer, or as good."""
+    pairs = {kind: beside(rows, DRAWING[name]) for name, kind in RANKED.items()}
+    peers = [m for m in METHODS if any(method == m for found in pairs.values() for _, method in found)]
+    lines = [f"| ours is no worse than | {' | '.join(RANKED.values())} |", f"| --- |{' --- |' * len(RANKED)}"]
+    for peer in peers:
+        both = [[mine <= theirs for (_, m), (mine, theirs) in found.items() if m == peer] for found in pairs.values()]
+        lines.append(f"| {peer} | {' | '.join(f'{sum(b)} of {len(b)}' if b else '–' for b in both)} |")
+    return [*lines, ""] if peers else []
+
+
 def summary(rows: Rows) -> str:
-    """The guide's tables: mean ranks, and what was asked."""
-    kinds = {
-        "auc": "AUC",
-        "utility_gap": "utility",
-        "distance": "columns",
-        "correlation_error": "correlations",
-        "atoms": "shares",
-    }
-    found = {kind: ranks(rows, DRAWING[name]) for name, kind in kinds.items()}
+    """The guide's tables: mean ranks, each peer by itself, and what was asked."""
+    found = {kind: ranks(rows, DRAWING[name]) for name, kind in RANKED.items()}
     methods = [m for m in METHODS if any(m in f for f in found.values())]
-    lines = [f"| mean rank over tables | {' | '.join(kinds.values())} |", f"| --- |{' --- |' * len(kinds)}"]
+    lines = [f"| mean rank over tables | {' | '.join(RANKED.values())} |", f"| --- |{' --- |' * len(RANKED)}"]
     for method in methods:
         cells = [
             f"{sum(f[method]) / len(f[method]):.1f} of {len(f)} on {len(f[method])}" if f.get(method) else "–"
             for f in found.values()
         ]
         lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join([*(lines if methods else []), "", *asked(rows), *standing(rows)]) + "\n"
+    return "\n".join([*(lines if methods else []), "", *duels(rows), *asked(rows), *standing(rows)]) + "\n"
 
 
 def whole(rows: Rows) -> str:

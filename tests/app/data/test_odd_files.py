@@ -16,6 +16,7 @@ from nablax.app._data._codec import Codec, fit_codec
 from nablax.app._data._plain_text import TextOptions
 from nablax.app._data._sources import read, table
 from nablax.app._errors import UserError
+from nablax.app._kinds._span_text import spans
 
 N = 120
 RANDOM = np.random.default_rng(0)
@@ -435,6 +436,14 @@ def test_hours_and_minutes_are_a_duration_where_asked_and_nothing_else_is(tmp_pa
     source, _ = opened(tmp_path / "b.csv", column([f"{cell}:00" for cell in cells]))
     with pytest.raises(UserError, match="column 'x' holds durations, which are no number"):
         fit_codec(source, kinds={"x": "number"})
+    source, _ = opened(tmp_path / "c.csv", column(days("%Y-%m-%d")))
+    with pytest.raises(UserError, match="column 'x' holds dates or times, which are no duration"):
+        fit_codec(source, kinds={"x": "duration"})
+
+
+def test_durations_of_more_than_a_counter_holds_are_none():
+    cells = pl.Series(["9999999:59:59", "99999999:00:00", "999999 days", "1000000 days"])
+    assert spans(cells).is_null().to_list() == [False, True, False, True]
 
 
 def test_identifiers_are_numbered_on_and_constants_repeated(tmp_path):

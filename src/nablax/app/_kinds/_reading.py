@@ -256,7 +256,7 @@ class Reading:
         # Cells with other units are no slips among those of the first.
         several = 0 < self.numbered == self.present
         if share == 1.0:
-            raise UserError(f"column '{self.name}' holds durations, which are no {asked}")
+            raise UserError(f"column '{self.name}' holds {_called(str(best))}, which are no {asked}")
         if best is not None and (share >= _MOSTLY or (asked is not None and share > 0)) and not several:
             raise UserError(self._strays(best, place))
         if asked is not None and asked != "duration":
@@ -339,10 +339,15 @@ class Reading:
     def _strays(self, best: str, place: Callable[[int], str]) -> str:
         tally = self.tallies[best]
         others = self.present - tally.count
-        what = "durations" if best in (_SPANS, _CLOCKS) else "dates or times" if best in SHAPES else "numbers"
+        what = _called(best)
         where = "" if tally.stray is None else f": {place(tally.stray.row)} has {tally.stray.text!r}"
         these = "it" if others == 1 else "them"
         return (
             f"column '{self.name}' holds {what} but for {others} of {self.present} cells{where}; mend {these}, name "
             f"{these} with --missing-values, or take all as words: --kind {assignment(self.name, 'category')}"
         )
+
+
+def _called(key: str) -> str:
+    """What the cells of a reading are."""
+    return "durations" if key in (_SPANS, _CLOCKS) else "dates or times" if key in SHAPES else "numbers"

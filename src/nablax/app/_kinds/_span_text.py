@@ -7,9 +7,9 @@ import polars as pl
 
 from ._spelling import AbstractSpelling
 
-_CLOCK = r"(?:([+-]?)([0-9]+):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,6}))?)?)"
+_CLOCK = r"(?:([+-]?)([0-9]{1,7}):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,6}))?)?)"
 # Days, the clock or both; of the clock alone the hours go on beyond 24.
-_SPAN = rf"^\s*(?:([+-]?[0-9]+) days?,? ?{_CLOCK}?|{_CLOCK})\s*$"
+_SPAN = rf"^\s*(?:([+-]?[0-9]{{1,6}}) days?,? ?{_CLOCK}?|{_CLOCK})\s*$"
 # What can hardly be anything else: by itself 25:30 is as likely a score.
 SURE = r"day|:.*:"
 _DAY, _HOUR, _MINUTE, _SECOND = 86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000  # microseconds
