@@ -535,7 +535,8 @@ def test_a_run_that_held_no_rows_out_is_checked_against_others(folder, tmp_path)
     call("check", run, tmp_path / "others.csv")
     assert (run / "report.html").exists()
     said = " ".join(call("check", run, folder / "table.csv").split())
-    assert "of the rows that it is checked on are training rows" in said and "rows held out" not in said
+    assert "columns have shifted against rows kept from training" in said and "rows held out" not in said
+    assert "of the rows that it is checked on are training rows" in (run / "report.html").read_text()
 
 
 def test_a_table_without_a_number_goes_through_every_verb(tmp_path):

@@ -58,9 +58,10 @@ def verdict(evidence: Evidence) -> Verdict:
     level: Level = gravest_first(findings)[0].level
     reasons = [f for f in gravest_first(findings) if f.level != "good"]
     essential = [f for f in findings if f.level == "good" and f.topic in ("Likelihood", "Samples", "Memorised rows")]
-    # What is not in the samples at all is said whatever else there is to say.
-    absent = [finding for finding in findings if finding.topic == "Columns"]
-    said = absent + reasons[:3] + (essential if level == "good" else essential[:2])
+    # What is not in the samples at all, or no check at all, is said whatever else there is to say.
+    always = [finding for finding in findings if finding.topic in ("Columns", "Fresh rows")]
+    rest = [finding for finding in reasons if finding not in always]
+    said = always + rest[:3] + (essential if level == "good" else essential[:2])
     return Verdict(level, HEADLINES[level], tuple(said), findings)
 
 
