@@ -61,7 +61,9 @@ def headline(evidence: Evidence) -> dict[str, str]:
     Returns:
         Label to text, the verdict first.
     """
-    numbers = {"verdict": verdict(evidence).headline}
+    judged = verdict(evidence)
+    numbers = {"verdict": judged.headline}
+    numbers |= {finding.topic.lower(): finding.text for finding in judged.findings if finding.topic == "Fresh rows"}
     for score in evidence.likelihoods:
         numbers[f"held-out, {score.name}"] = f"{score.mean:.3f} ± {score.standard_error:.3f} {evidence.unit}"
     if (test := evidence.two_sample) is not None:
