@@ -82,7 +82,8 @@ def mean_slopes(rows, slopes, keys):
 def test_few_rows_move_little_and_all_columns_together_more_than_one():
     found = [fit_slopes(*codes(50, key, np.zeros(3)), 1.0) for key in range(40)]
     assert np.sqrt(np.mean(np.square(found))) < 0.1  # 0.5 where a slope is what its own codes say
-    assert -0.6 < mean_slopes(200, [-0.6, -0.6, -0.6], 40).mean() < mean_slopes(200, [-0.6, 0.0, 0.0], 40)[0] - 0.05
+    together, alone = mean_slopes(200, [-0.6, -0.6, -0.6], 40).mean(), mean_slopes(200, [-0.6, 0.0, 0.0], 40)[0]
+    assert -0.6 < together < -0.3 and together + 0.05 < alone < -0.2
     np.testing.assert_allclose(mean_slopes(8000, [-0.6, 0.0, 0.3], 4), [-0.6, 0.0, 0.3], atol=0.05)
     assert np.all(
         fit_slopes(np.zeros((0, 3)), np.zeros((0, 3), bool), np.zeros(0), 1.0) == pytest.approx(0.0, abs=1e-6)

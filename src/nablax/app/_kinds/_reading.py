@@ -245,7 +245,7 @@ class Reading:
             return self._words(f"{what}: read as words")
         if numbers:
             return self._number(numbers)
-        if asked is None and _CLOCKS in whole and not numbers:
+        if asked is None and _CLOCKS in whole:
             return self._words(
                 f"column '{self.name}' may hold hours and minutes, or scores, such as {self.kept[0][0]}: read as words "
                 f"(--kind {assignment(self.name, 'duration')} for the other)"
@@ -255,7 +255,7 @@ class Reading:
         share = 0.0 if best is None else self.tallies[best].count / self.present
         # Cells with other units are no slips among those of the first.
         several = 0 < self.numbered == self.present
-        if share == 1.0:
+        if share == 1.0:  # of what was not asked for
             raise UserError(f"column '{self.name}' holds {_called(str(best))}, which are no {asked}")
         if best is not None and (share >= _MOSTLY or (asked is not None and share > 0)) and not several:
             raise UserError(self._strays(best, place))

@@ -48,13 +48,13 @@ class SpanText(AbstractSpelling):
     def _text(self, ticks: int) -> str:
         step = 10 ** (6 - self.fraction) if self.seconds else _MINUTE
         ticks = (ticks + step // 2) // step * step
-        before, whole = "", abs(ticks)
+        before, whole, comma = "", abs(ticks), "," in self.days
         if self.days:
             # Days below nought are whole ones, and the clock goes forwards from there.
             count, whole = divmod(ticks, _DAY)
-            one = self.days.replace("days", "day") if "," in self.days and abs(count) == 1 else self.days
-            before = "" if "," in self.days and not count else f"{count}{one}"
-            before += "+" if count < 0 and "," not in self.days else ""
+            days = self.days.replace("days", "day") if comma and abs(count) == 1 else self.days
+            before = "" if comma and not count else f"{count}{days}"
+            before += "+" if count < 0 and not comma else ""
         elif ticks < 0:
             before = "-"
         hours, rest = divmod(whole, _HOUR)
